@@ -1,0 +1,82 @@
+//! The seam to the message broker.
+//!
+//! Contract, checked by one suite on every implementation:
+//! - what [`Broker::publish`] answered `Ok` for survives a kill -9 of the broker and of the caller;
+//! - a delivery that was not acked is delivered again, also after a kill -9;
+//! - an ack never overtakes: it is written after it was asked for, perhaps never (then the message comes again);
+//! - a delayed message arrives no earlier than its delay; no order is promised.
+
+use async_trait::async_trait;
+use tokio::sync::watch;
+
+use crate::domain::message::{Message, Outgoing, Queue};
+
+pub mod amqp;
+pub mod embedded;
+
+/// A message in hand, to be acked once what follows from it is safe.
+#[derive(Debug)]
+pub struct Delivery {
+    pub queue: Queue,
+    pub message: Message,
+    /// How often the broker has delivered it before, as far as the broker counts.
+    pub deliveries: u32,
+    pub receipt: Receipt,
+}
+
+/// Names a delivery to the broker that made it. Worth nothing after the connection it came by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Receipt {
+    /// Counts connections, so that a receipt of an earlier one is known as void.
+    pub epoch: u64,
+    pub queue: Queue,
+    pub tag: u64,
+}
+
+/// A queue to consume from, and how many deliveries may be unacked at a time (at least 1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Wanted {
+    pub queue: Queue,
+    pub prefetch: u16,
+}
+
+/// Why a publish is not known to be safe. Publishing again is always allowed: doubles are dropped downstream.
+#[derive(Debug, thiserror::Error)]
+pub enum PublishError {
+    #[error("the broker is away: {0}")]
+    Away(String),
+    #[error("the broker did not confirm in time")]
+    Unconfirmed,
+    #[error("the broker refused the message: {0}")]
+    Refused(String),
+}
+
+/// How the connection is doing, for readiness.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Health {
+    Up,
+    /// What is wrong, in one sentence.
+    Down(String),
+}
+
+/// A broker: where deliveries come from and messages go to. Reconnects by itself, for ever.
+#[async_trait]
+pub trait Broker: Send + Sync {
+    /// Consumes from exactly these queues from now on. An empty list stops consuming: deliveries in hand stay valid.
+    fn want(&self, queues: Vec<Wanted>);
+
+    /// The next delivery; `None` once the broker is closed. Cancel-safe.
+    async fn receive(&self) -> Option<Delivery>;
+
+    /// Publishes and waits until the broker has it for good.
+    async fn publish(&self, outgoing: Outgoing) -> Result<(), PublishError>;
+
+    /// Acks a delivery, some time soon. A void receipt is ignored.
+    fn ack(&self, receipt: Receipt);
+
+    /// The current state and its changes.
+    fn health(&self) -> watch::Receiver<Health>;
+
+    /// Stops consuming, writes the acks asked for so far, closes. Deliveries that were not acked will come again.
+    async fn close(&self);
+}

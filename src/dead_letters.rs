@@ -1,0 +1,36 @@
+//! The seam to the dead-letter log: append-only, read from the start to a barrier, folded by
+//! [`crate::domain::dead_letter::Fold`].
+
+use async_trait::async_trait;
+
+use crate::domain::dead_letter::{Fold, Record};
+
+pub mod embedded;
+pub mod stream;
+
+/// Why the log could not be used.
+#[derive(Debug, thiserror::Error)]
+pub enum DeadLetterError {
+    #[error("cannot append to the dead-letter log: {0}")]
+    Append(String),
+    #[error("cannot read the dead-letter log: {0}")]
+    Read(String),
+}
+
+/// The log of letters and marks.
+#[async_trait]
+pub trait DeadLetters: Send + Sync {
+    /// Appends a record; it is safe when this returns.
+    async fn append(&self, record: &Record) -> Result<(), DeadLetterError>;
+
+    /// Visits every record that was confirmed before this call, oldest first, perhaps some later ones too. What the
+    /// broker dead-lettered by itself is visited as the letter that it amounts to. Nothing is kept in memory.
+    async fn read(&self, visit: &mut (dyn FnMut(Record) + Send)) -> Result<(), DeadLetterError>;
+
+    /// The state of every letter.
+    async fn fold(&self) -> Result<Fold, DeadLetterError> {
+        let mut fold = Fold::default();
+        self.read(&mut |record| fold.apply(record)).await?;
+        Ok(fold)
+    }
+}

@@ -1,0 +1,16 @@
+//! The pure layer: every decision, no I/O.
+//!
+//! Invariants: nothing here names another module of the crate or an I/O crate, reads a clock, or rolls a die; time and
+//! chance are arguments. So nothing here can fail for outside reasons, and all of it runs in tables and in the model.
+
+pub mod claim;
+pub mod dead_letter;
+pub mod event;
+mod flaw;
+pub mod hook;
+pub mod invocation;
+pub mod matching;
+pub mod message;
+pub mod outcome;
+pub mod retry;
+pub mod settle;

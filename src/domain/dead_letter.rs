@@ -1,0 +1,517 @@
+//! Dead letters: an append-only log of letters and marks, whose fold says what is open.
+//!
+//! The state of a subject is the highest `(generation, rank)` that any record gives it, a maximum over a total order:
+//! the order of records and doubles do not matter. A replay's generation is a pure function of the letter, so any
+//! number of operators and crashes make one replay.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+
+use super::claim::Point;
+use super::event::{Event, EventDigest, Malformed};
+use super::hook::HookId;
+use super::invocation::{Client, Invocation, InvocationKey};
+use super::settle::{AttemptReport, Class};
+
+/// Version of the records in the log.
+pub const RECORD_VERSION: u32 = 1;
+
+/// The id of a letter: a digest, so that the same failure always has the same id.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct LetterId(String);
+
+impl LetterId {
+    /// Of an invocation that was given up on at this generation.
+    #[must_use]
+    pub fn of_invocation(key: &InvocationKey, generation: u32) -> Self {
+        Self::digest(&[b"invocation", &key.event.0, key.hook.as_str().as_bytes(), &generation.to_be_bytes()])
+    }
+
+    /// Of a message that could not be taken as it is.
+    #[must_use]
+    pub fn of_raw(queue: &str, client: &Client, body: &[u8]) -> Self {
+        let client = serde_json::to_vec(client).unwrap_or_default();
+        Self::digest(&[b"raw", queue.as_bytes(), &client, body])
+    }
+
+    fn digest(parts: &[&[u8]]) -> Self {
+        let mut hash = Sha256::new();
+        for part in parts {
+            hash.update((part.len() as u64).to_be_bytes());
+            hash.update(part);
+        }
+        Self(hex::encode(&hash.finalize()[..12]))
+    }
+
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<&str> for LetterId {
+    fn from(id: &str) -> Self {
+        Self(id.to_owned())
+    }
+}
+
+impl fmt::Display for LetterId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A body as it stands in JSON: text if it is UTF-8, base64 otherwise.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Body {
+    Text(String),
+    Base64(String),
+}
+
+impl Body {
+    #[must_use]
+    pub fn new(bytes: &[u8]) -> Self {
+        match std::str::from_utf8(bytes) {
+            Ok(text) => Self::Text(text.to_owned()),
+            Err(_) => Self::Base64(STANDARD.encode(bytes)),
+        }
+    }
+
+    /// # Errors
+    /// The base64 is broken.
+    pub fn bytes(&self) -> Result<Bytes, String> {
+        match self {
+            Self::Text(text) => Ok(Bytes::copy_from_slice(text.as_bytes())),
+            Self::Base64(text) => STANDARD.decode(text).map(Bytes::from).map_err(|error| format!("body: {error}")),
+        }
+    }
+}
+
+/// The identity of the event inside a letter.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EventName {
+    pub id: String,
+    pub source: String,
+    #[serde(rename = "type")]
+    pub kind: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub subject: Option<String>,
+}
+
+/// What the fleet gave up on, with all that a replay needs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Letter {
+    pub id: LetterId,
+    /// When it was written, in milliseconds since 1970.
+    pub at_ms: u64,
+    pub class: Class,
+    /// Redacted, one line.
+    pub error: String,
+    /// None: the letter is about a whole event or message.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hook: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub event: Option<EventName>,
+    pub generation: u32,
+    /// Failed attempts of this generation, oldest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub attempts: Vec<AttemptReport>,
+    #[serde(default)]
+    pub deaths: u32,
+    #[serde(default)]
+    pub forced: bool,
+    /// Run while the store was away: what it says of repeats is unproven.
+    #[serde(default)]
+    pub unprotected: bool,
+    #[serde(default)]
+    pub revision: String,
+    /// Where the hook went, safe to show.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target: Option<String>,
+    /// Letters of one cause share it.
+    pub fingerprint: String,
+    /// The queue it was received from.
+    pub queue: String,
+    /// What the client said, for letters about messages.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client: Option<Client>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub traceparent: Option<String>,
+    /// The event (or the raw message) whole.
+    pub body: Body,
+}
+
+/// Why an invocation is given up, beside what it says itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cause {
+    pub class: Class,
+    pub report: Option<AttemptReport>,
+    pub unprotected: bool,
+    pub deaths: u32,
+    pub target: Option<String>,
+}
+
+impl Letter {
+    /// The letter of an invocation given up at generation `at.generation`.
+    #[must_use]
+    pub fn of_invocation(invocation: &Invocation, at: Point, cause: Cause, queue: &str, now_ms: u64) -> Self {
+        let error = match (&cause.report, cause.class) {
+            (Some(report), _) => report.error.clone(),
+            (None, Class::Poisoned) => format!("{} workers died while running it", cause.deaths),
+            (None, class) => format!("{class:?}"),
+        };
+        let mut attempts = invocation.history.clone();
+        attempts.extend(cause.report);
+        let event = &invocation.event;
+        Self {
+            id: LetterId::of_invocation(&invocation.key(), at.generation),
+            at_ms: now_ms,
+            class: cause.class,
+            fingerprint: fingerprint(cause.class, invocation.hook.as_str(), &error),
+            error,
+            hook: Some(invocation.hook.to_string()),
+            event: Some(EventName::of(event)),
+            generation: at.generation,
+            attempts,
+            deaths: cause.deaths,
+            forced: invocation.forced,
+            unprotected: cause.unprotected,
+            revision: invocation.revision.clone(),
+            target: cause.target,
+            queue: queue.to_owned(),
+            client: None,
+            traceparent: event.traceparent.clone(),
+            body: Body::new(&event.body),
+        }
+    }
+
+    /// The letter of a message that is no event.
+    #[must_use]
+    pub fn of_message(malformed: &Malformed, client: Client, body: &[u8], queue: &str, now_ms: u64) -> Self {
+        Self {
+            id: LetterId::of_raw(queue, &client, body),
+            at_ms: now_ms,
+            class: malformed.class,
+            fingerprint: fingerprint(malformed.class, queue, &malformed.error),
+            error: malformed.error.clone(),
+            hook: None,
+            event: None,
+            generation: 0,
+            attempts: Vec::new(),
+            deaths: 0,
+            forced: false,
+            unprotected: false,
+            revision: String::new(),
+            target: None,
+            queue: queue.to_owned(),
+            traceparent: None,
+            client: Some(client),
+            body: Body::new(body),
+        }
+    }
+
+    /// What the letter is about.
+    #[must_use]
+    pub fn subject(&self) -> Subject {
+        match (&self.event, &self.hook) {
+            (Some(event), Some(hook)) => {
+                Subject::Invocation { event: EventDigest::of(&event.source, &event.id).to_string(), hook: hook.clone() }
+            }
+            _ => Subject::Message(self.id.clone()),
+        }
+    }
+}
+
+impl EventName {
+    #[must_use]
+    pub fn of(event: &Event) -> Self {
+        Self {
+            id: event.id.clone(),
+            source: event.source.clone(),
+            kind: event.kind.clone(),
+            subject: event.subject.clone(),
+        }
+    }
+}
+
+/// What records are folded by.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Subject {
+    /// One event at one hook, over all generations.
+    Invocation { event: String, hook: String },
+    /// A message without a hook.
+    Message(LetterId),
+}
+
+impl Subject {
+    #[must_use]
+    pub fn of(key: &InvocationKey) -> Self {
+        Self::Invocation { event: key.event.to_string(), hook: key.hook.to_string() }
+    }
+
+    /// # Errors
+    /// The stored hook id is not legal, which no version of this program writes.
+    pub fn hook(&self) -> Result<Option<HookId>, String> {
+        match self {
+            Self::Invocation { hook, .. } => HookId::new(hook).map(Some),
+            Self::Message(_) => Ok(None),
+        }
+    }
+}
+
+/// A mark about a generation of a subject.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mark {
+    pub subject: Subject,
+    /// The generation that was sent out, or that finished.
+    pub generation: u32,
+    pub at_ms: u64,
+    /// A worker or an operator.
+    pub by: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// One record of the log.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "record", rename_all = "snake_case")]
+pub enum Record {
+    Letter(Box<Letter>),
+    /// A replay was published as this generation.
+    Replayed(Mark),
+    /// This generation finished, or an operator closed it.
+    Resolved(Mark),
+    /// Ends a read: everything confirmed before it was read.
+    Barrier {
+        nonce: String,
+    },
+}
+
+/// A record with its version, as it is stored.
+#[derive(Serialize, Deserialize)]
+struct Stored<T> {
+    v: u32,
+    #[serde(flatten)]
+    record: T,
+}
+
+impl Record {
+    /// As it is stored.
+    #[must_use]
+    pub fn encode(&self) -> Bytes {
+        // Strings, numbers and maps with text keys always serialize.
+        Bytes::from(serde_json::to_vec(&Stored { v: RECORD_VERSION, record: self }).unwrap_or_default())
+    }
+
+    /// # Errors
+    /// The bytes are no record, or of a newer version.
+    pub fn decode(bytes: &[u8]) -> Result<Self, String> {
+        let stored: Stored<Self> = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
+        if stored.v > RECORD_VERSION {
+            return Err(format!("expected a record of version {RECORD_VERSION} or older, found {}", stored.v));
+        }
+        Ok(stored.record)
+    }
+}
+
+/// Where a subject stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum State {
+    /// A replay is out.
+    Replaying,
+    Open,
+    Resolved,
+}
+
+/// A letter with its state.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Entry {
+    pub letter: Letter,
+    pub state: State,
+    /// Letters that were folded into this one.
+    pub count: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mark: Option<Mark>,
+}
+
+/// What is known of one subject.
+#[derive(Debug, Clone, Default)]
+struct Folded {
+    top: Option<(u32, State)>,
+    letter: Option<Letter>,
+    ids: Vec<LetterId>,
+    count: u64,
+    mark: Option<Mark>,
+}
+
+/// The fold of the log.
+#[derive(Debug, Clone, Default)]
+pub struct Fold {
+    subjects: BTreeMap<Subject, Folded>,
+}
+
+impl Fold {
+    /// Takes one record in. Order and doubles do not matter, but for the count of equal messages.
+    pub fn apply(&mut self, record: Record) {
+        match record {
+            Record::Letter(letter) => {
+                let folded = self.subjects.entry(letter.subject()).or_default();
+                folded.raise(letter.generation, State::Open);
+                folded.count += 1;
+                if !folded.ids.contains(&letter.id) {
+                    folded.ids.push(letter.id.clone());
+                }
+                // The highest generation is shown; of doubles the earliest, so that the order does not matter.
+                let newer = |old: &Letter| {
+                    (letter.generation, std::cmp::Reverse(letter.at_ms))
+                        > (old.generation, std::cmp::Reverse(old.at_ms))
+                };
+                if folded.letter.as_ref().is_none_or(newer) {
+                    folded.letter = Some(*letter);
+                }
+            }
+            Record::Replayed(mark) => self.mark(mark, State::Replaying),
+            Record::Resolved(mark) => self.mark(mark, State::Resolved),
+            Record::Barrier { .. } => {}
+        }
+    }
+
+    fn mark(&mut self, mark: Mark, state: State) {
+        let folded = self.subjects.entry(mark.subject.clone()).or_default();
+        // Of equal marks the first stays: the one with the lower time.
+        let first = folded.top == Some((mark.generation, state))
+            && folded.mark.as_ref().is_none_or(|stored| mark.at_ms < stored.at_ms);
+        if folded.raise(mark.generation, state) || first {
+            folded.mark = Some(mark);
+        }
+    }
+
+    /// Every letter with its state, oldest first. Marks without a letter are ignored: their letter has aged out.
+    #[must_use]
+    pub fn entries(&self) -> Vec<Entry> {
+        let mut entries: Vec<Entry> = self.subjects.values().filter_map(Folded::entry).collect();
+        entries.sort_by(|a, b| (a.letter.at_ms, &a.letter.id).cmp(&(b.letter.at_ms, &b.letter.id)));
+        entries
+    }
+
+    /// The entry with this letter id, of whatever generation.
+    #[must_use]
+    pub fn find(&self, id: &LetterId) -> Option<Entry> {
+        self.subjects.values().find(|folded| folded.ids.contains(id)).and_then(Folded::entry)
+    }
+
+    /// The highest generation that any record names for the subject of this letter.
+    #[must_use]
+    pub fn highest_generation(&self, letter: &Letter) -> u32 {
+        self.subjects.get(&letter.subject()).and_then(|folded| folded.top).map_or(letter.generation, |(top, _)| top)
+    }
+}
+
+impl Folded {
+    /// The join of the lattice; true if it moved.
+    fn raise(&mut self, generation: u32, state: State) -> bool {
+        let raised = self.top < Some((generation, state));
+        if raised {
+            self.top = Some((generation, state));
+            self.mark = None;
+        }
+        raised
+    }
+
+    fn entry(&self) -> Option<Entry> {
+        let (letter, (_, state)) = (self.letter.clone()?, self.top?);
+        Some(Entry { letter, state, count: self.count, mark: self.mark.clone() })
+    }
+}
+
+/// Letters whose errors differ only in numbers have the same cause.
+fn fingerprint(class: Class, scope: &str, error: &str) -> String {
+    let shape: String = error.chars().map(|c| if c.is_ascii_digit() { '0' } else { c }).collect();
+    let digest = Sha256::digest(format!("{class:?}\0{scope}\0{shape}"));
+    hex::encode(&digest[..6])
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn letter(generation: u32, at_ms: u64) -> Record {
+        let malformed = Malformed { class: Class::Exhausted, error: "500".into() };
+        let mut letter = Letter::of_message(&malformed, Client::default(), b"{}", "events", at_ms);
+        letter.event = Some(EventName { id: "1".into(), source: "/s".into(), kind: "a".into(), subject: None });
+        letter.hook = Some("h".into());
+        letter.generation = generation;
+        letter.id = LetterId::from(format!("l{generation}").as_str());
+        Record::Letter(Box::new(letter))
+    }
+
+    fn mark(generation: u32) -> Mark {
+        let Record::Letter(letter) = letter(0, 0) else { unreachable!() };
+        Mark { subject: letter.subject(), generation, at_ms: 9, by: "me".into(), reason: None }
+    }
+
+    fn check(records: Vec<Record>, expected: Option<(u32, State)>) {
+        let mut fold = Fold::default();
+        for record in records {
+            fold.apply(record);
+        }
+        let found = fold.entries().pop().map(|entry| (entry.letter.generation, entry.state));
+        assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn folds() {
+        let (replayed, resolved) = (|g| Record::Replayed(mark(g)), |g| Record::Resolved(mark(g)));
+        check(vec![letter(0, 1)], Some((0, State::Open)));
+        check(vec![letter(0, 1), replayed(1)], Some((0, State::Replaying)));
+        check(vec![letter(0, 1), replayed(1), letter(1, 2)], Some((1, State::Open)));
+        check(vec![letter(0, 1), resolved(1)], Some((0, State::Resolved)));
+        check(vec![resolved(1), replayed(1), letter(0, 1)], Some((0, State::Resolved)));
+        check(vec![letter(0, 1), resolved(0), replayed(1)], Some((0, State::Replaying)));
+        check(vec![letter(0, 1), replayed(1), letter(1, 2), resolved(2)], Some((1, State::Resolved)));
+        check(vec![resolved(1)], None);
+    }
+
+    #[test]
+    fn records_keep_their_form() {
+        let Record::Letter(mut whole) = letter(1, 7) else { unreachable!() };
+        whole.body = Body::new(&[0xff, 0x00]);
+        for record in [Record::Letter(whole), Record::Resolved(mark(1)), Record::Barrier { nonce: "n".into() }] {
+            assert_eq!(Record::decode(&record.encode()), Ok(record));
+        }
+        assert!(Record::decode(br#"{"v":2,"record":"barrier","nonce":"n"}"#).unwrap_err().contains("version 1"));
+    }
+
+    proptest! {
+        #[test]
+        fn order_and_doubles_do_not_matter(picks in prop::collection::vec(0usize..6, 1..12), seed in any::<u64>()) {
+            let pool = [
+                letter(0, 1), letter(1, 2), Record::Replayed(mark(1)), Record::Replayed(mark(2)),
+                Record::Resolved(mark(0)), Record::Resolved(mark(2)),
+            ];
+            let mut records: Vec<Record> = picks.iter().map(|&pick| pool[pick].clone()).collect();
+            let state = |records: &[Record]| {
+                let mut fold = Fold::default();
+                records.iter().cloned().for_each(|record| fold.apply(record));
+                fold.entries().pop().map(|entry| (entry.letter, entry.state, entry.mark))
+            };
+            let expected = state(&records);
+            let mut rng = fastrand::Rng::with_seed(seed);
+            rng.shuffle(&mut records);
+            records.extend(records.clone());
+            prop_assert_eq!(state(&records), expected);
+        }
+    }
+}

@@ -1,0 +1,334 @@
+//! An event: something that happened, as CloudEvents 1.0 says it. (source, id) is its identity.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use bytes::Bytes;
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+use serde_json::value::RawValue;
+use sha2::{Digest as _, Sha256};
+
+use super::message::Message;
+use super::settle::Class;
+
+/// Content type of an event in structured mode.
+pub const CLOUDEVENTS_JSON: &str = "application/cloudevents+json";
+/// Header that carries the trace context, W3C Trace Context.
+pub const TRACEPARENT: &str = "traceparent";
+/// Longest id, source or type that is taken.
+const NAME_BYTES_MAX: usize = 1024;
+
+/// The identity of an event as 16 bytes: SHA-256 of (source, id), cut.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct EventDigest(pub [u8; 16]);
+
+impl EventDigest {
+    #[must_use]
+    pub fn of(source: &str, id: &str) -> Self {
+        let mut hash = Sha256::new();
+        hash.update((source.len() as u64).to_be_bytes()); // so that no two pairs run together
+        hash.update(source);
+        hash.update(id);
+        let mut bytes = [0; 16];
+        bytes.copy_from_slice(&hash.finalize()[..16]);
+        Self(bytes)
+    }
+}
+
+impl fmt::Display for EventDigest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&hex::encode(self.0))
+    }
+}
+
+/// A decoded event.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Event {
+    pub id: String,
+    pub source: String,
+    /// The CloudEvents attribute `type`.
+    pub kind: String,
+    pub subject: Option<String>,
+    /// The event in CloudEvents' structured JSON; the received bytes themselves if they came so.
+    pub body: Bytes,
+    pub digest: EventDigest,
+    /// Of the body; tells a duplicate from a different event that claims the same identity.
+    pub body_digest: u32,
+    pub traceparent: Option<String>,
+}
+
+/// Why a message is no event. Always ends as a letter with the raw body.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Malformed {
+    pub class: Class,
+    /// What was expected and what was found.
+    pub error: String,
+}
+
+/// How events are read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Reading {
+    /// A larger body is a letter.
+    pub body_bytes_max: usize,
+    /// Plain JSON without `message_id`: take a digest of (body, timestamp property) as its id instead of refusing it.
+    pub digest_missing_id: bool,
+}
+
+impl Default for Reading {
+    fn default() -> Self {
+        Self { body_bytes_max: 1024 * 1024, digest_missing_id: false }
+    }
+}
+
+#[derive(Deserialize)]
+struct Structured<'a> {
+    #[serde(borrow)]
+    specversion: Cow<'a, str>,
+    #[serde(borrow)]
+    id: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    source: Option<Cow<'a, str>>,
+    #[serde(borrow, rename = "type")]
+    kind: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    subject: Option<Cow<'a, str>>,
+    /// CloudEvents' Distributed Tracing extension; the header of the same name goes first.
+    #[serde(borrow)]
+    traceparent: Option<Cow<'a, str>>,
+}
+
+#[derive(Deserialize)]
+struct Probe {
+    specversion: Option<IgnoredAny>,
+}
+
+impl Event {
+    /// Reads a message as an event.
+    ///
+    /// A JSON object with a `specversion` is CloudEvents in structured mode, whatever JSON content type it came with
+    /// (CloudEvents 1.0, JSON format 3). Any other JSON is plain: the properties `type` and `message_id` make it an event.
+    ///
+    /// # Errors
+    /// [`Malformed`] says what was expected, with the class of the letter that it becomes.
+    pub fn decode(message: &Message, reading: &Reading) -> Result<Self, Malformed> {
+        let size = message.body.len();
+        if size > reading.body_bytes_max {
+            let max = reading.body_bytes_max;
+            return Err(malformed(Class::Invalid, format!("the body has {size} bytes, the limit is {max}")));
+        }
+        let structured = match media_type(message)? {
+            Media::CloudEvents => true,
+            Media::Json => {
+                is_object(&message.body)
+                    && serde_json::from_slice::<Probe>(&message.body).is_ok_and(|probe| probe.specversion.is_some())
+            }
+        };
+        if structured { Self::structured(message) } else { Self::plain(message, reading) }
+    }
+
+    fn structured(message: &Message) -> Result<Self, Malformed> {
+        let event: Structured<'_> = serde_json::from_slice(&message.body).map_err(|error| unreadable(&error))?;
+        if !is_object(&message.body) {
+            return Err(malformed(Class::Invalid, "expected a JSON object, found an array"));
+        }
+        if event.specversion != "1.0" {
+            let found = &event.specversion;
+            return Err(malformed(Class::Invalid, format!("expected specversion \"1.0\", found \"{found}\"")));
+        }
+        let id = required("id", event.id, Class::Unidentified)?;
+        let source = required("source", event.source, Class::Unidentified)?;
+        let kind = required("type", event.kind, Class::Invalid)?;
+        let subject = event.subject.map(Cow::into_owned);
+        let trace = event.traceparent.map(Cow::into_owned);
+        let mut event = Self::assemble(id, source, kind, subject, message.body.clone(), message);
+        event.traceparent = event.traceparent.or(trace);
+        Ok(event)
+    }
+
+    fn plain(message: &Message, reading: &Reading) -> Result<Self, Malformed> {
+        let data: &RawValue = serde_json::from_slice(&message.body).map_err(|error| unreadable(&error))?;
+        let properties = &message.properties;
+        let Some(kind) = properties.kind.as_deref().filter(|kind| !kind.is_empty()) else {
+            return Err(malformed(
+                Class::Invalid,
+                "expected CloudEvents JSON, or plain JSON with the message property `type`; found neither",
+            ));
+        };
+        let id = match properties.message_id.as_deref().filter(|id| !id.is_empty()) {
+            Some(id) => id.to_owned(),
+            None if reading.digest_missing_id => digest_id(message),
+            None => {
+                return Err(malformed(Class::Unidentified, "expected the message property `message_id`, found none"));
+            }
+        };
+        let sender = properties.app_id.as_deref().or(properties.user_id.as_deref()).unwrap_or("anonymous");
+        let source = format!("/amqp/{sender}/{kind}");
+        let body = structured_json(&id, &source, kind, data);
+        Ok(Self::assemble(id, source, kind.to_owned(), None, body, message))
+    }
+
+    fn assemble(
+        id: String,
+        source: String,
+        kind: String,
+        subject: Option<String>,
+        body: Bytes,
+        message: &Message,
+    ) -> Self {
+        let digest = EventDigest::of(&source, &id);
+        let hash = Sha256::digest(&message.body);
+        let body_digest = u32::from_be_bytes([hash[0], hash[1], hash[2], hash[3]]);
+        let traceparent = message.text(TRACEPARENT).map(str::to_owned);
+        Self { id, source, kind, subject, body, digest, body_digest, traceparent }
+    }
+}
+
+/// Serde reads an array as a struct too; an event is an object.
+fn is_object(body: &[u8]) -> bool {
+    body.trim_ascii_start().starts_with(b"{")
+}
+
+enum Media {
+    CloudEvents,
+    Json,
+}
+
+fn media_type(message: &Message) -> Result<Media, Malformed> {
+    if let Some(encoding) = message.properties.content_encoding.as_deref().filter(|it| !it.is_empty() && *it != "utf-8")
+    {
+        let error = format!("expected a body without content encoding, found \"{}\"", shown(encoding));
+        return Err(malformed(Class::Unreadable, error));
+    }
+    let given = message.properties.content_type.as_deref().unwrap_or("application/json");
+    let essence = given.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    match essence.as_str() {
+        CLOUDEVENTS_JSON => Ok(Media::CloudEvents),
+        "" | "application/json" | "text/json" => Ok(Media::Json),
+        other
+            if other.ends_with("+json")
+                && other.starts_with("application/")
+                && !other.contains("cloudevents-batch") =>
+        {
+            Ok(Media::Json)
+        }
+        other => Err(malformed(
+            Class::Unreadable,
+            format!("expected content type {CLOUDEVENTS_JSON} or application/json, found \"{}\"", shown(other)),
+        )),
+    }
+}
+
+fn required(name: &str, value: Option<Cow<'_, str>>, class: Class) -> Result<String, Malformed> {
+    match value {
+        None => Err(malformed(class, format!("expected the attribute `{name}`, found none"))),
+        Some(value) if value.is_empty() => Err(malformed(class, format!("the attribute `{name}` is empty"))),
+        Some(value) if value.len() > NAME_BYTES_MAX => Err(malformed(
+            Class::Invalid,
+            format!("the attribute `{name}` has {} bytes, the limit is {NAME_BYTES_MAX}", value.len()),
+        )),
+        Some(value) => Ok(value.into_owned()),
+    }
+}
+
+/// `message_id` for those who send none: equal bodies with the same timestamp property (seconds) are one event.
+fn digest_id(message: &Message) -> String {
+    let mut hash = Sha256::new();
+    hash.update(message.properties.timestamp.unwrap_or_default().to_be_bytes());
+    hash.update(&message.body);
+    hex::encode(&hash.finalize()[..16])
+}
+
+fn structured_json(id: &str, source: &str, kind: &str, data: &RawValue) -> Bytes {
+    #[derive(serde::Serialize)]
+    struct Whole<'a> {
+        specversion: &'a str,
+        id: &'a str,
+        source: &'a str,
+        #[serde(rename = "type")]
+        kind: &'a str,
+        datacontenttype: &'a str,
+        data: &'a RawValue,
+    }
+    let whole = Whole { specversion: "1.0", id, source, kind, datacontenttype: "application/json", data };
+    // Strings and checked JSON always serialize.
+    Bytes::from(serde_json::to_vec(&whole).unwrap_or_default())
+}
+
+fn unreadable(error: &serde_json::Error) -> Malformed {
+    let class = if error.is_data() { Class::Invalid } else { Class::Unreadable };
+    malformed(class, format!("expected an event in JSON: {error}"))
+}
+
+fn malformed(class: Class, error: impl Into<String>) -> Malformed {
+    Malformed { class, error: error.into() }
+}
+
+fn shown(text: &str) -> String {
+    text.chars().take(80).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::message::Properties;
+
+    fn check(body: &str, properties: Properties, expected: &str) {
+        let message = Message { body: Bytes::copy_from_slice(body.as_bytes()), properties, ..Message::default() };
+        let found = match Event::decode(&message, &Reading { body_bytes_max: 200, digest_missing_id: false }) {
+            Ok(event) => format!("{} {} {}", event.source, event.id, event.kind),
+            Err(Malformed { class, error }) => format!("{class:?}: {error}"),
+        };
+        assert!(found.starts_with(expected), "{body}\n found: {found}\n expected: {expected}");
+    }
+
+    fn json(kind: Option<&str>, id: Option<&str>) -> Properties {
+        Properties { kind: kind.map(str::to_owned), message_id: id.map(str::to_owned), ..Properties::default() }
+    }
+
+    fn typed(content_type: &str) -> Properties {
+        Properties { content_type: Some(content_type.into()), ..Properties::default() }
+    }
+
+    #[test]
+    fn decodes() {
+        let good = r#"{"specversion":"1.0","id":"1","source":"/s","type":"a.b","data":{}}"#;
+        check(good, typed(CLOUDEVENTS_JSON), "/s 1 a.b");
+        check(good, typed("application/cloudevents+json; charset=utf-8"), "/s 1 a.b");
+        check(good, Properties::default(), "/s 1 a.b");
+        check(r#"{"x":1}"#, json(Some("a.b"), Some("7")), "/amqp/anonymous/a.b 7 a.b");
+        check(r"[1]", Properties { app_id: Some("shop".into()), ..json(Some("a"), Some("7")) }, "/amqp/shop/a 7 a");
+    }
+
+    #[test]
+    fn refuses() {
+        let ce = || typed(CLOUDEVENTS_JSON);
+        check("{", ce(), "Unreadable: expected an event in JSON");
+        check("[]", ce(), "Invalid: expected an event in JSON");
+        check(r#"["1.0","1","/s","a",null,null]"#, ce(), "Invalid: expected a JSON object, found an array");
+        check(r#"{"specversion":"0.3","id":"1"}"#, ce(), "Invalid: expected specversion \"1.0\", found \"0.3\"");
+        check(r#"{"specversion":"1.0","source":"/s","type":"a"}"#, ce(), "Unidentified: expected the attribute `id`");
+        check(r#"{"specversion":"1.0","id":"","source":"/s","type":"a"}"#, ce(), "Unidentified: the attribute `id` is");
+        check(r#"{"specversion":"1.0","id":"1","type":"a"}"#, ce(), "Unidentified: expected the attribute `source`");
+        check(r#"{"specversion":"1.0","id":"1","source":"/s"}"#, ce(), "Invalid: expected the attribute `type`");
+        check("{}", json(Some("a"), None), "Unidentified: expected the message property `message_id`");
+        check("{}", json(None, Some("1")), "Invalid: expected CloudEvents JSON, or plain JSON");
+        check("hello", json(Some("a"), Some("1")), "Unreadable");
+        check("hello", typed("text/plain"), "Unreadable: expected content type");
+        check(&"x".repeat(201), ce(), "Invalid: the body has 201 bytes, the limit is 200");
+    }
+
+    #[test]
+    fn a_plain_event_becomes_structured_and_stays_the_same() {
+        let message =
+            Message { body: "{\"x\":1}".into(), properties: json(Some("a"), Some("7")), ..Message::default() };
+        let event = Event::decode(&message, &Reading::default()).unwrap();
+        let again = Event::decode(&Message { body: event.body.clone(), ..Message::default() }, &Reading::default());
+        assert_eq!(again.unwrap().digest, event.digest);
+    }
+
+    #[test]
+    fn identity_is_source_and_id() {
+        assert_ne!(EventDigest::of("ab", "c"), EventDigest::of("a", "bc"));
+    }
+}

@@ -1,0 +1,187 @@
+//! A hook: what to run when. Data only; every value here was validated by the catalog.
+
+use std::borrow::Borrow;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use url::Url;
+
+use super::retry::RetryPolicy;
+
+/// The id of a hook: 1 to 128 of `a-z A-Z 0-9 . _ -`, starting with a letter or digit. It is part of every
+/// invocation's key, so it is never reused for another purpose.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct HookId(Arc<str>);
+
+impl HookId {
+    /// # Errors
+    /// What was expected and what was found.
+    pub fn new(id: &str) -> Result<Self, String> {
+        let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+        let first = id.chars().next().is_some_and(|c| c.is_ascii_alphanumeric());
+        if first && id.len() <= 128 && id.chars().all(legal) {
+            Ok(Self(id.into()))
+        } else {
+            let shown: String = id.chars().take(80).collect();
+            Err(format!(
+                "expected 1 to 128 letters, digits, '.', '_' or '-', starting with a letter or digit, found \"{shown}\""
+            ))
+        }
+    }
+
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for HookId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl Borrow<str> for HookId {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
+/// A value that no log, error, letter or `Debug` output may show.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret<T>(T);
+
+impl<T> Secret<T> {
+    pub const fn new(value: T) -> Self {
+        Self(value)
+    }
+
+    /// The value itself, for the one place that uses it.
+    pub const fn expose(&self) -> &T {
+        &self.0
+    }
+}
+
+impl<T> fmt::Debug for Secret<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("[hidden]")
+    }
+}
+
+/// What to run when.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Hook {
+    pub id: HookId,
+    /// Event type patterns; any of them matching is enough.
+    pub on: Vec<Pattern>,
+    pub action: Action,
+    /// One deadline over the whole attempt.
+    pub timeout: Duration,
+    pub retry: RetryPolicy,
+    /// Runs at a time in one process.
+    pub concurrency: usize,
+}
+
+/// How a hook is run, as data.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Action {
+    Http(HttpAction),
+    Command(CommandAction),
+}
+
+/// A POST of the wire payload.
+#[derive(Debug, Clone, PartialEq)]
+pub struct HttpAction {
+    /// http or https, with a host, without user info. May hold a secret in path or query: never shown whole.
+    pub url: Secret<Url>,
+    /// Lower-case names; values may hold secrets.
+    pub headers: Vec<(String, Secret<String>)>,
+}
+
+/// A program run with the wire payload on stdin.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CommandAction {
+    /// Program and arguments; no shell.
+    pub argv: Vec<String>,
+    /// Variables set for it, beside the allow-listed ones.
+    pub env: BTreeMap<String, Secret<String>>,
+    pub cwd: Option<std::path::PathBuf>,
+}
+
+impl Action {
+    /// Where this hook goes, safe to show: scheme, host and port, or the program's name.
+    #[must_use]
+    pub fn target(&self) -> String {
+        match self {
+            Self::Http(http) => {
+                let url = http.url.expose();
+                let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
+                format!("{}://{}{port}", url.scheme(), url.host_str().unwrap_or_default())
+            }
+            Self::Command(command) => format!("command:{}", command.argv.first().map_or("", String::as_str)),
+        }
+    }
+}
+
+/// A pattern over the dot-separated segments of an event type: `*` is any one segment, `**` any number of them, none
+/// included.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Pattern(String);
+
+impl Pattern {
+    /// # Errors
+    /// What was expected and what was found.
+    pub fn new(text: &str) -> Result<Self, String> {
+        if text.is_empty() {
+            return Err("expected an event type or a pattern such as `task.*`, found an empty text".to_owned());
+        }
+        for segment in text.split('.') {
+            if segment.is_empty() {
+                return Err(format!("expected segments between the dots, found an empty one in \"{text}\""));
+            }
+            if segment.contains('*') && segment != "*" && segment != "**" {
+                return Err(format!("expected `*` or `**` to be a whole segment, found \"{segment}\" in \"{text}\""));
+            }
+        }
+        Ok(Self(text.to_owned()))
+    }
+
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Whether it is an event type without wildcards.
+    #[must_use]
+    pub fn is_exact(&self) -> bool {
+        !self.0.contains('*')
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn targets_show_no_secret() {
+        let url = Url::parse("https://hooks.example.com:8443/services/T0/secret?key=1").unwrap();
+        let action = Action::Http(HttpAction { url: Secret::new(url), headers: vec![] });
+        assert_eq!(action.target(), "https://hooks.example.com:8443");
+        assert!(!format!("{action:?}").contains("secret"));
+    }
+
+    #[test]
+    fn names() {
+        for good in ["a", "notify-oncall", "A.b_c-9"] {
+            assert!(HookId::new(good).is_ok(), "{good}");
+        }
+        for bad in ["", "-a", "a b", "a/b", "ä", &"x".repeat(129)] {
+            assert!(HookId::new(bad).is_err(), "{bad}");
+        }
+        for bad in ["", "a..b", "a.b*", ".a", "***"] {
+            assert!(Pattern::new(bad).is_err(), "{bad}");
+        }
+    }
+}

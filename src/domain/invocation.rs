@@ -1,0 +1,360 @@
+//! An invocation is one event for one hook; this file is how it travels.
+//!
+//! Headers named `hookfleet-*` are believed on lane queues only. Every message carries the format version; every
+//! republish builds its properties and headers afresh, so that nothing of a client's (`user_id`, `expiration`,
+//! `x-death`) can close a channel or make the broker drop a message.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::claim::Point;
+use super::dead_letter::LetterId;
+use super::event::{CLOUDEVENTS_JSON, Event, EventDigest, Malformed, Reading, TRACEPARENT};
+use super::hook::HookId;
+use super::message::{FORMAT_VERSION, Header, Message, Properties, Queue};
+use super::settle::{AttemptReport, Class};
+
+const VERSION: &str = "hookfleet-version";
+const KIND: &str = "hookfleet-kind";
+const HOOK: &str = "hookfleet-hook";
+const GENERATION: &str = "hookfleet-generation";
+const ATTEMPT: &str = "hookfleet-attempt";
+const DEATHS: &str = "hookfleet-deaths";
+const SPENT_MS: &str = "hookfleet-spent-ms";
+const FORCED: &str = "hookfleet-forced";
+const HISTORY: &str = "hookfleet-history";
+const REVISION: &str = "hookfleet-revision";
+const LETTER: &str = "hookfleet-letter";
+const CLIENT: &str = "hookfleet-client";
+/// Attempts that a message's history lists at most; the newest stay.
+const HISTORY_MAX: usize = 20;
+
+/// The key of an invocation, stable over redeliveries, attempts and replays.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct InvocationKey {
+    pub event: EventDigest,
+    pub hook: HookId,
+}
+
+impl fmt::Display for InvocationKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.event, self.hook)
+    }
+}
+
+/// One event for one hook, at one attempt.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Invocation {
+    pub event: Arc<Event>,
+    pub hook: HookId,
+    pub at: Point,
+    /// Workers that died of it in this generation, as far as this message knows.
+    pub deaths: u32,
+    /// Runs and planned waits so far.
+    pub spent: Duration,
+    /// Replayed by force: runs although it was finished, under a key of its own.
+    pub forced: bool,
+    /// Failed attempts so far, newest last.
+    pub history: Vec<AttemptReport>,
+    /// The catalog revision at which the event was matched.
+    pub revision: String,
+}
+
+impl Invocation {
+    /// The first attempt of an event at a hook.
+    #[must_use]
+    pub fn first(event: Arc<Event>, hook: HookId, revision: String) -> Self {
+        Self {
+            event,
+            hook,
+            at: Point::first(0),
+            deaths: 0,
+            spent: Duration::ZERO,
+            forced: false,
+            history: Vec::new(),
+            revision,
+        }
+    }
+
+    #[must_use]
+    pub fn key(&self) -> InvocationKey {
+        InvocationKey { event: self.event.digest, hook: self.hook.clone() }
+    }
+
+    /// What the receiver gets to tell repeats by: constant over attempts and replays, another only by force.
+    #[must_use]
+    pub fn idempotency_key(&self) -> String {
+        if self.forced { format!("{}/{}", self.key(), self.at.generation) } else { self.key().to_string() }
+    }
+
+    /// The next attempt.
+    #[must_use]
+    pub fn next(&self, at: Point, deaths: u32, spent: Duration, report: Option<&AttemptReport>) -> Self {
+        let mut history = self.history.clone();
+        history.extend(report.cloned());
+        let surplus = history.len().saturating_sub(HISTORY_MAX);
+        history.drain(..surplus);
+        Self { at: at.next(), deaths, spent, history, ..self.clone() }
+    }
+
+    /// As a message for a lane.
+    #[must_use]
+    pub fn message(&self) -> Message {
+        let mut message = of_event(&self.event, "invocation")
+            .with(HOOK, self.hook.as_str())
+            .with(GENERATION, i64::from(self.at.generation))
+            .with(ATTEMPT, i64::from(self.at.attempt))
+            .with(REVISION, self.revision.as_str());
+        if self.deaths > 0 {
+            message = message.with(DEATHS, i64::from(self.deaths));
+        }
+        if !self.spent.is_zero() {
+            message = message.with(SPENT_MS, i64::try_from(self.spent.as_millis()).unwrap_or(i64::MAX));
+        }
+        if self.forced {
+            message = message.with(FORCED, true);
+        }
+        if !self.history.is_empty() {
+            let history = serde_json::to_string(&self.history).unwrap_or_default();
+            message = message.with(HISTORY, history);
+        }
+        message
+    }
+}
+
+/// A whole event on a lane: its hooks are matched when it arrives.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WholeEvent {
+    pub event: Arc<Event>,
+    /// The letter that it replays, and the generation of that replay.
+    pub letter: Option<(LetterId, u32)>,
+}
+
+impl WholeEvent {
+    /// As a message for a lane.
+    #[must_use]
+    pub fn message(&self) -> Message {
+        let message = of_event(&self.event, "event");
+        match &self.letter {
+            Some((letter, generation)) => {
+                message.with(LETTER, letter.as_str()).with(GENERATION, i64::from(*generation))
+            }
+            None => message,
+        }
+    }
+}
+
+fn of_event(event: &Event, kind: &str) -> Message {
+    let properties = Properties {
+        content_type: Some(CLOUDEVENTS_JSON.to_owned()),
+        message_id: Some(event.id.clone()).filter(|id| id.len() <= 255), // AMQP short string
+        ..Properties::default()
+    };
+    let message = Message { body: event.body.clone(), properties, ..Message::default() };
+    let message = message.with(VERSION, FORMAT_VERSION).with(KIND, kind);
+    match &event.traceparent {
+        Some(trace) => message.with(TRACEPARENT, trace.as_str()),
+        None => message,
+    }
+}
+
+/// A message that was delivered too often goes to lane `suspect` before it is decoded, its body unchanged.
+///
+/// From the events queue the client's properties and headers travel as JSON text in one header, because streams drop
+/// headers that are tables. From a lane they are ours and go along as they are.
+#[must_use]
+pub fn suspect(queue: Queue, message: &Message) -> Message {
+    match queue {
+        Queue::Lane(_) => again(message),
+        Queue::Events => {
+            let client = json!({ "properties": message.properties, "headers": message.headers });
+            Message { body: message.body.clone(), ..Message::default() }
+                .with(VERSION, FORMAT_VERSION)
+                .with(KIND, "raw")
+                .with(CLIENT, client.to_string())
+        }
+    }
+}
+
+/// The same message once more, byte for byte, with the properties and headers that are ours.
+#[must_use]
+pub fn again(message: &Message) -> Message {
+    let ours = |name: &str| name.starts_with("hookfleet-") || name == TRACEPARENT;
+    Message {
+        body: message.body.clone(),
+        properties: Properties {
+            content_type: message.properties.content_type.clone(),
+            message_id: message.properties.message_id.clone(),
+            ..Properties::default()
+        },
+        headers: message.headers.iter().filter(|(name, _)| ours(name)).map(|(k, v)| (k.clone(), v.clone())).collect(),
+    }
+}
+
+/// What a client said about a message: for letters.
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Client {
+    #[serde(default)]
+    pub properties: Properties,
+    #[serde(default)]
+    pub headers: super::message::Headers,
+}
+
+/// What a delivery carries.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Envelope {
+    Event(WholeEvent),
+    Invocation(Invocation),
+    /// Written by a newer version of this program: leave it to newer workers.
+    Newer(i64),
+}
+
+impl Envelope {
+    /// Reads a message from `queue`.
+    ///
+    /// # Errors
+    /// [`Malformed`] with the class of the letter that it becomes.
+    pub fn decode(queue: Queue, message: &Message, reading: &Reading) -> Result<Self, Malformed> {
+        match queue {
+            Queue::Events => event(message, reading, None),
+            Queue::Lane(_) => match message.number(VERSION) {
+                None => Err(invalid(format!("expected the header `{VERSION}`, found none"))),
+                Some(version) if version > FORMAT_VERSION => Ok(Self::Newer(version)),
+                Some(_) => on_lane(message, reading),
+            },
+        }
+    }
+}
+
+fn on_lane(message: &Message, reading: &Reading) -> Result<Envelope, Malformed> {
+    // What was let in once is not refused later because a limit was lowered.
+    let reading = &Reading { body_bytes_max: usize::MAX, ..*reading };
+    match message.text(KIND) {
+        Some("event") => {
+            let letter = message.text(LETTER).map(|id| (LetterId::from(id), count(message, GENERATION)));
+            event(message, reading, letter)
+        }
+        Some("invocation") => invocation(message, reading),
+        Some("raw") => {
+            let (properties, headers) = client(message).map(|client| (client.properties, client.headers))?;
+            event(&Message { body: message.body.clone(), properties, headers }, reading, None)
+        }
+        found => Err(invalid(format!("expected the header `{KIND}` to be event, invocation or raw, found {found:?}"))),
+    }
+}
+
+fn event(message: &Message, reading: &Reading, letter: Option<(LetterId, u32)>) -> Result<Envelope, Malformed> {
+    let event = Arc::new(Event::decode(message, reading)?);
+    Ok(Envelope::Event(WholeEvent { event, letter }))
+}
+
+fn invocation(message: &Message, reading: &Reading) -> Result<Envelope, Malformed> {
+    let hook = message.text(HOOK).ok_or_else(|| invalid(format!("expected the header `{HOOK}`, found none")))?;
+    let hook = HookId::new(hook).map_err(|error| invalid(format!("header `{HOOK}`: {error}")))?;
+    let history = match message.text(HISTORY) {
+        Some(text) => serde_json::from_str(text).map_err(|error| invalid(format!("header `{HISTORY}`: {error}")))?,
+        None => Vec::new(),
+    };
+    Ok(Envelope::Invocation(Invocation {
+        event: Arc::new(Event::decode(message, reading)?),
+        hook,
+        at: Point { generation: count(message, GENERATION), attempt: count(message, ATTEMPT).max(1) },
+        deaths: count(message, DEATHS),
+        spent: Duration::from_millis(
+            message.number(SPENT_MS).and_then(|spent| u64::try_from(spent).ok()).unwrap_or_default(),
+        ),
+        forced: message.headers.get(FORCED) == Some(&Header::Flag(true)),
+        history,
+        revision: message.text(REVISION).unwrap_or_default().to_owned(),
+    }))
+}
+
+/// The client's properties and headers: those of a raw message if it is one, else the message's own.
+///
+/// # Errors
+/// The header that should hold them is not the JSON that we write.
+pub fn client(message: &Message) -> Result<Client, Malformed> {
+    match message.text(CLIENT) {
+        Some(text) => serde_json::from_str(text).map_err(|error| invalid(format!("header `{CLIENT}`: {error}"))),
+        None => Ok(Client { properties: message.properties.clone(), headers: message.headers.clone() }),
+    }
+}
+
+fn count(message: &Message, name: &str) -> u32 {
+    message.number(name).and_then(|number| u32::try_from(number).ok()).unwrap_or_default()
+}
+
+fn invalid(error: String) -> Malformed {
+    Malformed { class: Class::Invalid, error }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::message::Lane;
+
+    fn sample() -> Invocation {
+        let body = r#"{"specversion":"1.0","id":"1","source":"/s","type":"a.b"}"#;
+        let message = Message { body: body.into(), ..Message::default() }.with(TRACEPARENT, "00-1-2-01");
+        let event = Event::decode(&message, &Reading::default()).unwrap();
+        Invocation::first(Arc::new(event), HookId::new("h").unwrap(), "r1".into())
+    }
+
+    #[test]
+    fn an_invocation_survives_the_trip() {
+        let report = AttemptReport { attempt: 1, at_ms: 5, took_ms: 6, status: Some(500), error: "500".into() };
+        let next = sample().next(Point::first(0), 2, Duration::from_secs(3), Some(&report));
+        for invocation in [sample(), next, Invocation { forced: true, at: Point::first(2), ..sample() }] {
+            let found = Envelope::decode(Queue::Lane(Lane::Slow), &invocation.message(), &Reading::default());
+            assert_eq!(found, Ok(Envelope::Invocation(invocation)));
+        }
+    }
+
+    #[test]
+    fn our_headers_are_not_believed_on_events() {
+        let forged = Invocation { deaths: 4, ..sample() }.message();
+        let found = Envelope::decode(Queue::Events, &forged, &Reading::default()).unwrap();
+        assert!(matches!(found, Envelope::Event(WholeEvent { letter: None, .. })), "{found:?}");
+    }
+
+    #[test]
+    fn a_raw_message_is_the_event_that_it_was() {
+        let plain = Message {
+            body: "{}".into(),
+            properties: Properties {
+                message_id: Some("7".into()),
+                kind: Some("a".into()),
+                user_id: Some("guest".into()),
+                ..Properties::default()
+            },
+            ..Message::default()
+        };
+        let expected = Envelope::decode(Queue::Events, &plain, &Reading::default());
+        let raw = suspect(Queue::Events, &plain);
+        assert_eq!(raw.properties, Properties::default());
+        assert_eq!(Envelope::decode(Queue::Lane(Lane::Suspect), &raw, &Reading::default()), expected);
+    }
+
+    #[test]
+    fn newer_messages_and_foreign_ones() {
+        let lane = Queue::Lane(Lane::Default);
+        let newer = sample().message().with(VERSION, 2);
+        assert_eq!(Envelope::decode(lane, &newer, &Reading::default()), Ok(Envelope::Newer(2)));
+        let found = Envelope::decode(lane, &Message::default(), &Reading::default());
+        assert_eq!(found.unwrap_err().class, Class::Invalid);
+    }
+
+    #[test]
+    fn keys_are_stable() {
+        let first = sample();
+        let next = first.next(first.at, 0, Duration::ZERO, None);
+        assert_eq!(first.idempotency_key(), next.idempotency_key());
+        let replay = Invocation { at: Point::first(1), ..sample() };
+        assert_eq!(first.idempotency_key(), replay.idempotency_key());
+        let forced = Invocation { forced: true, ..replay };
+        assert_eq!(forced.idempotency_key(), format!("{}/1", first.key()));
+    }
+}

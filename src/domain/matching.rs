@@ -1,0 +1,194 @@
+//! Which hooks want an event. Indexed, so that the cost does not grow with hooks that do not match.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::event::Event;
+use super::hook::{Hook, HookId, Pattern};
+
+/// The validated hooks of one catalog revision; immutable.
+#[derive(Debug, Default)]
+pub struct HookSet {
+    revision: String,
+    hooks: Vec<Arc<Hook>>,
+    by_id: HashMap<HookId, usize>,
+    exact: HashMap<String, Vec<usize>>,
+    wild: Node,
+}
+
+/// A node of the trie over segments; `here` lists the hooks whose pattern ends at it.
+#[derive(Debug, Default)]
+struct Node {
+    named: HashMap<String, Node>,
+    any: Option<Box<Node>>,
+    any_number: Option<Box<Node>>,
+    here: Vec<usize>,
+}
+
+impl HookSet {
+    /// Hooks in catalog order. Ids are unique: the catalog has checked it.
+    #[must_use]
+    pub fn new(revision: impl Into<String>, hooks: Vec<Hook>) -> Self {
+        let mut set = Self { revision: revision.into(), ..Self::default() };
+        for (index, hook) in hooks.into_iter().enumerate() {
+            set.by_id.insert(hook.id.clone(), index);
+            for pattern in &hook.on {
+                if pattern.is_exact() {
+                    set.exact.entry(pattern.as_str().to_owned()).or_default().push(index);
+                } else {
+                    set.wild.insert(pattern, index);
+                }
+            }
+            set.hooks.push(Arc::new(hook));
+        }
+        set
+    }
+
+    /// Names this set of hooks; a file's revision is its digest.
+    #[must_use]
+    pub fn revision(&self) -> &str {
+        &self.revision
+    }
+
+    #[must_use]
+    pub fn get(&self, id: &str) -> Option<&Arc<Hook>> {
+        self.by_id.get(id).map(|&index| &self.hooks[index])
+    }
+
+    #[must_use]
+    pub fn hooks(&self) -> &[Arc<Hook>] {
+        &self.hooks
+    }
+
+    /// The hooks that want this event, each once, in catalog order.
+    #[must_use]
+    pub fn matching(&self, event: &Event) -> Vec<&Arc<Hook>> {
+        let mut found = self.exact.get(&event.kind).cloned().unwrap_or_default();
+        if !self.wild.is_leaf() {
+            let segments: Vec<&str> = event.kind.split('.').collect();
+            self.wild.collect(&segments, &mut found);
+        }
+        found.sort_unstable();
+        found.dedup();
+        found.into_iter().map(|index| &self.hooks[index]).collect()
+    }
+}
+
+impl Node {
+    fn insert(&mut self, pattern: &Pattern, index: usize) {
+        let mut node = self;
+        for segment in pattern.as_str().split('.') {
+            node = match segment {
+                "*" => node.any.get_or_insert_default(),
+                "**" => node.any_number.get_or_insert_default(),
+                name => node.named.entry(name.to_owned()).or_default(),
+            };
+        }
+        node.here.push(index);
+    }
+
+    fn is_leaf(&self) -> bool {
+        self.named.is_empty() && self.any.is_none() && self.any_number.is_none()
+    }
+
+    fn collect(&self, segments: &[&str], found: &mut Vec<usize>) {
+        if let Some(node) = &self.any_number {
+            for taken in 0..=segments.len() {
+                node.collect(&segments[taken..], found);
+            }
+        }
+        match segments {
+            [] => found.extend_from_slice(&self.here),
+            [first, rest @ ..] => {
+                if let Some(node) = self.named.get(*first) {
+                    node.collect(rest, found);
+                }
+                if let Some(node) = &self.any {
+                    node.collect(rest, found);
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::domain::event::Reading;
+    use crate::domain::hook::{Action, CommandAction};
+    use crate::domain::message::Message;
+    use crate::domain::retry::RetryPolicy;
+
+    fn hook(id: usize, patterns: &[&str]) -> Hook {
+        Hook {
+            id: HookId::new(&format!("h{id}")).unwrap(),
+            on: patterns.iter().map(|pattern| Pattern::new(pattern).unwrap()).collect(),
+            action: Action::Command(CommandAction { argv: vec!["true".into()], env: [].into(), cwd: None }),
+            timeout: Duration::from_secs(1),
+            retry: RetryPolicy::default(),
+            concurrency: 1,
+        }
+    }
+
+    fn event(kind: &str) -> Event {
+        let body = format!(r#"{{"specversion":"1.0","id":"1","source":"/s","type":"{kind}"}}"#);
+        Event::decode(&Message { body: body.into(), ..Message::default() }, &Reading::default()).unwrap()
+    }
+
+    fn check(patterns: &[&str], kind: &str, expected: bool) {
+        let set = HookSet::new("r", vec![hook(0, patterns)]);
+        assert_eq!(set.matching(&event(kind)).len(), usize::from(expected), "{patterns:?} on {kind}");
+    }
+
+    #[test]
+    fn patterns() {
+        check(&["task.failed"], "task.failed", true);
+        check(&["task.failed"], "task.failed.x", false);
+        check(&["task.*"], "task.failed", true);
+        check(&["task.*"], "task", false);
+        check(&["task.*"], "task.a.b", false);
+        check(&["task.**"], "task", true);
+        check(&["task.**"], "task.a.b", true);
+        check(&["**"], "anything.at.all", true);
+        check(&["**.failed"], "failed", true);
+        check(&["**.failed"], "a.b.failed", true);
+        check(&["a.**.z"], "a.z", true);
+        check(&["a.**.z"], "a.b.c.z", true);
+        check(&["a.**.z"], "a.b.c", false);
+        check(&["task.*", "task.failed", "**"], "task.failed", true); // once, not three times
+    }
+
+    /// What a pattern means, said in the plainest way.
+    fn naive(pattern: &[&str], kind: &[&str]) -> bool {
+        match (pattern, kind) {
+            ([], []) => true,
+            (["**", rest @ ..], _) => (0..=kind.len()).any(|taken| naive(rest, &kind[taken..])),
+            ([first, rest @ ..], [head, tail @ ..]) => (*first == "*" || first == head) && naive(rest, tail),
+            _ => false,
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn the_index_agrees_with_the_naive_matcher(
+            patterns in prop::collection::vec("(a|b|\\*|\\*\\*)(\\.(a|b|\\*|\\*\\*)){0,3}", 1..12),
+            kind in "(a|b)(\\.(a|b)){0,4}",
+        ) {
+            let hooks = patterns.iter().enumerate().map(|(id, pattern)| hook(id, &[pattern])).collect();
+            let set = HookSet::new("r", hooks);
+            let found: Vec<String> = set.matching(&event(&kind)).iter().map(|hook| hook.id.to_string()).collect();
+            let segments: Vec<&str> = kind.split('.').collect();
+            let expected: Vec<String> = patterns
+                .iter()
+                .enumerate()
+                .filter(|(_, pattern)| naive(&pattern.split('.').collect::<Vec<_>>(), &segments))
+                .map(|(id, _)| format!("h{id}"))
+                .collect();
+            prop_assert_eq!(found, expected);
+        }
+    }
+}

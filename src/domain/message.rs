@@ -1,0 +1,258 @@
+//! A broker message, free of any broker: body, properties, headers. And the lanes and queues it travels by.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+/// Version of the format of our own messages. A newer one is left to newer workers.
+pub const FORMAT_VERSION: i64 = 1;
+
+/// A named queue of invocations with its own prefetch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Lane {
+    Default,
+    Slow,
+    Replay,
+    /// Where what killed a worker is run alone.
+    Suspect,
+}
+
+impl Lane {
+    pub const ALL: [Self; 4] = [Self::Default, Self::Slow, Self::Replay, Self::Suspect];
+
+    /// The name as it stands in queue names and routing keys.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Default => "default",
+            Self::Slow => "slow",
+            Self::Replay => "replay",
+            Self::Suspect => "suspect",
+        }
+    }
+}
+
+/// Where a worker receives from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Queue {
+    /// Lifecycle events, written by anyone: our headers are not believed here.
+    Events,
+    /// Written by the fleet only.
+    Lane(Lane),
+}
+
+impl Queue {
+    /// Every queue a worker may consume from.
+    pub const ALL: [Self; 5] = [
+        Self::Events,
+        Self::Lane(Lane::Default),
+        Self::Lane(Lane::Slow),
+        Self::Lane(Lane::Replay),
+        Self::Lane(Lane::Suspect),
+    ];
+
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Events => "events",
+            Self::Lane(lane) => lane.name(),
+        }
+    }
+
+    /// The lane that a message from here goes back to. Events go back wrapped, to the default lane.
+    #[must_use]
+    pub const fn lane(self) -> Lane {
+        match self {
+            Self::Events => Lane::Default,
+            Self::Lane(lane) => lane,
+        }
+    }
+}
+
+impl fmt::Display for Queue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// Where a message is published to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum To {
+    /// The events exchange, as any publisher would.
+    Events,
+    /// A lane, at once or over the delay ladder.
+    Lane(Lane),
+    /// The dead-letter log.
+    Dead,
+}
+
+/// The value of a header, as far as a stream keeps it: no tables, no arrays.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Header {
+    Flag(bool),
+    Number(i64),
+    Text(String),
+}
+
+impl Header {
+    #[must_use]
+    pub fn as_text(&self) -> Option<&str> {
+        match self {
+            Self::Text(text) => Some(text),
+            Self::Flag(_) | Self::Number(_) => None,
+        }
+    }
+}
+
+impl From<&str> for Header {
+    fn from(text: &str) -> Self {
+        Self::Text(text.to_owned())
+    }
+}
+
+impl From<String> for Header {
+    fn from(text: String) -> Self {
+        Self::Text(text)
+    }
+}
+
+impl From<i64> for Header {
+    fn from(number: i64) -> Self {
+        Self::Number(number)
+    }
+}
+
+impl From<bool> for Header {
+    fn from(flag: bool) -> Self {
+        Self::Flag(flag)
+    }
+}
+
+/// Headers by name.
+pub type Headers = BTreeMap<String, Header>;
+
+/// The properties of a message that its publisher chose. Kept for letters, never copied onto a republish.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Properties {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub content_type: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub content_encoding: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub message_id: Option<String>,
+    /// The property `type`: the event's type for plain JSON.
+    #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
+    pub kind: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub app_id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub user_id: Option<String>,
+    /// Seconds since 1970.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub timestamp: Option<u64>,
+}
+
+/// A message: what arrives and what is published.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Message {
+    pub body: Bytes,
+    pub properties: Properties,
+    pub headers: Headers,
+}
+
+impl Message {
+    #[must_use]
+    pub fn text(&self, name: &str) -> Option<&str> {
+        self.headers.get(name).and_then(Header::as_text)
+    }
+
+    /// A number header; text that reads as a number counts too, because some clients send everything as text.
+    #[must_use]
+    pub fn number(&self, name: &str) -> Option<i64> {
+        match self.headers.get(name)? {
+            Header::Number(number) => Some(*number),
+            Header::Text(text) => text.parse().ok(),
+            Header::Flag(_) => None,
+        }
+    }
+
+    #[must_use]
+    pub fn flag(&self, name: &str) -> bool {
+        self.headers.get(name) == Some(&Header::Flag(true))
+    }
+
+    /// Sets a header; chainable.
+    #[must_use]
+    pub fn with(mut self, name: &str, value: impl Into<Header>) -> Self {
+        self.headers.insert(name.to_owned(), value.into());
+        self
+    }
+}
+
+/// A message on its way out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outgoing {
+    pub to: To,
+    /// Time on the delay ladder before it arrives; only for lanes. A whole number of [`LADDER_UNIT`]s.
+    pub delay: Duration,
+    pub message: Message,
+}
+
+/// The smallest step of the delay ladder.
+pub const LADDER_UNIT: Duration = Duration::from_millis(250);
+/// Levels of the ladder: level k holds a message for `LADDER_UNIT << k`.
+pub const LADDER_LEVELS: u32 = 19;
+/// Header with the milliseconds that remain to be waited when the message arrives. Never a clock.
+pub const WAIT_AFTER: &str = "hookfleet-wait-after-ms";
+
+impl Outgoing {
+    /// To a lane after `wait`: the whole units by ladder, the rest by the worker that receives it.
+    #[must_use]
+    pub fn to_lane(lane: Lane, wait: Duration, mut message: Message) -> Self {
+        let unit = LADDER_UNIT.as_millis();
+        let longest = (1u128 << LADDER_LEVELS) - 1;
+        let units = (wait.as_millis() / unit).min(longest);
+        let delay = LADDER_UNIT.saturating_mul(u32::try_from(units).unwrap_or(u32::MAX));
+        let rest = i64::try_from(wait.saturating_sub(delay).as_millis()).unwrap_or(i64::MAX);
+        if rest > 0 {
+            message.headers.insert(WAIT_AFTER.to_owned(), Header::Number(rest));
+        } else {
+            message.headers.remove(WAIT_AFTER);
+        }
+        Self { to: To::Lane(lane), delay, message }
+    }
+
+    /// To the dead-letter log.
+    #[must_use]
+    pub const fn to_dead(message: Message) -> Self {
+        Self { to: To::Dead, delay: Duration::ZERO, message }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(wait_ms: u64, delay_ms: u64, after_ms: Option<i64>) {
+        let out = Outgoing::to_lane(Lane::Default, Duration::from_millis(wait_ms), Message::default());
+        assert_eq!((out.delay.as_millis(), out.message.number(WAIT_AFTER)), (u128::from(delay_ms), after_ms));
+    }
+
+    #[test]
+    fn waits_are_split_between_ladder_and_worker() {
+        check(0, 0, None);
+        check(249, 0, Some(249));
+        check(250, 250, None);
+        check(1_700, 1_500, Some(200));
+        let longest = 250 * ((1 << 19) - 1);
+        check(longest, longest, None);
+        check(longest + 10_000, longest, Some(10_000)); // longer waits go round again
+    }
+}

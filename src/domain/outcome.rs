@@ -1,0 +1,50 @@
+//! What one attempt came to. A target's failure, a panic and a timeout are values here, never errors.
+
+use std::time::Duration;
+
+use super::settle::Class;
+
+/// The end of one attempt.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// The action took place.
+    Done,
+    /// It did not, or nobody can tell.
+    Failed(Failure),
+    /// The worker stopped it. Not a failure: no attempt is spent.
+    Interrupted,
+}
+
+impl Outcome {
+    /// A failure that may pass by itself.
+    pub fn later(error: impl Into<String>) -> Self {
+        Self::Failed(Failure { again: Again::Later(None), status: None, error: error.into() })
+    }
+
+    /// A failure that will be the same however often it is tried.
+    pub fn never(class: Class, error: impl Into<String>) -> Self {
+        Self::Failed(Failure { again: Again::Never(class), status: None, error: error.into() })
+    }
+}
+
+/// Why an attempt failed. Whether to try again is decided where the failure is born.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    pub again: Again,
+    /// HTTP status or exit code, where there was one.
+    pub status: Option<i32>,
+    /// One line, without secrets, at most [`ERROR_CHARS_MAX`] characters once settled.
+    pub error: String,
+}
+
+/// Longest error text that is kept with an attempt.
+pub const ERROR_CHARS_MAX: usize = 1024;
+
+/// Whether trying again can help.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Again {
+    /// No; the letter's class says why.
+    Never(Class),
+    /// Yes, and perhaps the target said when (`Retry-After`).
+    Later(Option<Duration>),
+}

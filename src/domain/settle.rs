@@ -1,0 +1,401 @@
+//! What follows from an outcome, and in which order it is done.
+//!
+//! [`settle`] turns an outcome into a [`Settlement`]. [`next_effect`] is the whole way of one invocation through the
+//! pipeline as a pure transition: the worker interprets the [`Stage`] it returns, and so does the model.
+//!
+//! ```text
+//! Claiming --won--> Running --done-------> Recording --ok--> Acking            (two store calls)
+//!    |  ^              |  `--failed------> Recording --ok--> Publishing --confirmed--> Marking --> Acking
+//!    |  |              `--interrupted----> Releasing ------> Publishing --confirmed--> Acking
+//!    |  `--not yours, and the delivery is still ours-- Recording
+//!    |--resume-------------------------------------------->  Publishing --confirmed--> Marking --> Acking
+//!    |--busy, suspect, held too long --------------------->  Publishing --confirmed--> Acking
+//!    `--done, superseded ---------------------------------------------------------->  Acking
+//! ```
+//!
+//! Bookkeeping trouble never re-runs an action: an unanswered store call or an unconfirmed publish is repeated as it is.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::claim::{self, Point, Token, Verdict};
+use super::flaw::Flaw;
+use super::outcome::{Again, ERROR_CHARS_MAX, Failure, Outcome};
+use super::retry::RetryPolicy;
+
+/// How long a message goes round the ladder when it could not be claimed because the store is away.
+pub const STORE_AWAY_WAIT: Duration = Duration::from_secs(8);
+
+/// Why something became a letter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Class {
+    /// Every attempt failed.
+    Exhausted,
+    /// The target refused for good (most 4xx, 3xx).
+    Rejected,
+    /// The target's address is not allowed.
+    TargetBlocked,
+    /// The body could not be read as an event.
+    Unreadable,
+    /// The event has no identity.
+    Unidentified,
+    /// Readable, but not a valid event or message.
+    Invalid,
+    /// Nothing was bound for it.
+    Unrouted,
+    /// It killed every worker that ran it.
+    Poisoned,
+    /// Its hook is no longer in the catalog.
+    HookRemoved,
+    /// Its hook is disabled.
+    HookDisabled,
+    /// It waited longer than it may.
+    Expired,
+}
+
+/// What is kept of one failed attempt.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct AttemptReport {
+    pub attempt: u32,
+    /// Start, in milliseconds since 1970.
+    pub at_ms: u64,
+    pub took_ms: u64,
+    /// HTTP status or exit code.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub status: Option<i32>,
+    pub error: String,
+}
+
+/// What follows a failed attempt.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Next {
+    /// The next attempt, this long after its message is published. `spent_ms` counts runs and planned waits so far,
+    /// this one included.
+    Retry { delay_ms: u64, spent_ms: u64, report: Option<AttemptReport> },
+    /// A letter.
+    Bury { class: Class, report: Option<AttemptReport> },
+}
+
+impl Next {
+    /// What becomes of an invocation that killed too many workers.
+    #[must_use]
+    pub const fn poisoned() -> Self {
+        Self::Bury { class: Class::Poisoned, report: None }
+    }
+
+    /// Whether no attempt of this generation follows.
+    #[must_use]
+    pub const fn is_bury(&self) -> bool {
+        matches!(self, Self::Bury { .. })
+    }
+}
+
+/// What follows from one attempt.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Settlement {
+    Finish,
+    Next(Next),
+    /// Hand it back as it is: no attempt is spent.
+    Release,
+}
+
+/// One finished attempt, as far as settling needs it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tried {
+    pub attempt: u32,
+    /// Runs and planned waits before this attempt.
+    pub spent: Duration,
+    /// Start of the attempt, in milliseconds since 1970.
+    pub at_ms: u64,
+    pub took: Duration,
+}
+
+/// Where an invocation goes after one attempt. Pure: the clock's readings and the die are arguments.
+#[must_use]
+pub fn settle(tried: &Tried, outcome: Outcome, policy: &RetryPolicy, roll: f64) -> Settlement {
+    let Failure { again, status, error } = match outcome {
+        Outcome::Done => return Settlement::Finish,
+        Outcome::Interrupted => return Settlement::Release, // a stop is not a failure
+        Outcome::Failed(failure) => failure,
+    };
+    let report = Some(AttemptReport {
+        attempt: tried.attempt,
+        at_ms: tried.at_ms,
+        took_ms: millis(tried.took),
+        status,
+        error: error.chars().take(ERROR_CHARS_MAX).collect(),
+    });
+    let hint = match again {
+        Again::Never(class) => return Settlement::Next(Next::Bury { class, report }),
+        Again::Later(hint) => hint,
+    };
+    let spent = tried.spent + tried.took;
+    match policy.delay(tried.attempt, spent, hint, roll) {
+        Some(delay) => {
+            Settlement::Next(Next::Retry { delay_ms: millis(delay), spent_ms: millis(spent + delay), report })
+        }
+        None => Settlement::Next(Next::Bury { class: Class::Exhausted, report }),
+    }
+}
+
+/// Whole milliseconds, as they travel in headers and values.
+#[must_use]
+pub fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// What [`next_effect`] needs to know of the invocation in hand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Job {
+    pub at: Point,
+    /// A guard stands in for the delivery, which is acked: if the run loses its claim, it has nothing left to do.
+    pub guarded: bool,
+    /// Run without a claim, because the store is away and the settings say `proceed`.
+    pub unprotected: bool,
+}
+
+/// A message to publish before the delivery may be acked.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Follow {
+    /// The retry or the letter that was settled at `at`; `mark` is the run whose settlement is to be marked as out.
+    Next { at: Point, deaths: u32, next: Next, mark: Option<Token> },
+    /// The mark that says that this generation is finished.
+    Resolved,
+    /// The same message again, back to where it came from, after this wait.
+    Again { wait_ms: u64 },
+    /// The same message to lane `suspect`.
+    Suspect { deaths: u32 },
+}
+
+/// What is being done for one invocation now; its answer decides what comes next.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Stage {
+    /// Ask for the claim: again with the same token if `repeat`, else with a new one.
+    Claiming { repeat: bool },
+    /// Execute the hook. `deaths` is what the claim counted.
+    Running { deaths: u32 },
+    /// Step 1: write the verdict into the claim.
+    Recording { verdict: Verdict, deaths: u32 },
+    /// Step 2: publish what follows and wait for the confirm.
+    Publishing(Follow),
+    /// Step 3: mark exactly that settlement as out or buried.
+    Marking { at: Point, token: Token },
+    /// Give the claim back.
+    Releasing,
+    /// Step 4: ack the delivery.
+    Acking,
+    /// Nothing is left to do.
+    Ended,
+}
+
+/// What an effect came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Answer {
+    /// The store's answer.
+    Store(claim::Answer),
+    /// The store did not answer; the call may have run.
+    Unanswered,
+    /// The delivery was held as long as one may be held.
+    HeldTooLong,
+    /// The store is away and this job may run without a claim.
+    Proceed,
+    /// The run ended, and this follows.
+    Ran(Settlement),
+    /// The claim was lost in the middle of the run, which is cancelled.
+    LeaseLost,
+    /// The broker has what was published.
+    Confirmed,
+    /// The broker may or may not have it.
+    Unconfirmed,
+    /// The delivery is acked, or is no longer ours to ack.
+    Acked,
+}
+
+/// The stage after `stage`, given what it came to. `token` is the run's own.
+///
+/// An answer that does not belong to the stage changes nothing: the effect is asked for again.
+#[must_use]
+pub fn next_effect(job: &Job, token: Token, stage: Stage, answer: Answer) -> Stage {
+    next_effect_with(Flaw::None, job, token, stage, answer)
+}
+
+/// [`next_effect`] with a flaw for the model to catch.
+pub(super) fn next_effect_with(flaw: Flaw, job: &Job, token: Token, stage: Stage, answer: Answer) -> Stage {
+    match (stage, answer) {
+        (Stage::Claiming { .. }, Answer::Store(answer)) => claimed(job, answer),
+        (Stage::Claiming { .. }, Answer::Unanswered) => Stage::Claiming { repeat: true },
+        (Stage::Claiming { .. }, Answer::HeldTooLong) => {
+            Stage::Publishing(Follow::Again { wait_ms: millis(STORE_AWAY_WAIT) })
+        }
+        (Stage::Claiming { .. }, Answer::Proceed) => Stage::Running { deaths: 0 },
+        (Stage::Running { deaths }, Answer::Ran(settlement)) => ran(flaw, job, token, deaths, settlement),
+        (Stage::Recording { verdict, deaths }, Answer::Store(claim::Answer::Ok)) => {
+            recorded(flaw, job, token, deaths, verdict)
+        }
+        (Stage::Recording { .. }, Answer::Store(_)) | (Stage::Running { .. }, Answer::LeaseLost) => lost(job),
+        (Stage::Publishing(follow), Answer::Confirmed) => published(flaw, job, follow),
+        (Stage::Marking { .. }, Answer::Store(_) | Answer::Unanswered) => ack(job), // that it fails is fine
+        (Stage::Releasing, Answer::Store(_)) => {
+            if job.guarded {
+                Stage::Ended
+            } else {
+                Stage::Publishing(Follow::Again { wait_ms: 0 })
+            }
+        }
+        (Stage::Acking, Answer::Acked) => Stage::Ended,
+        (stage, _) => stage,
+    }
+}
+
+fn claimed(job: &Job, answer: claim::Answer) -> Stage {
+    match answer {
+        claim::Answer::Won { deaths, .. } => Stage::Running { deaths },
+        claim::Answer::Done { .. } => finished(job),
+        claim::Answer::Busy { lease_left_ms } => Stage::Publishing(Follow::Again { wait_ms: lease_left_ms }),
+        claim::Answer::Resume { at, token, deaths, next } => {
+            Stage::Publishing(Follow::Next { at, deaths, next, mark: Some(token) })
+        }
+        claim::Answer::Suspect { deaths } => Stage::Publishing(Follow::Suspect { deaths }),
+        claim::Answer::Superseded => ack(job),
+        claim::Answer::Ok | claim::Answer::NotYours => Stage::Claiming { repeat: true },
+    }
+}
+
+fn ran(flaw: Flaw, job: &Job, token: Token, deaths: u32, settlement: Settlement) -> Stage {
+    match settlement {
+        Settlement::Release if job.unprotected => Stage::Publishing(Follow::Again { wait_ms: 0 }),
+        Settlement::Release => Stage::Releasing,
+        Settlement::Finish if job.unprotected => ack(job),
+        Settlement::Finish => Stage::Recording { verdict: Verdict::Done, deaths },
+        Settlement::Next(next) if job.unprotected => {
+            Stage::Publishing(Follow::Next { at: job.at, deaths, next, mark: None })
+        }
+        Settlement::Next(next) if flaw == Flaw::PublishBeforeRecord => {
+            Stage::Publishing(Follow::Next { at: job.at, deaths, next, mark: Some(token) })
+        }
+        Settlement::Next(next) => Stage::Recording { verdict: Verdict::Next(next), deaths },
+    }
+}
+
+/// The key says that another run owns it. If our delivery is still ours the claim decides again; if a guard has
+/// replaced it, the guard will.
+fn lost(job: &Job) -> Stage {
+    if job.guarded { Stage::Ended } else { Stage::Claiming { repeat: false } }
+}
+
+fn recorded(flaw: Flaw, job: &Job, token: Token, deaths: u32, verdict: Verdict) -> Stage {
+    match verdict {
+        Verdict::Done => finished(job),
+        Verdict::Next(_) if flaw == Flaw::AckBeforePublish => ack(job),
+        Verdict::Next(_) if flaw == Flaw::PublishBeforeRecord => Stage::Marking { at: job.at, token },
+        Verdict::Next(next) => Stage::Publishing(Follow::Next { at: job.at, deaths, next, mark: Some(token) }),
+    }
+}
+
+/// A finished replay closes its letter, also when it is only found to be finished.
+fn finished(job: &Job) -> Stage {
+    if job.at.generation > 0 { Stage::Publishing(Follow::Resolved) } else { ack(job) }
+}
+
+fn published(flaw: Flaw, job: &Job, follow: Follow) -> Stage {
+    match follow {
+        Follow::Next { deaths, next, .. } if flaw == Flaw::PublishBeforeRecord => {
+            Stage::Recording { verdict: Verdict::Next(next), deaths }
+        }
+        Follow::Next { at, mark: Some(token), .. } => Stage::Marking { at, token },
+        Follow::Next { mark: None, .. } | Follow::Resolved | Follow::Again { .. } | Follow::Suspect { .. } => ack(job),
+    }
+}
+
+fn ack(job: &Job) -> Stage {
+    if job.guarded { Stage::Ended } else { Stage::Acking }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TRIED: Tried = Tried { attempt: 1, spent: Duration::ZERO, at_ms: 0, took: Duration::from_secs(1) };
+
+    fn check_settle(attempt: u32, outcome: Outcome, expected: &str) {
+        let policy = RetryPolicy { attempts: 3, initial: Duration::from_secs(2), ..RetryPolicy::default() };
+        let settled = match settle(&Tried { attempt, ..TRIED }, outcome, &policy, 0.5) {
+            Settlement::Finish => "finish".into(),
+            Settlement::Release => "release".into(),
+            Settlement::Next(Next::Retry { delay_ms, spent_ms, .. }) => {
+                format!("retry in {delay_ms}, spent {spent_ms}")
+            }
+            Settlement::Next(Next::Bury { class, .. }) => format!("bury {class:?}"),
+        };
+        assert_eq!(settled, expected);
+    }
+
+    #[test]
+    fn outcomes() {
+        check_settle(1, Outcome::Done, "finish");
+        check_settle(1, Outcome::Interrupted, "release");
+        check_settle(1, Outcome::later("500"), "retry in 2000, spent 3000");
+        check_settle(2, Outcome::later("500"), "retry in 4000, spent 5000");
+        check_settle(3, Outcome::later("500"), "bury Exhausted");
+        check_settle(1, Outcome::never(Class::Rejected, "404"), "bury Rejected");
+    }
+
+    /// The stages of one job, one letter each, given the answers it meets.
+    fn check(generation: u32, guarded: bool, answers: Vec<Answer>, expected: &str) {
+        let job = Job { at: Point::first(generation), guarded, unprotected: false };
+        let token = Token { run: 1, body: 0 };
+        let mut stage = Stage::Claiming { repeat: false };
+        let mut path = name(&stage).to_owned();
+        for answer in answers {
+            stage = next_effect(&job, token, stage, answer);
+            path.push(' ');
+            path.push_str(name(&stage));
+        }
+        assert_eq!(path, expected);
+    }
+
+    fn name(stage: &Stage) -> &'static str {
+        match stage {
+            Stage::Claiming { .. } => "claim",
+            Stage::Running { .. } => "run",
+            Stage::Recording { .. } => "record",
+            Stage::Publishing(Follow::Next { .. }) => "publish",
+            Stage::Publishing(Follow::Resolved) => "resolve",
+            Stage::Publishing(Follow::Again { .. }) => "again",
+            Stage::Publishing(Follow::Suspect { .. }) => "suspect",
+            Stage::Marking { .. } => "mark",
+            Stage::Releasing => "release",
+            Stage::Acking => "ack",
+            Stage::Ended => "end",
+        }
+    }
+
+    #[test]
+    fn paths() {
+        let won = || Answer::Store(claim::Answer::Won { deaths: 0, taken_over: false });
+        let ok = || Answer::Store(claim::Answer::Ok);
+        let not_yours = || Answer::Store(claim::Answer::NotYours);
+        let failed = || Answer::Ran(Settlement::Next(Next::Retry { delay_ms: 1, spent_ms: 1, report: None }));
+        let done = || Answer::Ran(Settlement::Finish);
+        check(0, false, vec![won(), done(), ok(), Answer::Acked], "claim run record ack end");
+        check(1, false, vec![won(), done(), ok(), Answer::Confirmed], "claim run record resolve ack");
+        check(
+            0,
+            false,
+            vec![won(), failed(), Answer::Unanswered, ok(), Answer::Unconfirmed, Answer::Confirmed, ok()],
+            "claim run record record publish publish mark ack",
+        );
+        check(0, false, vec![won(), failed(), not_yours()], "claim run record claim");
+        check(0, true, vec![won(), failed(), not_yours()], "claim run record end");
+        check(0, true, vec![won(), failed(), ok(), Answer::Confirmed, ok()], "claim run record publish mark end");
+        check(0, false, vec![won(), Answer::LeaseLost], "claim run claim");
+        check(0, false, vec![won(), Answer::Ran(Settlement::Release), ok()], "claim run release again");
+        check(0, true, vec![won(), Answer::Ran(Settlement::Release), ok()], "claim run release end");
+        check(0, false, vec![Answer::Store(claim::Answer::Superseded)], "claim ack");
+        check(0, false, vec![Answer::Store(claim::Answer::Busy { lease_left_ms: 1 })], "claim again");
+        check(0, false, vec![Answer::Unanswered, Answer::HeldTooLong], "claim claim again");
+    }
+}

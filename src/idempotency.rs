@@ -1,0 +1,33 @@
+//! The seam to the store of claims. The protocol itself is [`crate::domain::claim::step`]; a store keeps one value a
+//! key and applies it atomically. One suite checks every implementation against `step` with long random sequences.
+
+use async_trait::async_trait;
+
+use crate::domain::claim::{Answer, Request};
+use crate::domain::invocation::InvocationKey;
+
+pub mod embedded;
+pub mod redis;
+pub mod value;
+
+/// Why the store gave no answer. The call may have run.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    #[error("the store of claims is away: {0}")]
+    Away(String),
+    #[error("the store of claims did not answer in time")]
+    Timeout,
+    /// Readable by nobody: written by something else, or by a newer version.
+    #[error("the store of claims holds a value that cannot be read: {0}")]
+    Unreadable(String),
+}
+
+/// A store of claims.
+#[async_trait]
+pub trait Idempotency: Send + Sync {
+    /// One step of the protocol on one key, atomically.
+    async fn ask(&self, key: &InvocationKey, request: &Request) -> Result<Answer, StoreError>;
+
+    /// Whether the store answers and can be written to.
+    async fn ping(&self) -> Result<(), StoreError>;
+}
