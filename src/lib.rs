@@ -4,6 +4,7 @@ pub mod domain;
 
 pub mod config;
 
+pub mod amqp;
 pub mod broker;
 pub mod dead_letters;
 pub mod idempotency;
