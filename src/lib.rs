@@ -3,6 +3,8 @@
 pub mod domain;
 
 pub mod config;
+pub mod crash;
+pub mod telemetry;
 
 pub mod amqp;
 pub mod broker;
