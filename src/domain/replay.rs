@@ -36,38 +36,38 @@ pub struct Operator {
 /// One sentence: why this letter cannot be replayed as it is.
 pub fn replay(letter: &Letter, forced: Option<u32>, operator: &Operator) -> Result<Replay, String> {
     let generation = forced.unwrap_or(letter.generation) + 1;
-    let message = match &letter.hook {
-        Some(hook) => {
-            let event = whole(letter, None)?;
-            let mut invocation = Invocation::first(Arc::new(event), HookId::new(hook)?, letter.revision.clone());
-            invocation.at = Point::first(generation);
-            invocation.forced = forced.is_some();
-            invocation.message()
-        }
-        None => {
-            let event = match letter.class {
-                Class::Unreadable | Class::Invalid => {
-                    return Err(format!(
-                        "letter {} is {:?} ({}): the same bytes would fail again, so it can only be edited",
-                        letter.id, letter.class, letter.error
-                    ));
-                }
-                Class::Unidentified => whole(letter, Some(letter.id.as_str()))?,
-                Class::Exhausted
-                | Class::Rejected
-                | Class::TargetBlocked
-                | Class::Unrouted
-                | Class::Poisoned
-                | Class::HookRemoved
-                | Class::HookDisabled
-                | Class::Expired => whole(letter, None)?,
-            };
-            WholeEvent { event: Arc::new(event), letter: Some((letter.id.clone(), generation)) }.message()
-        }
+    let message = if let Some(hook) = &letter.hook {
+        let event = whole(letter, None)?;
+        let mut invocation = Invocation::first(Arc::new(event), HookId::new(hook)?, letter.revision.clone());
+        invocation.at = Point::first(generation);
+        invocation.forced = forced.is_some();
+        invocation.message()
+    } else {
+        let id = replayable(letter)?;
+        WholeEvent { event: Arc::new(whole(letter, id)?), letter: Some((letter.id.clone(), generation)) }.message()
     };
     let mark =
         Mark { subject: letter.subject(), generation, at_ms: operator.now_ms, by: operator.name.clone(), reason: None };
     Ok(Replay { outgoing: Outgoing::to_lane(Lane::Replay, Duration::ZERO, message), mark: Record::Replayed(mark) })
+}
+
+/// Whether the message of a letter without a hook can become an event, and the id that it is given then, if any.
+fn replayable(letter: &Letter) -> Result<Option<&str>, String> {
+    match letter.class {
+        Class::Unreadable | Class::Invalid => Err(format!(
+            "letter {} is {:?} ({}): the same bytes would fail again, so it can only be edited",
+            letter.id, letter.class, letter.error
+        )),
+        Class::Unidentified => Ok(Some(letter.id.as_str())),
+        Class::Exhausted
+        | Class::Rejected
+        | Class::TargetBlocked
+        | Class::Unrouted
+        | Class::Poisoned
+        | Class::HookRemoved
+        | Class::HookDisabled
+        | Class::Expired => Ok(None),
+    }
 }
 
 /// The event inside a letter; `id` is given to one that has none.

@@ -126,7 +126,7 @@ pub(super) async fn until_lost(connection: &Connection, channel: &Channel, statu
         };
         match event {
             Some(Event::ConnectionBlocked(reason)) => {
-                status.down(part, format!("the broker takes no messages: {reason}"))
+                status.down(part, format!("the broker takes no messages: {reason}"));
             }
             Some(Event::ConnectionUnblocked) => status.up(part),
             Some(Event::Error(error)) => return error.to_string(),
