@@ -25,9 +25,13 @@ impl Point {
         }
     }
 
-    /// Aborts the process here if `HOOKFLEET_CRASH_AT` names this point. Does nothing in release builds.
-    pub fn reached(self) {
-        if cfg!(debug_assertions) && std::env::var("HOOKFLEET_CRASH_AT").is_ok_and(|at| at == self.name()) {
+    /// Aborts the process here if `HOOKFLEET_CRASH_AT` names this point, and `HOOKFLEET_CRASH_EVENT`, if set, this
+    /// event. Does nothing in release builds.
+    pub fn reached(self, event: &str) {
+        if cfg!(debug_assertions)
+            && std::env::var("HOOKFLEET_CRASH_AT").is_ok_and(|at| at == self.name())
+            && std::env::var("HOOKFLEET_CRASH_EVENT").map_or(true, |id| id == event)
+        {
             std::process::abort();
         }
     }

@@ -9,4 +9,12 @@ pub mod telemetry;
 pub mod amqp;
 pub mod broker;
 pub mod dead_letters;
+pub mod executor;
 pub mod idempotency;
+
+pub mod worker;
+
+pub mod admin;
+pub mod desk;
+pub mod fleet;
+pub mod publish;

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::dead_letter::{Letter, LetterId, Mark, Record, Subject};
 
@@ -28,6 +29,18 @@ pub struct Entry {
     pub count: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mark: Option<Mark>,
+}
+
+impl Entry {
+    /// As people see it; the event's body only where it was asked for.
+    #[must_use]
+    pub fn view(&self, body: bool) -> Value {
+        let mut view = serde_json::to_value(self).unwrap_or_default();
+        if !body && let Some(letter) = view.get_mut("letter").and_then(Value::as_object_mut) {
+            letter.remove("body");
+        }
+        view
+    }
 }
 
 /// What is known of one subject.
