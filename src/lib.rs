@@ -6,4 +6,5 @@ pub mod config;
 
 pub mod broker;
 pub mod dead_letters;
+pub mod executor;
 pub mod idempotency;
