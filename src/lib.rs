@@ -2,6 +2,8 @@
 
 pub mod domain;
 
+pub mod yaml;
+
 pub mod config;
 
 pub mod broker;
