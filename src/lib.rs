@@ -7,5 +7,6 @@ pub mod yaml;
 pub mod config;
 
 pub mod broker;
+pub mod catalog;
 pub mod dead_letters;
 pub mod idempotency;

@@ -22,8 +22,8 @@ pub mod report;
 pub mod scalar;
 pub mod value;
 
-/// Largest text that is read.
-const BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Largest text that is parsed.
+pub const BYTES_MAX: u64 = 4 * 1024 * 1024;
 /// Deepest nesting, of block and of flow style each.
 const DEPTH_MAX: usize = 32;
 
@@ -69,11 +69,14 @@ impl Node {
 ///
 /// # Errors
 /// What is wrong with the file as a whole.
-pub fn read_file(path: &Path) -> Result<String, Mismatch> {
+pub fn read_file(path: &Path, bytes_max: u64) -> Result<String, Mismatch> {
     let unreadable = |error: std::io::Error| Mismatch::new("a file that can be read").found(error.to_string());
     let mut text = String::new();
     let file = std::fs::File::open(path).map_err(unreadable)?;
-    file.take(BYTES_MAX as u64 + 1).read_to_string(&mut text).map_err(unreadable)?;
+    file.take(bytes_max + 1).read_to_string(&mut text).map_err(unreadable)?;
+    if text.len() as u64 > bytes_max {
+        return Err(Mismatch::new(format!("at most {bytes_max} bytes")).found("more"));
+    }
     Ok(text)
 }
 
@@ -81,7 +84,7 @@ pub fn read_file(path: &Path) -> Result<String, Mismatch> {
 #[must_use]
 pub fn parse(report: &Report<'_>) -> Option<Node> {
     let text = report.text();
-    if text.len() > BYTES_MAX {
+    if text.len() as u64 > BYTES_MAX {
         let found = Mismatch::new(format!("at most {BYTES_MAX} bytes")).found("more");
         report.push(At::File, "", found);
         return None;
@@ -318,7 +321,7 @@ mod tests {
         check("*a : b\n", "1:1: expected a value written out, found an alias");
         check("a: [1, 2\nb: 3\n", "2:2: expected valid YAML, found illegal placement of ':' indicator");
         check(&"[".repeat(40), "1:33: expected at most 32 levels, found more");
-        check(&" ".repeat(BYTES_MAX + 1), "t.yaml: expected at most 4194304 bytes, found more");
+        check(&" ".repeat((4 << 20) + 1), "t.yaml: expected at most 4194304 bytes, found more");
     }
 
     #[test]
@@ -335,11 +338,9 @@ mod tests {
         fn any_text_is_read_or_reported(text in "[a-c:\\-\\[\\]{}&*!|>#%'\"~,. \n\r\tä\u{feff}😀]{0,60}") {
             let report = Report::new("t.yaml", &text);
             let node = parse(&report);
-            if let Some(node) = &node {
-                if let Some(mut fields) = value::Value::root(&report, node).fields() {
-                    let _ = fields.require("a").and_then(|a| a.secret().list(|_| Some(())));
-                    fields.end();
-                }
+            if let Some(mut fields) = node.as_ref().and_then(|node| value::Value::root(&report, node).fields()) {
+                let _ = fields.require("a").and_then(|a| a.secret().list(|_| Some(())));
+                fields.end();
             }
             if let Err(problems) = report.into_result(node) {
                 prop_assert_eq!(problems.to_string().matches("error: ").count(), problems.list().len());

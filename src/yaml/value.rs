@@ -63,11 +63,18 @@ impl<'a> Value<'a> {
         self.report.line(self.node.span.start)
     }
 
-    /// No problem shows it, nor what is inside.
+    /// No problem shows it, nor what is inside; keys of maps are no secrets.
     #[must_use]
     pub fn secret(self) -> Self {
-        self.report.hide(self.node.span.clone());
+        hide(self.report, self.node);
         Self { secret: true, ..self }
+    }
+
+    /// Like [`Value::secret`], but not for a map: who writes a URL in place of the map that should hold it has written a
+    /// secret all the same.
+    #[must_use]
+    pub fn secret_unless_map(self) -> Self {
+        if matches!(self.node.kind, Kind::Map(_)) { self } else { self.secret() }
     }
 
     /// Reports that it is wrong.
@@ -154,10 +161,24 @@ impl<'a> Value<'a> {
         Some(Fields { entries: self.entries()?, value: self.clone(), known: Vec::new() })
     }
 
+    /// Reports that the key is wrong that it stands under.
+    pub fn wrong_key(&self, key: &Key, mismatch: Mismatch) {
+        let mismatch = Mismatch { found: mismatch.found.or_else(|| Some(quoted(&key.name))), ..mismatch };
+        self.report.push(At::Span(key.span.clone()), &self.path, mismatch);
+    }
+
     /// Reports a key that does not exist, and covers what stands there: a secret may have got under the wrong name.
     pub fn unknown(&self, key: &Key, known: &[&str]) {
-        self.report.hide(self.node.span.clone());
+        hide(self.report, self.node);
         self.report.unknown(At::Span(key.span.clone()), &self.path, &key.name, known);
+    }
+}
+
+/// Covers every value in it. Bounded by the parser's depth.
+fn hide(report: &Report<'_>, node: &Node) {
+    match &node.kind {
+        Kind::Map(entries) => entries.iter().for_each(|(_, node)| hide(report, node)),
+        _ => report.hide(node.span.clone()),
     }
 }
 
@@ -170,6 +191,12 @@ pub struct Fields<'a> {
 }
 
 impl<'a> Fields<'a> {
+    /// Whether nothing at all is written there.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
     /// A field, if it is there.
     pub fn get(&mut self, name: &'static str) -> Option<Value<'a>> {
         self.known.push(name);
