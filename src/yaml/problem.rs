@@ -51,6 +51,15 @@ impl Mismatch {
         Self { help: Some(help.into()), ..self }
     }
 
+    /// Names what was most likely meant, if anything comes close.
+    #[must_use]
+    pub fn did_you_mean<'k>(self, name: &str, known: impl IntoIterator<Item = &'k str>) -> Self {
+        match nearest(name, known) {
+            Some(meant) => self.help(format!("did you mean `{meant}`?")),
+            None => self,
+        }
+    }
+
     /// From a sentence of the domain's: `expected A, found B`.
     #[must_use]
     pub fn from_sentence(sentence: &str) -> Self {
@@ -70,20 +79,19 @@ pub fn quoted(text: &str) -> String {
     }
 }
 
-/// The name that was most likely meant.
-#[must_use]
-pub fn nearest<'k>(name: &str, known: impl IntoIterator<Item = &'k str>) -> Option<&'k str> {
+/// The name that was most likely meant: few letters away, in any case.
+fn nearest<'k>(name: &str, known: impl IntoIterator<Item = &'k str>) -> Option<&'k str> {
     const NAME_BYTES_MAX: usize = 80;
-    if name.len() > NAME_BYTES_MAX {
+    if name.is_empty() || name.len() > NAME_BYTES_MAX {
         return None;
     }
     let name = name.to_ascii_lowercase();
-    known
+    let close = known
         .into_iter()
-        .map(|known| (strsim::osa_distance(&name, &known.to_ascii_lowercase()), known))
-        .filter(|(distance, known)| *distance <= (known.len() / 3).max(1))
-        .min_by_key(|(distance, _)| *distance)
-        .map(|(_, known)| known)
+        .filter(|known| strsim::osa_distance(&name, &known.to_ascii_lowercase()) <= (known.len() / 3).max(1));
+    // Of several close names the one that begins the same was meant.
+    let likeness = |known: &str| strsim::jaro_winkler(&name, &known.to_ascii_lowercase());
+    close.max_by(|one, other| likeness(one).total_cmp(&likeness(other)))
 }
 
 /// One thing that is wrong. The alternate form (`{:#}`) fits on a line, the normal one is laid out as a compiler would.
@@ -227,12 +235,13 @@ mod tests {
     #[test]
     fn names_that_were_meant() {
         let check = |name: &str, expected: Option<&str>| {
-            let known = ["id", "on", "run", "timeout", "retry", "concurrency", "give_up_after"];
+            let known = ["id", "on", "run", "broker", "worker", "timeout", "retry", "concurrency", "give_up_after"];
             assert_eq!(nearest(name, known), expected, "{name}");
         };
         check("tiemout", Some("timeout"));
         check("Timeout", Some("timeout"));
         check("TIMEOUT", Some("timeout"));
+        check("wroker", Some("worker"));
         check("no", Some("on"));
         check("retries", None); // three away: no guess is better than a wrong one
         check("giveup_after", Some("give_up_after"));

@@ -4,7 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::iter;
 use std::ops::Range;
 
-use super::problem::{At, Mismatch, Place, Problem, Problems, Snippet, nearest};
+use super::problem::{At, Mismatch, Place, Problem, Problems, Snippet};
 
 /// More problems than this are counted only.
 const PROBLEMS_MAX: usize = 100;
@@ -75,7 +75,7 @@ impl<'t> Report<'t> {
             all => format!("one of {}", all.join(", ")),
         };
         let mismatch = Mismatch::new(expected).found(format!("`{}`", name.escape_debug()));
-        self.push(at, path, did_you_mean(mismatch, name, known.iter().copied()));
+        self.push(at, path, mismatch.did_you_mean(name, known.iter().copied()));
     }
 
     /// Whether anything is wrong so far.
@@ -164,15 +164,6 @@ impl<'t> Report<'t> {
             c => c,
         };
         piece.into_iter().map(show).collect()
-    }
-}
-
-/// Adds the name that was most likely meant.
-#[must_use]
-pub fn did_you_mean<'k>(mismatch: Mismatch, name: &str, known: impl IntoIterator<Item = &'k str>) -> Mismatch {
-    match nearest(name, known) {
-        Some(meant) => mismatch.help(format!("did you mean `{meant}`?")),
-        None => mismatch,
     }
 }
 

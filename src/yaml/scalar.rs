@@ -6,7 +6,7 @@ use std::ops::RangeInclusive;
 use std::str::FromStr;
 use std::time::Duration;
 
-use super::problem::{Mismatch, nearest};
+use super::problem::Mismatch;
 
 /// The units of durations, longest first, in milliseconds.
 const UNITS: [(&str, u64); 5] = [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000), ("ms", 1)];
@@ -80,11 +80,7 @@ pub fn one_of<T: Copy>(words: &[(&str, T)]) -> impl Fn(&str) -> Result<T, Mismat
             return Ok(*meaning);
         }
         let listed: Vec<String> = words.iter().map(|(word, _)| format!("`{word}`")).collect();
-        let mismatch = Mismatch::new(listed.join(" or "));
-        Err(match nearest(text, words.iter().map(|(word, _)| *word)) {
-            Some(meant) if !text.is_empty() => mismatch.help(format!("did you mean `{meant}`?")),
-            _ => mismatch,
-        })
+        Err(Mismatch::new(listed.join(" or ")).did_you_mean(text, words.iter().map(|(word, _)| *word)))
     }
 }
 

@@ -70,8 +70,8 @@ impl<'a> Value<'a> {
         Self { secret: true, ..self }
     }
 
-    /// Like [`Value::secret`], but not for a map: who writes a URL in place of the map that should hold it has written a
-    /// secret all the same.
+    /// Like [`Value::secret`], but not for a map: who writes a URL in place of the map that should hold it has written
+    /// a secret all the same.
     #[must_use]
     pub fn secret_unless_map(self) -> Self {
         if matches!(self.node.kind, Kind::Map(_)) { self } else { self.secret() }
