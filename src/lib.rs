@@ -2,12 +2,15 @@
 
 pub mod domain;
 
+pub mod yaml;
+
 pub mod config;
 pub mod crash;
 pub mod telemetry;
 
 pub mod amqp;
 pub mod broker;
+pub mod catalog;
 pub mod dead_letters;
 pub mod executor;
 pub mod idempotency;
