@@ -5,8 +5,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::config::Settings;
-use crate::config::raw::Overrides;
+use crate::config::{Environment, Overrides, Settings};
 
 mod hooks;
 mod letters;
@@ -50,10 +49,10 @@ struct Common {
     namespace: Option<String>,
     /// Address of metrics, health and gateway
     #[arg(long, global = true, value_name = "ADDRESS")]
-    bind: Option<String>,
+    http_bind: Option<String>,
     /// Log filter, such as `info` or `hookfleet=debug`
     #[arg(long, global = true, value_name = "FILTER")]
-    log: Option<String>,
+    log_level: Option<String>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -111,12 +110,12 @@ impl Common {
             ("redis.url", &self.redis_url),
             ("hooks", &self.hooks),
             ("namespace", &self.namespace),
-            ("http.bind", &self.bind),
-            ("log.level", &self.log),
+            ("http.bind", &self.http_bind),
+            ("log.level", &self.log_level),
         ];
         let named = flags.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value.clone()?)));
-        let overrides: Overrides = self.set.iter().cloned().chain(named).collect();
-        Ok(Settings::load(self.config.as_deref(), &std::env::vars().collect(), &overrides)?)
+        let overrides = Overrides(self.set.iter().cloned().chain(named).collect());
+        Ok(Settings::load(self.config.as_deref(), &Environment::of_process(), &overrides)?)
     }
 }
 

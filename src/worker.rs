@@ -82,6 +82,12 @@ pub struct Attempted<'a> {
 /// Called after every attempt.
 pub type Listener = Box<dyn Fn(&Attempted<'_>) + Send + Sync>;
 
+/// A listener for when nobody listens.
+#[must_use]
+pub fn nobody() -> Listener {
+    Box::new(|_: &Attempted<'_>| {})
+}
+
 /// What the pipeline works with.
 pub struct Worker {
     pub broker: Arc<dyn Broker>,
@@ -305,8 +311,9 @@ fn resolved(subject: Subject, generation: u32) -> Record {
     Record::Resolved(Mark { subject, generation, at_ms: now_ms(), by: "worker".to_owned(), reason: None })
 }
 
+/// What every line about an invocation carries. Of the highest level, so that no filter takes it off a line.
 fn span(invocation: &Invocation) -> tracing::Span {
-    tracing::info_span!(
+    tracing::error_span!(
         "invocation",
         event = invocation.event.id,
         hook = %invocation.hook,

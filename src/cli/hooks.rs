@@ -18,10 +18,15 @@ pub(super) enum Hooks {
     },
 }
 
+/// A variable of this process, for `${env:NAME}`.
+pub(super) fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
 pub(super) fn run(settings: &Settings, hooks: &Hooks) -> ExitCode {
     let Hooks::Check { file } = hooks;
     let file = file.as_ref().unwrap_or(&settings.hooks);
-    match catalog::load(file, settings.hint_max) {
+    match catalog::load(file, settings.hint_max, &variable) {
         Ok(set) => {
             output::out(&format!("{}: {} hooks, revision {}", file.display(), set.hooks().len(), set.revision()));
             ExitCode::SUCCESS

@@ -63,7 +63,7 @@ impl Sample {
     pub(super) fn hooks(&self, hint_max: Duration) -> anyhow::Result<HookSet> {
         let receiver = format!("http://{}", self.receiver);
         let env = |name: &str| (name == "SAMPLE_RECEIVER").then(|| receiver.clone());
-        Ok(catalog::parse(HOOKS, "config/sample/hooks.yaml", &env, hint_max)?)
+        Ok(catalog::parse(HOOKS, "config/sample/hooks.yaml", hint_max, &env)?)
     }
 
     pub(super) fn events(&self) -> usize {

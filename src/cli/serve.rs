@@ -10,6 +10,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
+use super::hooks::variable;
 use super::output;
 use super::sample::Sample;
 use crate::admin::Scope;
@@ -18,7 +19,7 @@ use crate::catalog;
 use crate::config::Settings;
 use crate::domain::matching::HookSet;
 use crate::telemetry;
-use crate::worker::Worker;
+use crate::worker::{Worker, nobody};
 
 #[derive(Debug, Args)]
 pub(super) struct Up {
@@ -33,13 +34,13 @@ pub(super) struct Up {
 /// A worker of a fleet: it needs servers, since an embedded file has one owner.
 pub(super) async fn worker(settings: Settings) -> anyhow::Result<ExitCode> {
     telemetry::logs(&settings.log)?;
-    let hooks = catalog::load(&settings.hooks, settings.hint_max)?;
+    let hooks = catalog::load(&settings.hooks, settings.hint_max, &variable)?;
     let backends = Backends::open(&settings).await?;
     if backends.file.is_some() {
         bail!("a worker shares its work with others over RabbitMQ and Redis: set broker.url and redis.url \
                (HOOKFLEET_BROKER_URL, HOOKFLEET_REDIS_URL), or run `hookfleet up` for everything in one process");
     }
-    let app = App::new(&settings, backends, hooks, Scope::Operations, Box::new(|_| {})).await?;
+    let app = App::new(&settings, backends, hooks, Scope::Operations, nobody()).await?;
     tracing::info!(address = %app.address()?, "a worker is up");
     finish(app.run(shutdown(CancellationToken::new())).await?)
 }
@@ -47,13 +48,13 @@ pub(super) async fn worker(settings: Settings) -> anyhow::Result<ExitCode> {
 /// Everything in one process.
 pub(super) async fn up(mut settings: Settings, up: Up) -> anyhow::Result<ExitCode> {
     if up.sample {
-        settings.log.filter = format!("warn,{}", settings.log.filter.replace("info", "warn"));
+        "error".clone_into(&mut settings.log.filter); // its own lines tell the rest
     }
     telemetry::logs(&settings.log)?;
     let sample = if up.sample { Some(Sample::start(&mut settings).await?) } else { None };
     let hooks: HookSet = match &sample {
         Some(sample) => sample.hooks(settings.hint_max)?,
-        None => catalog::load(&settings.hooks, settings.hint_max)?,
+        None => catalog::load(&settings.hooks, settings.hint_max, &variable)?,
     };
     let backends = Backends::open(&settings).await?;
     let file = backends.file.clone();
@@ -61,7 +62,7 @@ pub(super) async fn up(mut settings: Settings, up: Up) -> anyhow::Result<ExitCod
         bail!("--exit-when-idle needs the embedded broker: nobody can say when a shared one is idle");
     }
     let (broker, done) = (Arc::clone(&backends.broker), CancellationToken::new());
-    let listener = sample.as_ref().map_or_else(|| Box::new(|_: &_| {}) as _, Sample::listener);
+    let listener = sample.as_ref().map_or_else(nobody, Sample::listener);
     let app = App::new(&settings, backends, hooks, Scope::Everything, listener).await?;
     tracing::info!(address = %app.address()?, "up");
     let (worker, address) = (app.worker(), app.address()?);

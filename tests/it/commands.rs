@@ -18,7 +18,7 @@ fn text(output: &std::process::Output) -> String {
 async fn the_sample_runs_and_ends() {
     let site = Site::embedded();
     let port = free_port().to_string();
-    let out = site.ok(&["up", "--sample", "--exit-when-idle", "--bind", &format!("127.0.0.1:{port}")]);
+    let out = site.ok(&["up", "--sample", "--exit-when-idle", "--http-bind", &format!("127.0.0.1:{port}")]);
     println!("{out}");
     assert_eq!(out.matches("-> audit").count(), 5, "{out}");
     assert_eq!(out.matches("-> notify-oncall").count(), 6, "two events, three attempts each: {out}");
@@ -63,7 +63,7 @@ async fn the_embedded_file_is_reached_either_way() {
     let mut worker = site.worker().await;
     site.ok(&["publish", "--type", "a", "--id", "through"]);
     sink.until("both", Duration::from_secs(10), |calls| calls.len() == 2).await;
-    let second = site.run(&["up", "--bind", "127.0.0.1:0"]);
+    let second = site.run(&["up", "--http-bind", "127.0.0.1:0"]);
     assert_eq!(second.status.code(), Some(1));
     assert!(text(&second).contains("own"), "{}", text(&second));
     assert_eq!(worker.stop().await, Some(0));
@@ -85,7 +85,7 @@ async fn mistakes_are_answered_clearly() {
         ("HOOKFLEET_WORKER_PREFETCH", "many".to_owned(), "HOOKFLEET_WORKER_PREFETCH"),
         ("HOOKFLEET_WORKER_PREFTCH", "1".to_owned(), "HOOKFLEET_WORKER_PREFETCH"),
     ] {
-        let output = site.clone().set(name, &value).run(&["worker", "--bind", "127.0.0.1:0"]);
+        let output = site.clone().set(name, &value).run(&["worker", "--http-bind", "127.0.0.1:0"]);
         let said = text(&output);
         assert_eq!(output.status.code(), Some(1), "{name}={value}: {said}");
         assert!(said.contains(expected), "{name}={value}: {said}");
@@ -107,7 +107,7 @@ async fn an_incompatible_queue_is_named() {
     let check = text(&site.run(&["topology", "check"]));
     assert!(check.contains("does not exist"), "{check}");
     assert!(check.contains(&name) && check.contains("It exists with other properties"), "{check}");
-    let output = site.run(&["worker", "--bind", "127.0.0.1:0"]);
+    let output = site.run(&["worker", "--http-bind", "127.0.0.1:0"]);
     let said = text(&output);
     assert_eq!(output.status.code(), Some(1), "{said}");
     assert!(said.contains(&name) && said.contains("drain and delete it, or use another namespace"), "{said}");
@@ -130,7 +130,7 @@ async fn an_invalid_hooks_file_starts_nothing_and_tells_everything() {
     let site = Site::embedded().hooks(
         "  - { id: a, on: \"x..y\", run: { http: { url: \"ftp://x\" } } }\n  - { id: a, on: b, tiemout: 3s, run: { command: { argv: [] } } }",
     );
-    for arguments in [&["hooks", "check"][..], &["up", "--bind", "127.0.0.1:0"]] {
+    for arguments in [&["hooks", "check"][..], &["up", "--http-bind", "127.0.0.1:0"]] {
         let output = site.run(arguments);
         let said = text(&output);
         assert_eq!(output.status.code(), Some(1), "{said}");

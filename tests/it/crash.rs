@@ -27,7 +27,7 @@ async fn check(place: Place, point: &str, status: u16, expected: Expected) {
     first.until_ready().await;
     match place {
         Place::Servers => Publisher::amqp(&shared().await.0, &site).await.send(event("a", "1")).await,
-        Place::File => Publisher::http(&first).send(event("a", "1")).await,
+        Place::File => Publisher::http(first.port).send(event("a", "1")).await,
     }
     assert_eq!(first.ended(Duration::from_secs(20)).await, None, "aborted at {point}");
     let mut second = site.worker().await;

@@ -21,13 +21,15 @@ pub struct Site {
     pub folder: Arc<TempDir>,
     pub namespace: String,
     env: BTreeMap<String, String>,
+    /// Of every worker here; else each takes a free one.
+    port: Option<u16>,
 }
 
 impl Site {
     fn new(env: &[(&str, String)]) -> Self {
         let folder = Arc::new(tempfile::tempdir().unwrap());
         let namespace = namespace();
-        let mut site = Self { folder, namespace: namespace.clone(), env: BTreeMap::new() };
+        let mut site = Self { folder, namespace: namespace.clone(), env: BTreeMap::new(), port: None };
         for (name, value) in env {
             site.env.insert((*name).to_owned(), value.clone());
         }
@@ -71,6 +73,16 @@ impl Site {
         self
     }
 
+    /// All workers here, one after the other, listen on one port.
+    pub fn on_one_port(mut self) -> Self {
+        self.port = Some(free_port());
+        self
+    }
+
+    pub fn port(&self) -> u16 {
+        self.port.unwrap_or_else(free_port)
+    }
+
     pub fn command(&self) -> Command {
         let mut command = Command::new(HOOKFLEET);
         command.env_clear().envs(&self.env).env("PATH", std::env::var_os("PATH").unwrap_or_default());
@@ -100,8 +112,8 @@ impl Site {
 
     /// Starts a worker with more variables, without waiting.
     pub fn spawn(&self, env: &[(&str, &str)]) -> Worker {
-        let port = free_port();
-        let log = self.folder.path().join(format!("worker-{port}.log"));
+        let port = self.port();
+        let log = self.folder.path().join(format!("worker-{:08x}.log", fastrand::u32(..)));
         let file = fs::File::create(&log).unwrap();
         let mut command = self.command();
         command.arg(if self.is_embedded() { "up" } else { "worker" });

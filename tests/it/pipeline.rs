@@ -36,7 +36,7 @@ pub async fn stage(place: Place, site: Site) -> Stage {
     let worker = site.worker().await;
     let publisher = match place {
         Place::Servers => Publisher::amqp(&shared().await.0, &site).await,
-        Place::File => Publisher::http(&worker),
+        Place::File => Publisher::http(worker.port),
     };
     Stage { site, worker, publisher }
 }

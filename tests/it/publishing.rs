@@ -13,7 +13,7 @@ use serde_json::json;
 use tokio::time::sleep;
 use url::Url;
 
-use crate::fleet::{Site, Worker};
+use crate::fleet::Site;
 use crate::servers::Rabbit;
 
 /// Publishes events and repeats each until it is confirmed.
@@ -34,9 +34,9 @@ impl Publisher {
         Self::Amqp(AmqpBroker::connect(&url, &site.namespace).await.unwrap())
     }
 
-    /// To whichever process listens on the port of this worker.
-    pub fn http(worker: &Worker) -> Self {
-        Self::Http(reqwest::Client::new(), worker.url("/v1/events"))
+    /// To whichever process listens on this port.
+    pub fn http(port: u16) -> Self {
+        Self::Http(reqwest::Client::new(), format!("http://127.0.0.1:{port}/v1/events"))
     }
 
     /// Publishes one event, however long it takes.

@@ -198,7 +198,7 @@ impl Redis {
         let out = fs::OpenOptions::new().create(true).append(true).open(&log).unwrap();
         let server = Leashed::start(
             Command::new(found(&["redis-server"], "Redis"))
-                .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--dir", home.to_str().unwrap()])
+                .args(["--port", &port.to_string(), "--http-bind", "127.0.0.1", "--dir", home.to_str().unwrap()])
                 .args(["--appendonly", "yes", "--save", "", "--maxmemory-policy", "noeviction"])
                 .stdin(Stdio::null())
                 .stdout(out.try_clone().unwrap())
