@@ -4,6 +4,8 @@ pub mod domain;
 
 pub mod config;
 
+pub mod embedded;
+
 pub mod broker;
 pub mod dead_letters;
 pub mod idempotency;
