@@ -127,7 +127,7 @@ impl Store {
         let lock = Arc::new(lock);
         let (ending, ended) = watch::channel(());
         let writer = Writer::new(conn, owner, Clock::start(), Arc::clone(&desk), received);
-        let farewell = Farewell { lock: Arc::clone(&lock), _ending: ending };
+        let farewell = Farewell { desk: Arc::clone(&desk), lock: Arc::clone(&lock), _ending: ending };
         let thread = thread::Builder::new().name("hookfleet-sqlite".to_owned());
         let thread = thread.spawn(move || {
             let _last = farewell; // dropped after the writer has closed the file, also if it panics
@@ -227,12 +227,14 @@ impl Drop for Inner {
 
 /// Gives the file up when the thread that writes is at its end.
 struct Farewell {
+    desk: Arc<Desk>,
     lock: Arc<Lock>,
     _ending: watch::Sender<()>,
 }
 
 impl Drop for Farewell {
     fn drop(&mut self) {
+        self.desk.end(); // nobody would hand anything out
         self.lock.release();
     }
 }

@@ -185,8 +185,7 @@ impl Desk {
     /// counted down again.
     pub(crate) async fn close(self: &Arc<Self>) {
         self.want([]);
-        self.state().closed = true;
-        self.arrivals.notify_one();
+        self.end();
         if let Some(acks) = self.acks_to_write() {
             self.send(Order::Job(acks));
         }
@@ -197,6 +196,12 @@ impl Desk {
             unseen.into_iter().try_for_each(|id| statement.execute([id]).map(drop))
         });
         let _ = written.await; // then they count as delivered
+    }
+
+    /// Takes no more acks, and tells receivers that nothing comes any more.
+    pub(super) fn end(&self) {
+        self.state().closed = true;
+        self.arrivals.notify_one();
     }
 
     fn send(&self, order: Order) {

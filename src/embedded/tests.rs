@@ -35,6 +35,15 @@ async fn a_file_has_one_owner() {
 }
 
 #[tokio::test]
+async fn receivers_end_with_the_store() {
+    let (_folder, path) = folder();
+    let store = Store::open(&path).unwrap();
+    let desk = Arc::clone(store.desk());
+    let (received, ()) = tokio::join!(desk.next(), store.close());
+    assert_eq!(received, None);
+}
+
+#[tokio::test]
 async fn dropping_writes_what_was_asked_for() {
     let (_folder, path) = folder();
     let store = Store::open(&path).unwrap();

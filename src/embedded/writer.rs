@@ -309,23 +309,15 @@ impl Writer {
     }
 }
 
-/// Runs one job. An error says that the whole transaction is gone.
+/// Runs one job in a savepoint. An error says that the savepoint could not be closed: the whole transaction is gone, or
+/// has to go.
 fn attempt(batch: &mut Batch<'_>, mut job: Box<dyn Job>, ran: &mut Vec<Ran>) -> Result<(), WriteError> {
-    let outcome = in_savepoint(batch, job.as_mut()).map_err(WriteError::from);
+    let outcome = execute(batch.conn, "SAVEPOINT job").and_then(|()| job.run(batch)).map_err(WriteError::from);
+    let undone = if outcome.is_err() { execute(batch.conn, "ROLLBACK TO job") } else { Ok(()) };
+    let closed = undone.and_then(|()| execute(batch.conn, "RELEASE job"));
     ran.push((job, outcome.clone()));
-    if batch.conn.is_autocommit() { outcome } else { Ok(()) }
-}
-
-fn in_savepoint(batch: &mut Batch<'_>, job: &mut dyn Job) -> rusqlite::Result<()> {
-    execute(batch.conn, "SAVEPOINT job")?;
-    let outcome = job.run(batch);
-    if outcome.is_err() && !batch.conn.is_autocommit() {
-        execute(batch.conn, "ROLLBACK TO job")?;
-    }
-    if !batch.conn.is_autocommit() {
-        execute(batch.conn, "RELEASE job")?;
-    }
-    outcome
+    // The first error is the cause: after it SQLite may only know that there is no savepoint any more.
+    closed.or_else(|error| outcome.and(Err(error.into())))
 }
 
 fn execute(conn: &Connection, sql: &str) -> rusqlite::Result<()> {

@@ -3,6 +3,7 @@
 mod commands;
 mod conformance;
 mod crash;
+mod embedded;
 mod faults;
 mod fleet;
 mod input;
