@@ -44,6 +44,12 @@ pub struct Executors {
     commands: command::Commands,
 }
 
+/// Chooses the cryptography of this process, which every HTTP client needs before it is built.
+pub fn install_crypto() {
+    // Fails only if a provider is there already, which is as good.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+}
+
 impl Executors {
     /// Built once. The pooled connections live on the runtime that opened them, so each runtime is best given its own.
     pub fn new(egress: &config::Egress, commands: &config::Commands) -> Result<Self, ExecutorError> {

@@ -50,4 +50,3 @@ pub(super) async fn replay(
     let by = replay.by.as_deref().unwrap_or("operator");
     Ok(Json(admin.desk.replay(&LetterId::from(id.as_str()), replay.force, by).await?))
 }
-

@@ -136,9 +136,7 @@ impl Reach {
     async fn replay(&self, id: &str, force: bool) -> anyhow::Result<Value> {
         let by = std::env::var("USER").unwrap_or_else(|_| "operator".to_owned());
         match self {
-            Self::Desk(desk, _) => {
-                Ok(json!(desk.replay(&LetterId::from(id), force, &by).await?.generation))
-            }
+            Self::Desk(desk, _) => Ok(json!(desk.replay(&LetterId::from(id), force, &by).await?.generation)),
             Self::Owner(remote) => {
                 let by: String = url::form_urlencoded::byte_serialize(by.as_bytes()).collect();
                 let path = format!("{PATH}/{id}/replay?force={force}&by={by}");

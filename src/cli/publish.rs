@@ -66,15 +66,15 @@ pub(super) async fn run(settings: &Settings, publish: Publish) -> anyhow::Result
 
 async fn one(settings: &Settings, publish: &Publish) -> anyhow::Result<ExitCode> {
     let mut event = Map::new();
-    let mut set = |name: &str, value: &Option<String>| {
+    let mut fill = |name: &str, value: &Option<String>| {
         if let Some(value) = value {
             event.insert(name.to_owned(), Value::String(value.clone()));
         }
     };
-    set("type", &publish.kind);
-    set("source", &publish.source);
-    set("subject", &publish.subject);
-    set("id", &publish.id);
+    fill("type", &publish.kind);
+    fill("source", &publish.source);
+    fill("subject", &publish.subject);
+    fill("id", &publish.id);
     if let Some(data) = &publish.data {
         let text = match data.strip_prefix('@') {
             Some(path) => std::fs::read_to_string(path).with_context(|| format!("cannot read --data {path}"))?,
@@ -84,7 +84,8 @@ async fn one(settings: &Settings, publish: &Publish) -> anyhow::Result<ExitCode>
         event.insert("datacontenttype".to_owned(), json!("application/json"));
         event.insert("data".to_owned(), data);
     }
-    let prepared = ready(Value::Object(event).to_string().as_bytes(), &settings.events).map_err(|error| anyhow!(error))?;
+    let prepared =
+        ready(Value::Object(event).to_string().as_bytes(), &settings.events).map_err(|error| anyhow!(error))?;
     let sink = Sink::open(settings).await?;
     let sent = sink.send(&prepared).await;
     sink.close().await;
@@ -99,7 +100,8 @@ async fn many(settings: &Settings, file: &PathBuf) -> anyhow::Result<ExitCode> {
         (Box::new(BufReader::new(std::io::stdin())), bar(None))
     } else {
         // Every line is checked before the first is published: a file goes out whole or not at all.
-        let total = check(open(file)?, &reading).with_context(|| format!("{}: nothing was published", file.display()))?;
+        let total =
+            check(open(file)?, &reading).with_context(|| format!("{}: nothing was published", file.display()))?;
         (Box::new(open(file)?), bar(Some(total)))
     };
     let sink = Sink::open(settings).await?;

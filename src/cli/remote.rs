@@ -18,6 +18,7 @@ pub(super) struct Remote {
 
 impl Remote {
     pub(super) fn new(address: SocketAddr) -> anyhow::Result<Self> {
+        crate::executor::install_crypto();
         let client = Client::builder().no_proxy().timeout(TIMEOUT).build()?;
         Ok(Self { client, address })
     }

@@ -66,7 +66,7 @@ impl Sample {
         Ok(catalog::parse(HOOKS, "config/sample/hooks.yaml", hint_max, &env)?)
     }
 
-    pub(super) fn events(&self) -> usize {
+    pub(super) fn events() -> usize {
         EVENTS.lines().count()
     }
 

@@ -37,12 +37,14 @@ pub(super) async fn worker(settings: Settings) -> anyhow::Result<ExitCode> {
     let hooks = catalog::load(&settings.hooks, settings.hint_max, &variable)?;
     let backends = Backends::open(&settings).await?;
     if backends.file.is_some() {
-        bail!("a worker shares its work with others over RabbitMQ and Redis: set broker.url and redis.url \
-               (HOOKFLEET_BROKER_URL, HOOKFLEET_REDIS_URL), or run `hookfleet up` for everything in one process");
+        bail!(
+            "a worker shares its work with others over RabbitMQ and Redis: set broker.url and redis.url \
+               (HOOKFLEET_BROKER_URL, HOOKFLEET_REDIS_URL), or run `hookfleet up` for everything in one process"
+        );
     }
     let app = App::new(&settings, backends, hooks, Scope::Operations, nobody()).await?;
     tracing::info!(address = %app.address()?, "a worker is up");
-    finish(app.run(shutdown(CancellationToken::new())).await?)
+    finish(&app.run(shutdown(CancellationToken::new())).await?)
 }
 
 /// Everything in one process.
@@ -69,7 +71,7 @@ pub(super) async fn up(mut settings: Settings, up: Up) -> anyhow::Result<ExitCod
     let running = app.run(shutdown(done.clone()));
     let beside = async {
         if let Some(sample) = &sample {
-            output::out(&format!("serving on http://{address}; publishing {} sample events", sample.events()));
+            output::out(&format!("serving on http://{address}; publishing {} sample events", Sample::events()));
             sample.publish(broker.as_ref()).await?;
         }
         if let Some(file) = file.filter(|_| up.exit_when_idle) {
@@ -85,10 +87,10 @@ pub(super) async fn up(mut settings: Settings, up: Up) -> anyhow::Result<ExitCod
     if let Some(sample) = sample {
         output::out(&sample.summary());
     }
-    finish(orphans)
+    finish(&orphans)
 }
 
-fn finish(orphans: Vec<String>) -> anyhow::Result<ExitCode> {
+fn finish(orphans: &[String]) -> anyhow::Result<ExitCode> {
     if !orphans.is_empty() {
         bail!("{} runs were cut off; they will be taken over:\n  {}", orphans.len(), orphans.join("\n  "));
     }
@@ -107,7 +109,8 @@ async fn until_idle(file: &crate::embedded::Store, worker: &Worker) {
 
 /// Completes on the first SIGTERM or SIGINT, or when `done`; a second signal ends the process at once.
 async fn shutdown(done: CancellationToken) {
-    let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
+    let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    else {
         tracing::error!("cannot listen for signals: stop this process with kill -9, nothing will be lost");
         return done.cancelled().await;
     };

@@ -50,8 +50,7 @@ pub(super) struct Http {
 
 impl Http {
     pub(super) fn new(egress: &config::Egress) -> reqwest::Result<Self> {
-        // Fails only if a provider is there already, which is as good.
-        let _ = rustls::crypto::ring::default_provider().install_default();
+        super::install_crypto();
         let guard = Guard::new(&egress.allow);
         let client = builder(&guard).build().or_else(|error| {
             // Slim container images hold no certificates.
@@ -576,7 +575,7 @@ mod tests {
 
     #[test]
     fn a_system_without_certificates_is_no_obstacle() {
-        let _ = rustls::crypto::ring::default_provider().install_default();
+        crate::executor::install_crypto();
         let roots = mozilla_roots().unwrap();
         assert!(roots.len() > 50);
         builder(&Guard::new(&[])).tls_certs_only(roots).build().unwrap();

@@ -51,7 +51,10 @@ async fn events_are_published_from_flags_files_and_pipes() {
     let refused = site.run(&["publish", "--file", file.to_str().unwrap()]);
     assert_eq!(refused.status.code(), Some(1));
     let said = text(&refused);
-    assert!(said.contains("nothing was published") && said.contains("line 501: expected the attribute `type`"), "{said}");
+    assert!(
+        said.contains("nothing was published") && said.contains("line 501: expected the attribute `type`"),
+        "{said}"
+    );
 }
 
 /// Into a file nobody owns, and through the process that owns it.
@@ -77,7 +80,11 @@ async fn mistakes_are_answered_clearly() {
     let site = Site::servers(rabbit, redis).hooks("");
     let port = rabbit.port;
     for (name, value, expected) in [
-        ("HOOKFLEET_BROKER_URL", format!("amqp://guest:wrong@127.0.0.1:{port}"), "refused user \"guest\": check user and password"),
+        (
+            "HOOKFLEET_BROKER_URL",
+            format!("amqp://guest:wrong@127.0.0.1:{port}"),
+            "refused user \"guest\": check user and password",
+        ),
         ("HOOKFLEET_BROKER_URL", format!("amqp://guest:guest@127.0.0.1:{port}/nowhere"), "has no vhost \"nowhere\""),
         ("HOOKFLEET_BROKER_URL", "amqp://guest:guest@127.0.0.1:1".to_owned(), "is it running, and are host and port"),
         ("HOOKFLEET_BROKER_URL", "nonsense".to_owned(), "HOOKFLEET_BROKER_URL"),
@@ -142,7 +149,9 @@ async fn an_invalid_hooks_file_starts_nothing_and_tells_everything() {
 
 #[tokio::test]
 async fn settings_are_shown_without_secrets() {
-    let site = Site::embedded().set("HOOKFLEET_BROKER_URL", "amqp://me:s3cret@h:5672").set("HOOKFLEET_REDIS_URL", "redis://:p4ss@h");
+    let site = Site::embedded()
+        .set("HOOKFLEET_BROKER_URL", "amqp://me:s3cret@h:5672")
+        .set("HOOKFLEET_REDIS_URL", "redis://:p4ss@h");
     let mut command = site.command();
     command.env_remove("HOOKFLEET_EMBEDDED_PATH").args(["settings", "--set", "worker.prefetch=64"]);
     let shown = text(&command.output().unwrap());

@@ -10,7 +10,7 @@ use tokio::time::{interval, sleep};
 use crate::fleet::{Site, Worker};
 use crate::pipeline::{Place, Stage, hook, site, stage, until_letters};
 use crate::publishing::{Publisher, event};
-use crate::servers::{Rabbit, Redis, shared};
+use crate::servers::{Rabbit, Redis, client, shared};
 use crate::sink::{Answer, Call, Sink};
 
 /// Counters of processes that may die at any moment: the last reading of each is kept.
@@ -23,7 +23,7 @@ const ANSWERS: [&str; 7] = ["won", "takeover", "superseded", "done", "busy", "re
 
 impl Counters {
     async fn read(&mut self, worker: &Worker) {
-        let Ok(answer) = reqwest::get(worker.url("/metrics")).await else { return };
+        let Ok(answer) = client().get(worker.url("/metrics")).send().await else { return };
         let text = answer.text().await.unwrap_or_default();
         let reading = self.last.entry(worker.port).or_default();
         for name in ANSWERS {
@@ -173,7 +173,8 @@ async fn keep_alive(site: &Site, env: &[(&str, &str)], stop: &AtomicBool) -> u32
 /// One event that aborts the process among 5,000: one letter `poisoned`, at most 6 deaths, all others delivered.
 async fn poison(place: Place) {
     let sink = Sink::start().await;
-    let site = site(place).await.hooks(&hook(&sink, "h", "a", "")).set("HOOKFLEET_IDEMPOTENCY_LEASE", "2s").on_one_port();
+    let site =
+        site(place).await.hooks(&hook(&sink, "h", "a", "")).set("HOOKFLEET_IDEMPOTENCY_LEASE", "2s").on_one_port();
     let env = [("HOOKFLEET_CRASH_AT", "claimed"), ("HOOKFLEET_CRASH_EVENT", "poison")];
     let stop = AtomicBool::new(false);
     let work = async {
@@ -269,7 +270,7 @@ async fn the_fleet_holds_while_redis_is_away() {
     publisher.send_all((0..200).map(|i| event("a", &format!("e{i}")))).await;
     let not_ready = async {
         loop {
-            let answer = reqwest::get(worker.url("/readyz")).await.unwrap();
+            let answer = client().get(worker.url("/readyz")).send().await.unwrap();
             if answer.status() == 503 {
                 return answer.text().await.unwrap();
             }
@@ -331,9 +332,7 @@ async fn memory_does_not_grow_with_events() {
 }
 
 fn rss_kib(worker: &Worker) -> u64 {
-    let output = std::process::Command::new("ps")
-        .args(["-o", "rss=", "-p", &worker.process.id().to_string()])
-        .output()
-        .unwrap();
+    let output =
+        std::process::Command::new("ps").args(["-o", "rss=", "-p", &worker.process.id().to_string()]).output().unwrap();
     String::from_utf8_lossy(&output.stdout).trim().parse().unwrap()
 }

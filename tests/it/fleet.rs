@@ -10,16 +10,16 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use tokio::time::sleep;
 
-use crate::servers::{Leashed, Rabbit, Redis, free_port, namespace};
+use crate::servers::{Leashed, Rabbit, Redis, client, free_port, namespace};
 
 /// The program under test.
-pub const HOOKFLEET: &str = env!("CARGO_BIN_EXE_hookfleet");
+pub(crate) const HOOKFLEET: &str = env!("CARGO_BIN_EXE_hookfleet");
 
 /// Where workers of a test work: servers or a file, a namespace, a hooks file, settings.
 #[derive(Clone)]
-pub struct Site {
-    pub folder: Arc<TempDir>,
-    pub namespace: String,
+pub(crate) struct Site {
+    pub(crate) folder: Arc<TempDir>,
+    pub(crate) namespace: String,
     env: BTreeMap<String, String>,
     /// Of every worker here; else each takes a free one.
     port: Option<u16>,
@@ -42,48 +42,48 @@ impl Site {
     }
 
     /// On these servers.
-    pub fn servers(rabbit: &Rabbit, redis: &Redis) -> Self {
+    pub(crate) fn servers(rabbit: &Rabbit, redis: &Redis) -> Self {
         Self::new(&[("HOOKFLEET_BROKER_URL", rabbit.url()), ("HOOKFLEET_REDIS_URL", redis.url())])
     }
 
     /// In a file of its own.
-    pub fn embedded() -> Self {
+    pub(crate) fn embedded() -> Self {
         let mut site = Self::new(&[]);
         let file = site.folder.path().join("hookfleet.db").to_str().unwrap().to_owned();
         site.env.insert("HOOKFLEET_EMBEDDED_PATH".into(), file);
         site
     }
 
-    pub fn is_embedded(&self) -> bool {
+    pub(crate) fn is_embedded(&self) -> bool {
         self.env.contains_key("HOOKFLEET_EMBEDDED_PATH")
     }
 
-    pub fn hooks_file(&self) -> PathBuf {
+    pub(crate) fn hooks_file(&self) -> PathBuf {
         self.folder.path().join("hooks.yaml")
     }
 
     /// Writes the hooks file; `hooks` are the list items.
-    pub fn hooks(self, hooks: &str) -> Self {
+    pub(crate) fn hooks(self, hooks: &str) -> Self {
         fs::write(self.hooks_file(), format!("version: 1\nhooks:\n{hooks}\n")).unwrap();
         self
     }
 
-    pub fn set(mut self, name: &str, value: &str) -> Self {
+    pub(crate) fn set(mut self, name: &str, value: &str) -> Self {
         self.env.insert(name.to_owned(), value.to_owned());
         self
     }
 
     /// All workers here, one after the other, listen on one port.
-    pub fn on_one_port(mut self) -> Self {
+    pub(crate) fn on_one_port(mut self) -> Self {
         self.port = Some(free_port());
         self
     }
 
-    pub fn port(&self) -> u16 {
+    pub(crate) fn port(&self) -> u16 {
         self.port.unwrap_or_else(free_port)
     }
 
-    pub fn command(&self) -> Command {
+    pub(crate) fn command(&self) -> Command {
         let mut command = Command::new(HOOKFLEET);
         command.env_clear().envs(&self.env).env("PATH", std::env::var_os("PATH").unwrap_or_default());
         command.current_dir(self.folder.path()).stdin(Stdio::null());
@@ -91,12 +91,12 @@ impl Site {
     }
 
     /// Runs a command of the program to its end.
-    pub fn run(&self, arguments: &[&str]) -> Output {
+    pub(crate) fn run(&self, arguments: &[&str]) -> Output {
         self.command().args(arguments).output().unwrap()
     }
 
     /// Runs a command that must succeed; answers what it printed.
-    pub fn ok(&self, arguments: &[&str]) -> String {
+    pub(crate) fn ok(&self, arguments: &[&str]) -> String {
         let output = self.run(arguments);
         let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
         assert!(output.status.success(), "{arguments:?}: {out}{err}");
@@ -104,14 +104,14 @@ impl Site {
     }
 
     /// Starts a worker (`up` in a file, `worker` on servers) and waits until it is ready.
-    pub async fn worker(&self) -> Worker {
+    pub(crate) async fn worker(&self) -> Worker {
         let worker = self.spawn(&[]);
         worker.until_ready().await;
         worker
     }
 
     /// Starts a worker with more variables, without waiting.
-    pub fn spawn(&self, env: &[(&str, &str)]) -> Worker {
+    pub(crate) fn spawn(&self, env: &[(&str, &str)]) -> Worker {
         let port = self.port();
         let log = self.folder.path().join(format!("worker-{:08x}.log", fastrand::u32(..)));
         let file = fs::File::create(&log).unwrap();
@@ -123,32 +123,32 @@ impl Site {
     }
 
     /// Every letter, as the command line lists it.
-    pub fn letters(&self) -> Vec<serde_json::Value> {
+    pub(crate) fn letters(&self) -> Vec<serde_json::Value> {
         serde_json::from_str(&self.ok(&["dead-letters", "list", "--json"])).unwrap()
     }
 }
 
 /// A worker process.
-pub struct Worker {
-    pub process: Leashed,
-    pub port: u16,
-    pub log: PathBuf,
+pub(crate) struct Worker {
+    pub(crate) process: Leashed,
+    pub(crate) port: u16,
+    pub(crate) log: PathBuf,
     _folder: Arc<TempDir>,
 }
 
 impl Worker {
-    pub fn url(&self, path: &str) -> String {
+    pub(crate) fn url(&self, path: &str) -> String {
         format!("http://127.0.0.1:{}{path}", self.port)
     }
 
-    pub fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         read(&self.log)
     }
 
-    pub async fn until_ready(&self) {
+    pub(crate) async fn until_ready(&self) {
         let began = Instant::now();
         loop {
-            if let Ok(answer) = reqwest::get(self.url("/readyz")).await
+            if let Ok(answer) = client().get(self.url("/readyz")).send().await
                 && answer.status().is_success()
             {
                 return;
@@ -159,7 +159,7 @@ impl Worker {
     }
 
     /// Waits until the process is gone; answers its exit code.
-    pub async fn ended(&mut self, limit: Duration) -> Option<i32> {
+    pub(crate) async fn ended(&mut self, limit: Duration) -> Option<i32> {
         let began = Instant::now();
         loop {
             if let Some(status) = self.process.child.try_wait().unwrap() {
@@ -171,14 +171,14 @@ impl Worker {
     }
 
     /// SIGTERM, and waits for the end of the drain.
-    pub async fn stop(&mut self) -> Option<i32> {
+    pub(crate) async fn stop(&mut self) -> Option<i32> {
         self.process.signal("TERM");
         self.ended(Duration::from_secs(60)).await
     }
 
     /// The sum of a metric over the series whose labels contain `label`.
-    pub async fn metric(&self, name: &str, label: &str) -> f64 {
-        let text = match reqwest::get(self.url("/metrics")).await {
+    pub(crate) async fn metric(&self, name: &str, label: &str) -> f64 {
+        let text = match client().get(self.url("/metrics")).send().await {
             Ok(answer) => answer.text().await.unwrap_or_default(),
             Err(_) => return 0.0,
         };
@@ -187,7 +187,7 @@ impl Worker {
 }
 
 /// The sum of a metric in a Prometheus text.
-pub fn metric(text: &str, name: &str, label: &str) -> f64 {
+pub(crate) fn metric(text: &str, name: &str, label: &str) -> f64 {
     text.lines()
         .filter(|line| line.starts_with(name) && !line.starts_with('#') && line.contains(label))
         .filter(|line| matches!(line.as_bytes().get(name.len()), Some(b'{' | b' ')))

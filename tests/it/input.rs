@@ -9,25 +9,25 @@ use serde_json::Value;
 
 use crate::pipeline::{Place, Stage, hook, site, stage, until_letters};
 use crate::publishing::event;
-use crate::servers::{Rabbit, shared};
+use crate::servers::{Rabbit, client, shared};
 use crate::sink::{Answer, Sink};
 
 /// A publisher that knows nothing of this project.
-pub struct Stranger {
+pub(crate) struct Stranger {
     channel: Channel,
     exchange: String,
     _connection: Connection,
 }
 
 impl Stranger {
-    pub async fn new(rabbit: &Rabbit, exchange: String) -> Self {
+    pub(crate) async fn new(rabbit: &Rabbit, exchange: String) -> Self {
         let connection = Connection::connect(&rabbit.url(), ConnectionProperties::default()).await.unwrap();
         let channel = connection.create_channel().await.unwrap();
         channel.confirm_select(ConfirmSelectOptions::default()).await.unwrap();
         Self { channel, exchange, _connection: connection }
     }
 
-    pub async fn send(&self, key: &str, body: &[u8], properties: BasicProperties) {
+    pub(crate) async fn send(&self, key: &str, body: &[u8], properties: BasicProperties) {
         let options = BasicPublishOptions::default();
         let confirm =
             self.channel.basic_publish(self.exchange.as_str().into(), key.into(), options, body, properties).await;
@@ -103,7 +103,9 @@ async fn what_is_no_event_becomes_a_letter_and_the_queue_goes_on() {
         assert_eq!(*class, expected_class, "{error}");
         assert!(error.starts_with(expected_error), "{error}");
     }
-    let raw = letters.iter().find(|letter| letter.pointer("/letter/client/properties/content_type").is_some_and(|it| it == "text/plain"));
+    let raw = letters
+        .iter()
+        .find(|letter| letter.pointer("/letter/client/properties/content_type").is_some_and(|it| it == "text/plain"));
     let id = raw.unwrap().pointer("/letter/id").unwrap().as_str().unwrap();
     assert!(site.ok(&["dead-letters", "show", id, "--body"]).contains("\"text\": \"hello\""));
 }
@@ -221,7 +223,7 @@ async fn the_event_gateway() {
     sink.behave(|_, _| Answer::status(200));
     let site = site(Place::File).await.hooks(&hook(&sink, "h", "a", ""));
     let Stage { worker, .. } = &stage(Place::File, site).await;
-    let client = reqwest::Client::new();
+    let client = client();
     let post = async |body: &str, kind: &str| {
         let sent = client.post(worker.url("/v1/events")).header("content-type", kind.to_owned()).body(body.to_owned());
         let answer = sent.send().await.unwrap();

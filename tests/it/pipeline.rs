@@ -9,20 +9,20 @@ use crate::servers::shared;
 use crate::sink::{Answer, Sink};
 
 /// A site with one worker, ready, and a publisher.
-pub struct Stage {
-    pub site: Site,
-    pub worker: Worker,
-    pub publisher: Publisher,
+pub(crate) struct Stage {
+    pub(crate) site: Site,
+    pub(crate) worker: Worker,
+    pub(crate) publisher: Publisher,
 }
 
 /// Where a scenario plays.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Place {
+pub(crate) enum Place {
     Servers,
     File,
 }
 
-pub async fn site(place: Place) -> Site {
+pub(crate) async fn site(place: Place) -> Site {
     match place {
         Place::Servers => {
             let (rabbit, redis) = shared().await;
@@ -32,7 +32,7 @@ pub async fn site(place: Place) -> Site {
     }
 }
 
-pub async fn stage(place: Place, site: Site) -> Stage {
+pub(crate) async fn stage(place: Place, site: Site) -> Stage {
     let worker = site.worker().await;
     let publisher = match place {
         Place::Servers => Publisher::amqp(&shared().await.0, &site).await,
@@ -42,7 +42,7 @@ pub async fn stage(place: Place, site: Site) -> Stage {
 }
 
 /// A hook in YAML that posts to the sink.
-pub fn hook(sink: &Sink, id: &str, on: &str, more: &str) -> String {
+pub(crate) fn hook(sink: &Sink, id: &str, on: &str, more: &str) -> String {
     format!("  - {{ id: {id}, on: \"{on}\", run: {{ http: {{ url: \"{}\" }} }}{more} }}", sink.url(id))
 }
 
@@ -165,7 +165,7 @@ async fn a_letter_replayed_twice_is_delivered_once_in_a_file() {
 }
 
 /// Waits until exactly so many letters are there, all in this state.
-pub async fn until_letters(site: &Site, count: usize, state: &str) -> Vec<serde_json::Value> {
+pub(crate) async fn until_letters(site: &Site, count: usize, state: &str) -> Vec<serde_json::Value> {
     let began = std::time::Instant::now();
     loop {
         let letters = site.letters();

@@ -14,33 +14,35 @@ use tokio::time::sleep;
 use url::Url;
 
 use crate::fleet::Site;
-use crate::servers::Rabbit;
+use crate::servers::{Rabbit, client};
 
 /// Publishes events and repeats each until it is confirmed.
-pub enum Publisher {
+pub(crate) enum Publisher {
     Amqp(AmqpBroker),
     Http(reqwest::Client, String),
 }
 
 /// An event of this type and id, padded to about 1 KiB.
-pub fn event(kind: &str, id: &str) -> Bytes {
+pub(crate) fn event(kind: &str, id: &str) -> Bytes {
     let pad = "x".repeat(850);
-    json!({ "specversion": "1.0", "type": kind, "source": "/test", "id": id, "data": { "pad": pad } }).to_string().into()
+    json!({ "specversion": "1.0", "type": kind, "source": "/test", "id": id, "data": { "pad": pad } })
+        .to_string()
+        .into()
 }
 
 impl Publisher {
-    pub async fn amqp(rabbit: &Rabbit, site: &Site) -> Self {
+    pub(crate) async fn amqp(rabbit: &Rabbit, site: &Site) -> Self {
         let url = Secret::new(Url::parse(&rabbit.url()).unwrap());
         Self::Amqp(AmqpBroker::connect(&url, &site.namespace).await.unwrap())
     }
 
     /// To whichever process listens on this port.
-    pub fn http(port: u16) -> Self {
-        Self::Http(reqwest::Client::new(), format!("http://127.0.0.1:{port}/v1/events"))
+    pub(crate) fn http(port: u16) -> Self {
+        Self::Http(client(), format!("http://127.0.0.1:{port}/v1/events"))
     }
 
     /// Publishes one event, however long it takes.
-    pub async fn send(&self, event: Bytes) {
+    pub(crate) async fn send(&self, event: Bytes) {
         loop {
             let confirmed = match self {
                 Self::Amqp(broker) => {
@@ -60,7 +62,7 @@ impl Publisher {
     }
 
     /// Publishes many, 128 at a time.
-    pub async fn send_all(&self, events: impl IntoIterator<Item = Bytes>) {
+    pub(crate) async fn send_all(&self, events: impl IntoIterator<Item = Bytes>) {
         stream::iter(events).map(|event| self.send(event)).buffer_unordered(128).collect::<()>().await;
     }
 }

@@ -16,13 +16,13 @@ use tokio::sync::OnceCell;
 use tokio::time::sleep;
 
 /// A child in a process group of its own, which is killed when this process ends or the value is dropped.
-pub struct Leashed {
-    pub child: Child,
+pub(crate) struct Leashed {
+    pub(crate) child: Child,
     leash: Child,
 }
 
 impl Leashed {
-    pub fn start(command: &mut Command) -> Self {
+    pub(crate) fn start(command: &mut Command) -> Self {
         let shown = format!("{command:?}");
         let child = command.process_group(0).spawn().unwrap_or_else(|error| panic!("cannot start {shown}: {error}"));
         let script = format!("cat >/dev/null; kill -9 -- -{} 2>/dev/null", child.id());
@@ -37,17 +37,17 @@ impl Leashed {
         Self { child, leash }
     }
 
-    pub fn id(&self) -> i32 {
+    pub(crate) fn id(&self) -> i32 {
         i32::try_from(self.child.id()).unwrap()
     }
 
     /// Signals the process itself, such as "STOP" or "TERM".
-    pub fn signal(&self, name: &str) {
+    pub(crate) fn signal(&self, name: &str) {
         let _ = Command::new("kill").args([&format!("-{name}"), "--", &self.id().to_string()]).status();
     }
 
     /// kill -9 to the whole group, and waits until it is gone.
-    pub fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         let group = format!("-{}", self.id());
         let _ = Command::new("kill").args(["-9", "--", &group]).stderr(Stdio::null()).status();
         let _ = self.child.wait();
@@ -62,16 +62,28 @@ impl Drop for Leashed {
     }
 }
 
+/// An HTTP client.
+pub(crate) fn client() -> reqwest::Client {
+    static CLIENT: std::sync::OnceLock<reqwest::Client> = std::sync::OnceLock::new();
+    let make = || {
+        hookfleet::executor::install_crypto();
+        // Tests have a runtime each, and a pooled connection lives on the runtime that opened it.
+        reqwest::Client::builder().pool_max_idle_per_host(0).build().unwrap()
+    };
+    CLIENT.get_or_init(make).clone()
+}
+
 /// A port that was free a moment ago.
-pub fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     StdListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
-async fn until_open(port: u16, what: &str, log: &Path) {
+async fn until_open(server: &mut Leashed, port: u16, what: &str, log: &Path) {
     let address = SocketAddr::from(([127, 0, 0, 1], port));
     let began = Instant::now();
     while TcpStream::connect(address).await.is_err() {
-        if began.elapsed() > Duration::from_secs(90) {
+        let ended = server.child.try_wait().unwrap().is_some();
+        if ended || began.elapsed() > Duration::from_secs(90) {
             panic!("{what} did not open port {port}:\n{}", fs::read_to_string(log).unwrap_or_default());
         }
         sleep(Duration::from_millis(100)).await;
@@ -83,16 +95,18 @@ fn found(names: &[&str], what: &str) -> PathBuf {
     let on_path = |name: &&str| std::env::split_paths(&path).map(|dir| dir.join(name)).find(|file| file.is_file());
     names
         .iter()
-        .find_map(|name| if name.starts_with('/') { Some(PathBuf::from(name)).filter(|it| it.is_file()) } else { on_path(name) })
+        .find_map(|name| {
+            if name.starts_with('/') { Some(PathBuf::from(name)).filter(|it| it.is_file()) } else { on_path(name) }
+        })
         .unwrap_or_else(|| panic!("{what} is not installed: run tests/run, which installs it, or install it by hand"))
 }
 
 /// A RabbitMQ node.
-pub struct Rabbit {
+pub(crate) struct Rabbit {
     node: Leashed,
     _epmd: Leashed,
     home: Arc<TempDir>,
-    pub port: u16,
+    pub(crate) port: u16,
     dist_port: u16,
     epmd_port: u16,
 }
@@ -106,14 +120,17 @@ const RABBIT: [&str; 4] = [
 ];
 
 impl Rabbit {
-    pub async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let home = Arc::new(tempfile::tempdir().unwrap());
         let (port, dist_port, epmd_port) = (free_port(), free_port(), free_port());
         let epmd = Leashed::start(
-            Command::new(found(&["epmd", "/usr/bin/epmd", "/usr/lib/erlang/bin/epmd", "/opt/homebrew/opt/erlang/lib/erlang/bin/epmd"], "Erlang's epmd"))
-                .args(["-port", &epmd_port.to_string(), "-address", "127.0.0.1"])
-                .stdout(Stdio::null())
-                .stderr(Stdio::null()),
+            Command::new(found(
+                &["epmd", "/usr/bin/epmd", "/usr/lib/erlang/bin/epmd", "/opt/homebrew/opt/erlang/lib/erlang/bin/epmd"],
+                "Erlang's epmd",
+            ))
+            .args(["-port", &epmd_port.to_string(), "-address", "127.0.0.1"])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null()),
         );
         let config = format!(
             "listeners.tcp.default = 127.0.0.1:{port}\ndisk_free_limit.absolute = 100MB\nvm_memory_high_watermark.relative = 0.6\n"
@@ -149,44 +166,56 @@ impl Rabbit {
         let log = home.join("out.txt");
         let out = fs::OpenOptions::new().create(true).append(true).open(&log).unwrap();
         let mut command = Self::command(found(&RABBIT, "RabbitMQ"), home, dist_port, epmd_port);
-        let node = Leashed::start(command.stdout(out.try_clone().unwrap()).stderr(out));
-        until_open(port, "RabbitMQ", &log).await;
+        let mut node = Leashed::start(command.stdout(out.try_clone().unwrap()).stderr(out));
+        until_open(&mut node, port, "RabbitMQ", &log).await;
         node
     }
 
-    pub fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         format!("amqp://guest:guest@127.0.0.1:{}", self.port)
     }
 
-    pub fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         self.node.kill();
     }
 
     /// Starts the node again on the data that it had.
-    pub async fn restart(&mut self) {
+    pub(crate) async fn restart(&mut self) {
         self.node = Self::boot(self.home.path(), self.port, self.dist_port, self.epmd_port).await;
     }
 
     /// Runs `rabbitmqctl` on this node.
-    pub fn ctl(&self, arguments: &[&str]) -> String {
-        let program = found(&["/usr/lib/rabbitmq/bin/rabbitmqctl", "/opt/homebrew/sbin/rabbitmqctl", "/usr/local/sbin/rabbitmqctl", "rabbitmqctl"], "rabbitmqctl");
+    pub(crate) fn ctl(&self, arguments: &[&str]) -> String {
+        let program = found(
+            &[
+                "/usr/lib/rabbitmq/bin/rabbitmqctl",
+                "/opt/homebrew/sbin/rabbitmqctl",
+                "/usr/local/sbin/rabbitmqctl",
+                "rabbitmqctl",
+            ],
+            "rabbitmqctl",
+        );
         let output =
             Self::command(program, self.home.path(), self.dist_port, self.epmd_port).args(arguments).output().unwrap();
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
-        assert!(output.status.success(), "rabbitmqctl {arguments:?}: {text}{}", String::from_utf8_lossy(&output.stderr));
+        assert!(
+            output.status.success(),
+            "rabbitmqctl {arguments:?}: {text}{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
         text
     }
 }
 
 /// A Redis server with an append-only file.
-pub struct Redis {
+pub(crate) struct Redis {
     server: Leashed,
     home: Arc<TempDir>,
-    pub port: u16,
+    pub(crate) port: u16,
 }
 
 impl Redis {
-    pub async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let home = Arc::new(tempfile::tempdir().unwrap());
         let port = free_port();
         let server = Self::boot(home.path(), port).await;
@@ -196,43 +225,38 @@ impl Redis {
     async fn boot(home: &Path, port: u16) -> Leashed {
         let log = home.join("out.txt");
         let out = fs::OpenOptions::new().create(true).append(true).open(&log).unwrap();
-        let server = Leashed::start(
+        let mut server = Leashed::start(
             Command::new(found(&["redis-server"], "Redis"))
-                .args(["--port", &port.to_string(), "--http-bind", "127.0.0.1", "--dir", home.to_str().unwrap()])
+                .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--dir", home.to_str().unwrap()])
                 .args(["--appendonly", "yes", "--save", "", "--maxmemory-policy", "noeviction"])
                 .stdin(Stdio::null())
                 .stdout(out.try_clone().unwrap())
                 .stderr(out),
         );
-        until_open(port, "Redis", &log).await;
+        until_open(&mut server, port, "Redis", &log).await;
         server
     }
 
-    pub fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         format!("redis://127.0.0.1:{}", self.port)
     }
 
-    pub fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         self.server.kill();
     }
 
-    pub async fn restart(&mut self) {
+    pub(crate) async fn restart(&mut self) {
         self.server = Self::boot(self.home.path(), self.port).await;
-    }
-
-    /// Freezes (`true`) or wakes it.
-    pub fn freeze(&self, frozen: bool) {
-        self.server.signal(if frozen { "STOP" } else { "CONT" });
     }
 }
 
 /// One RabbitMQ and one Redis for all tests that do not kill them; each test has a namespace of its own.
-pub async fn shared() -> &'static (Rabbit, Redis) {
+pub(crate) async fn shared() -> &'static (Rabbit, Redis) {
     static SERVERS: OnceCell<(Rabbit, Redis)> = OnceCell::const_new();
     SERVERS.get_or_init(|| async { tokio::join!(Rabbit::start(), Redis::start()) }).await
 }
 
 /// A namespace that no other test has.
-pub fn namespace() -> String {
+pub(crate) fn namespace() -> String {
     format!("t{:08x}", fastrand::u32(..))
 }

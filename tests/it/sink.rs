@@ -18,31 +18,30 @@ use tokio::time::{sleep, timeout};
 
 /// One call that the sink received.
 #[derive(Debug, Clone)]
-pub struct Call {
-    pub hook: String,
-    pub event: String,
-    pub key: String,
-    pub attempt: u64,
-    pub at: Instant,
-    pub status: u16,
+pub(crate) struct Call {
+    pub(crate) hook: String,
+    pub(crate) event: String,
+    pub(crate) key: String,
+    pub(crate) attempt: u64,
+    pub(crate) at: Instant,
     /// Set once the whole answer was given to the server.
-    pub finished: Option<Instant>,
+    pub(crate) finished: Option<Instant>,
 }
 
 /// What to answer: status, wait before it, headers.
 #[derive(Debug, Clone)]
-pub struct Answer {
-    pub status: u16,
-    pub wait: Duration,
-    pub retry_after: Option<String>,
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) wait: Duration,
+    pub(crate) retry_after: Option<String>,
 }
 
 impl Answer {
-    pub fn status(status: u16) -> Self {
+    pub(crate) fn status(status: u16) -> Self {
         Self { status, wait: Duration::ZERO, retry_after: None }
     }
 
-    pub fn after(wait: Duration) -> Self {
+    pub(crate) fn after(wait: Duration) -> Self {
         Self { wait, ..Self::status(200) }
     }
 }
@@ -59,14 +58,14 @@ struct Inner {
 
 /// A running sink; every hook has the path `/{its name}`.
 #[derive(Clone)]
-pub struct Sink {
+pub(crate) struct Sink {
     inner: Arc<Inner>,
-    pub address: SocketAddr,
+    pub(crate) address: SocketAddr,
 }
 
 impl Sink {
     /// Answers 200 at once until told otherwise.
-    pub async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let inner = Arc::new(Inner {
             calls: Mutex::default(),
             by_key: Mutex::default(),
@@ -80,24 +79,24 @@ impl Sink {
         Self { inner, address }
     }
 
-    pub fn behave(&self, behaviour: impl Fn(&str, usize) -> Answer + Send + Sync + 'static) {
+    pub(crate) fn behave(&self, behaviour: impl Fn(&str, usize) -> Answer + Send + Sync + 'static) {
         *self.inner.behaviour.lock().unwrap() = Box::new(behaviour);
     }
 
-    pub fn url(&self, hook: &str) -> String {
+    pub(crate) fn url(&self, hook: &str) -> String {
         format!("http://{}/{hook}", self.address)
     }
 
-    pub fn calls(&self) -> Vec<Call> {
+    pub(crate) fn calls(&self) -> Vec<Call> {
         self.inner.calls.lock().unwrap().clone()
     }
 
-    pub fn count(&self) -> usize {
+    pub(crate) fn count(&self) -> usize {
         self.inner.calls.lock().unwrap().len()
     }
 
     /// Waits until `enough` says so of the calls; panics after `limit`.
-    pub async fn until(&self, what: &str, limit: Duration, enough: impl Fn(&[Call]) -> bool) {
+    pub(crate) async fn until(&self, what: &str, limit: Duration, enough: impl Fn(&[Call]) -> bool) {
         let waiting = async {
             loop {
                 let came = self.inner.came.notified();
@@ -141,7 +140,6 @@ async fn receive(
             key,
             attempt: payload.get("attempt").and_then(Value::as_u64).unwrap_or_default(),
             at: Instant::now(),
-            status: answer.status,
             finished: None,
         });
         calls.len() - 1
