@@ -59,7 +59,8 @@ fn all() -> Vec<Source> {
         let code = text.split("#[cfg(test)]\nmod tests").next().unwrap().to_owned();
         Source { path: relative, module, code }
     };
-    sources(&root).into_iter().map(read).collect()
+    let is_test = |path: &PathBuf| path.file_name().is_some_and(|name| name == "tests.rs");
+    sources(&root).into_iter().filter(|path| !is_test(path)).map(read).collect()
 }
 
 fn layer(module: &str) -> usize {
