@@ -41,17 +41,22 @@ use crate::domain::outcome::Outcome;
 use crate::domain::settle::{Class, STORE_AWAY_WAIT, Settlement, millis};
 use crate::executor::Executors;
 use crate::telemetry::Metric;
-use job::{Job, now_ms, run_name};
+use job::Job;
 use permits::Permits;
+use scene::{now_ms, run_name};
 use store::Store;
 
 mod job;
 mod lease;
 pub mod permits;
+mod scene;
 pub mod store;
 
 /// A delivery that the broker has made this often is run alone, if at all.
 const SUSPECT_DELIVERIES: u32 = 3;
+/// On lane `suspect` it is buried unread after this many: one more than the claims need to name the poison, so that
+/// only what kills a worker before it can be claimed ends here.
+const LAST_DELIVERIES: u32 = 4;
 /// How long an invocation whose hook is unknown goes round before it is given up, and how long one round takes.
 const UNKNOWN_MAX: Duration = Duration::from_mins(10);
 const UNKNOWN_ROUND: Duration = Duration::from_mins(1);
@@ -157,14 +162,13 @@ impl Worker {
 
     async fn decode(&self, delivery: &Delivery) -> Result<Envelope, Aside> {
         let Delivery { queue, message, deliveries, .. } = delivery;
-        if *deliveries >= SUSPECT_DELIVERIES {
-            return Err(match queue {
-                Queue::Lane(Lane::Suspect) => Aside::Malformed(Malformed {
-                    class: Class::Poisoned,
-                    error: format!("it was delivered {deliveries} times before and never acked"),
-                }),
-                Queue::Events | Queue::Lane(_) => Aside::Suspect,
-            });
+        let alone = *queue == Queue::Lane(Lane::Suspect);
+        if alone && *deliveries >= LAST_DELIVERIES {
+            let error = format!("it was delivered {deliveries} times before and never acked");
+            return Err(Aside::Malformed(Malformed { class: Class::Poisoned, error }));
+        }
+        if !alone && *deliveries >= SUSPECT_DELIVERIES {
+            return Err(Aside::Suspect);
         }
         if matches!(queue, Queue::Lane(_)) {
             let wait = message.number(WAIT_AFTER).and_then(|wait| u64::try_from(wait).ok()).unwrap_or_default();

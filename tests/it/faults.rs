@@ -219,9 +219,17 @@ async fn a_long_run_is_run_once_and_holds_no_delivery() {
     publisher.send(event("a", "1")).await;
     sink.until("the call", Duration::from_secs(10), |calls| calls.len() == 1).await;
     sleep(Duration::from_secs(6)).await;
-    let unacked = rabbit.ctl(&["-q", "list_queues", "name", "messages_unacknowledged", "--no-table-headers"]);
-    let events = format!("{}.events\t0", site.namespace);
-    assert!(unacked.lines().any(|line| line == events), "{unacked}");
+    assert!(worker.metric("hookfleet_guards_total", "").await >= 1.0, "a guard stands in for the delivery by now");
+    // What the broker lists of its queues may lag by some seconds; the run goes on for fifty yet.
+    let (events, began) = (format!("{}.events\t0", site.namespace), Instant::now());
+    loop {
+        let unacked = rabbit.ctl(&["-q", "list_queues", "name", "messages_unacknowledged", "--no-table-headers"]);
+        if unacked.lines().any(|line| line == events) {
+            break;
+        }
+        assert!(began.elapsed() < Duration::from_secs(15), "{unacked}");
+        sleep(Duration::from_millis(500)).await;
+    }
     sink.until("the end", Duration::from_secs(70), |calls| calls[0].finished.is_some()).await;
     sleep(Duration::from_secs(4)).await; // the last guard comes round and finds it done
     assert_eq!(sink.count(), 1);

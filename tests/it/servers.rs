@@ -25,7 +25,7 @@ impl Leashed {
     pub(crate) fn start(command: &mut Command) -> Self {
         let shown = format!("{command:?}");
         let child = command.process_group(0).spawn().unwrap_or_else(|error| panic!("cannot start {shown}: {error}"));
-        let script = format!("cat >/dev/null; kill -9 -- -{} 2>/dev/null", child.id());
+        let script = format!("cat >/dev/null; kill -s KILL -- -{} 2>/dev/null", child.id());
         let leash = Command::new("sh")
             .args(["-c", &script])
             .stdin(Stdio::piped())
