@@ -344,3 +344,56 @@ fn rss_kib(worker: &Worker) -> u64 {
         std::process::Command::new("ps").args(["-o", "rss=", "-p", &worker.process.id().to_string()]).output().unwrap();
     String::from_utf8_lossy(&output.stdout).trim().parse().unwrap()
 }
+
+/// The same in a file: its one process is killed every three seconds under load.
+#[tokio::test]
+async fn nothing_is_lost_while_the_owner_of_the_file_is_killed() {
+    const SECONDS: u64 = 45;
+    const RATE: u64 = 100;
+    let sink = Sink::start().await;
+    sink.behave(|_, _| Answer::after(Duration::from_millis(50)));
+    let site = site(Place::File).await.hooks(&hook(&sink, "h", "a", ", concurrency: 128")).on_one_port();
+    let mut worker = site.worker().await;
+    let publisher = Arc::new(Publisher::http(site.port()));
+    let publishing = {
+        let publisher = Arc::clone(&publisher);
+        tokio::spawn(async move {
+            let mut tick = interval(Duration::from_millis(100));
+            let mut sends = tokio::task::JoinSet::new();
+            for round in 0..SECONDS * 10 {
+                tick.tick().await;
+                for i in 0..RATE / 10 {
+                    let publisher = Arc::clone(&publisher);
+                    sends.spawn(async move { publisher.send(event("a", &format!("e{round}-{i}"))).await });
+                }
+            }
+            while sends.join_next().await.is_some() {}
+        })
+    };
+    let mut kills = Vec::new();
+    for _ in 0..SECONDS / 3 {
+        sleep(Duration::from_secs(3)).await;
+        worker.process.kill();
+        kills.push(Instant::now());
+        worker = site.spawn(&[]);
+    }
+    publishing.await.unwrap();
+    let total = usize::try_from(SECONDS * RATE).unwrap();
+    let all = |calls: &[Call]| {
+        let done = calls.iter().filter(|call| call.finished.is_some());
+        done.map(|call| call.event.as_str()).collect::<HashSet<_>>().len() == total
+    };
+    sink.until("every event", Duration::from_secs(60), all).await;
+    assert_eq!(worker.stop().await, Some(0));
+    let calls = sink.calls();
+    let explained = |call: &Call| {
+        let end = call.finished.unwrap_or_else(Instant::now) + Duration::from_secs(1);
+        kills.iter().any(|&kill| call.at <= kill && kill <= end)
+    };
+    for (event, calls) in calls_by_event(&calls) {
+        assert_eq!(calls.iter().map(|call| &call.key).collect::<HashSet<_>>().len(), 1, "{event} has several keys");
+        assert!(calls[..calls.len() - 1].iter().all(|call| explained(call)), "{event}: {calls:#?}");
+    }
+    println!("in a file: {total} events, {} calls, {} kills", calls.len(), kills.len());
+    assert!(site.letters().is_empty());
+}

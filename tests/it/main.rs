@@ -2,6 +2,7 @@
 
 mod commands;
 mod conformance;
+mod conforming;
 mod crash;
 mod embedded;
 mod faults;

@@ -1,0 +1,209 @@
+//! What the whole path of the product costs beside the bare loop that it cannot do without.
+//!
+//! Both sides consume the same events (1 KiB) from a quorum queue of a real RabbitMQ, POST each to one receiver, claim and
+//! finish it in a real Redis, and ack; 256 in flight, one thread. The bare side is a loop of its own (`bare.rs`) that uses
+//! no module of this crate. hookfleet runs as its release binary with 100 hooks, one of which wants the event. They take
+//! turns, pair by pair, since the machine is shared by all of them; the ratios count, not the rates.
+//!
+//! `cargo bench --bench overhead` prints every pair; `-- --quick --json` is over within 50 s and prints the ratios as
+//! JSON in its last line. Linux only: CPU time is read from /proc.
+
+#![allow(clippy::print_stdout, clippy::unwrap_used, clippy::expect_used, reason = "a benchmark speaks and may fail loudly")]
+
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use axum::http::StatusCode;
+use axum::routing::post;
+use futures_util::{StreamExt as _, stream};
+use hookfleet::broker::amqp::AmqpBroker;
+use hookfleet::broker::Broker as _;
+use hookfleet::domain::event::Reading;
+use hookfleet::domain::hook::Secret;
+use hookfleet::publish::prepare;
+use serde_json::json;
+use tokio::net::TcpListener;
+use tokio::time::sleep;
+
+#[path = "../../tests/it/servers.rs"]
+#[allow(dead_code, reason = "the tests use the rest")]
+mod servers;
+
+mod bare;
+
+use servers::{Leashed, Rabbit, Redis};
+
+/// One side of one pair.
+#[derive(Debug, Clone, Copy)]
+struct Measured {
+    /// Client CPU an event, microseconds, user and system.
+    cpu_us: f64,
+    /// Events a second.
+    rate: f64,
+}
+
+struct Options {
+    pairs: usize,
+    events: u64,
+    json: bool,
+}
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let has = |name: &str| arguments.iter().any(|argument| argument == name);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    if let Some(at) = arguments.iter().position(|argument| argument == "--bare") {
+        return runtime.block_on(bare::run(&arguments[at + 1..]));
+    }
+    let quick = has("--quick");
+    let options = Options {
+        pairs: if quick { 3 } else { 7 },
+        events: if quick { 30_000 } else { 100_000 },
+        json: has("--json"),
+    };
+    runtime.block_on(compare(&options));
+}
+
+async fn compare(options: &Options) {
+    let (rabbit, redis) = tokio::join!(Rabbit::start(), Redis::start());
+    let (received, address) = receiver().await;
+    let mut pairs = Vec::new();
+    for pair in 0..options.pairs {
+        let bare = side(options, &rabbit, &redis, &received, |namespace, _| {
+            let mut command = Command::new(std::env::current_exe().unwrap());
+            command.args(["--bare", &rabbit.url(), &redis.url(), &format!("http://{address}/hook"), namespace]);
+            command
+        })
+        .await;
+        let whole = side(options, &rabbit, &redis, &received, |namespace, folder| {
+            let hooks = folder.join("hooks.yaml");
+            std::fs::write(&hooks, hundred_hooks(&address.to_string())).unwrap();
+            let mut command = Command::new(env!("CARGO_BIN_EXE_hookfleet"));
+            command
+                .args(["worker", "--log-level", "warn", "--namespace", namespace, "--hooks", hooks.to_str().unwrap()])
+                .args(["--broker-url", &rabbit.url(), "--redis-url", &redis.url()])
+                .args(["--http-bind", &format!("127.0.0.1:{}", servers::free_port())])
+                .args(["--set", "egress.allow=127.0.0.0/8", "--set", "worker.prefetch=256"]);
+            command
+        })
+        .await;
+        println!(
+            "pair {pair}: bare {:.1} us {:.0}/s, hookfleet {:.1} us {:.0}/s, cpu x{:.2}, rate x{:.2}",
+            bare.cpu_us,
+            bare.rate,
+            whole.cpu_us,
+            whole.rate,
+            whole.cpu_us / bare.cpu_us,
+            whole.rate / bare.rate
+        );
+        pairs.push((bare, whole));
+    }
+    let cpu_ratio = median(pairs.iter().map(|(bare, whole)| whole.cpu_us / bare.cpu_us));
+    let rate_ratio = median(pairs.iter().map(|(bare, whole)| whole.rate / bare.rate));
+    let (bare_us, whole_us) =
+        (median(pairs.iter().map(|(bare, _)| bare.cpu_us)), median(pairs.iter().map(|(_, whole)| whole.cpu_us)));
+    println!("medians: bare {bare_us:.1} us, hookfleet {whole_us:.1} us an event; cpu x{cpu_ratio:.2}, rate x{rate_ratio:.2}");
+    if options.json {
+        println!("{}", json!({ "cpu_ratio": round(cpu_ratio), "rate_ratio": round(rate_ratio) }));
+    }
+}
+
+/// Publishes the events into a fresh namespace, starts the client, and measures it from its first hundred events on.
+async fn side(
+    options: &Options,
+    rabbit: &Rabbit,
+    redis: &Redis,
+    received: &Arc<AtomicU64>,
+    client: impl FnOnce(&str, &std::path::Path) -> Command,
+) -> Measured {
+    let (namespace, folder) = (servers::namespace(), tempfile::tempdir().unwrap());
+    publish(rabbit, &namespace, options.events).await;
+    let start = received.load(Ordering::Relaxed);
+    let mut command = client(&namespace, folder.path());
+    let process = Leashed::start(command.stdin(Stdio::null()));
+    let reach = async |count: u64| {
+        let began = Instant::now();
+        while received.load(Ordering::Relaxed) - start < count {
+            assert!(began.elapsed() < Duration::from_secs(120), "the client does not get on");
+            sleep(Duration::from_millis(1)).await;
+        }
+    };
+    reach(options.events / 20).await; // connected and warm
+    let (from, cpu_from, began) = (received.load(Ordering::Relaxed), cpu(process.id()), Instant::now());
+    reach(options.events).await;
+    let (elapsed, count) = (began.elapsed(), received.load(Ordering::Relaxed) - from);
+    let cpu_us = (cpu(process.id()) - cpu_from).as_secs_f64() * 1e6;
+    drop(process);
+    let _ = redis; // its keys go with its process
+    Measured { cpu_us: cpu_us / count as f64, rate: count as f64 / elapsed.as_secs_f64() }
+}
+
+async fn publish(rabbit: &Rabbit, namespace: &str, count: u64) {
+    let url = Secret::new(url::Url::parse(&rabbit.url()).unwrap());
+    let broker = AmqpBroker::connect(&url, namespace).await.unwrap();
+    let pad = "x".repeat(880);
+    let send = async |number: u64| {
+        let event = json!({ "specversion": "1.0", "type": "order.paid", "source": "/bench", "id": number.to_string(), "data": pad });
+        let event = prepare(&event.to_string().into(), None, None, &Reading::default()).unwrap();
+        broker.publish(event.outgoing()).await.unwrap();
+    };
+    stream::iter(0..count).map(send).buffer_unordered(256).collect::<()>().await;
+    broker.close().await;
+}
+
+/// A receiver on a thread of its own that counts and answers 204.
+async fn receiver() -> (Arc<AtomicU64>, std::net::SocketAddr) {
+    let received = Arc::new(AtomicU64::new(0));
+    let counter = Arc::clone(&received);
+    let (sender, address) = tokio::sync::oneshot::channel();
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async move {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            sender.send(listener.local_addr().unwrap()).unwrap();
+            let count = move |_body: bytes::Bytes| {
+                counter.fetch_add(1, Ordering::Relaxed);
+                std::future::ready(StatusCode::NO_CONTENT)
+            };
+            axum::serve(listener, Router::new().route("/hook", post(count))).await.unwrap();
+        });
+    });
+    (received, address.await.unwrap())
+}
+
+/// A hundred hooks, one of which wants the event.
+fn hundred_hooks(address: &str) -> String {
+    let mut text = String::from("version: 1\nhooks:\n");
+    for number in 0..100 {
+        let on = match number {
+            0 => "order.paid".to_owned(),
+            odd if odd % 2 == 1 => format!("other.kind{number}"),
+            _ => format!("group{number}.*"),
+        };
+        text.push_str(&format!(
+            "  - {{ id: h{number}, on: \"{on}\", concurrency: 256, run: {{ http: {{ url: \"http://{address}/hook\" }} }} }}\n"
+        ));
+    }
+    text
+}
+
+/// User and system time of a process and its threads so far.
+fn cpu(pid: i32) -> Duration {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("CPU time is read from /proc: Linux only");
+    let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
+    let ticks: u64 = fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap();
+    Duration::from_millis(ticks * 10) // USER_HZ is 100 on every Linux that runs this
+}
+
+fn median(values: impl Iterator<Item = f64>) -> f64 {
+    let mut values: Vec<f64> = values.collect();
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+fn round(value: f64) -> f64 {
+    (value * 1000.0).round() / 1000.0
+}
