@@ -12,7 +12,7 @@ use std::io::Read as _;
 use std::ops::{ControlFlow, Range};
 use std::path::Path;
 
-use serde_saphyr::granit_parser::{self, ErrorKind, Event, Parser, ScalarStyle, ScanError};
+use granit_parser::{ErrorKind, Event, Parser, ScalarStyle, ScanError};
 
 use self::problem::{At, Mismatch};
 use self::report::Report;

@@ -8,7 +8,14 @@
 //! `cargo bench --bench overhead` prints every pair; `-- --quick --json` is over within 50 s and prints the ratios as
 //! JSON in its last line. Linux only: CPU time is read from /proc.
 
-#![allow(clippy::print_stdout, clippy::unwrap_used, clippy::expect_used, reason = "a benchmark speaks and may fail loudly")]
+#![allow(
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::cast_precision_loss,
+    clippy::duration_suboptimal_units,
+    reason = "a benchmark speaks and may fail loudly"
+)]
 
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -19,8 +26,8 @@ use axum::Router;
 use axum::http::StatusCode;
 use axum::routing::post;
 use futures_util::{StreamExt as _, stream};
-use hookfleet::broker::amqp::AmqpBroker;
 use hookfleet::broker::Broker as _;
+use hookfleet::broker::amqp::AmqpBroker;
 use hookfleet::domain::event::Reading;
 use hookfleet::domain::hook::Secret;
 use hookfleet::publish::prepare;
@@ -59,11 +66,8 @@ fn main() {
         return runtime.block_on(bare::run(&arguments[at + 1..]));
     }
     let quick = has("--quick");
-    let options = Options {
-        pairs: if quick { 3 } else { 7 },
-        events: if quick { 30_000 } else { 100_000 },
-        json: has("--json"),
-    };
+    let options =
+        Options { pairs: if quick { 3 } else { 7 }, events: if quick { 30_000 } else { 100_000 }, json: has("--json") };
     runtime.block_on(compare(&options));
 }
 
@@ -105,7 +109,9 @@ async fn compare(options: &Options) {
     let rate_ratio = median(pairs.iter().map(|(bare, whole)| whole.rate / bare.rate));
     let (bare_us, whole_us) =
         (median(pairs.iter().map(|(bare, _)| bare.cpu_us)), median(pairs.iter().map(|(_, whole)| whole.cpu_us)));
-    println!("medians: bare {bare_us:.1} us, hookfleet {whole_us:.1} us an event; cpu x{cpu_ratio:.2}, rate x{rate_ratio:.2}");
+    println!(
+        "medians: bare {bare_us:.1} us, hookfleet {whole_us:.1} us an event; cpu x{cpu_ratio:.2}, rate x{rate_ratio:.2}"
+    );
     if options.json {
         println!("{}", json!({ "cpu_ratio": round(cpu_ratio), "rate_ratio": round(rate_ratio) }));
     }
@@ -135,7 +141,7 @@ async fn side(
     let (from, cpu_from, began) = (received.load(Ordering::Relaxed), cpu(process.id()), Instant::now());
     reach(options.events).await;
     let (elapsed, count) = (began.elapsed(), received.load(Ordering::Relaxed) - from);
-    let cpu_us = (cpu(process.id()) - cpu_from).as_secs_f64() * 1e6;
+    let cpu_us = cpu(process.id()).saturating_sub(cpu_from).as_secs_f64() * 1e6;
     drop(process);
     let _ = redis; // its keys go with its process
     Measured { cpu_us: cpu_us / count as f64, rate: count as f64 / elapsed.as_secs_f64() }
@@ -183,9 +189,8 @@ fn hundred_hooks(address: &str) -> String {
             odd if odd % 2 == 1 => format!("other.kind{number}"),
             _ => format!("group{number}.*"),
         };
-        text.push_str(&format!(
-            "  - {{ id: h{number}, on: \"{on}\", concurrency: 256, run: {{ http: {{ url: \"http://{address}/hook\" }} }} }}\n"
-        ));
+        let run = format!("{{ http: {{ url: \"http://{address}/hook\" }} }}");
+        text += &format!("  - {{ id: h{number}, on: \"{on}\", concurrency: 256, run: {run} }}\n");
     }
     text
 }

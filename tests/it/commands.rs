@@ -37,7 +37,8 @@ async fn events_are_published_from_flags_files_and_pipes() {
     let said = site.ok(&["publish", "--type", "task.failed", "--id", "flag-1", "--data", r#"{"x":1}"#]);
     assert!(said.contains("published flag-1"), "{said}");
     let file = site.folder.path().join("events.ndjson");
-    let lines: String = (0..500).map(|i| format!("{{\"type\":\"a\",\"source\":\"/s\",\"id\":\"f{i}\"}}\n")).collect();
+    let line = |i| format!("{{\"type\":\"a\",\"source\":\"/s\",\"id\":\"f{i}\"}}\n");
+    let lines = (0..500).map(line).collect::<Vec<_>>().concat();
     std::fs::write(&file, &lines).unwrap();
     let said = site.ok(&["publish", "--file", file.to_str().unwrap()]);
     assert!(said.contains("published 500 events, all confirmed"), "{said}");

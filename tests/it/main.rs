@@ -1,5 +1,16 @@
 //! All integration tests, in one program: real servers, the real binary.
 
+#![allow(
+    clippy::print_stdout,
+    clippy::expect_used,
+    clippy::unwrap_used,
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    clippy::duration_suboptimal_units,
+    reason = "tests print their figures, fail loudly, and say seconds where they mean seconds"
+)]
+
 mod commands;
 mod conformance;
 mod conforming;
@@ -12,4 +23,5 @@ mod pipeline;
 mod publishing;
 mod servers;
 mod sink;
+mod storm;
 mod tidy;

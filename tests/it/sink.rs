@@ -24,6 +24,7 @@ pub(crate) struct Call {
     pub(crate) key: String,
     pub(crate) attempt: u64,
     pub(crate) at: Instant,
+    pub(crate) status: u16,
     /// Set once the whole answer was given to the server.
     pub(crate) finished: Option<Instant>,
 }
@@ -140,6 +141,7 @@ async fn receive(
             key,
             attempt: payload.get("attempt").and_then(Value::as_u64).unwrap_or_default(),
             at: Instant::now(),
+            status: answer.status,
             finished: None,
         });
         calls.len() - 1
