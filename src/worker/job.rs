@@ -253,7 +253,7 @@ impl Run<'_, '_> {
         sleep_until(self.scene.hold_until).await;
         let worker = self.scene.worker;
         let lease_ends = self.claimed_at + worker.rules.lease;
-        let wait = lease_ends.saturating_duration_since(Instant::now());
+        let wait = self.scene.spread(lease_ends.saturating_duration_since(Instant::now()));
         let message = self.scene.invocation.message();
         worker.send(Outgoing::to_lane(self.scene.queue.lane(), wait, message)).await;
         Metric::Guards.count(&[]);

@@ -53,6 +53,12 @@ impl Scene<'_> {
         permit
     }
 
+    /// A wait for a lease to end, up to a quarter of a lease longer: takeovers that keep step with whatever kills the
+    /// workers (a supervisor, a restart every minute) would bury the innocent as poison.
+    pub(super) fn spread(&self, wait: Duration) -> Duration {
+        if wait.is_zero() { wait } else { wait + self.worker.rules.lease.mul_f64(fastrand::f64() / 4.0) }
+    }
+
     /// How long a claim is remembered: replays as long as the letters that they come from.
     pub(super) fn floor_ms(&self) -> u64 {
         let rules = &self.worker.rules;
@@ -63,7 +69,7 @@ impl Scene<'_> {
         let lane = self.queue.lane();
         match follow {
             Follow::Again { wait_ms } => {
-                let wait = Duration::from_millis(*wait_ms);
+                let wait = self.spread(Duration::from_millis(*wait_ms));
                 Message::Out(Outgoing::to_lane(lane, wait, self.invocation.message()))
             }
             Follow::Suspect { deaths } => {
