@@ -182,17 +182,16 @@ async fn receiver() -> (Arc<AtomicU64>, std::net::SocketAddr) {
 
 /// A hundred hooks, one of which wants the event.
 fn hundred_hooks(address: &str) -> String {
-    let mut text = String::from("version: 1\nhooks:\n");
-    for number in 0..100 {
+    let hook = |number: usize| {
         let on = match number {
             0 => "order.paid".to_owned(),
             odd if odd % 2 == 1 => format!("other.kind{number}"),
             _ => format!("group{number}.*"),
         };
         let run = format!("{{ http: {{ url: \"http://{address}/hook\" }} }}");
-        text += &format!("  - {{ id: h{number}, on: \"{on}\", concurrency: 256, run: {run} }}\n");
-    }
-    text
+        format!("  - {{ id: h{number}, on: \"{on}\", concurrency: 256, run: {run} }}\n")
+    };
+    format!("version: 1\nhooks:\n{}", (0..100).map(hook).collect::<Vec<_>>().concat())
 }
 
 /// User and system time of a process and its threads so far.

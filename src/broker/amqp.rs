@@ -73,7 +73,9 @@ impl AmqpBroker {
         topology::declare(&first, &dial.topology).await.map_err(ConnectError::Settings)?;
         let _ = first.close(200, "bye".into()).await;
 
-        let (status, stop, epoch) = (Arc::new(Status::new()), CancellationToken::new(), Arc::new(AtomicU64::new(0)));
+        let (status, stop) = (Arc::new(Status::new()), CancellationToken::new());
+        // From anywhere: a receipt of another process or broker is void here too.
+        let epoch = Arc::new(AtomicU64::new(fastrand::u64(..u64::MAX / 2)));
         let publisher = Publisher::start(Arc::clone(&dial), Arc::clone(&status), stop.clone());
         let (wanted, wanted_now) = watch::channel(Vec::new());
         let (commands, commanded) = mpsc::unbounded_channel();

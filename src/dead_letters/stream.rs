@@ -21,17 +21,15 @@ use crate::amqp::connection::{call, connect};
 use crate::amqp::convert;
 use crate::amqp::topology::Names;
 use crate::broker::Broker;
-use crate::domain::dead_letter::Record;
+use crate::domain::dead_letter::{RECORD, Record};
 use crate::domain::hook::Secret;
-use crate::domain::message::{Message, Outgoing, Properties};
+use crate::domain::message::Outgoing;
 use crate::domain::replay::{BrokerMade, broker_made};
 
 /// Unacked records while reading; acks are written every half of it.
 const PREFETCH: u16 = 500;
 /// Longest silence in the middle of a read.
 const SILENCE_MAX: Duration = Duration::from_secs(30);
-/// Marks a message as a record of ours.
-const RECORD: &str = "hookfleet-record";
 
 /// The log on a broker.
 pub struct StreamLetters {
@@ -120,9 +118,7 @@ fn death(delivery: &Delivery) -> Option<(String, String)> {
 #[async_trait]
 impl DeadLetters for StreamLetters {
     async fn append(&self, record: &Record) -> Result<(), DeadLetterError> {
-        let properties = Properties { content_type: Some("application/json".to_owned()), ..Properties::default() };
-        let message = Message { body: record.encode(), properties, ..Message::default() }.with(RECORD, true);
-        let published = self.broker.publish(Outgoing::to_dead(message)).await;
+        let published = self.broker.publish(Outgoing::to_dead(record.message())).await;
         published.map_err(|error| DeadLetterError::Append(error.to_string()))
     }
 

@@ -12,10 +12,13 @@ use super::claim::Point;
 use super::event::{Event, EventDigest, Malformed};
 use super::hook::HookId;
 use super::invocation::{Client, Invocation, InvocationKey};
+use super::message::{Message, Properties};
 use super::settle::{AttemptReport, Class};
 
 /// Version of the records in the log.
 pub const RECORD_VERSION: u32 = 1;
+/// Header of a message that is a record of the log. Believed only on what was published to the log itself.
+pub const RECORD: &str = "hookfleet-record";
 
 /// The id of a letter: a digest, so that the same failure always has the same id.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -305,6 +308,13 @@ impl Record {
     pub fn encode(&self) -> Bytes {
         // Strings, numbers and maps with text keys always serialize.
         Bytes::from(serde_json::to_vec(&Stored { v: RECORD_VERSION, record: self }).unwrap_or_default())
+    }
+
+    /// As it travels.
+    #[must_use]
+    pub fn message(&self) -> Message {
+        let properties = Properties { content_type: Some("application/json".to_owned()), ..Properties::default() };
+        Message { body: self.encode(), properties, ..Message::default() }.with(RECORD, true)
     }
 
     /// # Errors

@@ -98,8 +98,8 @@ impl Storm {
                 return;
             }
             if began.elapsed() > Duration::from_secs(120) {
-                let begun: Vec<&Call> = calls.iter().filter(|call| missing.contains(&call.event)).collect();
-                panic!("{} events are missing: {missing:?}\n{begun:#?}\n{}", missing.len(), describe());
+                let tried: Vec<&Call> = calls.iter().filter(|call| missing.contains(&call.event)).collect();
+                panic!("{} events are missing: {missing:?}\n{tried:#?}\n{}", missing.len(), describe());
             }
             sleep(Duration::from_millis(500)).await;
         }

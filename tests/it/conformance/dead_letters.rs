@@ -29,8 +29,7 @@ impl<F: AsyncFn(&'static str) -> Arc<dyn DeadLetters>> Open for F {}
 /// What a broker publishes to the log, `letters` reads; the two belong together.
 pub(crate) async fn what_is_published_is_read(broker: &dyn Broker, letters: &dyn DeadLetters) {
     let record = letter("published", b"{}");
-    let message = Message { body: record.encode(), ..Message::default() };
-    broker.publish(Outgoing::to_dead(message)).await.expect("publish");
+    broker.publish(Outgoing::to_dead(record.message())).await.expect("publish");
     assert_eq!(read(letters).await, [record]);
 }
 
