@@ -170,6 +170,7 @@ fn rules(settings: &Settings) -> Rules {
         window: settings.claims.window,
         retention: settings.dead_letter_retention,
         when_away: settings.claims.when_away,
+        log_payloads: settings.log.payloads,
     }
 }
 

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::{Environment, Overrides, Settings};
+use crate::yaml::problem::Problems;
 
 mod hooks;
 mod letters;
@@ -99,7 +100,10 @@ pub async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
 /// Says what went wrong, causes included.
 #[must_use]
 pub fn fail(error: &anyhow::Error) -> ExitCode {
-    output::err(&format!("error: {error:#}"));
+    match error.downcast_ref::<Problems>() {
+        Some(problems) => output::err(&problems.to_string()), // each says "error" by itself
+        None => output::err(&format!("error: {error:#}")),
+    }
     ExitCode::FAILURE
 }
 

@@ -73,6 +73,8 @@ pub struct Rules {
     /// How long a finished replay is remembered: as long as letters are kept.
     pub retention: Duration,
     pub when_away: WhenAway,
+    /// Show payloads in debug lines.
+    pub log_payloads: bool,
 }
 
 /// One finished attempt, for whoever listens.

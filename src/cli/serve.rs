@@ -16,7 +16,7 @@ use super::sample::Sample;
 use crate::admin::Scope;
 use crate::app::{App, Backends};
 use crate::catalog;
-use crate::config::Settings;
+use crate::config::{Backend, Settings};
 use crate::domain::matching::HookSet;
 use crate::telemetry;
 use crate::worker::{Worker, nobody};
@@ -34,14 +34,14 @@ pub(super) struct Up {
 /// A worker of a fleet: it needs servers, since an embedded file has one owner.
 pub(super) async fn worker(settings: Settings) -> anyhow::Result<ExitCode> {
     telemetry::logs(&settings.log)?;
-    let hooks = catalog::load(&settings.hooks, settings.hint_max, &variable)?;
-    let backends = Backends::open(&settings).await?;
-    if backends.file.is_some() {
+    if matches!(settings.backend, Backend::Embedded { .. }) {
         bail!(
             "a worker shares its work with others over RabbitMQ and Redis: set broker.url and redis.url \
                (HOOKFLEET_BROKER_URL, HOOKFLEET_REDIS_URL), or run `hookfleet up` for everything in one process"
         );
     }
+    let hooks = catalog::load(&settings.hooks, settings.hint_max, &variable)?;
+    let backends = Backends::open(&settings).await?;
     let app = App::new(&settings, backends, hooks, Scope::Operations, nobody()).await?;
     tracing::info!(address = %app.address()?, "a worker is up");
     finish(&app.run(shutdown(CancellationToken::new())).await?)

@@ -86,7 +86,7 @@ impl<'a> Raw<'a> {
 
     fn take_flags(&mut self, flags: &Overrides) {
         for (path, text) in &flags.0 {
-            let at = At::Flag(format!("--{}", path.replace(['.', '_'], "-")));
+            let at = At::Flag(format!("--set {path}"));
             if let Some(setting) = table::find(path) {
                 self.say(setting, text, at);
             } else {

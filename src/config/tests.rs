@@ -85,7 +85,7 @@ fn names_that_do_not_exist() {
              `idempotency`, `events`, `retry`, `egress`, `commands`, `dead_letters`, `log`, found `worker.hold`",
             "HOOKFLEET_BROKR_URL: expected the name of a setting, found a variable that nothing reads",
             "HOOKFLEET_X: expected the name of a setting, found a variable that nothing reads",
-            "--worker-hld: expected the name of a setting, found `worker.hld`",
+            "--set worker.hld: expected the name of a setting, found `worker.hld`",
         ],
     );
     let problems = read("", &[("HOOKFLEET_BROKR_URL", "x")], &[]).unwrap_err();
@@ -201,7 +201,7 @@ fn servers() {
         check("", &[], &[("broker.url", broker), ("redis.url", redis)], expected);
     };
     let (amqp, redis) = (
-        "--broker-url broker.url: expected a URL such as amqp://host, found",
+        "--set broker.url broker.url: expected a URL such as amqp://host, found",
         "--redis-url redis.url: expected a URL such as redis://host, found",
     );
     check(
@@ -273,7 +273,7 @@ fn settings_are_shown_with_their_origin() {
         "namespace: hookfleet                                 # default",
         "broker:\n  url: amqp://fleet:***@mq:5672/%2f                  # HOOKFLEET_BROKER_URL",
         "redis:\n  url: redis://:***@r:6379                           # hookfleet.yaml:2\n  when_away: hold ",
-        "  hold: 4s                                           # --worker-hold",
+        "  hold: 4s                                           # --set worker.hold",
         "  allow: [\"::1\", 10.0.0.0/8]                         # HOOKFLEET_EGRESS_ALLOW",
         "  env: [PATH, HOME, LANG, LC_ALL, TZ, TMPDIR]        # default",
         "  level: \"info,hookfleet=debug\"                      # hookfleet.yaml:3",

@@ -196,6 +196,9 @@ impl Run<'_, '_> {
         let since = self.claimed_at;
         let lease = Lease { store: &worker.store, key, token: self.token, length: worker.rules.lease, since };
         let kept = async { if self.state.unprotected { std::future::pending().await } else { lease.keep().await } };
+        if worker.rules.log_payloads {
+            tracing::debug!(payload = %String::from_utf8_lossy(&invocation.event.body), "running");
+        }
         let running = worker.running.enter(key, self.state.at);
         let outcome = tokio::select! {
             outcome = worker.executors.run(hook, invocation) => outcome,
