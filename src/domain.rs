@@ -11,6 +11,8 @@ pub mod hook;
 pub mod invocation;
 pub mod matching;
 pub mod message;
+#[cfg(test)]
+mod model;
 pub mod outcome;
 pub mod retry;
 pub mod settle;
