@@ -1,7 +1,11 @@
 //! Settings: `config/hookfleet.yaml`, then `HOOKFLEET_*`, then flags; resolved and checked once, as a whole.
+//!
+//! `table` says what settings there are, `raw` gathers what was said about each, `resolve` makes [`Settings`] of it.
+//! Invariant: who holds [`Settings`] holds checked ones.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -9,6 +13,17 @@ use url::Url;
 
 use crate::domain::event::Reading;
 use crate::domain::hook::Secret;
+use crate::yaml;
+use crate::yaml::problem::{At, Mismatch, Problems};
+use crate::yaml::report::Report;
+
+mod raw;
+mod resolve;
+mod shown;
+mod table;
+
+/// The settings file that is read if none is named.
+pub const DEFAULT_FILE: &str = "config/hookfleet.yaml";
 
 /// Everything a process needs to know, checked. Built by [`Settings::load`] only.
 #[derive(Debug, Clone)]
@@ -19,7 +34,8 @@ pub struct Settings {
     pub backend: Backend,
     /// Hooks file.
     pub hooks: PathBuf,
-    /// Address of `/metrics`, `/healthz`, `/readyz` and, in `up`, the event gateway. Loopback only, until tokens exist.
+    /// Address of `/metrics`, `/healthz`, `/readyz` and, in `up`, the event gateway. Loopback until there are tokens,
+    /// unless `http.expose` says otherwise.
     pub bind: SocketAddr,
     pub worker: Worker,
     pub claims: Claims,
@@ -31,7 +47,17 @@ pub struct Settings {
     /// How long the dead-letter log keeps records; replays are remembered as long.
     pub dead_letter_retention: Duration,
     pub log: Log,
+    /// For [`Settings::shown`].
+    effective: Vec<shown::Effective>,
 }
+
+/// The environment as it was at one moment. Variables that are no UTF-8 and empty ones count as not set.
+#[derive(Debug, Clone, Default)]
+pub struct Environment(BTreeMap<String, String>);
+
+/// Settings from flags: paths such as `broker.url`, and values written as in variables.
+#[derive(Debug, Clone, Default)]
+pub struct Overrides(pub Vec<(String, String)>);
 
 /// Broker and claims together: a fleet has both on servers, a single process both in one file.
 #[derive(Debug, Clone)]
@@ -104,3 +130,77 @@ pub struct Log {
     /// Show payloads in debug lines.
     pub payloads: bool,
 }
+
+impl Environment {
+    /// The environment of this process.
+    #[must_use]
+    pub fn of_process() -> Self {
+        std::env::vars_os()
+            .filter_map(|(name, text)| Some((name.into_string().ok()?, text.into_string().ok()?)))
+            .collect()
+    }
+
+    /// The value of a variable.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.0.get(name).map(String::as_str)
+    }
+
+    /// The names of all variables that are set.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.0.keys().map(String::as_str)
+    }
+}
+
+impl FromIterator<(String, String)> for Environment {
+    fn from_iter<I: IntoIterator<Item = (String, String)>>(variables: I) -> Self {
+        Self(variables.into_iter().filter(|(_, text)| !text.is_empty()).collect())
+    }
+}
+
+impl Settings {
+    /// Reads `file`, or [`DEFAULT_FILE`] if none is named and there is one; then the environment; then flags.
+    ///
+    /// # Errors
+    /// Every problem, wherever it is.
+    pub fn load(file: Option<&Path>, env: &Environment, flags: &Overrides) -> Result<Self, Problems> {
+        let path = file.unwrap_or(Path::new(DEFAULT_FILE));
+        let text = if file.is_none() && matches!(path.try_exists(), Ok(false)) {
+            Ok(String::new())
+        } else {
+            yaml::read_file(path, yaml::BYTES_MAX)
+        };
+        Self::from_parts(text, &path.display().to_string(), env, flags)
+    }
+
+    /// Like [`Settings::load`], from the text of a file; `file` is the name that problems show.
+    ///
+    /// # Errors
+    /// Every problem, wherever it is.
+    pub fn parse(text: &str, file: &str, env: &Environment, flags: &Overrides) -> Result<Self, Problems> {
+        Self::from_parts(Ok(text.to_owned()), file, env, flags)
+    }
+
+    fn from_parts(
+        text: Result<String, Mismatch>,
+        file: &str,
+        env: &Environment,
+        flags: &Overrides,
+    ) -> Result<Self, Problems> {
+        let (text, unreadable) = text.map_or_else(|mismatch| (String::new(), Some(mismatch)), |text| (text, None));
+        let report = Report::new(file, &text);
+        let root = yaml::parse(&report);
+        // Without the file, relations between settings would be found broken that are fine in truth.
+        let whole = root.is_some() && unreadable.is_none();
+        if let Some(mismatch) = unreadable {
+            report.push(At::File, "", mismatch);
+        }
+        let root = root.unwrap_or(yaml::Node::NOTHING);
+        let raw = raw::Raw::gather(&report, &root, env, flags);
+        let settings = if whole { resolve::resolve(&raw) } else { None };
+        report.into_result(settings)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,9 +1,10 @@
 //! The seam to the dead-letter log: append-only, read from the start to a barrier, folded by
-//! [`crate::domain::dead_letter::Fold`].
+//! [`crate::domain::fold::Fold`].
 
 use async_trait::async_trait;
 
-use crate::domain::dead_letter::{Fold, Record};
+use crate::domain::dead_letter::Record;
+use crate::domain::fold::Fold;
 
 pub mod embedded;
 pub mod stream;

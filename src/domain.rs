@@ -7,6 +7,7 @@ pub mod claim;
 pub mod dead_letter;
 pub mod event;
 mod flaw;
+pub mod fold;
 pub mod hook;
 pub mod invocation;
 pub mod matching;
@@ -14,5 +15,6 @@ pub mod message;
 #[cfg(test)]
 mod model;
 pub mod outcome;
+pub mod replay;
 pub mod retry;
 pub mod settle;

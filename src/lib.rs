@@ -1,9 +1,76 @@
 //! A fleet of stateless workers that run hooks.
+//!
+//! Systems publish lifecycle events to a broker. A worker takes an event, looks up the hooks that want it, runs each of
+//! them under an idempotency key, and hands what cannot be delivered to a dead-letter log, from which an operator replays
+//! it. Delivery is at least once; the claim protocol makes an action happen once per key, as far as anyone can who is not
+//! the receiver.
+//!
+//! # The way through
+//!
+//! ```text
+//! broker -> decode -> match -> claim -> execute -> settle -> apply
+//! ```
+//!
+//! [`worker`] is that line. What follows from an outcome is applied in one fixed order: **1** write the settlement into
+//! the claim by compare-and-set on the run's token, **2** publish what follows and await the confirm, **3** mark exactly
+//! that settlement as out, **4** ack. Whoever finds a settlement publishes it again without a run. The crash table in
+//! [`worker`] says what a death in each gap costs.
+//!
+//! # Code map
+//!
+//! A `use` goes only to a line further down; a test enforces it.
+//!
+//! | module | what it is for |
+//! |---|---|
+//! | `main`, [`cli`] | the program: commands, what they print |
+//! | [`app`] | the composition root: the only place that names every adapter |
+//! | [`fleet`] | one process: takes deliveries while it may, stops in order |
+//! | [`admin`], [`catalog`] | HTTP for people and probes; hooks from a file |
+//! | [`worker`] | the pipeline, and one invocation's way through it |
+//! | [`desk`], [`publish`] | what operators do with letters; preparing events |
+//! | [`executor`] | runs a hook once: http, command |
+//! | [`broker`], [`idempotency`], [`dead_letters`] | the three seams: a trait with its contract, and an adapter a file |
+//! | [`amqp`], [`embedded`] | what adapters share: AMQP connections and topology; the one SQLite file |
+//! | [`config`], [`telemetry`], [`crash`] | settings; metric names and logs; places where tests kill the process |
+//! | [`domain`], [`yaml`] | every decision, pure; YAML with positions |
+//!
+//! # Invariants
+//!
+//! - Nothing in [`domain`] does I/O, reads a clock or rolls a die. The model, the stores and the pipeline drive the same
+//!   [`domain::claim::step`] and [`domain::settle::next_effect`].
+//! - A delivery is acked only when everything that follows from it is confirmed. Nothing is nacked, ever: what cannot be
+//!   done now goes round the delay ladder, and what is handed back is published again.
+//! - No delivery is held longer than `worker.hold`: a longer run leaves a guard (the same message, due when its lease
+//!   ends) and goes on under its claim.
+//! - Headers named `hookfleet-*` are believed on lane queues only. Properties are built afresh on every publish.
+//! - An executor answers with an [`domain::outcome::Outcome`], never an error, and knows nothing of retries, claims or
+//!   brokers. Its errors and letters carry no secrets.
+//! - Trouble of our own (broker, store) spends no attempt and buries nothing.
 
 pub mod domain;
+pub mod yaml;
 
 pub mod config;
+pub mod crash;
+pub mod telemetry;
+
+pub mod amqp;
+pub mod embedded;
 
 pub mod broker;
 pub mod dead_letters;
 pub mod idempotency;
+
+pub mod executor;
+
+pub mod desk;
+pub mod publish;
+pub mod worker;
+
+pub mod admin;
+pub mod catalog;
+pub mod fleet;
+
+pub mod app;
+
+pub mod cli;

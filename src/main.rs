@@ -1,1 +1,18 @@
-fn main() {}
+//! The `hookfleet` program: parse, run, turn the result into an exit code.
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+fn main() -> ExitCode {
+    let cli = hookfleet::cli::Cli::parse();
+    // One thread for everything but SQLite and DNS: the fastest shape per core; scale by processes.
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return hookfleet::cli::fail(&error.into()),
+    };
+    match runtime.block_on(hookfleet::cli::run(cli)) {
+        Ok(code) => code,
+        Err(error) => hookfleet::cli::fail(&error),
+    }
+}

@@ -1,1 +1,184 @@
-//! To come in the next commits.
+//! RabbitMQ 3.10 and newer, through lapin.
+//!
+//! Two connections, because a broker that blocks publishers stops reading the whole connection, acks included. Each has
+//! its own supervisor; recovery by the library stays off, since it hides losses from its users.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use lapin::Connection;
+use tokio::sync::{Mutex, mpsc, oneshot, watch};
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
+use url::Url;
+
+use super::{Broker, Delivery, Health, PublishError, Receipt, Wanted};
+use crate::amqp::connection::{self, ConnectError};
+use crate::amqp::topology::{self, Names, Topology};
+use crate::domain::hook::Secret;
+use crate::domain::message::Outgoing;
+use consumer::{Command, Consuming};
+use publisher::Publisher;
+use status::{Part, Status};
+
+mod acks;
+mod consumer;
+mod publisher;
+mod status;
+
+/// How long a process that starts waits for a broker that does not answer at all.
+const STARTUP_PATIENCE: Duration = Duration::from_secs(15);
+/// A session that lived this long starts the backoff anew.
+const SETTLED_AFTER: Duration = Duration::from_secs(10);
+
+/// A broker reached over AMQP.
+pub struct AmqpBroker {
+    publisher: Publisher,
+    status: Arc<Status>,
+    stop: CancellationToken,
+    wanted: watch::Sender<Vec<Wanted>>,
+    commands: mpsc::UnboundedSender<Command>,
+    deliveries: Mutex<mpsc::UnboundedReceiver<Delivery>>,
+    epoch: Arc<AtomicU64>,
+}
+
+/// Where and what to connect to.
+struct Dial {
+    url: Secret<Url>,
+    names: Names,
+    topology: Topology,
+}
+
+impl Dial {
+    /// A connection on which everything is declared.
+    async fn connect(&self, purpose: &str) -> Result<Connection, String> {
+        let opened = connection::connect(&self.url, &format!("hookfleet {purpose}")).await;
+        let connection = opened.map_err(|error| error.to_string())?;
+        topology::declare(&connection, &self.topology).await?;
+        Ok(connection)
+    }
+}
+
+impl AmqpBroker {
+    /// Connects, declares the topology and starts the supervisors. Once this has returned, every loss heals by itself.
+    ///
+    /// # Errors
+    /// At once if trying again cannot help (user, vhost, incompatible queue), after some seconds if nothing answers.
+    pub async fn connect(url: &Secret<Url>, namespace: &str) -> Result<Self, ConnectError> {
+        let dial =
+            Arc::new(Dial { url: url.clone(), names: Names::new(namespace), topology: Topology::new(namespace) });
+        let first = first_connection(&dial).await?;
+        topology::declare(&first, &dial.topology).await.map_err(ConnectError::Settings)?;
+        let _ = first.close(200, "bye".into()).await;
+
+        let (status, stop, epoch) = (Arc::new(Status::new()), CancellationToken::new(), Arc::new(AtomicU64::new(0)));
+        let publisher = Publisher::start(Arc::clone(&dial), Arc::clone(&status), stop.clone());
+        let (wanted, wanted_now) = watch::channel(Vec::new());
+        let (commands, commanded) = mpsc::unbounded_channel();
+        let (sender, deliveries) = mpsc::unbounded_channel();
+        let consuming = Consuming {
+            dial,
+            status: Arc::clone(&status),
+            stop: stop.clone(),
+            wanted: wanted_now,
+            commands: commanded,
+            deliveries: sender,
+            epoch: Arc::clone(&epoch),
+        };
+        tokio::spawn(consuming.run());
+        Ok(Self { publisher, status, stop, wanted, commands, deliveries: Mutex::new(deliveries), epoch })
+    }
+}
+
+async fn first_connection(dial: &Dial) -> Result<Connection, ConnectError> {
+    let give_up_at = Instant::now() + STARTUP_PATIENCE;
+    let mut tries = 0;
+    loop {
+        match connection::connect(&dial.url, "hookfleet").await {
+            Ok(connection) => return Ok(connection),
+            Err(ConnectError::Away(reason)) if Instant::now() < give_up_at => {
+                tracing::warn!(reason, "waiting for the broker");
+                sleep(connection::backoff(tries, fastrand::f64())).await;
+                tries += 1;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// The wait between the sessions of one connection: it grows with every session that ends early.
+struct Pace {
+    part: Part,
+    tries: u32,
+    began: Instant,
+}
+
+impl Pace {
+    fn new(part: Part) -> Self {
+        Self { part, tries: 0, began: Instant::now() }
+    }
+
+    /// A session ended for this reason: reports it and waits. False if there is to be no other.
+    async fn ended(&mut self, reason: String, status: &Status, stop: &CancellationToken) -> bool {
+        if stop.is_cancelled() {
+            status.down(self.part, "closed".to_owned());
+            return false;
+        }
+        if self.began.elapsed() > SETTLED_AFTER {
+            self.tries = 0;
+        }
+        tracing::warn!(part = self.part.name(), reason, "the broker connection ended, connecting again");
+        status.down(self.part, reason);
+        tokio::select! {
+            () = sleep(connection::backoff(self.tries, fastrand::f64())) => {}
+            () = stop.cancelled() => {}
+        }
+        self.tries += 1;
+        self.began = Instant::now();
+        true
+    }
+}
+
+#[async_trait]
+impl Broker for AmqpBroker {
+    fn want(&self, queues: Vec<Wanted>) {
+        self.wanted.send_if_modified(|wanted| {
+            let changed = *wanted != queues;
+            *wanted = queues;
+            changed
+        });
+    }
+
+    async fn receive(&self) -> Option<Delivery> {
+        let mut deliveries = self.deliveries.lock().await;
+        loop {
+            let delivery = deliveries.recv().await?;
+            // What came by an earlier connection comes again by itself.
+            if delivery.receipt.epoch == self.epoch.load(Ordering::Relaxed) {
+                return Some(delivery);
+            }
+        }
+    }
+
+    async fn publish(&self, outgoing: Outgoing) -> Result<(), PublishError> {
+        self.publisher.publish(&outgoing).await
+    }
+
+    fn ack(&self, receipt: Receipt) {
+        let _ = self.commands.send(Command::Ack(receipt));
+    }
+
+    fn health(&self) -> watch::Receiver<Health> {
+        self.status.subscribe()
+    }
+
+    async fn close(&self) {
+        let (answer, closed) = oneshot::channel();
+        if self.commands.send(Command::Close(answer)).is_ok() {
+            let _ = tokio::time::timeout(Duration::from_secs(5), closed).await;
+        }
+        self.stop.cancel();
+    }
+}

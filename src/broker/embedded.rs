@@ -1,1 +1,87 @@
-//! To come in the next commits.
+//! The broker of a fleet of one process: queues in its SQLite file.
+//!
+//! A publish is confirmed after the fsync of its commit; a delivery is handed out after the fsync that counts it; acks
+//! are written with the next commits. Queues are served in turn, and within a queue by due time.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::sync::watch;
+
+use crate::domain::message::{Outgoing, Queue, To};
+use crate::embedded::{Handed, Store, WriteError, letters};
+
+use super::{Broker, Delivery, Health, PublishError, Receipt, Wanted};
+
+/// The queues in a [`Store`]. Brokers made from one store are one: they share what is wanted, what is in hand, and
+/// `close`.
+#[derive(Debug)]
+pub struct EmbeddedBroker {
+    store: Store,
+    health: watch::Receiver<Health>,
+}
+
+impl EmbeddedBroker {
+    /// The broker in `store`. Nothing is handed out before [`Broker::want`].
+    #[must_use]
+    pub fn new(store: Store) -> Self {
+        let (changed, health) = watch::channel(Health::Up);
+        store.listen(Box::new(move |trouble| {
+            changed.send_replace(trouble.map_or(Health::Up, |reason| Health::Down(reason.to_owned())));
+        }));
+        Self { store, health }
+    }
+
+    /// Receipts are void under another owner of the file.
+    fn epoch(&self) -> u64 {
+        self.store.desk().owner().unsigned_abs()
+    }
+}
+
+#[async_trait]
+impl Broker for EmbeddedBroker {
+    fn want(&self, queues: Vec<Wanted>) {
+        self.store.desk().want(queues.into_iter().map(|wanted| (wanted.queue, wanted.prefetch)));
+    }
+
+    async fn receive(&self) -> Option<Delivery> {
+        let Handed { queue, id, deliveries, message } = self.store.desk().next().await?;
+        let receipt = Receipt { epoch: self.epoch(), queue, tag: id.unsigned_abs() };
+        Some(Delivery { queue, message, deliveries, receipt })
+    }
+
+    async fn publish(&self, outgoing: Outgoing) -> Result<(), PublishError> {
+        let Outgoing { to, delay, message } = outgoing;
+        let desk = self.store.desk();
+        let written = match to {
+            To::Events => desk.publish(Queue::Events, Duration::ZERO, message).await,
+            To::Lane(lane) => desk.publish(Queue::Lane(lane), delay, message).await,
+            To::Dead => letters::append(&self.store, message.body).await,
+        };
+        written.map_err(PublishError::from)
+    }
+
+    fn ack(&self, receipt: Receipt) {
+        let Ok(id) = i64::try_from(receipt.tag) else { return };
+        if receipt.epoch == self.epoch() {
+            self.store.desk().ack(receipt.queue, id);
+        }
+    }
+
+    fn health(&self) -> watch::Receiver<Health> {
+        self.health.clone()
+    }
+
+    async fn close(&self) {
+        self.store.desk().close().await;
+    }
+}
+
+impl From<WriteError> for PublishError {
+    fn from(error: WriteError) -> Self {
+        match error {
+            WriteError::TooLarge(_) => Self::Refused(error.to_string()),
+            WriteError::Full(_) | WriteError::Failed(_) | WriteError::Closed => Self::Away(error.to_string()),
+        }
+    }
+}

@@ -177,7 +177,7 @@ impl Event {
         message: &Message,
     ) -> Self {
         let digest = EventDigest::of(&source, &id);
-        let hash = Sha256::digest(&message.body);
+        let hash = Sha256::digest(&body);
         let body_digest = u32::from_be_bytes([hash[0], hash[1], hash[2], hash[3]]);
         let traceparent = message.text(TRACEPARENT).map(str::to_owned);
         Self { id, source, kind, subject, body, digest, body_digest, traceparent }

@@ -27,6 +27,7 @@ const SPENT_MS: &str = "hookfleet-spent-ms";
 const FORCED: &str = "hookfleet-forced";
 const HISTORY: &str = "hookfleet-history";
 const REVISION: &str = "hookfleet-revision";
+const UNKNOWN_MS: &str = "hookfleet-unknown-ms";
 const LETTER: &str = "hookfleet-letter";
 const CLIENT: &str = "hookfleet-client";
 /// Attempts that a message's history lists at most; the newest stay.
@@ -61,6 +62,8 @@ pub struct Invocation {
     pub history: Vec<AttemptReport>,
     /// The catalog revision at which the event was matched.
     pub revision: String,
+    /// How long it has waited for a catalog that knows its hook.
+    pub unknown: Duration,
 }
 
 impl Invocation {
@@ -76,6 +79,7 @@ impl Invocation {
             forced: false,
             history: Vec::new(),
             revision,
+            unknown: Duration::ZERO,
         }
     }
 
@@ -113,6 +117,9 @@ impl Invocation {
         }
         if !self.spent.is_zero() {
             message = message.with(SPENT_MS, i64::try_from(self.spent.as_millis()).unwrap_or(i64::MAX));
+        }
+        if !self.unknown.is_zero() {
+            message = message.with(UNKNOWN_MS, i64::try_from(self.unknown.as_millis()).unwrap_or(i64::MAX));
         }
         if self.forced {
             message = message.with(FORCED, true);
@@ -263,9 +270,8 @@ fn invocation(message: &Message, reading: &Reading) -> Result<Envelope, Malforme
         hook,
         at: Point { generation: count(message, GENERATION), attempt: count(message, ATTEMPT).max(1) },
         deaths: count(message, DEATHS),
-        spent: Duration::from_millis(
-            message.number(SPENT_MS).and_then(|spent| u64::try_from(spent).ok()).unwrap_or_default(),
-        ),
+        spent: duration(message, SPENT_MS),
+        unknown: duration(message, UNKNOWN_MS),
         forced: message.headers.get(FORCED) == Some(&Header::Flag(true)),
         history,
         revision: message.text(REVISION).unwrap_or_default().to_owned(),
@@ -285,6 +291,10 @@ pub fn client(message: &Message) -> Result<Client, Malformed> {
 
 fn count(message: &Message, name: &str) -> u32 {
     message.number(name).and_then(|number| u32::try_from(number).ok()).unwrap_or_default()
+}
+
+fn duration(message: &Message, name: &str) -> Duration {
+    Duration::from_millis(message.number(name).and_then(|number| u64::try_from(number).ok()).unwrap_or_default())
 }
 
 fn invalid(error: String) -> Malformed {

@@ -1,0 +1,113 @@
+//! HTTP for people and probes: metrics, health, and where asked for the event gateway and the dead letters.
+
+use std::future::IntoFuture as _;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::{DefaultBodyLimit, State};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Json, Response};
+use axum::routing::{get, post};
+use metrics_exporter_prometheus::PrometheusHandle;
+use serde_json::json;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+
+use crate::broker::{Broker, Health};
+use crate::config::WhenAway;
+use crate::desk::Desk;
+use crate::domain::event::Reading;
+use crate::domain::matching::HookSet;
+
+mod events;
+mod letters;
+mod problem;
+
+/// What the handlers work with.
+#[derive(Clone)]
+pub struct Admin {
+    pub metrics: PrometheusHandle,
+    pub broker: Arc<dyn Broker>,
+    /// Why the store of claims is away, while it is.
+    pub store_away: watch::Receiver<Option<String>>,
+    pub when_away: WhenAway,
+    pub catalog: watch::Receiver<Arc<HookSet>>,
+    pub reading: Reading,
+    pub desk: Desk,
+}
+
+/// Which parts are served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scope {
+    /// Metrics and health.
+    Operations,
+    /// The event gateway and the dead letters too.
+    Everything,
+}
+
+/// Serves until the process ends.
+///
+/// # Errors
+/// The listener broke.
+pub async fn serve(listener: TcpListener, admin: Admin, scope: Scope) -> std::io::Result<()> {
+    axum::serve(listener, router(admin, scope)).into_future().await
+}
+
+fn router(admin: Admin, scope: Scope) -> Router {
+    let operations = Router::new()
+        .route("/metrics", get(metrics))
+        .route("/healthz", get(|| async { "ok\n" }))
+        .route("/readyz", get(ready))
+        .route("/v1/status", get(status));
+    let body_max = admin.reading.body_bytes_max.saturating_add(1024);
+    let routes = match scope {
+        Scope::Operations => operations,
+        Scope::Everything => operations
+            .route("/v1/events", post(events::publish).layer(DefaultBodyLimit::max(body_max)))
+            .route("/v1/runtime/hooks/dead-letter", get(letters::list))
+            .route("/v1/runtime/hooks/dead-letter/{id}", get(letters::show))
+            .route("/v1/runtime/hooks/dead-letter/{id}/replay", post(letters::replay)),
+    };
+    routes.with_state(admin)
+}
+
+async fn metrics(State(admin): State<Admin>) -> Response {
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], admin.metrics.render()).into_response()
+}
+
+/// Why this process takes no work, if it does not.
+fn troubles(admin: &Admin) -> Vec<String> {
+    let mut troubles = Vec::new();
+    if let Health::Down(reason) = &*admin.broker.health().borrow() {
+        troubles.push(format!("broker: {reason}"));
+    }
+    if let Some(reason) = &*admin.store_away.borrow() {
+        match admin.when_away {
+            WhenAway::Hold => troubles.push(format!("holding: {reason}")),
+            WhenAway::Proceed => {} // said in the status; work goes on
+        }
+    }
+    troubles
+}
+
+async fn ready(State(admin): State<Admin>) -> Response {
+    let troubles = troubles(&admin);
+    let code = if troubles.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (code, Json(json!({ "ready": troubles.is_empty(), "reasons": troubles }))).into_response()
+}
+
+async fn status(State(admin): State<Admin>) -> Response {
+    let catalog = admin.catalog.borrow().clone();
+    let store = admin.store_away.borrow().clone();
+    Json(json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "ready": troubles(&admin).is_empty(),
+        "reasons": troubles(&admin),
+        "store_of_claims": store.map_or_else(|| "up".to_owned(), |reason| match admin.when_away {
+            WhenAway::Hold => format!("away, holding: {reason}"),
+            WhenAway::Proceed => format!("away, proceeding without claims: {reason}"),
+        }),
+        "catalog": { "revision": catalog.revision(), "hooks": catalog.hooks().len() },
+    }))
+    .into_response()
+}

@@ -1,0 +1,171 @@
+//! Messages to and from AMQP. Properties are built afresh: nothing of a received message's frame is ever passed on.
+
+use bytes::Bytes;
+use lapin::BasicProperties;
+use lapin::types::{AMQPValue, FieldTable, ShortString};
+
+use super::topology::Names;
+use crate::domain::message::{Header, Headers, LADDER_LEVELS, LADDER_UNIT, Message, Outgoing, Properties, To};
+
+/// Delivery mode of a message that survives a restart of the broker.
+const PERSISTENT: u8 = 2;
+
+/// Exchange and routing key of a message.
+#[must_use]
+pub fn route(names: &Names, outgoing: &Outgoing) -> (String, String) {
+    match outgoing.to {
+        To::Events => {
+            let kind = outgoing.message.properties.kind.as_deref().unwrap_or("event");
+            (names.events(), cut(kind).to_owned())
+        }
+        To::Dead => (names.dead(), String::new()),
+        To::Lane(lane) => {
+            let units = outgoing.delay.as_millis() / LADDER_UNIT.as_millis();
+            match units.checked_ilog2() {
+                None => (names.lanes(), lane.name().to_owned()),
+                Some(highest) => {
+                    let bits: String =
+                        (0..LADDER_LEVELS).rev().map(|bit| if units >> bit & 1 == 1 { "1." } else { "0." }).collect();
+                    (names.level(highest.min(LADDER_LEVELS - 1)), format!("{bits}{}", lane.name()))
+                }
+            }
+        }
+    }
+}
+
+/// The properties to publish a message with.
+#[must_use]
+pub fn properties(message: &Message) -> BasicProperties {
+    let mut headers = FieldTable::default();
+    for (name, value) in &message.headers {
+        let value = match value {
+            Header::Flag(flag) => AMQPValue::Boolean(*flag),
+            Header::Number(number) => AMQPValue::LongLongInt(*number),
+            Header::Text(text) => AMQPValue::LongString(text.as_str().into()),
+        };
+        headers.insert(ShortString::from(cut(name)), value);
+    }
+    let mut properties = BasicProperties::default().with_delivery_mode(PERSISTENT).with_headers(headers);
+    let given = &message.properties;
+    let text = |text: &String| ShortString::from(cut(text));
+    if let Some(value) = &given.content_type {
+        properties = properties.with_content_type(text(value));
+    }
+    if let Some(value) = &given.content_encoding {
+        properties = properties.with_content_encoding(text(value));
+    }
+    if let Some(value) = &given.message_id {
+        properties = properties.with_message_id(text(value));
+    }
+    if let Some(value) = &given.kind {
+        properties = properties.with_type(text(value));
+    }
+    if let Some(value) = &given.app_id {
+        properties = properties.with_app_id(text(value));
+    }
+    if let Some(value) = given.timestamp {
+        properties = properties.with_timestamp(value);
+    }
+    properties // user_id is never sent: the broker closes the channel if it is not the connection's own
+}
+
+/// A received message.
+#[must_use]
+pub fn message(body: Vec<u8>, received: &BasicProperties) -> Message {
+    let text = |value: &Option<ShortString>| value.as_ref().map(ToString::to_string);
+    Message {
+        body: Bytes::from(body),
+        properties: Properties {
+            content_type: text(received.content_type()),
+            content_encoding: text(received.content_encoding()),
+            message_id: text(received.message_id()),
+            kind: text(received.kind()),
+            app_id: text(received.app_id()),
+            user_id: text(received.user_id()),
+            timestamp: *received.timestamp(),
+        },
+        headers: received.headers().as_ref().map(headers).unwrap_or_default(),
+    }
+}
+
+/// Header that counts redeliveries of a quorum queue.
+const DELIVERY_COUNT: &str = "x-delivery-count";
+
+/// How often the broker has delivered it before.
+#[must_use]
+pub fn deliveries(message: &Message, redelivered: bool) -> u32 {
+    let counted = message.number(DELIVERY_COUNT).and_then(|count| u32::try_from(count).ok());
+    counted.unwrap_or(u32::from(redelivered))
+}
+
+/// Headers that are plain values; tables and arrays (`x-death`) are dropped.
+fn headers(table: &FieldTable) -> Headers {
+    let plain = |value: &AMQPValue| match value {
+        AMQPValue::Boolean(flag) => Some(Header::Flag(*flag)),
+        AMQPValue::ShortShortInt(number) => Some(Header::Number(i64::from(*number))),
+        AMQPValue::ShortShortUInt(number) => Some(Header::Number(i64::from(*number))),
+        AMQPValue::ShortInt(number) => Some(Header::Number(i64::from(*number))),
+        AMQPValue::ShortUInt(number) => Some(Header::Number(i64::from(*number))),
+        AMQPValue::LongInt(number) => Some(Header::Number(i64::from(*number))),
+        AMQPValue::LongUInt(number) => Some(Header::Number(i64::from(*number))),
+        AMQPValue::LongLongInt(number) => Some(Header::Number(*number)),
+        AMQPValue::Timestamp(seconds) => i64::try_from(*seconds).ok().map(Header::Number),
+        AMQPValue::ShortString(text) => Some(Header::Text(text.to_string())),
+        AMQPValue::LongString(text) => Some(Header::Text(text.to_string())),
+        AMQPValue::Float(number) => Some(Header::Text(number.to_string())),
+        AMQPValue::Double(number) => Some(Header::Text(number.to_string())),
+        AMQPValue::ByteArray(bytes) => Some(Header::Text(String::from_utf8_lossy(bytes.as_slice()).into_owned())),
+        AMQPValue::DecimalValue(_) | AMQPValue::FieldArray(_) | AMQPValue::FieldTable(_) | AMQPValue::Void => None,
+    };
+    table.inner().iter().filter_map(|(name, value)| Some((name.to_string(), plain(value)?))).collect()
+}
+
+/// At most 255 bytes, the longest short string of AMQP 0-9-1 (4.2.5.3).
+fn cut(text: &str) -> &str {
+    let mut end = text.len().min(255);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    &text[..end]
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::domain::message::Lane;
+
+    fn check(to: To, delay_ms: u64, exchange: &str, key: &str) {
+        let outgoing = Outgoing { to, delay: Duration::from_millis(delay_ms), message: Message::default() };
+        assert_eq!(route(&Names::new("t"), &outgoing), (exchange.to_owned(), key.to_owned()));
+    }
+
+    #[test]
+    fn routes() {
+        check(To::Dead, 0, "t.dead", "");
+        check(To::Lane(Lane::Slow), 0, "t.lane", "slow");
+        check(To::Lane(Lane::Slow), 250, "t.delay.0", "0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.1.slow");
+        check(To::Lane(Lane::Slow), 1250, "t.delay.2", "0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.1.0.1.slow");
+        let longest = 250 * ((1 << 19) - 1);
+        check(To::Lane(Lane::Slow), longest, "t.delay.18", "1.1.1.1.1.1.1.1.1.1.1.1.1.1.1.1.1.1.1.slow");
+    }
+
+    #[test]
+    fn messages_keep_what_is_plain() {
+        let sent = Message {
+            body: Bytes::from_static(b"{}"),
+            properties: Properties { message_id: Some("1".into()), kind: Some("a.b".into()), ..Properties::default() },
+            ..Message::default()
+        }
+        .with("n", 5)
+        .with("t", "x")
+        .with("f", true);
+        assert_eq!(message(sent.body.to_vec(), &properties(&sent)), sent);
+    }
+
+    #[test]
+    fn short_strings_are_cut_between_characters() {
+        assert_eq!(cut(&"ä".repeat(200)).len(), 254);
+    }
+}

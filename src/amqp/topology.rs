@@ -1,0 +1,378 @@
+//! The exchanges and queues of a namespace. Pure description, plus declaring and checking it.
+//!
+//! Arguments hold only what can never change (type, dead-letter route and strategy, overflow, the ladder's times);
+//! limits and retention are policies, which operators may change while the fleet runs.
+
+use std::fmt;
+
+use lapin::options::{ExchangeBindOptions, ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
+use lapin::types::{AMQPValue, FieldTable, ShortString};
+use lapin::{Connection, ExchangeKind};
+
+use super::connection::call;
+use crate::domain::message::{LADDER_LEVELS, LADDER_UNIT, Lane, Queue};
+
+/// A value of an argument.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Argument {
+    Text(String),
+    Number(i64),
+}
+
+/// An exchange to declare; all are durable.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Exchange {
+    pub name: String,
+    pub kind: &'static str,
+    pub arguments: Vec<(&'static str, Argument)>,
+}
+
+/// A queue to declare; all are durable.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct QueueSpec {
+    pub name: String,
+    pub arguments: Vec<(&'static str, Argument)>,
+}
+
+/// What a binding feeds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fed {
+    Queue,
+    Exchange,
+}
+
+/// A binding from an exchange.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Binding {
+    pub from: String,
+    pub to: String,
+    pub fed: Fed,
+    pub key: String,
+}
+
+/// A policy that an operator should set.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Policy {
+    pub name: String,
+    pub pattern: String,
+    pub definition: &'static str,
+}
+
+/// Everything the fleet needs on a broker, in the order in which it must be declared: targets before what feeds them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Topology {
+    pub exchanges: Vec<Exchange>,
+    pub queues: Vec<QueueSpec>,
+    pub bindings: Vec<Binding>,
+    pub policies: Vec<Policy>,
+}
+
+/// The names within a namespace.
+#[derive(Debug, Clone)]
+pub struct Names(String);
+
+impl Names {
+    #[must_use]
+    pub fn new(namespace: &str) -> Self {
+        Self(namespace.to_owned())
+    }
+
+    #[must_use]
+    pub fn events(&self) -> String {
+        format!("{}.events", self.0)
+    }
+
+    #[must_use]
+    pub fn lanes(&self) -> String {
+        format!("{}.lane", self.0)
+    }
+
+    #[must_use]
+    pub fn dead(&self) -> String {
+        format!("{}.dead", self.0)
+    }
+
+    /// The name of the queue itself.
+    #[must_use]
+    pub fn queue(&self, queue: Queue) -> String {
+        match queue {
+            Queue::Events => self.events(),
+            Queue::Lane(lane) => format!("{}.lane.{}", self.0, lane.name()),
+        }
+    }
+
+    /// Exchange and queue of one level of the delay ladder.
+    #[must_use]
+    pub fn level(&self, level: u32) -> String {
+        format!("{}.delay.{level}", self.0)
+    }
+
+    /// Where the ladder ends.
+    #[must_use]
+    pub fn ladder_end(&self) -> String {
+        format!("{}.delay.end", self.0)
+    }
+
+    /// The queue that a broker-made name belongs to, for letters.
+    #[must_use]
+    pub fn short<'a>(&self, queue: &'a str) -> &'a str {
+        queue.strip_prefix(self.0.as_str()).map_or(queue, |rest| rest.trim_start_matches('.'))
+    }
+}
+
+impl Topology {
+    /// The topology of a namespace.
+    #[must_use]
+    pub fn new(namespace: &str) -> Self {
+        let names = Names::new(namespace);
+        let mut topology =
+            Self { exchanges: Vec::new(), queues: Vec::new(), bindings: Vec::new(), policies: policies(namespace) };
+        topology.dead(&names);
+        topology.work(&names);
+        topology.ladder(&names);
+        topology
+    }
+
+    fn dead(&mut self, names: &Names) {
+        self.exchanges.push(Exchange { name: names.dead(), kind: "fanout", arguments: Vec::new() });
+        self.queues.push(QueueSpec { name: names.dead(), arguments: vec![("x-queue-type", text("stream"))] });
+        self.bind_queue(&names.dead(), &names.dead(), "");
+    }
+
+    fn work(&mut self, names: &Names) {
+        self.exchange(names, names.events(), "topic");
+        self.exchange(names, names.lanes(), "direct");
+        for queue in Queue::ALL {
+            let name = names.queue(queue);
+            self.queues.push(QueueSpec { name: name.clone(), arguments: safe_queue(&names.dead()) });
+            match queue {
+                Queue::Events => self.bind_queue(&names.events(), &name, "#"),
+                Queue::Lane(lane) => self.bind_queue(&names.lanes(), &name, lane.name()),
+            }
+        }
+    }
+
+    /// NServiceBus' delay infrastructure: level k holds a message for `LADDER_UNIT << k` if bit k of its delay is
+    /// set, and passes it on else. The routing key is the bits, highest first, then the lane.
+    fn ladder(&mut self, names: &Names) {
+        self.exchange(names, names.ladder_end(), "topic");
+        for lane in Lane::ALL {
+            self.bind_queue(&names.ladder_end(), &names.queue(Queue::Lane(lane)), &format!("#.{}", lane.name()));
+        }
+        for level in 0..LADDER_LEVELS {
+            let name = names.level(level);
+            let below = level.checked_sub(1).map_or_else(|| names.ladder_end(), |below| names.level(below));
+            self.exchange(names, name.clone(), "topic");
+            let mut arguments = safe_queue(&below);
+            let hold_ms = i64::try_from(LADDER_UNIT.as_millis()).unwrap_or(i64::MAX) << level;
+            arguments.push(("x-message-ttl", Argument::Number(hold_ms)));
+            self.queues.push(QueueSpec { name: name.clone(), arguments });
+            let higher = "*.".repeat((LADDER_LEVELS - 1 - level) as usize);
+            self.bind_queue(&name, &name, &format!("{higher}1.#"));
+            self.bindings.push(Binding { from: name, to: below, fed: Fed::Exchange, key: format!("{higher}0.#") });
+        }
+    }
+
+    /// An exchange whose unroutable messages become letters.
+    fn exchange(&mut self, names: &Names, name: String, kind: &'static str) {
+        let arguments = vec![("alternate-exchange", text(&names.dead()))];
+        self.exchanges.push(Exchange { name, kind, arguments });
+    }
+
+    fn bind_queue(&mut self, from: &str, to: &str, key: &str) {
+        self.bindings.push(Binding { from: from.into(), to: to.into(), fed: Fed::Queue, key: key.into() });
+    }
+}
+
+/// Replicated, and what leaves it by itself arrives: at-least-once dead-lettering needs `reject-publish`, without
+/// which the broker falls back to at-most-once with nothing but a line in its log.
+fn safe_queue(dead_letter_exchange: &str) -> Vec<(&'static str, Argument)> {
+    vec![
+        ("x-queue-type", text("quorum")),
+        ("x-dead-letter-exchange", text(dead_letter_exchange)),
+        ("x-dead-letter-strategy", text("at-least-once")),
+        ("x-overflow", text("reject-publish")),
+    ]
+}
+
+fn policies(namespace: &str) -> Vec<Policy> {
+    let escaped = namespace.replace('.', "\\.");
+    let policy =
+        |name: &str, pattern: String, definition| Policy { name: format!("{namespace}-{name}"), pattern, definition };
+    vec![
+        // A small limit buries the innocent beside the poison: connection losses count too.
+        policy("work", format!("^{escaped}\\.(events|lane\\.(default|slow|replay))$"), r#"{"delivery-limit":200}"#),
+        // Suspects are alone: whatever kills a worker before it can be claimed is buried here.
+        policy("suspect", format!("^{escaped}\\.lane\\.suspect$"), r#"{"delivery-limit":20}"#),
+        policy("dead", format!("^{escaped}\\.dead$"), r#"{"max-age":"30D","stream-max-segment-size-bytes":50000000}"#),
+    ]
+}
+
+fn text(text: &str) -> Argument {
+    Argument::Text(text.to_owned())
+}
+
+fn table(arguments: &[(&'static str, Argument)]) -> FieldTable {
+    let mut table = FieldTable::default();
+    for (name, value) in arguments {
+        let value = match value {
+            Argument::Text(text) => AMQPValue::LongString(text.as_str().into()),
+            Argument::Number(number) => AMQPValue::LongLongInt(*number),
+        };
+        table.insert(ShortString::from(*name), value);
+    }
+    table
+}
+
+/// Declares all of it; what exists already is left as it is.
+///
+/// # Errors
+/// What differs from what the broker has, and what to do about it.
+pub async fn declare(connection: &Connection, topology: &Topology) -> Result<(), String> {
+    let channel = call("open a channel", connection.create_channel()).await?;
+    for Exchange { name, kind, arguments } in &topology.exchanges {
+        let options = ExchangeDeclareOptions { durable: true, ..ExchangeDeclareOptions::default() };
+        let declared = channel.exchange_declare(name.as_str().into(), exchange_kind(kind), options, table(arguments));
+        call(&format!("declare exchange {name}"), declared).await.map_err(incompatible)?;
+    }
+    for QueueSpec { name, arguments } in &topology.queues {
+        let options = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
+        let declared = channel.queue_declare(name.as_str().into(), options, table(arguments));
+        call(&format!("declare queue {name}"), declared).await.map_err(incompatible)?;
+    }
+    for Binding { from, to, fed, key } in &topology.bindings {
+        let what = format!("bind {to} to {from}");
+        let (from, to, key) = (from.as_str().into(), to.as_str().into(), key.as_str().into());
+        let none = FieldTable::default();
+        match fed {
+            Fed::Queue => {
+                call(&what, channel.queue_bind(to, from, key, QueueBindOptions::default(), none)).await?;
+            }
+            Fed::Exchange => {
+                call(&what, channel.exchange_bind(to, from, key, ExchangeBindOptions::default(), none)).await?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Compares the broker with the topology without creating anything. Bindings cannot be read over AMQP; they are made
+/// again at every start.
+///
+/// # Errors
+/// The connection broke.
+pub async fn check(connection: &Connection, topology: &Topology) -> Result<Vec<String>, String> {
+    let mut findings = Vec::new();
+    for Exchange { name, kind, arguments } in &topology.exchanges {
+        for passive in [true, false] {
+            let channel = call("open a channel", connection.create_channel()).await?;
+            let options = ExchangeDeclareOptions { passive, durable: true, ..ExchangeDeclareOptions::default() };
+            let found = channel.exchange_declare(name.as_str().into(), exchange_kind(kind), options, table(arguments));
+            if let Err(error) = call(&format!("exchange {name}"), found).await {
+                findings.push(finding(error));
+                break;
+            }
+        }
+    }
+    for QueueSpec { name, arguments } in &topology.queues {
+        for passive in [true, false] {
+            let channel = call("open a channel", connection.create_channel()).await?;
+            let options = QueueDeclareOptions { passive, durable: true, ..QueueDeclareOptions::default() };
+            let found = channel.queue_declare(name.as_str().into(), options, table(arguments));
+            if let Err(error) = call(&format!("queue {name}"), found).await {
+                findings.push(finding(error));
+                break;
+            }
+        }
+    }
+    Ok(findings)
+}
+
+fn finding(error: String) -> String {
+    if error.contains("NOT_FOUND") || error.contains("NOT-FOUND") {
+        let name = error.split(':').next().unwrap_or_default();
+        format!("{name} does not exist: the first worker or publisher that starts declares it")
+    } else {
+        incompatible(error)
+    }
+}
+
+fn incompatible(error: String) -> String {
+    if error.contains("PRECONDITION") {
+        format!("{error}. It exists with other properties: drain and delete it, or use another namespace")
+    } else {
+        error
+    }
+}
+
+fn exchange_kind(kind: &str) -> ExchangeKind {
+    match kind {
+        "topic" => ExchangeKind::Topic,
+        "fanout" => ExchangeKind::Fanout,
+        _ => ExchangeKind::Direct,
+    }
+}
+
+impl fmt::Display for Argument {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Text(text) => f.write_str(text),
+            Self::Number(number) => write!(f, "{number}"),
+        }
+    }
+}
+
+impl fmt::Display for Topology {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let arguments = |list: &[(&'static str, Argument)]| {
+            list.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join(" ")
+        };
+        for exchange in &self.exchanges {
+            writeln!(f, "exchange {} {} {}", exchange.name, exchange.kind, arguments(&exchange.arguments))?;
+        }
+        for queue in &self.queues {
+            writeln!(f, "queue {} {}", queue.name, arguments(&queue.arguments))?;
+        }
+        for binding in &self.bindings {
+            writeln!(f, "binding {} -> {} \"{}\"", binding.from, binding.to, binding.key)?;
+        }
+        for Policy { name, pattern, definition } in &self.policies {
+            writeln!(f, "policy: rabbitmqctl set_policy --apply-to queues {name} '{pattern}' '{definition}'")?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn everything_that_feeds_has_its_target_declared_before() {
+        let topology = Topology::new("t");
+        let exchanges: Vec<&str> = topology.exchanges.iter().map(|exchange| exchange.name.as_str()).collect();
+        for queue in &topology.queues {
+            for (name, value) in &queue.arguments {
+                if *name == "x-dead-letter-exchange" {
+                    assert!(exchanges.contains(&value.to_string().as_str()), "{} feeds {value}", queue.name);
+                }
+            }
+        }
+        assert_eq!(topology.exchanges[0].name, "t.dead");
+        assert_eq!(topology.queues.len(), 1 + 5 + 19);
+    }
+
+    #[test]
+    fn the_ladder_reads_its_bits_from_the_top() {
+        let topology = Topology::new("t");
+        let keys: Vec<&str> = topology
+            .bindings
+            .iter()
+            .filter(|binding| binding.from == "t.delay.17")
+            .map(|binding| binding.key.as_str())
+            .collect();
+        assert_eq!(keys, ["*.1.#", "*.0.#"]);
+        let level_18 = topology.queues.iter().find(|queue| queue.name == "t.delay.18").unwrap();
+        assert!(level_18.arguments.contains(&("x-message-ttl", Argument::Number(250 << 18))));
+    }
+}

@@ -1,0 +1,183 @@
+//! The composition root: the only file that names every adapter.
+
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::admin::{self, Admin, Scope};
+use crate::broker::amqp::AmqpBroker;
+use crate::broker::embedded::EmbeddedBroker;
+use crate::broker::{Broker, Wanted};
+use crate::config::{Backend, Settings};
+use crate::dead_letters::DeadLetters;
+use crate::dead_letters::embedded::EmbeddedLetters;
+use crate::dead_letters::stream::StreamLetters;
+use crate::desk::Desk;
+use crate::domain::matching::HookSet;
+use crate::domain::message::{Lane, Queue};
+use crate::embedded;
+use crate::executor::Executors;
+use crate::fleet::Fleet;
+use crate::idempotency::Idempotency;
+use crate::idempotency::embedded::EmbeddedClaims;
+use crate::idempotency::redis::RedisClaims;
+use crate::telemetry;
+use crate::worker::permits::Permits;
+use crate::worker::store::Store;
+use crate::worker::{Listener, Rules, Running, Worker};
+
+/// The adapters that the settings name, connected.
+#[derive(Clone)]
+pub struct Backends {
+    pub broker: Arc<dyn Broker>,
+    pub claims: Arc<dyn Idempotency>,
+    pub letters: Arc<dyn DeadLetters>,
+    /// The file, if everything is in one.
+    pub file: Option<embedded::Store>,
+}
+
+impl Backends {
+    /// Connects to the servers, or opens the file.
+    ///
+    /// # Errors
+    /// One sentence: what cannot be reached or opened, and what to do.
+    pub async fn open(settings: &Settings) -> anyhow::Result<Self> {
+        match &settings.backend {
+            Backend::Servers { broker: url, redis } => {
+                let claims = RedisClaims::new(redis.expose().as_str(), &settings.namespace)?;
+                claims.ping().await.context("cannot use the Redis of redis.url")?;
+                let broker: Arc<dyn Broker> = Arc::new(AmqpBroker::connect(url, &settings.namespace).await?);
+                let letters = StreamLetters::new(Arc::clone(&broker), url.clone(), &settings.namespace);
+                Ok(Self { broker, claims: Arc::new(claims), letters: Arc::new(letters), file: None })
+            }
+            Backend::Embedded { path } => {
+                let store = embedded::Store::open(path)?;
+                Ok(Self {
+                    broker: Arc::new(EmbeddedBroker::new(store.clone())),
+                    claims: Arc::new(EmbeddedClaims::new(store.clone())),
+                    letters: Arc::new(EmbeddedLetters::new(store.clone())),
+                    file: Some(store),
+                })
+            }
+        }
+    }
+
+    /// What operators work at.
+    #[must_use]
+    pub fn desk(&self) -> Desk {
+        Desk { broker: Arc::clone(&self.broker), letters: Arc::clone(&self.letters) }
+    }
+}
+
+/// A worker process that is ready to run.
+pub struct App {
+    fleet: Fleet,
+    admin: Admin,
+    listener: TcpListener,
+    scope: Scope,
+    file: Option<embedded::Store>,
+}
+
+impl App {
+    /// Puts the parts together and binds the address.
+    ///
+    /// # Errors
+    /// One sentence: the address is taken, or a part refuses its settings.
+    pub async fn new(
+        settings: &Settings,
+        backends: Backends,
+        hooks: HookSet,
+        scope: Scope,
+        listen: Listener,
+    ) -> anyhow::Result<Self> {
+        let metrics = telemetry::metrics()?;
+        let listener = TcpListener::bind(settings.bind)
+            .await
+            .with_context(|| format!("cannot listen on {} (http.bind)", settings.bind))?;
+        if let Some(file) = &backends.file {
+            file.announce(listener.local_addr()?)?;
+        }
+        let (_, catalog) = watch::channel(Arc::new(hooks));
+        let store = Store::new(Arc::clone(&backends.claims));
+        let admin = Admin {
+            metrics,
+            broker: Arc::clone(&backends.broker),
+            store_away: store.away(),
+            when_away: settings.claims.when_away,
+            catalog: catalog.clone(),
+            reading: settings.events,
+            desk: backends.desk(),
+        };
+        let worker = Worker {
+            broker: backends.broker,
+            store,
+            letters: backends.letters,
+            executors: Executors::new(&settings.egress, &settings.commands)?,
+            catalog,
+            permits: Permits::new(settings.worker.concurrency, usize::from(settings.worker.prefetch / 8)),
+            rules: rules(settings),
+            interrupt: CancellationToken::new(),
+            running: Running::default(),
+            listener: listen,
+        };
+        let wanted = wanted(settings.worker.prefetch);
+        let fleet = Fleet { worker: Arc::new(worker), wanted, grace: settings.worker.grace };
+        Ok(Self { fleet, admin, listener, scope, file: backends.file })
+    }
+
+    /// Where `/metrics` and the rest are served.
+    ///
+    /// # Errors
+    /// The socket is gone.
+    pub fn address(&self) -> std::io::Result<std::net::SocketAddr> {
+        self.listener.local_addr()
+    }
+
+    /// The pipeline: for those who watch it from outside.
+    #[must_use]
+    pub fn worker(&self) -> Arc<Worker> {
+        Arc::clone(&self.fleet.worker)
+    }
+
+    /// Runs until `shutdown` completes, drains, closes. Answers the names of the runs that were cut off.
+    ///
+    /// # Errors
+    /// The HTTP listener broke.
+    pub async fn run(self, shutdown: impl Future<Output = ()>) -> anyhow::Result<Vec<String>> {
+        let Self { fleet, admin, listener, scope, file } = self;
+        let orphans = tokio::select! {
+            orphans = fleet.run(shutdown) => orphans,
+            served = admin::serve(listener, admin, scope) => {
+                served.context("the HTTP listener broke")?;
+                Vec::new()
+            }
+        };
+        if let Some(file) = file {
+            file.close().await;
+        }
+        Ok(orphans)
+    }
+}
+
+fn rules(settings: &Settings) -> Rules {
+    Rules {
+        reading: settings.events,
+        hold: settings.worker.hold_max,
+        lease: settings.claims.lease,
+        window: settings.claims.window,
+        retention: settings.dead_letter_retention,
+        when_away: settings.claims.when_away,
+    }
+}
+
+/// Every queue; what may kill a worker comes one at a time.
+fn wanted(prefetch: u16) -> Vec<Wanted> {
+    let prefetch_of = |queue| match queue {
+        Queue::Lane(Lane::Suspect) => 1,
+        Queue::Events | Queue::Lane(Lane::Default | Lane::Slow | Lane::Replay) => prefetch,
+    };
+    Queue::ALL.iter().map(|&queue| Wanted { queue, prefetch: prefetch_of(queue) }).collect()
+}

@@ -1,0 +1,268 @@
+//! Consuming with cumulative acks, over a connection of its own that comes back by itself.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use lapin::options::{BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicQosOptions};
+use lapin::types::FieldTable;
+use lapin::{Channel, Connection, Consumer};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::{Instant, sleep_until, timeout};
+use tokio_util::sync::CancellationToken;
+
+use super::super::{Delivery, Receipt, Wanted};
+use super::acks::Acks;
+use super::publisher::until_lost;
+use super::status::{Part, Status};
+use super::{Dial, Pace};
+use crate::amqp::connection::call;
+use crate::amqp::convert;
+use crate::domain::message::Queue;
+
+/// Finished deliveries wait this long for their neighbours.
+const FLUSH_AFTER: Duration = Duration::from_millis(20);
+/// Time to say goodbye to the broker.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// What the rest of the process asks of the consuming half.
+pub(super) enum Command {
+    Ack(Receipt),
+    /// Write all acks asked for so far, close, answer.
+    Close(oneshot::Sender<()>),
+}
+
+/// What the supervisor works with.
+pub(super) struct Consuming {
+    pub(super) dial: Arc<Dial>,
+    pub(super) status: Arc<Status>,
+    pub(super) stop: CancellationToken,
+    pub(super) wanted: watch::Receiver<Vec<Wanted>>,
+    pub(super) commands: mpsc::UnboundedReceiver<Command>,
+    pub(super) deliveries: mpsc::UnboundedSender<Delivery>,
+    pub(super) epoch: Arc<AtomicU64>,
+}
+
+/// One connection and its channels, one a queue.
+struct Session {
+    connection: Arc<Connection>,
+    epoch: u64,
+    links: BTreeMap<Queue, Link>,
+    deliveries: mpsc::UnboundedSender<Delivery>,
+    lost: mpsc::UnboundedSender<String>,
+}
+
+struct Link {
+    channel: Channel,
+    acks: Acks,
+    consuming: Option<Active>,
+}
+
+/// A running consumer.
+struct Active {
+    tag: lapin::types::ShortString,
+    prefetch: u16,
+    /// Set before the consumer is cancelled by us, so that its end is no loss.
+    cancelled: Arc<AtomicBool>,
+}
+
+/// How a session ended.
+enum End {
+    Lost(String),
+    Closed(oneshot::Sender<()>),
+}
+
+impl Consuming {
+    /// Runs until `stop`: a session after the other.
+    pub(super) async fn run(mut self) {
+        let mut pace = Pace::new(Part::Consume);
+        loop {
+            let reason = match self.session().await {
+                End::Lost(reason) => reason,
+                End::Closed(answer) => {
+                    self.stop.cancel();
+                    let _ = answer.send(());
+                    "closed".to_owned()
+                }
+            };
+            if !pace.ended(reason, &self.status, &self.stop).await {
+                break;
+            }
+        }
+        while let Ok(command) = self.commands.try_recv() {
+            if let Command::Close(answer) = command {
+                let _ = answer.send(());
+            }
+        }
+    }
+
+    async fn session(&mut self) -> End {
+        let epoch = self.epoch.fetch_add(1, Ordering::Relaxed) + 1;
+        let opened = async {
+            let connection = self.dial.connect("consume").await?;
+            let watchdog = call("open a channel", connection.create_channel()).await?;
+            Ok::<_, String>((Arc::new(connection), watchdog))
+        };
+        let (connection, watchdog) = match opened.await {
+            Ok(opened) => opened,
+            Err(reason) => return End::Lost(reason),
+        };
+        self.status.up(Part::Consume);
+        self.wanted.mark_changed(); // consume what is wanted now
+        let (lost, losses) = mpsc::unbounded_channel();
+        let deliveries = self.deliveries.clone();
+        let session = Session { connection: Arc::clone(&connection), epoch, links: BTreeMap::new(), deliveries, lost };
+        let status = Arc::clone(&self.status);
+        tokio::select! {
+            reason = until_lost(&connection, &watchdog, &status, Part::Consume) => End::Lost(reason),
+            end = self.drive(session, losses) => end,
+        }
+    }
+
+    async fn drive(&mut self, mut session: Session, mut losses: mpsc::UnboundedReceiver<String>) -> End {
+        let mut flush_at: Option<Instant> = None;
+        let mut commands = Vec::with_capacity(64);
+        loop {
+            let tick = async {
+                match flush_at {
+                    Some(at) => sleep_until(at).await,
+                    None => std::future::pending().await,
+                }
+            };
+            let outcome = tokio::select! {
+                Some(reason) = losses.recv() => Err(reason),
+                count = self.commands.recv_many(&mut commands, 64) => {
+                    if count == 0 { Err("closed".to_owned()) } else { Ok(()) }
+                }
+                changed = self.wanted.changed() => match changed {
+                    Ok(()) => {
+                        let wanted = self.wanted.borrow_and_update().clone();
+                        session.follow(&self.dial, &wanted).await
+                    }
+                    Err(_) => Err("closed".to_owned()),
+                },
+                () = tick => { flush_at = None; session.flush(false).await }
+            };
+            if let Err(reason) = outcome {
+                return End::Lost(reason);
+            }
+            for command in commands.drain(..) {
+                match command {
+                    Command::Ack(receipt) => session.finish(receipt),
+                    Command::Close(answer) => {
+                        session.close().await;
+                        return End::Closed(answer);
+                    }
+                }
+            }
+            if let Err(reason) = session.flush(true).await {
+                return End::Lost(reason);
+            }
+            if flush_at.is_none() && session.links.values().any(|link| link.acks.is_dirty()) {
+                flush_at = Some(Instant::now() + FLUSH_AFTER);
+            }
+        }
+    }
+}
+
+impl Session {
+    /// Writes the acks asked for so far and says goodbye.
+    async fn close(&mut self) {
+        if let Err(reason) = self.flush(false).await {
+            tracing::debug!(reason, "the last acks were not written; their messages come again");
+        }
+        let _ = timeout(CLOSE_TIMEOUT, self.connection.close(200, "bye".into())).await;
+    }
+
+    fn finish(&mut self, receipt: Receipt) {
+        if receipt.epoch == self.epoch
+            && let Some(link) = self.links.get_mut(&receipt.queue)
+        {
+            link.acks.finish(receipt.tag);
+        }
+    }
+
+    /// Writes acks: all that wait, or only where waiting would hold the queue up.
+    async fn flush(&mut self, pressing_only: bool) -> Result<(), String> {
+        for link in self.links.values_mut() {
+            if pressing_only && !link.acks.is_pressing() {
+                continue;
+            }
+            for ack in link.acks.flush() {
+                call("ack", link.channel.basic_ack(ack.tag, BasicAckOptions { multiple: ack.multiple })).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Starts and stops consumers until exactly the wanted queues are consumed.
+    async fn follow(&mut self, dial: &Dial, wanted: &[Wanted]) -> Result<(), String> {
+        for (queue, link) in &mut self.links {
+            let prefetch = wanted.iter().find(|wanted| wanted.queue == *queue).map(|wanted| wanted.prefetch);
+            if let Some(active) = link.consuming.take_if(|active| Some(active.prefetch) != prefetch) {
+                active.cancelled.store(true, Ordering::Relaxed);
+                let cancelled = link.channel.basic_cancel(active.tag, BasicCancelOptions::default());
+                call("cancel a consumer", cancelled).await?;
+            }
+        }
+        for wanted in wanted {
+            if self.links.get(&wanted.queue).is_none_or(|link| link.consuming.is_none()) {
+                self.consume(dial, *wanted).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn consume(&mut self, dial: &Dial, Wanted { queue, prefetch }: Wanted) -> Result<(), String> {
+        let link = match self.links.entry(queue) {
+            std::collections::btree_map::Entry::Occupied(link) => link.into_mut(),
+            std::collections::btree_map::Entry::Vacant(place) => {
+                let channel = call("open a channel", self.connection.create_channel()).await?;
+                place.insert(Link { channel, acks: Acks::new(prefetch), consuming: None })
+            }
+        };
+        call("set the prefetch", link.channel.basic_qos(prefetch, BasicQosOptions::default())).await?;
+        let name = dial.names.queue(queue);
+        let opened = link.channel.basic_consume(
+            name.as_str().into(),
+            "".into(),
+            BasicConsumeOptions::default(),
+            FieldTable::default(),
+        );
+        let consumer = call(&format!("consume from {name}"), opened).await?;
+        let cancelled = Arc::new(AtomicBool::new(false));
+        link.consuming = Some(Active { tag: consumer.tag(), prefetch, cancelled: Arc::clone(&cancelled) });
+        let (deliveries, lost, epoch) = (self.deliveries.clone(), self.lost.clone(), self.epoch);
+        tokio::spawn(async move {
+            let reason = forward(consumer, queue, epoch, &deliveries).await;
+            if !cancelled.load(Ordering::Relaxed) {
+                let _ = lost.send(format!("the consumer of {name} ended: {reason}"));
+            }
+        });
+        Ok(())
+    }
+}
+
+/// Hands deliveries on until the consumer ends; returns why.
+async fn forward(
+    mut consumer: Consumer,
+    queue: Queue,
+    epoch: u64,
+    deliveries: &mpsc::UnboundedSender<Delivery>,
+) -> String {
+    while let Some(next) = consumer.next().await {
+        let received = match next {
+            Ok(received) => received,
+            Err(error) => return error.to_string(),
+        };
+        let message = convert::message(received.data, &received.properties);
+        let receipt = Receipt { epoch, queue, tag: received.delivery_tag };
+        let count = convert::deliveries(&message, received.redelivered);
+        if deliveries.send(Delivery { queue, message, deliveries: count, receipt }).is_err() {
+            return "closed".to_owned();
+        }
+    }
+    "it was cancelled by the broker (was the queue deleted?)".to_owned()
+}

@@ -1,0 +1,137 @@
+//! Publishing with confirms, over a connection of its own that comes back by itself.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
+use lapin::{Channel, Confirmation, Connection, Event};
+use tokio::sync::{Semaphore, watch};
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+
+use super::super::PublishError;
+use super::status::{Part, Status};
+use super::{Dial, Pace};
+use crate::amqp::connection::call;
+use crate::amqp::convert;
+use crate::domain::message::Outgoing;
+
+/// Unconfirmed messages at a time: the library scans all of them at every cumulative confirm.
+const WINDOW: usize = 512;
+/// How long a publish waits for a connection before it says that there is none.
+const CONNECTION_WAIT: Duration = Duration::from_secs(2);
+/// How long a confirm may take, unless the broker has blocked the connection.
+const CONFIRM_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The publishing half of the broker.
+pub(super) struct Publisher {
+    dial: Arc<Dial>,
+    link: watch::Receiver<Option<Arc<Link>>>,
+    window: Semaphore,
+}
+
+struct Link {
+    connection: Connection,
+    channel: Channel,
+}
+
+impl Publisher {
+    /// Starts the supervisor; it ends with `stop`.
+    pub(super) fn start(dial: Arc<Dial>, status: Arc<Status>, stop: CancellationToken) -> Self {
+        let (sender, link) = watch::channel(None);
+        let supervised = Arc::clone(&dial);
+        tokio::spawn(async move {
+            let mut pace = Pace::new(Part::Publish);
+            loop {
+                let reason = tokio::select! {
+                    reason = session(&supervised, &status, &sender) => reason,
+                    () = stop.cancelled() => "closed".to_owned(),
+                };
+                if !pace.ended(reason, &status, &stop).await {
+                    break;
+                }
+            }
+        });
+        Self { dial, link, window: Semaphore::new(WINDOW) }
+    }
+
+    pub(super) async fn publish(&self, outgoing: &Outgoing) -> Result<(), PublishError> {
+        let Ok(_permit) = self.window.acquire().await else {
+            return Err(PublishError::Away("closed".to_owned()));
+        };
+        let link = self.link().await?;
+        let (exchange, key) = convert::route(&self.dial.names, outgoing);
+        let properties = convert::properties(&outgoing.message);
+        let body = &outgoing.message.body;
+        let options = BasicPublishOptions::default();
+        let sent = link.channel.basic_publish(exchange.as_str().into(), key.as_str().into(), options, body, properties);
+        let confirmation = async { sent.await?.await };
+        tokio::pin!(confirmation);
+        loop {
+            match timeout(CONFIRM_TIMEOUT, &mut confirmation).await {
+                Ok(Ok(Confirmation::Ack(_))) => return Ok(()),
+                Ok(Ok(Confirmation::Nack(_))) => return Err(PublishError::Refused("nack".to_owned())),
+                Ok(Err(error)) => return Err(PublishError::Away(error.to_string())),
+                // A blocked broker will take what waits: publishing it again would only double it.
+                Err(_) if link.connection.status().blocked() => {}
+                Ok(Ok(Confirmation::NotRequested)) | Err(_) => return Err(PublishError::Unconfirmed),
+            }
+        }
+    }
+
+    async fn link(&self) -> Result<Arc<Link>, PublishError> {
+        let mut link = self.link.clone();
+        let ready = async { link.wait_for(Option::is_some).await.ok().and_then(|link| link.clone()) };
+        match timeout(CONNECTION_WAIT, ready).await {
+            Ok(Some(link)) => Ok(link),
+            Ok(None) => Err(PublishError::Away("closed".to_owned())),
+            Err(_) => Err(PublishError::Away("no connection".to_owned())),
+        }
+    }
+}
+
+/// One connection, from opening to loss. Returns why it ended.
+async fn session(dial: &Dial, status: &Status, sender: &watch::Sender<Option<Arc<Link>>>) -> String {
+    let opened = async {
+        let connection = dial.connect("publish").await?;
+        let channel = call("open a channel", connection.create_channel()).await?;
+        call("confirm mode", channel.confirm_select(ConfirmSelectOptions::default())).await?;
+        Ok::<_, String>(Arc::new(Link { connection, channel }))
+    };
+    let link = match opened.await {
+        Ok(link) => link,
+        Err(error) => return error,
+    };
+    let _ = sender.send(Some(Arc::clone(&link)));
+    status.up(Part::Publish);
+    let reason = until_lost(&link.connection, &link.channel, status, Part::Publish).await;
+    let _ = sender.send(None);
+    reason
+}
+
+/// Waits until the connection or the channel is gone; reports blocking meanwhile.
+pub(super) async fn until_lost(connection: &Connection, channel: &Channel, status: &Status, part: Part) -> String {
+    let mut events = Box::pin(connection.events_listener());
+    loop {
+        let event = tokio::select! {
+            event = events.next() => event,
+            // The library reports a closed channel to its users only.
+            () = sleep(Duration::from_millis(500)) => {
+                if connection.status().connected() && channel.status().connected() {
+                    continue;
+                }
+                return "the connection was closed".to_owned();
+            }
+        };
+        match event {
+            Some(Event::ConnectionBlocked(reason)) => {
+                status.down(part, format!("the broker takes no messages: {reason}"));
+            }
+            Some(Event::ConnectionUnblocked) => status.up(part),
+            Some(Event::Error(error)) => return error.to_string(),
+            Some(_) => {}
+            None => return "the connection was closed".to_owned(),
+        }
+    }
+}

@@ -1,0 +1,48 @@
+//! `${env:NAME}` and `${file:PATH}`: values that do not stand in the hooks file.
+//!
+//! No problem repeats what they stand for; names and paths are no secrets.
+
+use std::path::Path;
+
+use super::Lookup;
+use crate::yaml;
+use crate::yaml::problem::Mismatch;
+
+/// Far above any token or key.
+const FILE_BYTES_MAX: u64 = 64 * 1024;
+
+/// Puts the values of variables and files into a text. A relative path starts at the folder of the process; one line
+/// break at the end of a file is dropped, since editors and `echo` leave it there.
+pub(super) fn resolve(text: &str, env: Lookup<'_>) -> Result<String, Mismatch> {
+    let mut resolved = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once("${") {
+        let Some((name, after)) = after.split_once('}') else {
+            return Err(Mismatch::new("`}` after `${`").found("none"));
+        };
+        resolved.push_str(before);
+        resolved.push_str(&look_up(name, env)?);
+        rest = after;
+    }
+    resolved.push_str(rest);
+    Ok(resolved)
+}
+
+fn look_up(name: &str, env: Lookup<'_>) -> Result<String, Mismatch> {
+    match name.split_once(':') {
+        Some(("env", name)) => {
+            let unset = || format!("`{}`, which is not set", name.escape_debug());
+            env(name).ok_or_else(|| Mismatch::new("an environment variable that is set").found(unset()))
+        }
+        Some(("file", path)) => {
+            let mut content = yaml::read_file(Path::new(path), FILE_BYTES_MAX).map_err(|mismatch| {
+                let found = mismatch.found.unwrap_or_default();
+                Mismatch { found: Some(format!("{found} at `{}`", path.escape_debug())), ..mismatch }
+            })?;
+            let line = content.strip_suffix('\n').map(|line| line.strip_suffix('\r').unwrap_or(line).len());
+            content.truncate(line.unwrap_or(content.len()));
+            Ok(content)
+        }
+        _ => Err(Mismatch::new("`${env:NAME}` or `${file:PATH}`").found("another `${...}`")),
+    }
+}

@@ -1,0 +1,345 @@
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use super::*;
+use crate::domain::hook::{Action, Hook, Pattern};
+use crate::domain::retry::RetryPolicy;
+
+const HINT_MAX: Duration = Duration::from_secs(1234);
+
+fn env(name: &str) -> Option<String> {
+    match name {
+        "TOKEN" => Some("hunter2".into()),
+        "BROKEN" => Some("hunter2\n".into()),
+        "URL" => Some("https://hooks.example.com/hunter2".into()),
+        "USER_URL" => Some("https://fleet:hunter2@hooks.example.com/".into()),
+        _ => None,
+    }
+}
+
+fn read(text: &str) -> Result<HookSet, Problems> {
+    parse(text, "hooks.yaml", HINT_MAX, &env)
+}
+
+/// The problems of a file, one in a line.
+fn check_file(text: &str, expected: &[&str]) {
+    let problems = match read(text) {
+        Ok(set) => panic!("{} hooks and no problem in {text}", set.hooks().len()),
+        Err(problems) => problems,
+    };
+    let shown: Vec<String> = problems.list().iter().map(|problem| format!("{problem:#}")).collect();
+    assert_eq!(shown, expected, "{text}");
+    assert!(!problems.to_string().contains("hunter2"), "{problems}");
+}
+
+/// The problems of a hook that lacks nothing else.
+fn check(fields: &str, expected: &[&str]) {
+    let mut text = String::from("version: 1\nhooks:\n  - id: a\n");
+    for (name, default) in [("on", "a.b"), ("run", "{ command: { argv: [x] } }")] {
+        if !fields.lines().any(|line| line.starts_with(name)) {
+            let _ = writeln!(text, "    {name}: {default}");
+        }
+    }
+    for line in fields.lines() {
+        let _ = writeln!(text, "    {line}");
+    }
+    check_file(&text, expected);
+}
+
+/// The problems of the http action of an otherwise good hook.
+fn check_http(http: &str, expected: &[&str]) {
+    check(&format!("run: {{ http: {http} }}"), expected);
+}
+
+#[test]
+fn hooks_are_read() {
+    let text = r#"
+version: 1
+hooks:
+  - id: full
+    on: ["task.failed", "agent.*"]
+    run: { http: { url: "${env:URL}?a=1", headers: { Authorization: "Bearer ${env:TOKEN}", x-empty: "" } } }
+    timeout: 1.5s
+    retry: { attempts: 3, backoff: { initial: 2s, factor: 1.5, max: 1m, jitter: 0 }, give_up_after: 10m }
+    concurrency: 7
+  - id: plain
+    on: "**"
+    run: { command: { argv: [python3, "a b", ""], env: { A: "x${env:TOKEN}y" }, cwd: /srv } }
+    retry:
+"#;
+    let set = read(text).unwrap();
+    let [full, plain] = set.hooks() else { panic!("{set:?}") };
+    assert_eq!(full.on.iter().map(Pattern::as_str).collect::<Vec<_>>(), ["task.failed", "agent.*"]);
+    let Action::Http(http) = &full.action else { panic!("{full:?}") };
+    assert_eq!(http.url.expose().as_str(), "https://hooks.example.com/hunter2?a=1");
+    let headers: Vec<_> = http.headers.iter().map(|(name, value)| (name.as_str(), value.expose().as_str())).collect();
+    assert_eq!(headers, [("authorization", "Bearer hunter2"), ("x-empty", "")]);
+    assert_eq!((full.timeout, full.concurrency), (Duration::from_millis(1500), 7));
+    let retry = RetryPolicy {
+        attempts: 3,
+        initial: Duration::from_secs(2),
+        factor: 1.5,
+        max: Duration::from_mins(1),
+        jitter: 0.0,
+        give_up_after: Duration::from_mins(10),
+        hint_max: HINT_MAX,
+    };
+    assert_eq!(full.retry, retry);
+
+    let Action::Command(command) = &plain.action else { panic!("{plain:?}") };
+    assert_eq!(command.argv, ["python3", "a b", ""]);
+    let variables: BTreeMap<_, _> = command.env.iter().map(|(name, value)| (name.as_str(), value.expose())).collect();
+    assert_eq!(variables["A"], "xhunter2y");
+    assert_eq!(command.cwd.as_deref(), Some(Path::new("/srv")));
+    let defaults = Hook { retry: RetryPolicy { hint_max: HINT_MAX, ..Default::default() }, ..(**plain).clone() };
+    assert_eq!(**plain, defaults);
+    assert_eq!((plain.timeout, plain.concurrency), (Duration::from_secs(10), 64));
+    assert!(!format!("{set:?}").contains("hunter2"));
+}
+
+#[test]
+fn no_hooks_are_fine() {
+    for text in ["version: 1", "version: 1\nhooks:\n", "version: 1\nhooks: []\n"] {
+        assert!(read(text).unwrap().hooks().is_empty(), "{text}");
+    }
+}
+
+#[test]
+fn the_revision_is_the_digest_of_the_text() {
+    let revision = |text: &str| read(text).unwrap().revision().to_owned();
+    assert_eq!(revision("version: 1"), "1a6ddd3533d9");
+    assert_ne!(revision("version: 1"), revision("version: 1\n"));
+}
+
+#[test]
+fn whole_files() {
+    check_file("", &["1:1: expected a field `version`, found none"]);
+    check_file("hooks: []", &["1:1: expected a field `version`, found none"]);
+    check_file("version: 2\nnews: 1", &["1:10 version: expected version `1`, the only one so far, found \"2\""]);
+    check_file("version: 1\nhooks: x", &["2:8 hooks: expected a list, found \"x\""]);
+    check_file("version: 1\nhook: []", &["2:1 hook: expected one of `version`, `hooks`, found `hook`"]);
+    check_file(
+        "version: 1\nhooks:\n  - x\n  -\n",
+        &[
+            "3:5 hooks[0]: expected a map, found \"x\"",
+            "4:4 hooks[1]: expected a field `id`, found none",
+            "4:4 hooks[1]: expected a field `on`, found none",
+            "4:4 hooks[1]: expected a field `run`, found none",
+        ],
+    );
+    check_file(
+        "version: 1\nhooks:\n  - { id: a, on: x, run: { command: { argv: [x] } } }\n  - { id: a }\n",
+        &[
+            "4:5 hooks[1]: expected a field `on`, found none",
+            "4:5 hooks[1]: expected a field `run`, found none",
+            "4:11 hooks[1].id: expected an id that no other hook has, found \"a\" on line 4, which the hook on line 3 \
+             has already",
+        ],
+    );
+}
+
+#[test]
+fn fields() {
+    check(
+        "timeout: 10 parsecs",
+        &["6:14 hooks[0].timeout: expected a duration such as 500ms, 10s, 5m, 1h or 7d, found \"10 parsecs\""],
+    );
+    check("timeout: 0s", &["6:14 hooks[0].timeout: expected a duration from 1ms to 1d, found \"0s\""]);
+    check("timeout: 25h", &["6:14 hooks[0].timeout: expected a duration from 1ms to 1d, found \"25h\""]);
+    check("concurrency: 0", &["6:18 hooks[0].concurrency: expected a whole number from 1 to 100000, found \"0\""]);
+    check("on: []", &["5:9 hooks[0].on: expected at least one event type or pattern, found an empty list"]);
+    check(
+        "on: [a..b, 'a*', {}]",
+        &[
+            "5:10 hooks[0].on[0]: expected segments between the dots, found an empty one in \"a..b\"",
+            "5:16 hooks[0].on[1]: expected `*` or `**` to be a whole segment, found \"a*\" in \"a*\"",
+            "5:22 hooks[0].on[2]: expected an event type or a pattern such as `task.*`, found a map",
+        ],
+    );
+    let known = "expected one of `id`, `on`, `run`, `timeout`, `retry`, `concurrency`";
+    check(
+        "tiemout: 1s\nmode: gate",
+        &[
+            &format!("6:5 hooks[0].tiemout: {known}, found `tiemout`"),
+            &format!("7:5 hooks[0].mode: {known}, found `mode`"),
+        ],
+    );
+}
+
+#[test]
+fn retries() {
+    check(
+        "retry: { attempts: 0 }",
+        &["6:24 hooks[0].retry.attempts: expected a whole number from 1 to 100, found \"0\""],
+    );
+    check(
+        "retry: { give_up_after: 0 }",
+        &["6:29 hooks[0].retry.give_up_after: expected a duration from 1ms to 365d, found \"0\""],
+    );
+    check(
+        "retry: { attempts: 101, backoff: { initial: 0s, factor: 0.5, jitter: 1.5, min: 1s }, foo: 1 }",
+        &[
+            "6:24 hooks[0].retry.attempts: expected a whole number from 1 to 100, found \"101\"",
+            "6:49 hooks[0].retry.backoff.initial: expected a duration from 1ms to 365d, found \"0s\"",
+            "6:61 hooks[0].retry.backoff.factor: expected a number from 1 to 1000, found \"0.5\"",
+            "6:74 hooks[0].retry.backoff.jitter: expected a number from 0 to 1, found \"1.5\"",
+            "6:79 hooks[0].retry.backoff.min: expected one of `initial`, `max`, `factor`, `jitter`, found `min`",
+            "6:90 hooks[0].retry.foo: expected one of `attempts`, `give_up_after`, `backoff`, found `foo`",
+        ],
+    );
+    let too_long = "expected `initial` to be at most `max`, found";
+    check(
+        "retry: { backoff: { initial: 2h } }",
+        &[&format!("6:34 hooks[0].retry.backoff.initial: {too_long} 2h and 1h")],
+    );
+    check("retry: { backoff: { max: 0.5s } }", &[&format!("6:30 hooks[0].retry.backoff.max: {too_long} 1s and 500ms")]);
+}
+
+#[test]
+fn actions() {
+    check("run: {}", &["5:10 hooks[0].run: expected either `http` or `command`, found neither"]);
+    check("run: { htpt: {} }", &["5:12 hooks[0].run.htpt: expected one of `http`, `command`, found `htpt`"]);
+    check(
+        "run: { http: { url: 'http://a' }, command: { argv: [x] } }",
+        &["5:10 hooks[0].run: expected either `http` or `command`, found both"],
+    );
+    check(
+        "run: { command: { argv: [], env: { 'A=B': x }, cwd: '', shell: true } }",
+        &[
+            "5:29 hooks[0].run.command.argv: expected a program and its arguments, found an empty list",
+            "5:40 hooks[0].run.command.env.A=B: expected the name of an environment variable, found \"A=B\"",
+            "5:57 hooks[0].run.command.cwd: expected a folder, found \"\"",
+            "5:61 hooks[0].run.command.shell: expected one of `argv`, `env`, `cwd`, found `shell`",
+        ],
+    );
+    check(
+        "run: { command: { argv: ['', '${env:TOKEN}', '${HOME}'] } }",
+        &[
+            "5:30 hooks[0].run.command.argv[0]: expected the name or path of a program, found \"\"",
+            "5:34 hooks[0].run.command.argv[1]: expected an argument that says all by itself, found \"${env:TOKEN}\"",
+        ],
+    );
+}
+
+#[test]
+fn urls() {
+    let url = "5:25 hooks[0].run.http.url: expected an http or https URL with a host, found";
+    check_http("{ url: hooks.example.com }", &[&format!("{url} something else (relative URL without a base)")]);
+    check_http("{ url: 'http://' }", &[&format!("{url} something else (empty host)")]);
+    check_http("{ url: 'ftp://hunter2' }", &[&format!("{url} another scheme")]);
+    check_http("{ url: [hunter2] }", &[&format!("{url} a list")]);
+    check_http("{ headers: {} }", &["5:18 hooks[0].run.http: expected a field `url`, found none"]);
+    for url in ["'https://a:hunter2@b/'", "'https://hunter2@b/'", "'${env:USER_URL}'"] {
+        let expected = "5:25 hooks[0].run.http.url: expected a URL without user and password, found some";
+        check_http(&format!("{{ url: {url} }}"), &[expected]);
+    }
+}
+
+#[test]
+fn headers() {
+    let check =
+        |headers: &str, expected: &[&str]| check_http(&format!("{{ url: 'http://a', headers: {headers} }}"), expected);
+    let value = "expected a header value of printable ASCII, found one with another character, such as a line break";
+    check(
+        "{ a b: hunter2, Idempotency-Key: hunter2, x-a: 1, X-A: 2 }",
+        &[
+            "5:48 hooks[0].run.http.headers.a b: expected the name of an HTTP header, found \"a b\"",
+            "5:62 hooks[0].run.http.headers.Idempotency-Key: expected a header that a hook may set, found \
+             \"Idempotency-Key\"",
+            "5:96 hooks[0].run.http.headers.X-A: expected each header once, in any case of its letters, found \"X-A\"",
+        ],
+    );
+    check("{ x: '${env:BROKEN}' }", &[&format!("5:51 hooks[0].run.http.headers.x: {value}")]);
+    check("{ x: \"hunter2\\n\" }", &[&format!("5:51 hooks[0].run.http.headers.x: {value}")]);
+    check("hunter2", &["5:46 hooks[0].run.http.headers: expected a map, found another value"]);
+    check("{ x: { y: hunter2 } }", &["5:51 hooks[0].run.http.headers.x: expected a text, found a map"]);
+    check("{ x: }", &["5:49 hooks[0].run.http.headers.x: expected a text, found nothing"]);
+}
+
+#[test]
+fn unresolved_secrets() {
+    let check = |value: &str, expected: &str| {
+        check_http(
+            &format!("{{ url: 'http://a', headers: {{ x: '{value}' }} }}"),
+            &[&format!("5:51 hooks[0].run.http.headers.x: {expected}")],
+        );
+    };
+    check("Bearer ${env:NO}", "expected an environment variable that is set, found `NO`, which is not set");
+    check("${hunter2}", "expected `${env:NAME}` or `${file:PATH}`, found another `${...}`");
+    check("${env:TOKEN", "expected `}` after `${`, found none");
+    check(
+        "${file:/no/such/file}",
+        "expected a file that can be read, found No such file or directory (os error 2) at `/no/such/file`",
+    );
+}
+
+#[test]
+fn secrets_come_from_files_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let check = |content: &str, expected: &str| {
+        let path = folder.path().join("secret");
+        std::fs::write(&path, content).unwrap();
+        let resolved = secret::resolve(&format!("<${{file:{}}}>", path.display()), &env);
+        assert_eq!(resolved.unwrap(), format!("<{expected}>"));
+    };
+    check("hunter2", "hunter2");
+    check("hunter2\n", "hunter2");
+    check("hunter2\r\n", "hunter2");
+    check("hunter2\n\n", "hunter2\n");
+    check("${env:TOKEN}", "${env:TOKEN}"); // what comes from outside is not looked at again
+    check("", "");
+}
+
+#[test]
+fn a_misspelt_field_shows_no_secret() {
+    check(
+        "run: { http: { url: 'http://a', header: { authorization: hunter2 }, tokens: [hunter2] } }",
+        &[
+            "5:37 hooks[0].run.http.header: expected one of `url`, `headers`, found `header`",
+            "5:73 hooks[0].run.http.tokens: expected one of `url`, `headers`, found `tokens`",
+        ],
+    );
+}
+
+#[test]
+fn a_misplaced_url_is_not_shown() {
+    check("run: https://hunter2/", &["5:10 hooks[0].run: expected a map, found another value"]);
+    check("run: { http: https://hunter2/ }", &["5:18 hooks[0].run.http: expected a map, found another value"]);
+    check("run: { command: curl hunter2 }", &["5:21 hooks[0].run.command: expected a map, found another value"]);
+}
+
+#[test]
+fn problems_are_laid_out_with_their_line() {
+    let text =
+        "version: 1\nhooks:\n  - id: a\n    on: x\n    run: { http: { url: 'http://a?hunter2' } }\n    tiemout: 3\n";
+    let expected = "\
+error: expected one of `id`, `on`, `run`, `timeout`, `retry`, `concurrency`, found `tiemout`
+ --> hooks.yaml:6:5 (hooks[0].tiemout)
+  |
+6 |     tiemout: *
+  |     ^^^^^^^
+  = help: did you mean `timeout`?
+
+1 problem";
+    assert_eq!(read(text).unwrap_err().to_string(), expected);
+}
+
+#[test]
+fn a_file_that_is_not_there() {
+    let problems = load(Path::new("no/such.yaml"), HINT_MAX, &env).unwrap_err();
+    let expected = "\
+error: expected a file that can be read, found No such file or directory (os error 2)
+ --> no/such.yaml
+
+1 problem";
+    assert_eq!(problems.to_string(), expected);
+}
+
+#[test]
+fn the_shipped_catalog_loads_without_any_variable() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/hooks.yaml");
+    let set = load(&path, HINT_MAX, &|_| None).unwrap_or_else(|problems| panic!("{problems}"));
+    let ids: Vec<&str> = set.hooks().iter().map(|hook| hook.id.as_str()).collect();
+    assert_eq!(ids, ["notify-oncall", "audit-log", "validate-task"]);
+    assert_eq!(set.revision().len(), REVISION_CHARS);
+}

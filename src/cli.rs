@@ -1,0 +1,127 @@
+//! The command line.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::{Environment, Overrides, Settings};
+
+mod hooks;
+mod letters;
+mod output;
+mod publish;
+mod remote;
+mod sample;
+mod serve;
+mod topology;
+
+/// A fleet of stateless workers that run hooks.
+#[derive(Debug, Parser)]
+#[command(version, about, max_term_width = 100)]
+pub struct Cli {
+    #[command(flatten)]
+    common: Common,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// Settings that every command takes; the rest come from the settings file and HOOKFLEET_*.
+#[derive(Debug, Args)]
+struct Common {
+    /// Settings file [default: config/hookfleet.yaml, if there is one]
+    #[arg(long, global = true, env = "HOOKFLEET_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// One setting, over file and environment, such as `--set worker.prefetch=64`
+    #[arg(long = "set", global = true, value_name = "KEY=VALUE", value_parser = pair)]
+    set: Vec<(String, String)>,
+    /// RabbitMQ, such as amqp://user:password@host:5672/vhost
+    #[arg(long, global = true, value_name = "URL")]
+    broker_url: Option<String>,
+    /// Redis, such as redis://host:6379
+    #[arg(long, global = true, value_name = "URL")]
+    redis_url: Option<String>,
+    /// Hooks file
+    #[arg(long, global = true, value_name = "FILE")]
+    hooks: Option<String>,
+    /// First part of all queue and key names
+    #[arg(long, global = true, value_name = "NAME")]
+    namespace: Option<String>,
+    /// Address of metrics, health and gateway
+    #[arg(long, global = true, value_name = "ADDRESS")]
+    http_bind: Option<String>,
+    /// Log filter, such as `info` or `hookfleet=debug`
+    #[arg(long, global = true, value_name = "FILTER")]
+    log_level: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Everything in one process: worker, event gateway, dead letters. Embedded unless a broker is configured.
+    Up(serve::Up),
+    /// A worker of the fleet.
+    Worker,
+    /// Publish events: one from flags, or many from NDJSON.
+    Publish(publish::Publish),
+    /// Look at hooks.
+    #[command(subcommand)]
+    Hooks(hooks::Hooks),
+    /// Find and replay what the fleet gave up on.
+    #[command(subcommand)]
+    DeadLetters(letters::Letters),
+    /// Exchanges and queues on the broker.
+    #[command(subcommand)]
+    Topology(topology::Command),
+    /// Every setting in force and where it comes from; secrets stay hidden.
+    Settings,
+}
+
+/// Runs a command.
+///
+/// # Errors
+/// One sentence for the person at the terminal, with its causes.
+pub async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
+    let settings = cli.common.settings()?;
+    match cli.command {
+        Command::Up(up) => serve::up(settings, up).await,
+        Command::Worker => serve::worker(settings).await,
+        Command::Publish(publish) => publish::run(&settings, publish).await,
+        Command::Hooks(hooks) => Ok(hooks::run(&settings, &hooks)),
+        Command::DeadLetters(letters) => letters::run(&settings, letters).await,
+        Command::Topology(command) => topology::run(&settings, command).await,
+        Command::Settings => {
+            output::out(&settings.shown());
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+/// Says what went wrong, causes included.
+#[must_use]
+pub fn fail(error: &anyhow::Error) -> ExitCode {
+    output::err(&format!("error: {error:#}"));
+    ExitCode::FAILURE
+}
+
+impl Common {
+    fn settings(&self) -> anyhow::Result<Settings> {
+        let flags = [
+            ("broker.url", &self.broker_url),
+            ("redis.url", &self.redis_url),
+            ("hooks", &self.hooks),
+            ("namespace", &self.namespace),
+            ("http.bind", &self.http_bind),
+            ("log.level", &self.log_level),
+        ];
+        let named = flags.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value.clone()?)));
+        let overrides = Overrides(self.set.iter().cloned().chain(named).collect());
+        Ok(Settings::load(self.config.as_deref(), &Environment::of_process(), &overrides)?)
+    }
+}
+
+fn pair(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) => Ok((key.trim().to_owned(), value.to_owned())),
+        None => Err(format!("expected KEY=VALUE, found \"{text}\"")),
+    }
+}

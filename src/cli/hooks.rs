@@ -1,0 +1,39 @@
+//! `hookfleet hooks`.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Subcommand;
+
+use super::output;
+use crate::catalog;
+use crate::config::Settings;
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Hooks {
+    /// Read a hooks file as a worker would, and tell everything that is wrong with it
+    Check {
+        /// [default: the hooks file of the settings]
+        file: Option<PathBuf>,
+    },
+}
+
+/// A variable of this process, for `${env:NAME}`.
+pub(super) fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
+pub(super) fn run(settings: &Settings, hooks: &Hooks) -> ExitCode {
+    let Hooks::Check { file } = hooks;
+    let file = file.as_ref().unwrap_or(&settings.hooks);
+    match catalog::load(file, settings.hint_max, &variable) {
+        Ok(set) => {
+            output::out(&format!("{}: {} hooks, revision {}", file.display(), set.hooks().len(), set.revision()));
+            ExitCode::SUCCESS
+        }
+        Err(problems) => {
+            output::err(&problems.to_string());
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,54 @@
+//! Speaking to the process that owns the embedded file: its HTTP address stands in the lock beside the file.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use reqwest::{Client, Method, Response, StatusCode};
+use serde_json::Value;
+
+/// Longest wait for an answer of a process on the same machine.
+const TIMEOUT: Duration = Duration::from_secs(30);
+
+/// A running `hookfleet up`.
+pub(super) struct Remote {
+    client: Client,
+    address: SocketAddr,
+}
+
+impl Remote {
+    pub(super) fn new(address: SocketAddr) -> anyhow::Result<Self> {
+        crate::executor::install_crypto();
+        let client = Client::builder().no_proxy().timeout(TIMEOUT).build()?;
+        Ok(Self { client, address })
+    }
+
+    /// One call; an answer that is no success becomes its problem's sentence.
+    pub(super) async fn call(&self, method: Method, path: &str, body: Option<Vec<u8>>) -> anyhow::Result<Value> {
+        let response = self.send(method, path, body).await?;
+        let status = response.status();
+        let answer: Value = response.json().await.context("the answer is no JSON")?;
+        if status.is_success() {
+            return Ok(answer);
+        }
+        match answer.get("detail").and_then(Value::as_str) {
+            Some(detail) => bail!("{detail}"),
+            None => bail!("{} answered {status}", self.address),
+        }
+    }
+
+    async fn send(&self, method: Method, path: &str, body: Option<Vec<u8>>) -> anyhow::Result<Response> {
+        let url = format!("http://{}{path}", self.address);
+        let mut request = self.client.request(method, url);
+        if let Some(body) = body {
+            request = request.header("content-type", "application/json").body(body);
+        }
+        let sent = request.send().await.with_context(|| {
+            format!("the process that owns the embedded file does not answer at {}: is it hanging?", self.address)
+        })?;
+        if sent.status() == StatusCode::NOT_FOUND && sent.headers().get("content-type").is_none() {
+            bail!("{} serves no events and letters: it is no `hookfleet up`", self.address);
+        }
+        Ok(sent)
+    }
+}

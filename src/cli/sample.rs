@@ -1,0 +1,132 @@
+//! The bundled sample: events, hooks, and a receiver on loopback for them to reach.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use anyhow::anyhow;
+use axum::Router;
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode};
+use axum::routing::post;
+use bytes::Bytes;
+use tokio::net::TcpListener;
+
+use super::output;
+use crate::broker::Broker;
+use crate::catalog;
+use crate::config::{Egress, Settings};
+use crate::domain::event::Reading;
+use crate::domain::matching::HookSet;
+use crate::domain::outcome::Outcome;
+use crate::domain::settle::{Next, Settlement};
+use crate::publish::prepare;
+use crate::worker::{Attempted, Listener};
+
+const HOOKS: &str = include_str!("../../config/sample/hooks.yaml");
+const EVENTS: &str = include_str!("../../config/sample/events.ndjson");
+
+/// Calls so far, by Idempotency-Key.
+type Calls = Arc<Mutex<HashMap<String, u32>>>;
+
+/// What has been printed so far.
+#[derive(Default)]
+struct Tally {
+    done: u32,
+    retried: u32,
+    letters: u32,
+}
+
+/// The running sample.
+pub(super) struct Sample {
+    receiver: SocketAddr,
+    tally: Arc<Mutex<Tally>>,
+}
+
+impl Sample {
+    /// Starts the receiver, and allows this process to reach it.
+    pub(super) async fn start(settings: &mut Settings) -> anyhow::Result<Self> {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+        let receiver = listener.local_addr()?;
+        let routes = Router::new()
+            .route("/audit", post(StatusCode::NO_CONTENT))
+            .route("/oncall", post(flaky))
+            .route("/crm", post((StatusCode::NOT_FOUND, "no such customer")))
+            .with_state(Calls::default());
+        tokio::spawn(async move { axum::serve(listener, routes).await });
+        let Egress { allow, .. } = &mut settings.egress;
+        allow.push(IpAddr::V4(Ipv4Addr::LOCALHOST).into());
+        Ok(Self { receiver, tally: Arc::default() })
+    }
+
+    pub(super) fn hooks(&self, hint_max: Duration) -> anyhow::Result<HookSet> {
+        let receiver = format!("http://{}", self.receiver);
+        let env = |name: &str| (name == "SAMPLE_RECEIVER").then(|| receiver.clone());
+        Ok(catalog::parse(HOOKS, "config/sample/hooks.yaml", hint_max, &env)?)
+    }
+
+    pub(super) fn events() -> usize {
+        EVENTS.lines().count()
+    }
+
+    /// Publishes every sample event, each under a new id.
+    pub(super) async fn publish(&self, broker: &dyn Broker) -> anyhow::Result<()> {
+        for line in EVENTS.lines() {
+            let prepared = prepare(&Bytes::from_static(line.as_bytes()), None, None, &Reading::default());
+            let prepared = prepared.map_err(|rejected| anyhow!("the bundled sample is broken: {rejected:?}"))?;
+            broker.publish(prepared.outgoing()).await?;
+        }
+        Ok(())
+    }
+
+    /// Prints a line an attempt.
+    pub(super) fn listener(&self) -> Listener {
+        let tally = Arc::clone(&self.tally);
+        Box::new(move |attempted| {
+            let mut tally = tally.lock().unwrap_or_else(PoisonError::into_inner);
+            output::out(&line(attempted, &mut tally));
+        })
+    }
+
+    pub(super) fn summary(&self) -> String {
+        let Tally { done, retried, letters } = &*self.tally.lock().unwrap_or_else(PoisonError::into_inner);
+        format!(
+            "{done} invocations done, {retried} attempts retried, {letters} given up: see `hookfleet dead-letters list`"
+        )
+    }
+}
+
+fn line(attempted: &Attempted<'_>, tally: &mut Tally) -> String {
+    let Attempted { invocation, outcome, settlement, took } = attempted;
+    let what = match settlement {
+        Settlement::Finish => {
+            tally.done += 1;
+            "done".to_owned()
+        }
+        Settlement::Release => "interrupted".to_owned(),
+        Settlement::Next(Next::Retry { delay_ms, .. }) => {
+            tally.retried += 1;
+            format!("failed, again in {delay_ms} ms")
+        }
+        Settlement::Next(Next::Bury { class, .. }) => {
+            tally.letters += 1;
+            format!("given up ({class:?})")
+        }
+    };
+    let why = match outcome {
+        Outcome::Failed(failure) => format!(": {}", failure.error),
+        Outcome::Done | Outcome::Interrupted => String::new(),
+    };
+    let (hook, kind, attempt) = (&invocation.hook, &invocation.event.kind, invocation.at.attempt);
+    format!("{kind:<16} -> {hook:<14} attempt {attempt}  {:>4} ms  {what}{why}", took.as_millis())
+}
+
+/// Fails twice for every key, then works: a target that mends itself.
+async fn flaky(State(calls): State<Calls>, headers: HeaderMap) -> StatusCode {
+    let key = headers.get("idempotency-key").and_then(|key| key.to_str().ok()).unwrap_or_default().to_owned();
+    let mut calls = calls.lock().unwrap_or_else(PoisonError::into_inner);
+    let count = calls.entry(key).or_default();
+    *count += 1;
+    if *count > 2 { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }
+}

@@ -1,0 +1,130 @@
+//! `hookfleet up` and `hookfleet worker`.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::bail;
+use clap::Args;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+
+use super::hooks::variable;
+use super::output;
+use super::sample::Sample;
+use crate::admin::Scope;
+use crate::app::{App, Backends};
+use crate::catalog;
+use crate::config::Settings;
+use crate::domain::matching::HookSet;
+use crate::telemetry;
+use crate::worker::{Worker, nobody};
+
+#[derive(Debug, Args)]
+pub(super) struct Up {
+    /// Publish the bundled sample events to the bundled sample hooks and print a line an invocation
+    #[arg(long)]
+    sample: bool,
+    /// End once nothing is left to do (embedded only)
+    #[arg(long)]
+    exit_when_idle: bool,
+}
+
+/// A worker of a fleet: it needs servers, since an embedded file has one owner.
+pub(super) async fn worker(settings: Settings) -> anyhow::Result<ExitCode> {
+    telemetry::logs(&settings.log)?;
+    let hooks = catalog::load(&settings.hooks, settings.hint_max, &variable)?;
+    let backends = Backends::open(&settings).await?;
+    if backends.file.is_some() {
+        bail!(
+            "a worker shares its work with others over RabbitMQ and Redis: set broker.url and redis.url \
+               (HOOKFLEET_BROKER_URL, HOOKFLEET_REDIS_URL), or run `hookfleet up` for everything in one process"
+        );
+    }
+    let app = App::new(&settings, backends, hooks, Scope::Operations, nobody()).await?;
+    tracing::info!(address = %app.address()?, "a worker is up");
+    finish(&app.run(shutdown(CancellationToken::new())).await?)
+}
+
+/// Everything in one process.
+pub(super) async fn up(mut settings: Settings, up: Up) -> anyhow::Result<ExitCode> {
+    if up.sample {
+        "error".clone_into(&mut settings.log.filter); // its own lines tell the rest
+    }
+    telemetry::logs(&settings.log)?;
+    let sample = if up.sample { Some(Sample::start(&mut settings).await?) } else { None };
+    let hooks: HookSet = match &sample {
+        Some(sample) => sample.hooks(settings.hint_max)?,
+        None => catalog::load(&settings.hooks, settings.hint_max, &variable)?,
+    };
+    let backends = Backends::open(&settings).await?;
+    let file = backends.file.clone();
+    if up.exit_when_idle && file.is_none() {
+        bail!("--exit-when-idle needs the embedded broker: nobody can say when a shared one is idle");
+    }
+    let (broker, done) = (Arc::clone(&backends.broker), CancellationToken::new());
+    let listener = sample.as_ref().map_or_else(nobody, Sample::listener);
+    let app = App::new(&settings, backends, hooks, Scope::Everything, listener).await?;
+    tracing::info!(address = %app.address()?, "up");
+    let (worker, address) = (app.worker(), app.address()?);
+    let running = app.run(shutdown(done.clone()));
+    let beside = async {
+        if let Some(sample) = &sample {
+            output::out(&format!("serving on http://{address}; publishing {} sample events", Sample::events()));
+            sample.publish(broker.as_ref()).await?;
+        }
+        if let Some(file) = file.filter(|_| up.exit_when_idle) {
+            until_idle(&file, &worker).await;
+            done.cancel();
+        }
+        std::future::pending::<anyhow::Result<()>>().await
+    };
+    let orphans = tokio::select! {
+        orphans = running => orphans?,
+        failed = beside => { failed?; Vec::new() }
+    };
+    if let Some(sample) = sample {
+        output::out(&sample.summary());
+    }
+    finish(&orphans)
+}
+
+fn finish(orphans: &[String]) -> anyhow::Result<ExitCode> {
+    if !orphans.is_empty() {
+        bail!("{} runs were cut off; they will be taken over:\n  {}", orphans.len(), orphans.join("\n  "));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Nothing queued, delayed or in hand, seen twice in a row.
+async fn until_idle(file: &crate::embedded::Store, worker: &Worker) {
+    let mut idle = 0;
+    while idle < 2 {
+        sleep(Duration::from_millis(100)).await;
+        let left = file.messages().await.unwrap_or(u64::MAX);
+        idle = if left == 0 && worker.running.names().is_empty() { idle + 1 } else { 0 };
+    }
+}
+
+/// Completes on the first SIGTERM or SIGINT, or when `done`; a second signal ends the process at once.
+async fn shutdown(done: CancellationToken) {
+    let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    else {
+        tracing::error!("cannot listen for signals: stop this process with kill -9, nothing will be lost");
+        return done.cancelled().await;
+    };
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+        () = done.cancelled() => {}
+    }
+    tracing::info!("stopping: no new work; a second signal ends this at once");
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        std::process::exit(130);
+    });
+}

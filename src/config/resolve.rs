@@ -1,0 +1,184 @@
+//! From what was said to [`Settings`]: each value parsed and checked, then the relations between them. Everything is
+//! read before anything is looked at, so that all problems are found.
+
+use std::net::{IpAddr, SocketAddr};
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use tracing_subscriber::EnvFilter;
+use url::Url;
+
+use super::raw::Raw;
+use super::{Backend, Claims, Commands, Egress, Log, Settings, WhenAway, Worker, shown};
+use crate::domain::event::Reading;
+use crate::domain::hook::Secret;
+use crate::yaml::problem::Mismatch;
+use crate::yaml::scalar::{count, duration, flag, one_of, text, variable};
+
+const fn seconds(from: u64, to: u64) -> RangeInclusive<Duration> {
+    Duration::from_secs(from)..=Duration::from_secs(to)
+}
+
+const DAY: u64 = 24 * 3600;
+const HOLDS: RangeInclusive<Duration> = seconds(1, 60);
+const GRACES: RangeInclusive<Duration> = seconds(0, DAY);
+const LEASES: RangeInclusive<Duration> = seconds(1, DAY);
+const WINDOWS: RangeInclusive<Duration> = seconds(1, 365 * DAY);
+const HINTS: RangeInclusive<Duration> = seconds(0, 365 * DAY);
+const RETENTIONS: RangeInclusive<Duration> = seconds(60, 3650 * DAY);
+/// The protocol's own limit on a channel would be 65535; more than this only fills memory.
+const PREFETCHES: RangeInclusive<u16> = 1..=2000;
+const CONCURRENCIES: RangeInclusive<usize> = 1..=100_000;
+/// A broker takes no more: 128 MiB is RabbitMQ's limit.
+const BODY_BYTES: RangeInclusive<usize> = 1..=128 * 1024 * 1024;
+
+/// The settings, unless something is wrong with them.
+pub(super) fn resolve(raw: &Raw<'_>) -> Option<Settings> {
+    let namespace = raw.read("namespace", parse_namespace);
+    let backend = backend(raw);
+    let hooks = raw.read("hooks", text("the path of a hooks file"));
+    let bind = bind(raw);
+    let worker = worker(raw);
+    let claims = claims(raw);
+    let events = events(raw);
+    let hint_max = raw.read("retry.hint_max", duration(HINTS));
+    let allow_addresses = raw.read_list("egress.allow", parse_net);
+    let allow_programs = raw.read_list("commands.allow", text("the name or path of a program"));
+    let variables = raw.read_list("commands.env", variable);
+    let retention = raw.read("dead_letters.retention", duration(RETENTIONS));
+    let log = log(raw);
+    Some(Settings {
+        namespace: namespace?,
+        backend: backend?,
+        hooks: hooks?.into(),
+        bind: bind?,
+        worker: worker?,
+        claims: claims?,
+        events: events?,
+        hint_max: hint_max?,
+        egress: Egress { allow: allow_addresses? },
+        commands: Commands { allow: allow_programs?, env: variables? },
+        dead_letter_retention: retention?,
+        log: log?,
+        effective: shown::effective(raw),
+    })
+}
+
+/// Servers or one file: broker and claims go together.
+fn backend(raw: &Raw<'_>) -> Option<Backend> {
+    let path = raw.read("embedded.path", text("the path of a file"));
+    let broker = raw.read("broker.url", |text| parse_server(text, "amqp"));
+    let redis = raw.read("redis.url", |text| parse_server(text, "redis").and_then(check_database));
+    let alone = |set: &str, missing: &str| {
+        let mismatch = Mismatch::new(format!("`{missing}` to be set too")).found("it unset");
+        raw.wrong(set, mismatch.help("a fleet needs broker and Redis; a single process without servers needs neither"));
+    };
+    match (raw.is_set("broker.url"), raw.is_set("redis.url")) {
+        (true, false) => alone("broker.url", "redis.url"),
+        (false, true) => alone("redis.url", "broker.url"),
+        (true, true) => return Some(Backend::Servers { broker: Secret::new(broker?), redis: Secret::new(redis?) }),
+        (false, false) => return Some(Backend::Embedded { path: PathBuf::from(path?) }),
+    }
+    None
+}
+
+/// No message repeats a part of the URL: it may hold a password anywhere, the way it is written.
+fn parse_server(text: &str, scheme: &str) -> Result<Url, Mismatch> {
+    let expected = || Mismatch::new(format!("a URL such as {scheme}://host"));
+    let url = Url::parse(text).map_err(|error| expected().found(format!("something else ({error})")))?;
+    if url.scheme() == format!("{scheme}s") {
+        let mismatch = expected().found(format!("`{scheme}s`"));
+        return Err(mismatch.help("TLS to the servers comes later: until then, keep them inside a trusted network"));
+    }
+    if url.scheme() != scheme {
+        return Err(expected().found("another scheme"));
+    }
+    if url.host_str().is_none_or(str::is_empty) {
+        return Err(expected().found("one without a host"));
+    }
+    Ok(url)
+}
+
+fn check_database(url: Url) -> Result<Url, Mismatch> {
+    let database = url.path().trim_start_matches('/');
+    if database.is_empty() || database.parse::<u16>().is_ok() {
+        return Ok(url);
+    }
+    Err(Mismatch::new("the number of a database behind the host, such as /0").found("something else"))
+}
+
+fn parse_namespace(text: &str) -> Result<String, Mismatch> {
+    let legal = |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_');
+    if (1..=40).contains(&text.len()) && text.bytes().all(legal) {
+        return Ok(text.to_owned());
+    }
+    Err(Mismatch::new("1 to 40 of a-z, 0-9, - and _"))
+}
+
+/// An address that others can reach is an open door as long as there are no tokens.
+fn bind(raw: &Raw<'_>) -> Option<SocketAddr> {
+    let bind = raw.read("http.bind", |text| {
+        text.parse::<SocketAddr>().map_err(|_| Mismatch::new("an address and port such as 127.0.0.1:8733"))
+    });
+    let (bind, expose) = (bind, raw.read("http.expose", flag));
+    let (bind, expose) = (bind?, expose?);
+    if !bind.ip().is_loopback() && !expose {
+        let mismatch = Mismatch::new("a loopback address such as 127.0.0.1:8733");
+        raw.wrong(
+            "http.bind",
+            mismatch.help(
+                "other addresses need tokens, which do not exist yet; `http.expose: true` opens it all the same, for a \
+                 container whose port only a trusted network reaches",
+            ),
+        );
+    }
+    Some(bind)
+}
+
+fn worker(raw: &Raw<'_>) -> Option<Worker> {
+    let prefetch = raw.read("worker.prefetch", count(PREFETCHES));
+    let concurrency = raw.read("worker.concurrency", count(CONCURRENCIES));
+    let hold_max = raw.read("worker.hold", duration(HOLDS));
+    let grace = raw.read("worker.grace", duration(GRACES));
+    Some(Worker { prefetch: prefetch?, concurrency: concurrency?, hold_max: hold_max?, grace: grace? })
+}
+
+fn claims(raw: &Raw<'_>) -> Option<Claims> {
+    let lease = raw.read("idempotency.lease", duration(LEASES));
+    let window = raw.read("idempotency.window", duration(WINDOWS));
+    let when_away = raw.read("redis.when_away", one_of(&[("hold", WhenAway::Hold), ("proceed", WhenAway::Proceed)]));
+    Some(Claims { lease: lease?, window: window?, when_away: when_away? })
+}
+
+fn events(raw: &Raw<'_>) -> Option<Reading> {
+    let body_bytes_max = raw.read("events.body_bytes_max", count(BODY_BYTES));
+    let digest_missing_id = raw.read("events.missing_id", one_of(&[("refuse", false), ("digest", true)]));
+    Some(Reading { body_bytes_max: body_bytes_max?, digest_missing_id: digest_missing_id? })
+}
+
+/// A network, or a single address.
+fn parse_net(text: &str) -> Result<IpNet, Mismatch> {
+    let net = text.parse::<IpNet>().map(|net| net.trunc()).ok();
+    net.or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from))
+        .ok_or_else(|| Mismatch::new("a network such as 10.0.0.0/8 or an address such as 10.1.2.3"))
+}
+
+fn log(raw: &Raw<'_>) -> Option<Log> {
+    let filter = raw.read("log.level", parse_filter);
+    let json = raw.read("log.format", one_of(&[("text", false), ("json", true)]));
+    let payloads = raw.read("log.payloads", flag);
+    Some(Log { filter: filter?, json: json?, payloads: payloads? })
+}
+
+/// A bare word has to be a level. It could name a part as well, but then a misspelt level would silence everything.
+fn parse_filter(text: &str) -> Result<String, Mismatch> {
+    const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+    let known = |word: &str| word.contains(['=', '[']) || LEVELS.contains(&word.trim().to_ascii_lowercase().as_str());
+    let expected = || Mismatch::new("a level such as info, or levels by part such as info,hookfleet=debug");
+    match text.split(',').find(|word| !known(word)) {
+        Some(word) => Err(expected().did_you_mean(word, LEVELS)),
+        None => EnvFilter::try_new(text).map(|_| text.to_owned()).map_err(|error| expected().help(error.to_string())),
+    }
+}

@@ -1,0 +1,150 @@
+//! The table of settings. What a setting is called, what it is if nobody says otherwise and what it is for stands here
+//! and nowhere else: the file, the names of variables and flags, `hookfleet settings` and the shipped file follow it.
+
+/// One setting.
+#[derive(Debug)]
+pub(super) struct Setting {
+    /// From the top of the file: `worker.prefetch`.
+    pub path: &'static str,
+    pub kind: Kind,
+    pub default: Fallback,
+    /// What it is for. Lines fit behind the `#` of the shipped file.
+    pub doc: &'static str,
+}
+
+/// The form of a value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// A single value.
+    One,
+    /// A URL whose password nobody may see.
+    SecretUrl,
+    /// A list; in variables and flags with commas.
+    List,
+}
+
+/// What holds if nobody says otherwise.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Fallback {
+    /// This value, written as in a variable.
+    Is(&'static str),
+    /// Nothing; this is what it could be.
+    Unset { example: &'static str },
+}
+
+const fn one(path: &'static str, default: &'static str, doc: &'static str) -> Setting {
+    Setting { path, kind: Kind::One, default: Fallback::Is(default), doc }
+}
+
+const fn list(path: &'static str, default: &'static str, doc: &'static str) -> Setting {
+    Setting { path, kind: Kind::List, default: Fallback::Is(default), doc }
+}
+
+const fn secret_url(path: &'static str, example: &'static str, doc: &'static str) -> Setting {
+    Setting { path, kind: Kind::SecretUrl, default: Fallback::Unset { example }, doc }
+}
+
+/// All settings; those of a section stand together.
+pub(super) static SETTINGS: [Setting; 24] = [
+    one(
+        "namespace",
+        "hookfleet",
+        "First part of every queue, exchange and key name, so that two fleets can share a broker and a Redis.\n\
+         1 to 40 of a-z 0-9 - _",
+    ),
+    one("hooks", "config/hooks.yaml", "The hooks file: what to run when."),
+    secret_url(
+        "broker.url",
+        "amqp://guest:guest@127.0.0.1:5672/%2f",
+        "The message broker, and with it redis.url. Without both, everything is kept in the file embedded.path.",
+    ),
+    secret_url("redis.url", "redis://127.0.0.1:6379/0", "The store of claims."),
+    one(
+        "redis.when_away",
+        "hold",
+        "While the store of claims is away: hold (nothing runs twice, work waits) or proceed (first attempts run\n\
+         without a claim, redeliveries may run twice).",
+    ),
+    one(
+        "embedded.path",
+        "data/hookfleet.db",
+        "Broker and claims of a single process without servers: one SQLite file.",
+    ),
+    one("http.bind", "127.0.0.1:8733", "Address of /metrics, /healthz and /readyz; in `up` of the event gateway too."),
+    one(
+        "http.expose",
+        "false",
+        "Allow an address that others can reach. There are no tokens yet: for containers whose port is not published\n\
+         beyond health checks and a trusted network.",
+    ),
+    one("worker.prefetch", "256", "Unacked deliveries a queue, 1 to 2000."),
+    one("worker.concurrency", "512", "Runs at a time in one process, over all hooks."),
+    one("worker.hold", "5s", "No delivery is held longer than this, 1s to 60s; a longer run goes on under its claim."),
+    one("worker.grace", "25s", "Time that runs get to finish at shutdown."),
+    one("idempotency.lease", "30s", "A run whose claim is not renewed this long is taken over; at least 1s."),
+    one("idempotency.window", "24h", "How long a finished invocation is remembered."),
+    one("events.body_bytes_max", "1048576", "An event with a larger body becomes a dead letter."),
+    one(
+        "events.missing_id",
+        "refuse",
+        "Plain JSON without a message_id: refuse (a dead letter) or digest (equal bodies within a second are one\n\
+         event).",
+    ),
+    one("retry.hint_max", "1h", "Longest Retry-After that is honoured; a longer one is cut to it."),
+    list(
+        "egress.allow",
+        "",
+        "Addresses beside the public ones that hooks may call, as networks or single addresses: [10.1.0.0/16, ::1].",
+    ),
+    list(
+        "commands.allow",
+        "",
+        "Programs that command hooks may run, as they write them in argv: [python3]. Empty: none.",
+    ),
+    list("commands.env", "PATH,HOME,LANG,LC_ALL,TZ,TMPDIR", "Variables that programs inherit."),
+    one("dead_letters.retention", "30d", "How long dead letters are kept; replays are remembered as long."),
+    one(
+        "log.level",
+        "info",
+        "What is logged: error, warn, info, debug, trace, or by part such as info,hookfleet=debug.",
+    ),
+    one("log.format", "text", "text or json."),
+    one("log.payloads", "false", "Show payloads in debug lines."),
+];
+
+impl Setting {
+    /// Its section, if it is in one, and its key there.
+    pub(super) fn place(&self) -> (Option<&'static str>, &'static str) {
+        self.path.split_once('.').map_or((None, self.path), |(section, key)| (Some(section), key))
+    }
+
+    /// The variables that set it.
+    pub(super) fn variables(&self) -> Vec<String> {
+        let mut names = vec![format!("HOOKFLEET_{}", self.path.replace('.', "_").to_ascii_uppercase())];
+        if self.path == "log.level" {
+            names.push("HOOKFLEET_LOG".to_owned()); // what everybody tries first
+        }
+        names
+    }
+}
+
+/// The setting of this path.
+pub(super) fn find(path: &str) -> Option<&'static Setting> {
+    SETTINGS.iter().find(|setting| setting.path == path)
+}
+
+/// The keys at the top of the file, or those of a section.
+pub(super) fn keys(section: Option<&str>) -> Vec<&'static str> {
+    let mut keys = Vec::new();
+    for setting in &SETTINGS {
+        let key = match (section, setting.place()) {
+            (None, (Some(section), _)) => section,
+            (wanted, (found, key)) if wanted == found => key,
+            _ => continue,
+        };
+        if !keys.contains(&key) {
+            keys.push(key);
+        }
+    }
+    keys
+}

@@ -1,0 +1,203 @@
+//! The fold of the dead-letter log: which letters are open.
+//!
+//! The state of a subject is the highest `(generation, state)` that any record gives it, a maximum over a total order:
+//! the order of records and doubles do not matter.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::dead_letter::{Letter, LetterId, Mark, Record, Subject};
+
+/// Where a subject stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum State {
+    /// A replay is out.
+    Replaying,
+    Open,
+    Resolved,
+}
+
+/// A letter with its state.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Entry {
+    pub letter: Letter,
+    pub state: State,
+    /// Letters that were folded into this one.
+    pub count: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mark: Option<Mark>,
+}
+
+impl Entry {
+    /// As people see it; the event's body only where it was asked for.
+    #[must_use]
+    pub fn view(&self, body: bool) -> Value {
+        let mut view = serde_json::to_value(self).unwrap_or_default();
+        if !body && let Some(letter) = view.get_mut("letter").and_then(Value::as_object_mut) {
+            letter.remove("body");
+        }
+        view
+    }
+}
+
+/// What is known of one subject.
+#[derive(Debug, Clone, Default)]
+struct Folded {
+    top: Option<(u32, State)>,
+    letter: Option<Letter>,
+    ids: Vec<LetterId>,
+    count: u64,
+    mark: Option<Mark>,
+}
+
+/// The fold of the log.
+#[derive(Debug, Clone, Default)]
+pub struct Fold {
+    subjects: BTreeMap<Subject, Folded>,
+}
+
+impl Fold {
+    /// Takes one record in. Order and doubles do not matter, but for the count of equal messages.
+    pub fn apply(&mut self, record: Record) {
+        match record {
+            Record::Letter(letter) => {
+                let folded = self.subjects.entry(letter.subject()).or_default();
+                folded.raise(letter.generation, State::Open);
+                folded.count += 1;
+                if !folded.ids.contains(&letter.id) {
+                    folded.ids.push(letter.id.clone());
+                }
+                // The highest generation is shown; of doubles the earliest, so that the order does not matter.
+                let newer = |old: &Letter| {
+                    (letter.generation, std::cmp::Reverse(letter.at_ms))
+                        > (old.generation, std::cmp::Reverse(old.at_ms))
+                };
+                if folded.letter.as_ref().is_none_or(newer) {
+                    folded.letter = Some(*letter);
+                }
+            }
+            Record::Replayed(mark) => self.mark(mark, State::Replaying),
+            Record::Resolved(mark) => self.mark(mark, State::Resolved),
+            Record::Barrier { .. } => {}
+        }
+    }
+
+    fn mark(&mut self, mark: Mark, state: State) {
+        let folded = self.subjects.entry(mark.subject.clone()).or_default();
+        // Of equal marks the first stays: the one with the lower time.
+        let first = folded.top == Some((mark.generation, state))
+            && folded.mark.as_ref().is_none_or(|stored| mark.at_ms < stored.at_ms);
+        if folded.raise(mark.generation, state) || first {
+            folded.mark = Some(mark);
+        }
+    }
+
+    /// Every letter with its state, oldest first. Marks without a letter are ignored: their letter has aged out.
+    #[must_use]
+    pub fn entries(&self) -> Vec<Entry> {
+        let mut entries: Vec<Entry> = self.subjects.values().filter_map(Folded::entry).collect();
+        entries.sort_by(|a, b| (a.letter.at_ms, &a.letter.id).cmp(&(b.letter.at_ms, &b.letter.id)));
+        entries
+    }
+
+    /// The entry with this letter id, of whatever generation.
+    #[must_use]
+    pub fn find(&self, id: &LetterId) -> Option<Entry> {
+        self.subjects.values().find(|folded| folded.ids.contains(id)).and_then(Folded::entry)
+    }
+
+    /// The highest generation that any record names for the subject of this letter.
+    #[must_use]
+    pub fn highest_generation(&self, letter: &Letter) -> u32 {
+        self.subjects.get(&letter.subject()).and_then(|folded| folded.top).map_or(letter.generation, |(top, _)| top)
+    }
+}
+
+impl Folded {
+    /// The join of the lattice; true if it moved.
+    fn raise(&mut self, generation: u32, state: State) -> bool {
+        let raised = self.top < Some((generation, state));
+        if raised {
+            self.top = Some((generation, state));
+            self.mark = None;
+        }
+        raised
+    }
+
+    fn entry(&self) -> Option<Entry> {
+        let (letter, (_, state)) = (self.letter.clone()?, self.top?);
+        Some(Entry { letter, state, count: self.count, mark: self.mark.clone() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::domain::dead_letter::{EventName, Letter, LetterId, Mark, Record};
+    use crate::domain::event::Malformed;
+    use crate::domain::invocation::Client;
+    use crate::domain::settle::Class;
+
+    fn letter(generation: u32, at_ms: u64) -> Record {
+        let malformed = Malformed { class: Class::Exhausted, error: "500".into() };
+        let mut letter = Letter::of_message(&malformed, Client::default(), b"{}", "events", at_ms);
+        letter.event = Some(EventName { id: "1".into(), source: "/s".into(), kind: "a".into(), subject: None });
+        letter.hook = Some("h".into());
+        letter.generation = generation;
+        letter.id = LetterId::from(format!("l{generation}").as_str());
+        Record::Letter(Box::new(letter))
+    }
+
+    fn mark(generation: u32) -> Mark {
+        let Record::Letter(letter) = letter(0, 0) else { unreachable!() };
+        Mark { subject: letter.subject(), generation, at_ms: 9, by: "me".into(), reason: None }
+    }
+
+    fn check(records: Vec<Record>, expected: Option<(u32, State)>) {
+        let mut fold = Fold::default();
+        for record in records {
+            fold.apply(record);
+        }
+        let found = fold.entries().pop().map(|entry| (entry.letter.generation, entry.state));
+        assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn folds() {
+        let (replayed, resolved) = (|g| Record::Replayed(mark(g)), |g| Record::Resolved(mark(g)));
+        check(vec![letter(0, 1)], Some((0, State::Open)));
+        check(vec![letter(0, 1), replayed(1)], Some((0, State::Replaying)));
+        check(vec![letter(0, 1), replayed(1), letter(1, 2)], Some((1, State::Open)));
+        check(vec![letter(0, 1), resolved(1)], Some((0, State::Resolved)));
+        check(vec![resolved(1), replayed(1), letter(0, 1)], Some((0, State::Resolved)));
+        check(vec![letter(0, 1), resolved(0), replayed(1)], Some((0, State::Replaying)));
+        check(vec![letter(0, 1), replayed(1), letter(1, 2), resolved(2)], Some((1, State::Resolved)));
+        check(vec![resolved(1)], None);
+    }
+
+    proptest! {
+        #[test]
+        fn order_and_doubles_do_not_matter(picks in prop::collection::vec(0usize..6, 1..12), seed in any::<u64>()) {
+            let pool = [
+                letter(0, 1), letter(1, 2), Record::Replayed(mark(1)), Record::Replayed(mark(2)),
+                Record::Resolved(mark(0)), Record::Resolved(mark(2)),
+            ];
+            let mut records: Vec<Record> = picks.iter().map(|&pick| pool[pick].clone()).collect();
+            let state = |records: &[Record]| {
+                let mut fold = Fold::default();
+                records.iter().cloned().for_each(|record| fold.apply(record));
+                fold.entries().pop().map(|entry| (entry.letter, entry.state, entry.mark))
+            };
+            let expected = state(&records);
+            let mut rng = fastrand::Rng::with_seed(seed);
+            rng.shuffle(&mut records);
+            records.extend(records.clone());
+            prop_assert_eq!(state(&records), expected);
+        }
+    }
+}

@@ -1,0 +1,210 @@
+//! The seam to what a hook does: one attempt in, one [`Outcome`] out.
+//!
+//! A refusal, a panic and a target that never answers are outcomes, not errors. Nothing here knows of retries, claims
+//! or brokers. Dropping a run stops it: the connection is closed, the process group killed. No order and no uniqueness
+//! is promised; the receiver tells repeats by the idempotency key.
+
+use std::future::Future;
+use std::panic::AssertUnwindSafe;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::FutureExt as _;
+use tokio::time::{Instant, timeout_at};
+
+use crate::config;
+use crate::domain::hook::{Action, Hook};
+use crate::domain::invocation::Invocation;
+use crate::domain::outcome::Outcome;
+
+mod command;
+mod egress;
+mod excerpt;
+mod http;
+
+/// Version of the wire payload.
+const CONTRACT_VERSION: u32 = 1;
+/// How much later than its deadline a run is cut off if its executor did not end it.
+const BACKSTOP: Duration = Duration::from_millis(250);
+/// A deadline beyond what the clock can say is this far away.
+const NEVER: Duration = Duration::from_hours(24 * 365);
+
+/// Why the executors could not be built.
+#[derive(Debug, thiserror::Error)]
+pub enum ExecutorError {
+    /// No roots of trust, or no TLS at all.
+    #[error("cannot set up the HTTP client")]
+    HttpClient(#[source] reqwest::Error),
+}
+
+/// All executors, with what they share between runs: connections, and the environment that commands inherit.
+#[derive(Debug)]
+pub struct Executors {
+    http: http::Http,
+    commands: command::Commands,
+}
+
+/// Chooses the cryptography of this process, which every HTTP client needs before it is built.
+pub fn install_crypto() {
+    // Fails only if a provider is there already, which is as good.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+}
+
+impl Executors {
+    /// Built once. The pooled connections live on the runtime that opened them, so each runtime is best given its own.
+    pub fn new(egress: &config::Egress, commands: &config::Commands) -> Result<Self, ExecutorError> {
+        let http = http::Http::new(egress).map_err(ExecutorError::HttpClient)?;
+        Ok(Self { http, commands: command::Commands::new(commands) })
+    }
+
+    /// Carries out one attempt, within `hook.timeout` and the moment that ending a process group takes. Cancel-safe:
+    /// dropping the future stops the run.
+    pub async fn run(&self, hook: &Hook, invocation: &Invocation) -> Outcome {
+        let now = Instant::now();
+        let deadline = now.checked_add(hook.timeout).unwrap_or(now + NEVER);
+        let run = async {
+            let attempt = Attempt { hook, invocation, payload: payload(hook, invocation), deadline };
+            match &hook.action {
+                Action::Http(action) => self.http.run(action, &attempt).await,
+                Action::Command(action) => self.commands.run(action, &attempt).await,
+            }
+        };
+        // The executors keep the deadline themselves, since only they know whether the action has taken place by then.
+        let bounded =
+            async { timeout_at(deadline + BACKSTOP, run).await.unwrap_or_else(|_| timed_out(hook.timeout, "")) };
+        isolated(bounded).await
+    }
+}
+
+/// One attempt, ready to be carried out.
+struct Attempt<'a> {
+    hook: &'a Hook,
+    invocation: &'a Invocation,
+    payload: Bytes,
+    deadline: Instant,
+}
+
+/// What every executor hands to its target.
+///
+/// The event goes in byte for byte: it was checked to be a JSON object when it was decoded. Hook ids and keys are made
+/// of letters, digits and `._-/`, so that they need no escaping.
+fn payload(hook: &Hook, invocation: &Invocation) -> Bytes {
+    let head = format!(
+        r#"{{"contract_version":{CONTRACT_VERSION},"invocation_key":"{}","hook":"{}","attempt":{},"generation":{},"event":"#,
+        invocation.idempotency_key(),
+        hook.id,
+        invocation.at.attempt,
+        invocation.at.generation,
+    );
+    let event = &invocation.event.body;
+    let mut whole = Vec::with_capacity(head.len() + event.len() + 1);
+    whole.extend_from_slice(head.as_bytes());
+    whole.extend_from_slice(event);
+    whole.push(b'}');
+    whole.into()
+}
+
+/// A panic ends the attempt, not the worker. Its message went to the panic hook; it may hold anything, so it stays there.
+async fn isolated(run: impl Future<Output = Outcome>) -> Outcome {
+    AssertUnwindSafe(run).catch_unwind().await.unwrap_or_else(|_| Outcome::later("the executor panicked"))
+}
+
+/// `said` is what the target said before.
+fn timed_out(timeout: Duration, said: &str) -> Outcome {
+    Outcome::later(excerpt::with_excerpt(format!("timed out after {timeout:?}"), said))
+}
+
+#[cfg(test)]
+mod fixture {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::domain::event::{Event, Reading};
+    use crate::domain::hook::{HookId, Pattern};
+    use crate::domain::message::{Message, Properties};
+    use crate::domain::outcome::{Again, Failure};
+    use crate::domain::retry::RetryPolicy;
+
+    /// May call this machine, and run `sh`.
+    pub(super) fn executors() -> Executors {
+        let egress = config::Egress { allow: vec!["127.0.0.0/8".parse().unwrap(), "::1/128".parse().unwrap()] };
+        let commands = config::Commands { allow: vec!["sh".into(), "./here".into()], env: vec!["PATH".into()] };
+        Executors::new(&egress, &commands).unwrap()
+    }
+
+    pub(super) fn hook(action: Action, timeout_ms: u64) -> Hook {
+        Hook {
+            id: HookId::new("h-1").unwrap(),
+            on: vec![Pattern::new("a.b").unwrap()],
+            action,
+            timeout: Duration::from_millis(timeout_ms),
+            retry: RetryPolicy::default(),
+            concurrency: 1,
+        }
+    }
+
+    pub(super) fn invocation(body: &str) -> Invocation {
+        let properties =
+            Properties { kind: Some("a.b".into()), message_id: Some("e\u{0}1".into()), ..Properties::default() };
+        let message = Message { body: body.to_owned().into(), properties, ..Message::default() };
+        let message = message.with("traceparent", "00-1-2-01");
+        let event = Event::decode(&message, &Reading::default()).unwrap();
+        Invocation::first(Arc::new(event), HookId::new("h-1").unwrap(), "r1".into())
+    }
+
+    /// An outcome on one line: how it failed, its status, its error.
+    pub(super) fn line(outcome: &Outcome) -> String {
+        match outcome {
+            Outcome::Done => "done".to_owned(),
+            Outcome::Interrupted => "interrupted".to_owned(),
+            Outcome::Failed(Failure { again, status, error }) => {
+                let again = match again {
+                    Again::Never(class) => format!("never {class:?}"),
+                    Again::Later(None) => "later".to_owned(),
+                    Again::Later(Some(hint)) => format!("later {hint:?}"),
+                };
+                let status = status.map(|status| format!(" [{status}]")).unwrap_or_default();
+                format!("{again}{status}: {error}")
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::claim::Point;
+    use crate::domain::hook::{CommandAction, HookId};
+
+    #[test]
+    fn the_wire_payload() {
+        let action = Action::Command(CommandAction { argv: vec![], env: std::collections::BTreeMap::new(), cwd: None });
+        let hook = Hook { id: HookId::new("A.b_c-9").unwrap(), ..fixture::hook(action, 1) };
+        let body = r#" {"specversion":"1.0", "id":"\u0031","source":"/s","type":"a.b","data":[1.0e0, "ä"] } "#;
+        let invocation = fixture::invocation(body);
+        let invocation =
+            Invocation { hook: hook.id.clone(), at: Point { generation: 2, attempt: 3 }, forced: true, ..invocation };
+        let key = invocation.idempotency_key();
+        let expected = format!(
+            r#"{{"contract_version":1,"invocation_key":"{key}","hook":"A.b_c-9","attempt":3,"generation":2,"event":{body}}}"#
+        );
+        let found = payload(&hook, &invocation);
+        assert_eq!(found, expected);
+        serde_json::from_slice::<serde_json::Value>(&found).unwrap();
+    }
+
+    #[test]
+    fn a_run_can_be_spawned() {
+        fn spawnable<T: Send>(_: &T) {}
+        let action = Action::Command(CommandAction { argv: vec![], env: std::collections::BTreeMap::new(), cwd: None });
+        let (executors, hook, invocation) = (fixture::executors(), fixture::hook(action, 1), fixture::invocation("{}"));
+        spawnable(&executors.run(&hook, &invocation));
+        spawnable(&executors);
+    }
+
+    #[tokio::test]
+    async fn a_panic_is_an_outcome() {
+        let run = async { if std::env::args().count() > 0 { panic!("secret") } else { Outcome::Done } };
+        assert_eq!(isolated(run).await, Outcome::later("the executor panicked"));
+    }
+}

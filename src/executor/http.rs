@@ -1,0 +1,583 @@
+//! Runs a hook by posting its payload. The reply's head decides; its body is only read to reuse the connection and to
+//! show what a refusal said.
+
+use std::error::Error;
+use std::io;
+use std::iter::successors;
+use std::time::{Duration, SystemTime};
+
+use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
+use reqwest::{Certificate, Client, ClientBuilder, Response, StatusCode, redirect};
+use tokio::time::{Instant, timeout_at};
+
+use super::egress::{Guard, Refused};
+use super::excerpt::{excerpt, with_excerpt};
+use super::{Attempt, timed_out};
+use crate::config;
+use crate::domain::event::TRACEPARENT;
+use crate::domain::hook::HttpAction;
+use crate::domain::outcome::{Again, Failure, Outcome};
+use crate::domain::settle::Class;
+
+/// A reply is read up to here; a connection with more on it is closed.
+const REPLY_BYTES_MAX: usize = 128 * 1024;
+/// How long is waited for the rest of a reply once its head is there.
+const REPLY_WAIT: Duration = Duration::from_millis(250);
+/// As much of a refusal's body as the excerpt is made from.
+const REFUSAL_BYTES_MAX: usize = 8 * 1024;
+/// A host that does not even accept is given up before most deadlines, and its next address tried.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+const IDLE_PER_HOST_MAX: usize = 64;
+/// Shorter than what most servers keep a connection open for, so that it is seldom closed under our hands.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(20);
+const USER_AGENT: &str = concat!("hookfleet/", env!("CARGO_PKG_VERSION"));
+
+const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+const ATTEMPT: HeaderName = HeaderName::from_static("hookfleet-attempt");
+/// Headers that say where a message ends or what becomes of its connection: the client's own.
+const FRAMING: [&str; 8] =
+    ["connection", "content-length", "expect", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade"];
+/// Shorter values, and shorter words in them, hide nothing.
+const SECRET_BYTES_MIN: usize = 4;
+const SECRET_WORD_BYTES_MIN: usize = 8;
+
+/// The http executor: one client and its connections.
+#[derive(Debug)]
+pub(super) struct Http {
+    client: Client,
+    guard: Guard,
+}
+
+impl Http {
+    pub(super) fn new(egress: &config::Egress) -> reqwest::Result<Self> {
+        super::install_crypto();
+        let guard = Guard::new(&egress.allow);
+        let client = builder(&guard).build().or_else(|error| {
+            // Slim container images hold no certificates.
+            tracing::warn!(error = %root(&error), "no roots of trust on this system, taking Mozilla's");
+            builder(&guard).tls_certs_merge(mozilla_roots()?).build()
+        })?;
+        Ok(Self { client, guard })
+    }
+
+    /// Posts the payload. Ends at the attempt's deadline.
+    pub(super) async fn run(&self, action: &HttpAction, attempt: &Attempt<'_>) -> Outcome {
+        let url = action.url.expose();
+        if let Err(refused) = self.guard.check(url) {
+            return Outcome::from(&refused);
+        }
+        let headers = match headers(action, attempt) {
+            Ok(headers) => headers,
+            Err(error) => return Outcome::later(error),
+        };
+        let sent = self.client.post(url.clone()).headers(headers).body(attempt.payload.clone()).send();
+        let reply = match timeout_at(attempt.deadline, sent).await {
+            Err(_) => return timed_out(attempt.hook.timeout, ""),
+            Ok(Err(error)) => return broken(&error.without_url(), action),
+            Ok(Ok(reply)) => reply,
+        };
+        let status = reply.status();
+        let hint = retry_after(reply.headers(), SystemTime::now());
+        let body = drain(reply, attempt.deadline).await;
+        let Some(again) = classify(status, hint) else { return Outcome::Done };
+        let error = with_excerpt(status_line(status), &excerpt(&body, secrets(action)));
+        Outcome::Failed(Failure { again, status: Some(status.as_u16().into()), error })
+    }
+}
+
+fn builder(guard: &Guard) -> ClientBuilder {
+    Client::builder()
+        .user_agent(USER_AGENT)
+        .no_proxy() // a proxy would resolve the target's name where the guard cannot see it
+        .redirect(redirect::Policy::none())
+        .referer(false)
+        .dns_resolver(guard.clone())
+        .connect_timeout(CONNECT_TIMEOUT)
+        .pool_max_idle_per_host(IDLE_PER_HOST_MAX)
+        .pool_idle_timeout(IDLE_TIMEOUT)
+        .tcp_nodelay(true)
+}
+
+fn mozilla_roots() -> reqwest::Result<Vec<Certificate>> {
+    webpki_root_certs::TLS_SERVER_ROOT_CERTS.iter().map(|root| Certificate::from_der(root)).collect()
+}
+
+/// What can pass by itself is tried again; any other refusal will be repeated however often we ask. `None` is done.
+fn classify(status: StatusCode, hint: Option<Duration>) -> Option<Again> {
+    match status.as_u16() {
+        200..=299 => None,
+        408 | 425 | 429 => Some(Again::Later(hint)),
+        300..=499 => Some(Again::Never(Class::Rejected)),
+        _ => Some(Again::Later(hint)), // 5xx, and what is no final answer at all
+    }
+}
+
+fn status_line(status: StatusCode) -> String {
+    let reason = status.canonical_reason().map(|reason| format!(" {reason}")).unwrap_or_default();
+    let note = if status.is_redirection() { " (redirects are not followed)" } else { "" };
+    format!("{}{reason}{note}", status.as_str())
+}
+
+/// RFC 9110 10.2.3: seconds, or a date in any of the three formats of HTTP. A date that is over is no wait.
+fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
+    let value = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
+    if !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Some(Duration::from_secs(value.parse().unwrap_or(u64::MAX)));
+    }
+    let date = httpdate::parse_http_date(value).ok()?;
+    Some(date.duration_since(now).unwrap_or_default())
+}
+
+/// The hook's headers over the defaults, and over them what tells attempts apart. An error names the header only.
+fn headers(action: &HttpAction, attempt: &Attempt<'_>) -> Result<HeaderMap, String> {
+    let mut headers = HeaderMap::with_capacity(action.headers.len() + 4);
+    for (name, value) in &action.headers {
+        let invalid = || format!("the hook's header `{}` is not valid in HTTP", name.escape_debug());
+        let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_| invalid())?;
+        if FRAMING.contains(&name.as_str()) {
+            return Err(format!("the hook's header `{name}` is set by the HTTP client alone"));
+        }
+        let mut value = HeaderValue::from_str(value.expose()).map_err(|_| invalid())?;
+        value.set_sensitive(true); // kept out of `Debug` output and of HTTP/2's compression tables
+        headers.append(name, value);
+    }
+    headers.entry(CONTENT_TYPE).or_insert(HeaderValue::from_static("application/json"));
+    let key = attempt.invocation.idempotency_key();
+    headers.insert(IDEMPOTENCY_KEY, HeaderValue::from_str(&key).map_err(|_| "the key is not valid in HTTP")?);
+    headers.insert(ATTEMPT, attempt.invocation.at.attempt.into());
+    // The event's publisher wrote it: what is no header is left out.
+    if let Some(Ok(trace)) = attempt.invocation.event.traceparent.as_deref().map(HeaderValue::from_str) {
+        headers.insert(TRACEPARENT, trace);
+    }
+    Ok(headers)
+}
+
+/// Reads the rest of a reply for a moment, so that its connection can be used again. What goes wrong here is nobody's
+/// failure. Returns the beginning of what was read.
+async fn drain(mut reply: Response, deadline: Instant) -> Vec<u8> {
+    let keep = if reply.status().is_success() { 0 } else { REFUSAL_BYTES_MAX };
+    let mut kept = Vec::new();
+    let mut read = 0;
+    let reading = async {
+        while let Ok(Some(chunk)) = reply.chunk().await {
+            let room = keep - kept.len();
+            kept.extend_from_slice(&chunk[..chunk.len().min(room)]);
+            read += chunk.len();
+            if read > REPLY_BYTES_MAX {
+                return;
+            }
+        }
+    };
+    let _ = timeout_at(deadline.min(Instant::now() + REPLY_WAIT), reading).await;
+    kept
+}
+
+/// A request that got no reply.
+fn broken(error: &reqwest::Error, action: &HttpAction) -> Outcome {
+    if let Some(refused) = causes(error).find_map(|cause| cause.downcast_ref::<Refused>()) {
+        return Outcome::from(refused);
+    }
+    if error.is_connect() && error.is_timeout() {
+        return Outcome::later(format!("timeout: no connection within {CONNECT_TIMEOUT:?}"));
+    }
+    let kind = if error.is_dns() {
+        "dns"
+    } else if causes(error).any(<dyn Error>::is::<rustls::Error>) {
+        "tls"
+    } else if error.is_timeout() {
+        "timeout"
+    } else if error.is_connect() {
+        "connect"
+    } else if causes(error).any(is_reset) {
+        "reset"
+    } else {
+        "transport"
+    };
+    Outcome::later(format!("{kind}: {}", excerpt(root(error).to_string().as_bytes(), secrets(action))))
+}
+
+fn is_reset(cause: &(dyn Error + 'static)) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, NotConnected, UnexpectedEof};
+    let kind = cause.downcast_ref::<io::Error>().map(io::Error::kind);
+    matches!(kind, Some(BrokenPipe | ConnectionAborted | ConnectionReset | NotConnected | UnexpectedEof))
+        || cause.to_string().starts_with("connection closed before message completed") // hyper's words for it
+}
+
+/// An error and what it came from. An I/O error hides the error that it was made of from `source`.
+fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    successors(Some(error), |&error| match error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
+        Some(inner) => Some(inner as &(dyn Error + 'static)),
+        None => error.source(),
+    })
+}
+
+/// The first cause. What wraps it may name the URL; it does not.
+fn root<'a>(error: &'a (dyn Error + 'static)) -> &'a (dyn Error + 'static) {
+    causes(error).last().unwrap_or(error)
+}
+
+/// What a target could repeat to us and no error may show: header values, and the URL behind its host.
+fn secrets(action: &HttpAction) -> Vec<String> {
+    let url = action.url.expose();
+    let values = action.headers.iter().map(|(_, value)| value.expose().as_str());
+    let parameters = url.query_pairs().map(|(_, value)| value.into_owned());
+    let whole = values.clone().chain([url.path()]).chain(url.query()).map(str::to_owned).chain(parameters);
+    let whole = whole.filter(|value| value.len() >= SECRET_BYTES_MIN);
+    let words = values.flat_map(str::split_whitespace).chain(url.path().split('/'));
+    let words = words.filter(|word| word.len() >= SECRET_WORD_BYTES_MIN);
+    whole.chain(words.map(str::to_owned)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::{TcpListener, TcpStream};
+    use tokio::time::sleep;
+
+    use super::super::fixture::{executors, hook, invocation, line};
+    use super::super::{Executors, payload};
+    use super::*;
+    use crate::domain::hook::{Action, Hook, Secret};
+
+    #[test]
+    fn statuses() {
+        let hint = Some(Duration::from_secs(7));
+        for (statuses, expected) in [
+            (&[200, 201, 202, 204, 206, 299][..], None),
+            (&[300, 301, 302, 303, 304, 307, 308, 399], Some(Again::Never(Class::Rejected))),
+            (&[400, 401, 403, 404, 405, 409, 410, 422, 451, 499], Some(Again::Never(Class::Rejected))),
+            (&[408, 425, 429, 500, 501, 502, 503, 504, 599], Some(Again::Later(hint))),
+            (&[100, 101, 103, 600, 999], Some(Again::Later(hint))),
+        ] {
+            for status in statuses {
+                assert_eq!(classify(StatusCode::from_u16(*status).unwrap(), hint), expected, "{status}");
+            }
+        }
+    }
+
+    #[test]
+    fn retry_after_in_all_its_forms() {
+        let now = httpdate::parse_http_date("Sun, 06 Nov 1994 08:49:30 GMT").unwrap();
+        let check = |value: &str, seconds: Option<u64>| {
+            let headers = HeaderMap::from_iter([(RETRY_AFTER, HeaderValue::from_str(value).unwrap())]);
+            assert_eq!(retry_after(&headers, now), seconds.map(Duration::from_secs), "{value}");
+        };
+        check("0", Some(0));
+        check(" 120 ", Some(120));
+        check("99999999999999999999999", Some(u64::MAX));
+        check("Sun, 06 Nov 1994 08:49:37 GMT", Some(7));
+        check("Sunday, 06-Nov-94 08:49:37 GMT", Some(7));
+        check("Sun Nov  6 08:49:37 1994", Some(7));
+        check("Sun, 06 Nov 1994 08:49:00 GMT", Some(0));
+        for nonsense in ["", "-1", "1.5", "+3", "soon", "1994-11-06T08:49:37Z"] {
+            check(nonsense, None);
+        }
+        assert_eq!(retry_after(&HeaderMap::new(), now), None);
+    }
+
+    /// A server on this machine that does `serve` with every connection; `/hook/T0` and a secret are its target.
+    struct Server {
+        port: u16,
+        connections: Arc<AtomicUsize>,
+    }
+
+    impl Server {
+        async fn start<F>(serve: impl Fn(TcpStream) -> F + Send + 'static) -> Self
+        where
+            F: Future<Output = Option<()>> + Send + 'static,
+        {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let port = listener.local_addr().unwrap().port();
+            let connections = Arc::new(AtomicUsize::new(0));
+            let count = Arc::clone(&connections);
+            tokio::spawn(async move {
+                while let Ok((stream, _)) = listener.accept().await {
+                    count.fetch_add(1, Ordering::SeqCst);
+                    tokio::spawn(serve(stream));
+                }
+            });
+            Self { port, connections }
+        }
+
+        /// Answers every request on a connection with these bytes.
+        async fn replying(reply: impl Into<String>) -> Self {
+            let reply: Arc<str> = reply.into().into();
+            Self::start(move |mut stream| {
+                let reply = Arc::clone(&reply);
+                async move {
+                    loop {
+                        request(&mut stream).await?;
+                        stream.write_all(reply.as_bytes()).await.ok()?;
+                    }
+                }
+            })
+            .await
+        }
+
+        fn hook(&self, timeout_ms: u64) -> Hook {
+            target(&format!("http://127.0.0.1:{}/hook/T0/pathsecret?key=querysecret", self.port), timeout_ms)
+        }
+
+        async fn outcome(&self) -> String {
+            line(&executors().run(&self.hook(5_000), &invocation("{}")).await)
+        }
+
+        fn connections(&self) -> usize {
+            self.connections.load(Ordering::SeqCst)
+        }
+    }
+
+    fn target(url: &str, timeout_ms: u64) -> Hook {
+        let headers = [("authorization", "Bearer headersecret"), ("x-a", "1"), ("x-a", "2")];
+        let headers = headers.map(|(name, value)| (name.to_owned(), Secret::new(value.to_owned()))).to_vec();
+        hook(Action::Http(HttpAction { url: Secret::new(url.parse().unwrap()), headers }), timeout_ms)
+    }
+
+    /// One request, head and body; `None` when the connection is closed.
+    async fn request(stream: &mut TcpStream) -> Option<String> {
+        let mut text = Vec::new();
+        let mut chunk = [0; 4096];
+        loop {
+            let read = stream.read(&mut chunk).await.ok().filter(|read| *read > 0)?;
+            text.extend_from_slice(&chunk[..read]);
+            let whole = String::from_utf8_lossy(&text).into_owned();
+            let Some((head, body)) = whole.split_once("\r\n\r\n") else { continue };
+            let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")).unwrap_or("0");
+            if body.len() >= length.parse().unwrap() {
+                return Some(whole);
+            }
+        }
+    }
+
+    fn reply(status: &str, headers: &str, body: &str) -> String {
+        format!("HTTP/1.1 {status}\r\ncontent-length: {}\r\n{headers}\r\n{body}", body.len())
+    }
+
+    #[tokio::test]
+    async fn what_the_target_gets() {
+        let (sender, mut requests) = tokio::sync::mpsc::unbounded_channel();
+        let server = Server::start(move |mut stream| {
+            let sender = sender.clone();
+            async move {
+                loop {
+                    sender.send(request(&mut stream).await?).ok()?;
+                    stream.write_all(reply("204 No Content", "", "").as_bytes()).await.ok()?;
+                }
+            }
+        })
+        .await;
+        let (executors, invocation, mut hook) = (executors(), invocation("{}"), server.hook(5_000));
+        assert_eq!(executors.run(&hook, &invocation).await, Outcome::Done);
+        let text = requests.recv().await.unwrap();
+        let key = format!("idempotency-key: {}\r\n", invocation.idempotency_key());
+        for expected in [
+            "POST /hook/T0/pathsecret?key=querysecret HTTP/1.1\r\n",
+            "content-type: application/json\r\n",
+            concat!("user-agent: hookfleet/", env!("CARGO_PKG_VERSION"), "\r\n"),
+            "traceparent: 00-1-2-01\r\n",
+            "hookfleet-attempt: 1\r\n",
+            "authorization: Bearer headersecret\r\nx-a: 1\r\nx-a: 2\r\n",
+            &key,
+        ] {
+            assert!(text.contains(expected), "{expected} in {text}");
+        }
+        for unexpected in ["cookie", "accept-encoding", "referer"] {
+            assert!(!text.contains(unexpected), "{unexpected} in {text}");
+        }
+        assert!(text.ends_with(std::str::from_utf8(&payload(&hook, &invocation)).unwrap()));
+
+        let Action::Http(action) = &mut hook.action else { unreachable!() };
+        for (name, value) in [("content-type", "a/b"), ("user-agent", "mine"), ("idempotency-key", "forged")] {
+            action.headers.push((name.to_owned(), Secret::new(value.to_owned())));
+        }
+        assert_eq!(executors.run(&hook, &invocation).await, Outcome::Done);
+        let text = requests.recv().await.unwrap();
+        assert!(text.contains("content-type: a/b\r\n") && text.contains("user-agent: mine\r\n"), "{text}");
+        assert!(text.contains(&key) && !text.contains("forged"), "{text}");
+        assert_eq!(text.matches("content-type").count(), 1, "{text}");
+        assert_eq!(server.connections(), 1);
+    }
+
+    #[tokio::test]
+    async fn headers_that_cannot_be_sent() {
+        let server = Server::replying(reply("200 OK", "", "")).await;
+        for (name, value) in [("x-a", "line\nbreak-secret"), ("x a", "1"), ("content-length", "1"), ("te", "trailers")]
+        {
+            let mut hook = server.hook(5_000);
+            let Action::Http(action) = &mut hook.action else { unreachable!() };
+            action.headers.push((name.to_owned(), Secret::new(value.to_owned())));
+            let found = line(&executors().run(&hook, &invocation("{}")).await);
+            assert!(found.starts_with(&format!("later: the hook's header `{name}` is ")), "{found}");
+            assert!(!found.contains("secret"), "{found}");
+        }
+        assert_eq!(server.connections(), 0);
+    }
+
+    #[tokio::test]
+    async fn refusals_are_told_without_secrets() {
+        let check =
+            async |reply: String, expected: &str| assert_eq!(Server::replying(reply).await.outcome().await, expected);
+        check(reply("200 OK", "", "fine"), "done").await;
+        check(reply("500 Whatever", "", ""), "later [500]: 500 Internal Server Error").await;
+        let body = "no route /hook/T0/pathsecret\r\n(key querysecret, Bearer headersecret, headersecret)";
+        let expected = "never Rejected [404]: 404 Not Found: no route [hidden] (key [hidden], [hidden], [hidden])";
+        check(reply("404 Not Found", "", body), expected).await;
+        check(reply("429 Slow", "retry-after: 30\r\n", "slow"), "later 30s [429]: 429 Too Many Requests: slow").await;
+        let past = "retry-after: Sun, 06 Nov 1994 08:49:37 GMT\r\n";
+        check(reply("503 Away", past, ""), "later 0ns [503]: 503 Service Unavailable").await;
+        let expected = format!("later [502]: 502 Bad Gateway: {}…", "x".repeat(200));
+        check(reply("502 Bad", "", &"x".repeat(200_000)), &expected).await;
+        check("HTTP/1.1 777 Odd\r\ncontent-length: 0\r\n\r\n".into(), "later [777]: 777").await;
+        check("HTTP/1.1 503 No\r\ncontent-length: 9\r\n\r\nabc".into(), "later [503]: 503 Service Unavailable: abc")
+            .await;
+        check("SMTP/1.1 no\r\n\r\n".into(), "later: transport: invalid HTTP version parsed").await;
+    }
+
+    #[tokio::test]
+    async fn redirects_are_not_followed() {
+        let server = Server::replying(reply("302 Found", "location: /elsewhere?secret\r\n", "")).await;
+        let expected = "never Rejected [302]: 302 Found (redirects are not followed)";
+        assert_eq!(server.outcome().await, expected);
+        assert_eq!(server.connections(), 1);
+    }
+
+    /// Sends `head`, then a byte at a time, for ever.
+    async fn dripping(head: &'static str) -> Server {
+        Server::start(move |mut stream| async move {
+            request(&mut stream).await?;
+            stream.write_all(head.as_bytes()).await.ok()?;
+            loop {
+                stream.write_all(b"x").await.ok()?;
+                sleep(Duration::from_millis(20)).await;
+            }
+        })
+        .await
+    }
+
+    #[tokio::test]
+    async fn a_good_head_is_done_whatever_its_body_does() {
+        let wrong_length = Server::start(|mut stream| async move {
+            request(&mut stream).await?;
+            stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nabc").await.ok()
+        });
+        let bad_chunks = Server::replying("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n");
+        let flood = Server::start(|mut stream| async move {
+            request(&mut stream).await?;
+            stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.ok()?;
+            while stream.write_all(&[b'x'; 8_192]).await.is_ok() {}
+            None
+        });
+        let drip = dripping("HTTP/1.1 200 OK\r\ncontent-length: 1000000\r\n\r\n");
+        for server in [wrong_length.await, bad_chunks.await, flood.await, drip.await] {
+            let start = Instant::now();
+            assert_eq!(server.outcome().await, "done");
+            assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
+        }
+    }
+
+    #[tokio::test]
+    async fn a_good_head_is_done_although_the_deadline_comes_during_its_body() {
+        let server = dripping("HTTP/1.1 200 OK\r\ncontent-length: 1000000\r\n\r\n").await;
+        assert_eq!(executors().run(&server.hook(240), &invocation("{}")).await, Outcome::Done);
+    }
+
+    #[tokio::test]
+    async fn the_deadline_covers_all_that_comes_before_the_head_is_there() {
+        let silent = Server::start(|mut stream| async move {
+            request(&mut stream).await?;
+            sleep(Duration::from_mins(1)).await;
+            None
+        });
+        for server in [silent.await, dripping("HTTP/1.1 200 OK\r\nx-endless: ").await] {
+            let start = Instant::now();
+            let found = line(&executors().run(&server.hook(300), &invocation("{}")).await);
+            assert_eq!(found, "later: timed out after 300ms");
+            assert!((300..3_000).contains(&start.elapsed().as_millis()), "{:?}", start.elapsed());
+        }
+    }
+
+    #[tokio::test]
+    async fn transport_errors_are_told_apart() {
+        let closing = Server::start(|mut stream| async move { request(&mut stream).await.map(|_| ()) }).await;
+        assert_eq!(closing.outcome().await, "later: reset: connection closed before message completed");
+        let resetting = Server::start(|mut stream| async move {
+            stream.set_zero_linger().ok()?;
+            request(&mut stream).await.map(|_| ())
+        });
+        let found = resetting.await.outcome().await;
+        assert!(found.starts_with("later: reset: Connection reset by peer"), "{found}");
+
+        let run = async |url: &str| line(&executors().run(&target(url, 5_000), &invocation("{}")).await);
+        let free = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
+        let found = run(&format!("http://127.0.0.1:{free}/secret")).await;
+        assert!(found.starts_with("later: connect: Connection refused"), "{found}");
+        let plain =
+            Server::start(|mut stream| async move { stream.write_all(b"220 no TLS here\r\n").await.ok() }).await;
+        let found = run(&format!("https://127.0.0.1:{}/secret", plain.port)).await;
+        assert!(found.starts_with("later: tls: "), "{found}");
+        let found = run(&format!("http://{}.invalid/secret", "x".repeat(64))).await; // too long to be asked for
+        assert!(found.starts_with("later: dns: ") && !found.contains("secret"), "{found}");
+    }
+
+    #[tokio::test]
+    async fn connections_are_used_again_unless_too_much_is_on_them() {
+        let executors = executors();
+        for (bytes, connections) in [(0, 1), (100_000, 1), (3_000_000, 3)] {
+            let server = Server::replying(reply("200 OK", "", &"x".repeat(bytes))).await;
+            for _ in 0..3 {
+                assert_eq!(executors.run(&server.hook(5_000), &invocation("{}")).await, Outcome::Done);
+            }
+            assert_eq!(server.connections(), connections, "{bytes}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_dropped_run_closes_its_connection() {
+        let (sender, mut closed) = tokio::sync::mpsc::unbounded_channel();
+        let server = Server::start(move |mut stream| {
+            let sender = sender.clone();
+            async move {
+                request(&mut stream).await?;
+                sender.send("asked").ok()?;
+                let rest = request(&mut stream).await;
+                sender.send(if rest.is_none() { "closed" } else { "asked again" }).ok()
+            }
+        })
+        .await;
+        let (executors, hook, invocation) = (executors(), server.hook(60_000), invocation("{}"));
+        tokio::select! {
+            outcome = executors.run(&hook, &invocation) => panic!("{outcome:?}"),
+            said = closed.recv() => assert_eq!(said, Some("asked")),
+        }
+        assert_eq!(closed.recv().await, Some("closed"));
+    }
+
+    #[tokio::test]
+    async fn this_machine_is_refused_unless_allowed() {
+        let server = Server::replying(reply("200 OK", "", "")).await;
+        let port = server.port;
+        let strict = Executors::new(&config::Egress::default(), &config::Commands::default()).unwrap();
+        for host in ["localhost", "LOCALHOST", "127.0.0.1", "2130706433", "0x7f.1", "[::ffff:127.0.0.1]", "[::1]"] {
+            let hook = target(&format!("http://{host}:{port}/pathsecret"), 5_000);
+            let found = line(&strict.run(&hook, &invocation("{}")).await);
+            assert!(found.starts_with("never TargetBlocked: the target "), "{host}: {found}");
+            assert!(found.contains(" is a loopback address (") && found.contains("`egress.allow`"), "{host}: {found}");
+        }
+        assert_eq!(server.connections(), 0);
+        for host in ["localhost", "2130706433"] {
+            let hook = target(&format!("http://{host}:{port}/"), 5_000);
+            assert_eq!(executors().run(&hook, &invocation("{}")).await, Outcome::Done, "{host}");
+        }
+    }
+
+    #[test]
+    fn a_system_without_certificates_is_no_obstacle() {
+        crate::executor::install_crypto();
+        let roots = mozilla_roots().unwrap();
+        assert!(roots.len() > 50);
+        builder(&Guard::new(&[])).tls_certs_only(roots).build().unwrap();
+    }
+}

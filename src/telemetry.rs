@@ -1,0 +1,157 @@
+//! Metric names, all of them, and the set-up of logs.
+
+use metrics::{counter, gauge, histogram};
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use tracing_subscriber::EnvFilter;
+
+use crate::config;
+
+/// Every metric, by name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Metric {
+    /// Deliveries taken in hand, by queue.
+    Deliveries,
+    /// Events that no hook wanted.
+    EventsUnmatched,
+    /// Events whose identity was taken by another body.
+    EventsConflicting,
+    /// Answers of the store to claims, by answer.
+    Claims,
+    /// Attempts by hook and outcome.
+    Attempts,
+    /// Seconds an attempt took, by hook.
+    AttemptSeconds,
+    /// Retries published, by hook.
+    Retries,
+    /// Letters appended, by class.
+    Letters,
+    /// Guards published.
+    Guards,
+    /// Invocations that found no permit and went round the ladder, by hook.
+    Waited,
+    /// Messages handed back at shutdown.
+    HandedBack,
+    /// Publishes that were not confirmed and repeated.
+    PublishRepeated,
+    /// Calls that the store of claims did not answer.
+    StoreUnanswered,
+    /// Runs under way.
+    InFlight,
+    /// 1 while new work is held because the store is away.
+    Holding,
+}
+
+impl Metric {
+    /// Every metric: for descriptions and tests.
+    pub const ALL: [Self; 15] = [
+        Self::Deliveries,
+        Self::EventsUnmatched,
+        Self::EventsConflicting,
+        Self::Claims,
+        Self::Attempts,
+        Self::AttemptSeconds,
+        Self::Retries,
+        Self::Letters,
+        Self::Guards,
+        Self::Waited,
+        Self::HandedBack,
+        Self::PublishRepeated,
+        Self::StoreUnanswered,
+        Self::InFlight,
+        Self::Holding,
+    ];
+
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        self.parts().0
+    }
+
+    const fn parts(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Deliveries => ("hookfleet_deliveries_total", "Deliveries taken in hand, by queue"),
+            Self::EventsUnmatched => ("hookfleet_events_unmatched_total", "Events that no hook wanted"),
+            Self::EventsConflicting => {
+                ("hookfleet_events_conflicting_total", "Events whose identity was taken by another body; dropped")
+            }
+            Self::Claims => ("hookfleet_claims_total", "Answers of the store to claims"),
+            Self::Attempts => ("hookfleet_attempts_total", "Attempts by hook and outcome"),
+            Self::AttemptSeconds => ("hookfleet_attempt_seconds", "Seconds an attempt took"),
+            Self::Retries => ("hookfleet_retries_total", "Retries published"),
+            Self::Letters => ("hookfleet_letters_total", "Letters appended, by class"),
+            Self::Guards => ("hookfleet_guards_total", "Guards published for long runs"),
+            Self::Waited => ("hookfleet_waited_total", "Invocations that found no permit and went round the ladder"),
+            Self::HandedBack => ("hookfleet_handed_back_total", "Messages handed back at shutdown"),
+            Self::PublishRepeated => ("hookfleet_publish_repeated_total", "Publishes repeated for want of a confirm"),
+            Self::StoreUnanswered => ("hookfleet_store_unanswered_total", "Calls that the store did not answer"),
+            Self::InFlight => ("hookfleet_in_flight", "Runs under way"),
+            Self::Holding => ("hookfleet_holding", "1 while new work is held because the store is away"),
+        }
+    }
+
+    /// Adds one to a counter.
+    pub fn count(self, labels: &[(&'static str, String)]) {
+        counter!(self.name(), labels).increment(1);
+    }
+
+    /// Sets a gauge.
+    pub fn set(self, value: f64) {
+        gauge!(self.name()).set(value);
+    }
+
+    /// Moves a gauge.
+    pub fn add(self, value: f64) {
+        gauge!(self.name()).increment(value);
+    }
+
+    /// Records a duration in seconds.
+    pub fn observe(self, seconds: f64, labels: &[(&'static str, String)]) {
+        histogram!(self.name(), labels).record(seconds);
+    }
+}
+
+/// Seconds; from a fast answer to a long run.
+const BUCKETS: [f64; 14] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 600.0];
+
+/// Installs the recorder of this process; the handle renders `/metrics`.
+///
+/// # Errors
+/// A recorder is installed already.
+pub fn metrics() -> anyhow::Result<PrometheusHandle> {
+    let handle = PrometheusBuilder::new()
+        .set_buckets_for_metric(Matcher::Full(Metric::AttemptSeconds.name().to_owned()), &BUCKETS)?
+        .install_recorder()?;
+    for metric in Metric::ALL {
+        let (name, text) = metric.parts();
+        match metric {
+            Metric::InFlight | Metric::Holding => metrics::describe_gauge!(name, text),
+            Metric::AttemptSeconds => metrics::describe_histogram!(name, text),
+            _ => metrics::describe_counter!(name, text),
+        }
+    }
+    Ok(handle)
+}
+
+/// Starts logging to stderr.
+///
+/// # Errors
+/// The filter is none that `tracing` reads, or logging is started already.
+pub fn logs(log: &config::Log) -> anyhow::Result<()> {
+    let filter = EnvFilter::try_new(&log.filter)?;
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let started = if log.json { builder.json().try_init() } else { builder.try_init() };
+    started.map_err(|error| anyhow::anyhow!("{error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_follow_the_rules_of_prometheus() {
+        for metric in Metric::ALL {
+            let name = metric.name();
+            assert!(name.starts_with("hookfleet_"), "{name}");
+            assert!(name.chars().all(|c| c.is_ascii_lowercase() || c == '_'), "{name}");
+        }
+    }
+}

@@ -1,0 +1,363 @@
+//! The pipeline: decode, match, then for every invocation claim, execute, settle, apply.
+//!
+//! Delivery is at least once; the claim makes an action happen once per key, as far as anyone can who is not the
+//! receiver. What happens if the process dies, by the point of its death:
+//!
+//! | killed after | what happens next |
+//! |---|---|
+//! | receive, before the claim | redelivered, run once |
+//! | the claim, or in the middle of the run | the lease ends, another worker takes over (deaths + 1) and runs it again under the same Idempotency-Key: at least once at the receiver, who can tell by the key |
+//! | the run, before its settlement is recorded | as above: the one gap in which an action can be seen twice |
+//! | the settlement is recorded, before the confirm | found `settled`: published again, not run again |
+//! | the confirm, before the mark or the ack | the second copy is superseded or done: dropped |
+//! | a guard is published, before the ack | two messages of one attempt: one wins, the other is busy, done or superseded |
+//!
+//! No row says "lost". Every row has a test of its own, which kills the process at the point of that name in
+//! [`crate::crash`].
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
+
+use crate::broker::{Broker, Delivery};
+use crate::config::WhenAway;
+use crate::crash;
+use crate::dead_letters::DeadLetters;
+use crate::domain::claim::{Point, Request};
+use crate::domain::dead_letter::{Cause, Letter, Mark, Record, Subject};
+use crate::domain::event::{Malformed, Reading};
+use crate::domain::hook::Hook;
+use crate::domain::invocation::{self, Client, Envelope, Invocation, InvocationKey, WholeEvent};
+use crate::domain::matching::HookSet;
+use crate::domain::message::{LADDER_UNIT, Lane, Outgoing, Queue, WAIT_AFTER};
+use crate::domain::outcome::Outcome;
+use crate::domain::settle::{Class, STORE_AWAY_WAIT, Settlement, millis};
+use crate::executor::Executors;
+use crate::telemetry::Metric;
+use job::Job;
+use permits::Permits;
+use scene::{now_ms, run_name};
+use store::Store;
+
+mod job;
+mod lease;
+pub mod permits;
+mod scene;
+pub mod store;
+
+/// A delivery that the broker has made this often is run alone, if at all.
+const SUSPECT_DELIVERIES: u32 = 3;
+/// On lane `suspect` it is buried unread after this many: one more than the claims need to name the poison, so that
+/// only what kills a worker before it can be claimed ends here.
+const LAST_DELIVERIES: u32 = 4;
+/// How long an invocation whose hook is unknown goes round before it is given up, and how long one round takes.
+const UNKNOWN_MAX: Duration = Duration::from_mins(10);
+const UNKNOWN_ROUND: Duration = Duration::from_mins(1);
+
+/// Limits and times of the pipeline.
+#[derive(Debug, Clone, Copy)]
+pub struct Rules {
+    pub reading: Reading,
+    /// No delivery is held longer than this.
+    pub hold: Duration,
+    pub lease: Duration,
+    /// How long a finished invocation is remembered.
+    pub window: Duration,
+    /// How long a finished replay is remembered: as long as letters are kept.
+    pub retention: Duration,
+    pub when_away: WhenAway,
+}
+
+/// One finished attempt, for whoever listens.
+#[derive(Debug)]
+pub struct Attempted<'a> {
+    pub invocation: &'a Invocation,
+    pub outcome: &'a Outcome,
+    pub settlement: &'a Settlement,
+    pub took: Duration,
+}
+
+/// Called after every attempt.
+pub type Listener = Box<dyn Fn(&Attempted<'_>) + Send + Sync>;
+
+/// A listener for when nobody listens.
+#[must_use]
+pub fn nobody() -> Listener {
+    Box::new(|_: &Attempted<'_>| {})
+}
+
+/// What the pipeline works with.
+pub struct Worker {
+    pub broker: Arc<dyn Broker>,
+    pub store: Store,
+    pub letters: Arc<dyn DeadLetters>,
+    pub executors: Executors,
+    pub catalog: watch::Receiver<Arc<HookSet>>,
+    pub permits: Permits,
+    pub rules: Rules,
+    /// Stops every run at once: the grace period is over.
+    pub interrupt: CancellationToken,
+    pub running: Running,
+    pub listener: Listener,
+}
+
+/// Why a message does not go on.
+enum Aside {
+    /// To be run alone: it may be what killed its earlier workers.
+    Suspect,
+    /// A letter.
+    Malformed(Malformed),
+    /// Later, byte for byte, on the same lane.
+    Later(Duration),
+}
+
+impl Worker {
+    /// Takes one delivery to its end: acked once everything that follows from it is safe.
+    pub async fn handle(&self, delivery: &Delivery) {
+        let hold_until = Instant::now() + self.rules.hold;
+        Metric::Deliveries.count(&[("queue", delivery.queue.name().to_owned())]);
+        crash::Point::Received.reached(delivery.message.properties.message_id.as_deref().unwrap_or_default());
+        match self.decode(delivery).await {
+            Ok(Envelope::Event(whole)) => self.event(delivery, whole, hold_until).await,
+            Ok(Envelope::Invocation(invocation)) => self.invocation(delivery, invocation, hold_until).await,
+            Ok(Envelope::Newer(version)) => {
+                tracing::warn!(version, "a message of a newer version is left to newer workers");
+                self.put_aside(delivery, Aside::Later(STORE_AWAY_WAIT)).await;
+            }
+            Err(aside) => self.put_aside(delivery, aside).await,
+        }
+    }
+
+    /// Gives a delivery back without having begun it: published again and acked, since a nack would count as a death.
+    pub async fn hand_back(&self, delivery: &Delivery) {
+        let message = match delivery.queue {
+            Queue::Lane(_) => invocation::again(&delivery.message),
+            Queue::Events => match Envelope::decode(delivery.queue, &delivery.message, &self.rules.reading) {
+                Ok(Envelope::Event(whole)) => whole.message(),
+                Ok(Envelope::Invocation(_) | Envelope::Newer(_)) | Err(_) => return self.handle(delivery).await,
+            },
+        };
+        self.send(Outgoing::to_lane(delivery.queue.lane(), Duration::ZERO, message)).await;
+        self.broker.ack(delivery.receipt);
+        Metric::HandedBack.count(&[]);
+    }
+
+    /// This delivery made the pipeline panic: it is run alone once more, and buried if it does so there too.
+    pub async fn panicked(&self, delivery: &Delivery) {
+        let aside = match delivery.queue {
+            Queue::Lane(Lane::Suspect) => {
+                Aside::Malformed(Malformed { class: Class::Poisoned, error: "the pipeline panicked".to_owned() })
+            }
+            Queue::Events | Queue::Lane(_) => Aside::Suspect,
+        };
+        self.put_aside(delivery, aside).await;
+    }
+
+    async fn decode(&self, delivery: &Delivery) -> Result<Envelope, Aside> {
+        let Delivery { queue, message, deliveries, .. } = delivery;
+        let alone = *queue == Queue::Lane(Lane::Suspect);
+        if alone && *deliveries >= LAST_DELIVERIES {
+            let error = format!("it was delivered {deliveries} times before and never acked");
+            return Err(Aside::Malformed(Malformed { class: Class::Poisoned, error }));
+        }
+        if !alone && *deliveries >= SUSPECT_DELIVERIES {
+            return Err(Aside::Suspect);
+        }
+        if matches!(queue, Queue::Lane(_)) {
+            let wait = message.number(WAIT_AFTER).and_then(|wait| u64::try_from(wait).ok()).unwrap_or_default();
+            match Duration::from_millis(wait) {
+                wait if wait >= LADDER_UNIT => return Err(Aside::Later(wait)), // longer than the ladder is high
+                wait if wait.is_zero() => {}
+                wait => sleep(wait).await,
+            }
+        }
+        Envelope::decode(*queue, message, &self.rules.reading).map_err(Aside::Malformed)
+    }
+
+    /// Runs every hook that wants the event; acks once each has a claim that is settled, a guard, or a message.
+    async fn event(&self, delivery: &Delivery, whole: WholeEvent, hold_until: Instant) {
+        let hooks = self.catalog.borrow().clone();
+        let wanted = hooks.matching(&whole.event);
+        if wanted.is_empty() {
+            Metric::EventsUnmatched.count(&[]);
+        }
+        let jobs = wanted.into_iter().map(|hook| {
+            let revision = hooks.revision().to_owned();
+            (Arc::clone(hook), Invocation::first(Arc::clone(&whole.event), hook.id.clone(), revision))
+        });
+        let jobs: Vec<_> = jobs.collect();
+        let finished = async {
+            if let Some((letter, generation)) = &whole.letter {
+                let subject = Subject::Message(letter.clone());
+                self.append(&resolved(subject, *generation)).await;
+            }
+        };
+        self.drive(delivery, jobs, hold_until, finished).await;
+    }
+
+    async fn invocation(&self, delivery: &Delivery, invocation: Invocation, hold_until: Instant) {
+        let hooks = self.catalog.borrow().clone();
+        let known = hooks.get(invocation.hook.as_str()).map(Arc::clone);
+        match known {
+            Some(hook) => self.drive(delivery, vec![(hook, invocation)], hold_until, async {}).await,
+            None if may_be_known_elsewhere(&invocation, hooks.revision()) => {
+                let unknown = invocation.unknown + UNKNOWN_ROUND;
+                let message = Invocation { unknown, ..invocation }.message();
+                self.send(Outgoing::to_lane(delivery.queue.lane(), UNKNOWN_ROUND, message)).await;
+                self.broker.ack(delivery.receipt);
+            }
+            None => self.hook_removed(delivery, &invocation).await,
+        }
+    }
+
+    /// Drives jobs side by side. `finished` runs before the ack, once no job needs the delivery any more.
+    async fn drive(
+        &self,
+        delivery: &Delivery,
+        jobs: Vec<(Arc<Hook>, Invocation)>,
+        hold_until: Instant,
+        finished: impl Future<Output = ()>,
+    ) {
+        let (released, mut acks_due) = mpsc::channel(jobs.len().max(1));
+        let count = jobs.len();
+        let driven = join_all(jobs.into_iter().map(|(hook, invocation)| {
+            let span = span(&invocation);
+            Job::new(self, hook, invocation, delivery.queue, hold_until, released.clone()).drive().instrument(span)
+        }));
+        let acked = async {
+            for _ in 0..count {
+                if acks_due.recv().await.is_none() {
+                    return; // a job ended without a release: the delivery comes again
+                }
+            }
+            finished.await;
+            self.broker.ack(delivery.receipt);
+        };
+        drop(released);
+        tokio::join!(driven, acked);
+    }
+
+    /// The letter goes out first: a cancelled claim without a letter would be a loss.
+    async fn hook_removed(&self, delivery: &Delivery, invocation: &Invocation) {
+        let deaths = invocation.deaths;
+        let cause = Cause { class: Class::HookRemoved, report: None, unprotected: false, deaths, target: None };
+        let letter = Letter::of_invocation(invocation, invocation.at, cause, delivery.queue.name(), now_ms());
+        count_letter(Class::HookRemoved);
+        self.append(&Record::Letter(Box::new(letter))).await;
+        let cancel = Request::Cancel { generation: invocation.at.generation, keep_ms: millis(self.rules.window) };
+        let _ = self.store.ask(&invocation.key(), &cancel).await;
+        self.broker.ack(delivery.receipt);
+    }
+
+    async fn put_aside(&self, delivery: &Delivery, aside: Aside) {
+        let Delivery { queue, message, receipt, .. } = delivery;
+        match aside {
+            Aside::Suspect => {
+                let message = invocation::suspect(*queue, message);
+                self.send(Outgoing::to_lane(Lane::Suspect, Duration::ZERO, message)).await;
+            }
+            Aside::Later(wait) => {
+                self.send(Outgoing::to_lane(queue.lane(), wait, invocation::again(message))).await;
+            }
+            Aside::Malformed(malformed) => {
+                let client = match queue {
+                    Queue::Events => {
+                        Client { properties: message.properties.clone(), headers: message.headers.clone() }
+                    }
+                    Queue::Lane(_) => invocation::client(message).unwrap_or_default(),
+                };
+                let letter = Letter::of_message(&malformed, client, &message.body, queue.name(), now_ms());
+                tracing::warn!(letter = %letter.id, class = ?malformed.class, error = malformed.error, "no event");
+                count_letter(malformed.class);
+                self.append(&Record::Letter(Box::new(letter))).await;
+            }
+        }
+        self.broker.ack(*receipt);
+    }
+
+    /// Publishes until the broker has it. While publishing is blocked this waits: nothing else would be safe.
+    pub async fn send(&self, outgoing: Outgoing) {
+        while let Err(error) = self.broker.publish(outgoing.clone()).await {
+            Metric::PublishRepeated.count(&[]);
+            tracing::debug!(%error, "not published, trying again");
+            sleep(LADDER_UNIT).await;
+        }
+    }
+
+    async fn append(&self, record: &Record) {
+        while let Err(error) = self.letters.append(record).await {
+            Metric::PublishRepeated.count(&[]);
+            tracing::debug!(%error, "not appended, trying again");
+            sleep(LADDER_UNIT).await;
+        }
+    }
+}
+
+fn count_letter(class: Class) {
+    let name = serde_json::to_value(class).ok().and_then(|name| name.as_str().map(str::to_owned));
+    Metric::Letters.count(&[("class", name.unwrap_or_default())]);
+}
+
+/// Whether a worker with another catalog may know the hook of this invocation: file revisions have no order, so an
+/// unknown hook waits some rounds before it is taken to be removed.
+fn may_be_known_elsewhere(invocation: &Invocation, revision: &str) -> bool {
+    invocation.revision != revision && invocation.unknown < UNKNOWN_MAX
+}
+
+fn resolved(subject: Subject, generation: u32) -> Record {
+    Record::Resolved(Mark { subject, generation, at_ms: now_ms(), by: "worker".to_owned(), reason: None })
+}
+
+/// What every line about an invocation carries. Of the highest level, so that no filter takes it off a line.
+fn span(invocation: &Invocation) -> tracing::Span {
+    tracing::error_span!(
+        "invocation",
+        event = invocation.event.id,
+        hook = %invocation.hook,
+        invocation = %invocation.key(),
+        generation = invocation.at.generation,
+        attempt = invocation.at.attempt,
+    )
+}
+
+/// The runs under way, by name.
+#[derive(Default)]
+pub struct Running {
+    runs: Mutex<HashMap<u64, String>>,
+    next: AtomicU64,
+}
+
+/// A run under way, until dropped.
+pub struct Entered<'a> {
+    running: &'a Running,
+    id: u64,
+}
+
+impl Running {
+    fn enter(&self, key: &InvocationKey, at: Point) -> Entered<'_> {
+        let id = self.next.fetch_add(1, Ordering::Relaxed);
+        self.runs.lock().unwrap_or_else(PoisonError::into_inner).insert(id, run_name(key, at));
+        Metric::InFlight.add(1.0);
+        Entered { running: self, id }
+    }
+
+    /// Their names: for the list of orphans.
+    #[must_use]
+    pub fn names(&self) -> Vec<String> {
+        self.runs.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+    }
+}
+
+impl Drop for Entered<'_> {
+    fn drop(&mut self) {
+        self.running.runs.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.id);
+        Metric::InFlight.add(-1.0);
+    }
+}

@@ -1,0 +1,269 @@
+//! One invocation on its way: claim, execute, settle, apply. Interprets the stages of [`crate::domain::settle`].
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep, sleep_until, timeout_at};
+
+use super::Worker;
+use super::lease::{Gone, Lease};
+use super::scene::{Message, Scene, now_ms};
+use crate::config::WhenAway;
+use crate::crash;
+use crate::domain::claim::{ClaimRequest, DeathLimits, Request, Token, Verdict};
+use crate::domain::hook::Hook;
+use crate::domain::invocation::Invocation;
+use crate::domain::message::{Lane, Outgoing, Queue};
+use crate::domain::outcome::Outcome;
+use crate::domain::settle::{self, Answer, Follow, Next, Stage, Tried, millis, next_effect};
+use crate::telemetry::Metric;
+
+/// Between two tries of bookkeeping that was not answered.
+const REPEAT_AFTER: Duration = Duration::from_millis(250);
+
+/// One invocation in hand.
+pub(super) struct Job<'w> {
+    scene: Scene<'w>,
+    state: settle::Job,
+    token: Token,
+    /// When the claim was asked for.
+    claimed_at: Instant,
+    /// Says that the delivery no longer needs to be kept for this invocation.
+    released: mpsc::Sender<()>,
+}
+
+impl<'w> Job<'w> {
+    pub(super) fn new(
+        worker: &'w Worker,
+        hook: Arc<Hook>,
+        invocation: Invocation,
+        queue: Queue,
+        hold_until: Instant,
+        released: mpsc::Sender<()>,
+    ) -> Self {
+        let state = settle::Job { at: invocation.at, guarded: false, unprotected: false };
+        let key = invocation.key();
+        let token = fresh_token(&invocation);
+        let scene = Scene { worker, hook, invocation, key, queue, hold_until };
+        Self { scene, state, token, claimed_at: Instant::now(), released }
+    }
+
+    /// Takes the invocation to its end.
+    pub(super) async fn drive(mut self) {
+        let Some(_permit) = self.scene.admit().await else {
+            self.release();
+            return;
+        };
+        let mut stage = Stage::Claiming { repeat: false };
+        while stage != Stage::Ended {
+            let answer = self.perform(&stage).await;
+            stage = next_effect(&self.state, self.token, stage, answer);
+        }
+    }
+
+    /// One effect; a guard is published beside it once the delivery has been held long enough.
+    async fn perform(&mut self, stage: &Stage) -> Answer {
+        match stage {
+            Stage::Claiming { repeat } => {
+                if !repeat {
+                    self.token = fresh_token(&self.scene.invocation);
+                }
+                self.claimed_at = Instant::now();
+            }
+            Stage::Acking => {
+                self.scene.crash(crash::Point::Marked);
+                self.release();
+                return Answer::Acked;
+            }
+            Stage::Running { .. }
+            | Stage::Recording { .. }
+            | Stage::Publishing(_)
+            | Stage::Marking { .. }
+            | Stage::Releasing
+            | Stage::Ended => {}
+        }
+        // A run without a claim has nothing to keep its guard from running it again: it holds its delivery instead.
+        let may_be_guarded = !self.state.unprotected
+            && matches!(stage, Stage::Running { .. } | Stage::Recording { .. } | Stage::Releasing);
+        let run = Run { scene: &self.scene, state: self.state, token: self.token, claimed_at: self.claimed_at };
+        let effect = run.effect(stage);
+        tokio::pin!(effect);
+        let answer = if may_be_guarded && !self.state.guarded {
+            tokio::select! {
+                biased;
+                answer = &mut effect => answer,
+                () = run.guard() => {
+                    self.scene.crash(crash::Point::Guarded);
+                    self.state.guarded = true;
+                    let _ = self.released.try_send(());
+                    effect.await
+                }
+            }
+        } else {
+            effect.await
+        };
+        self.state.unprotected |= answer == Answer::Proceed;
+        answer
+    }
+
+    fn release(&self) {
+        let _ = self.released.try_send(()); // there is room for one message a job
+    }
+}
+
+fn fresh_token(invocation: &Invocation) -> Token {
+    Token { run: fastrand::u64(..), body: invocation.event.body_digest }
+}
+
+/// One effect of one run.
+#[derive(Clone, Copy)]
+struct Run<'a, 'w> {
+    scene: &'a Scene<'w>,
+    state: settle::Job,
+    token: Token,
+    claimed_at: Instant,
+}
+
+impl Run<'_, '_> {
+    async fn effect(self, stage: &Stage) -> Answer {
+        let at = self.state.at;
+        match stage {
+            Stage::Claiming { .. } => self.claim().await,
+            Stage::Running { deaths } => {
+                self.scene.crash(crash::Point::Claimed);
+                let answer = self.execute(*deaths).await;
+                self.scene.crash(crash::Point::Ran);
+                answer
+            }
+            Stage::Recording { verdict, deaths } => {
+                let keep_ms = self.scene.floor_ms() + follow_ms(verdict);
+                let (token, deaths, verdict) = (self.token, *deaths, verdict.clone());
+                self.store(&Request::Settle { at, token, deaths, verdict, keep_ms }).await
+            }
+            Stage::Publishing(follow) => {
+                self.scene.crash(crash::Point::Recorded);
+                let answer = self.publish(follow).await;
+                self.scene.crash(crash::Point::Published);
+                answer
+            }
+            Stage::Marking { at, token } => {
+                let keep_ms = self.scene.floor_ms();
+                self.store(&Request::Advance { at: *at, token: *token, keep_ms }).await
+            }
+            Stage::Releasing => {
+                self.store(&Request::Release { token: self.token, keep_ms: self.scene.floor_ms() }).await
+            }
+            Stage::Acking | Stage::Ended => Answer::Acked,
+        }
+    }
+
+    async fn claim(self) -> Answer {
+        let (worker, invocation) = (self.scene.worker, &self.scene.invocation);
+        let may_proceed = worker.rules.when_away == WhenAway::Proceed && invocation.at.generation == 0;
+        if worker.store.away().borrow().is_none() {
+            let request = Request::Claim(ClaimRequest {
+                at: invocation.at,
+                token: self.token,
+                deaths: invocation.deaths,
+                forced: invocation.forced,
+                in_suspect: self.scene.queue == Queue::Lane(Lane::Suspect),
+                limits: DeathLimits::default(),
+                lease_ms: millis(worker.rules.lease),
+                floor_ms: self.scene.floor_ms(),
+            });
+            if let Some(answer) = worker.store.ask(&self.scene.key, &request).await {
+                self.scene.count_claim(&answer);
+                return Answer::Store(answer);
+            }
+        }
+        if may_proceed {
+            return Answer::Proceed;
+        }
+        let back = async {
+            sleep(REPEAT_AFTER).await;
+            worker.store.back().await;
+        };
+        match timeout_at(self.scene.hold_until, back).await {
+            Ok(()) => Answer::Unanswered,
+            Err(_) => Answer::HeldTooLong,
+        }
+    }
+
+    async fn execute(self, deaths: u32) -> Answer {
+        let Scene { worker, hook, invocation, key, .. } = self.scene;
+        let (at_ms, began) = (now_ms(), Instant::now());
+        let since = self.claimed_at;
+        let lease = Lease { store: &worker.store, key, token: self.token, length: worker.rules.lease, since };
+        let kept = async { if self.state.unprotected { std::future::pending().await } else { lease.keep().await } };
+        let running = worker.running.enter(key, self.state.at);
+        let outcome = tokio::select! {
+            outcome = worker.executors.run(hook, invocation) => outcome,
+            gone = kept => match gone {
+                Gone::Taken => {
+                    tracing::warn!("another worker has taken this run over: cancelled");
+                    return Answer::LeaseLost;
+                }
+                Gone::Ending => Outcome::Interrupted,
+            },
+            () = worker.interrupt.cancelled() => Outcome::Interrupted,
+        };
+        drop(running);
+        let took = began.elapsed();
+        let tried = Tried { attempt: self.state.at.attempt, spent: invocation.spent, at_ms, took };
+        let settlement = settle::settle(&tried, outcome.clone(), &hook.retry, fastrand::f64());
+        self.scene.report(&outcome, &settlement, took, deaths);
+        Answer::Ran(settlement)
+    }
+
+    async fn store(self, request: &Request) -> Answer {
+        let away = self.scene.worker.store.away().borrow().is_some();
+        if !away && let Some(answer) = self.scene.worker.store.ask(&self.scene.key, request).await {
+            return Answer::Store(answer);
+        }
+        if !matches!(request, Request::Advance { .. }) {
+            sleep(REPEAT_AFTER).await; // what cannot be repeated for ever need not wait either
+        }
+        Answer::Unanswered
+    }
+
+    async fn publish(self, follow: &Follow) -> Answer {
+        let sent = match self.scene.follow(follow, self.state.unprotected) {
+            Message::Out(outgoing) => {
+                self.scene.worker.broker.publish(outgoing).await.map_err(|error| error.to_string())
+            }
+            Message::Dead(record) => self.scene.worker.letters.append(&record).await.map_err(|error| error.to_string()),
+        };
+        match sent {
+            Ok(()) => {
+                self.scene.count_published(follow);
+                Answer::Confirmed
+            }
+            Err(reason) => {
+                Metric::PublishRepeated.count(&[]);
+                tracing::debug!(reason, "not published, trying again");
+                sleep(REPEAT_AFTER).await;
+                Answer::Unconfirmed
+            }
+        }
+    }
+
+    /// Publishes the same invocation once more, due when the lease ends, once the delivery has been held long enough.
+    async fn guard(self) {
+        sleep_until(self.scene.hold_until).await;
+        let worker = self.scene.worker;
+        let lease_ends = self.claimed_at + worker.rules.lease;
+        let wait = lease_ends.saturating_duration_since(Instant::now());
+        let message = self.scene.invocation.message();
+        worker.send(Outgoing::to_lane(self.scene.queue.lane(), wait, message)).await;
+        Metric::Guards.count(&[]);
+    }
+}
+
+/// The wait that a verdict plans, for which the claim must be remembered longer.
+fn follow_ms(verdict: &Verdict) -> u64 {
+    match verdict {
+        Verdict::Next(Next::Retry { delay_ms, .. }) => *delay_ms,
+        Verdict::Next(Next::Bury { .. }) | Verdict::Done => 0,
+    }
+}

@@ -1,0 +1,160 @@
+//! What does not change while an invocation is on its way: what it is, where it came from, and what the world is told.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use tokio::time::Instant;
+
+use super::Worker;
+use super::permits::Permit;
+use crate::crash;
+use crate::domain::claim::{self, Point};
+use crate::domain::dead_letter::{Cause, Letter, Mark, Record, Subject};
+use crate::domain::hook::Hook;
+use crate::domain::invocation::{Invocation, InvocationKey};
+use crate::domain::message::{Lane, Outgoing, Queue};
+use crate::domain::outcome::Outcome;
+use crate::domain::settle::{Follow, Next, Settlement, millis};
+use crate::telemetry::Metric;
+
+/// An invocation without a permit goes round the ladder for this long, plus up to as much again.
+const NO_PERMIT_WAIT: Duration = Duration::from_secs(2);
+
+/// One invocation and its surroundings.
+pub(super) struct Scene<'w> {
+    pub(super) worker: &'w Worker,
+    pub(super) hook: Arc<Hook>,
+    pub(super) invocation: Invocation,
+    pub(super) key: InvocationKey,
+    pub(super) queue: Queue,
+    pub(super) hold_until: Instant,
+}
+
+/// What is published for a [`Follow`].
+pub(super) enum Message {
+    Out(Outgoing),
+    Dead(Record),
+}
+
+impl Scene<'_> {
+    pub(super) fn crash(&self, point: crash::Point) {
+        point.reached(&self.invocation.event.id);
+    }
+
+    /// Waits for a permit; without one the invocation goes round the ladder, and no attempt is spent.
+    pub(super) async fn admit(&self) -> Option<Permit> {
+        let permit = self.worker.permits.admit(&self.hook, self.hold_until).await;
+        if permit.is_none() {
+            Metric::Waited.count(&[("hook", self.hook.id.to_string())]);
+            let wait = NO_PERMIT_WAIT.mul_f64(1.0 + fastrand::f64());
+            let message = self.invocation.message();
+            self.worker.send(Outgoing::to_lane(self.queue.lane(), wait, message)).await;
+        }
+        permit
+    }
+
+    /// How long a claim is remembered: replays as long as the letters that they come from.
+    pub(super) fn floor_ms(&self) -> u64 {
+        let rules = &self.worker.rules;
+        millis(if self.invocation.at.generation == 0 { rules.window } else { rules.retention })
+    }
+
+    pub(super) fn follow(&self, follow: &Follow, unprotected: bool) -> Message {
+        let lane = self.queue.lane();
+        match follow {
+            Follow::Again { wait_ms } => {
+                let wait = Duration::from_millis(*wait_ms);
+                Message::Out(Outgoing::to_lane(lane, wait, self.invocation.message()))
+            }
+            Follow::Suspect { deaths } => {
+                let invocation = Invocation { deaths: *deaths, ..self.invocation.clone() };
+                Message::Out(Outgoing::to_lane(Lane::Suspect, Duration::ZERO, invocation.message()))
+            }
+            Follow::Resolved => Message::Dead(Record::Resolved(Mark {
+                subject: Subject::of(&self.key),
+                generation: self.invocation.at.generation,
+                at_ms: now_ms(),
+                by: "worker".to_owned(),
+                reason: None,
+            })),
+            Follow::Next { at, deaths, next: Next::Retry { delay_ms, spent_ms, report }, .. } => {
+                let spent = Duration::from_millis(*spent_ms);
+                let next = self.invocation.next(*at, *deaths, spent, report.as_ref());
+                let lane = if lane == Lane::Suspect { Lane::Default } else { lane };
+                Message::Out(Outgoing::to_lane(lane, Duration::from_millis(*delay_ms), next.message()))
+            }
+            Follow::Next { at, deaths, next: Next::Bury { class, report }, .. } => {
+                let target = Some(self.hook.action.target());
+                let cause = Cause { class: *class, report: report.clone(), unprotected, deaths: *deaths, target };
+                let letter = Letter::of_invocation(&self.invocation, *at, cause, self.queue.name(), now_ms());
+                tracing::warn!(letter = %letter.id, class = ?class, error = letter.error, "given up");
+                Message::Dead(Record::Letter(Box::new(letter)))
+            }
+        }
+    }
+
+    pub(super) fn count_published(&self, follow: &Follow) {
+        match follow {
+            Follow::Next { next: Next::Retry { .. }, .. } => {
+                Metric::Retries.count(&[("hook", self.hook.id.to_string())]);
+            }
+            Follow::Next { next: Next::Bury { class, .. }, .. } => super::count_letter(*class),
+            Follow::Resolved | Follow::Again { .. } | Follow::Suspect { .. } => {}
+        }
+    }
+
+    pub(super) fn count_claim(&self, answer: &claim::Answer) {
+        let name = match answer {
+            claim::Answer::Won { taken_over: true, .. } => "takeover",
+            claim::Answer::Won { .. } => "won",
+            claim::Answer::Done { token } => {
+                if token.body != self.invocation.event.body_digest {
+                    Metric::EventsConflicting.count(&[]);
+                    tracing::warn!("an event with this source and id but another body was handled before: dropped");
+                }
+                "done"
+            }
+            claim::Answer::Superseded => "superseded",
+            claim::Answer::Busy { .. } => "busy",
+            claim::Answer::Resume { .. } => "resume",
+            claim::Answer::Suspect { .. } => "suspect",
+            claim::Answer::Ok | claim::Answer::NotYours => "other",
+        };
+        Metric::Claims.count(&[("answer", name.to_owned())]);
+        if name != "won" {
+            tracing::debug!(answer = name, "claim");
+        }
+    }
+
+    /// Tells of an attempt: metrics, a log line, and whoever listens.
+    pub(super) fn report(&self, outcome: &Outcome, settlement: &Settlement, took: Duration, deaths: u32) {
+        let (name, error) = match outcome {
+            Outcome::Done => ("done", ""),
+            Outcome::Failed(failure) => ("failed", failure.error.as_str()),
+            Outcome::Interrupted => ("interrupted", ""),
+        };
+        let hook = self.hook.id.to_string();
+        Metric::AttemptSeconds.observe(took.as_secs_f64(), &[("hook", hook.clone())]);
+        Metric::Attempts.count(&[("hook", hook), ("outcome", name.to_owned())]);
+        let took_ms = millis(took);
+        match settlement {
+            Settlement::Finish => tracing::debug!(took_ms, deaths, "done"),
+            Settlement::Release => tracing::info!(took_ms, "interrupted"),
+            Settlement::Next(Next::Retry { delay_ms, .. }) => {
+                tracing::info!(took_ms, error, retry_in_ms = delay_ms, "failed, will be retried");
+            }
+            Settlement::Next(Next::Bury { .. }) => tracing::info!(took_ms, error, "failed for good"),
+        }
+        (self.worker.listener)(&super::Attempted { invocation: &self.invocation, outcome, settlement, took });
+    }
+}
+
+/// Milliseconds since 1970, for people to read; nothing is decided by it.
+pub(super) fn now_ms() -> u64 {
+    millis(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default())
+}
+
+/// A run's name in lists.
+pub(super) fn run_name(key: &InvocationKey, at: Point) -> String {
+    format!("{key} generation {} attempt {}", at.generation, at.attempt)
+}

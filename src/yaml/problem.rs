@@ -1,0 +1,259 @@
+//! What is wrong with a piece of configuration: where, what was expected and what was found.
+
+use std::fmt;
+use std::ops::Range;
+
+/// Longest piece of a value that a problem repeats.
+const FOUND_CHARS_MAX: usize = 80;
+
+/// Where a value comes from, in the words of the one who reads it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum At {
+    /// Nobody set it: the built-in default.
+    Default,
+    /// The file as a whole.
+    File,
+    /// Bytes of the file's text.
+    Span(Range<usize>),
+    /// An environment variable.
+    Variable(String),
+    /// A flag of the command line.
+    Flag(String),
+}
+
+/// Why a value was refused.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mismatch {
+    /// What would have been right.
+    pub expected: String,
+    /// What was there instead; the value itself if nothing is said.
+    pub found: Option<String>,
+    /// What to do about it.
+    pub help: Option<String>,
+}
+
+impl Mismatch {
+    /// The value itself is not what was expected.
+    #[must_use]
+    pub fn new(expected: impl Into<String>) -> Self {
+        Self { expected: expected.into(), found: None, help: None }
+    }
+
+    /// Says what was found in other words than the value itself.
+    #[must_use]
+    pub fn found(self, found: impl Into<String>) -> Self {
+        Self { found: Some(found.into()), ..self }
+    }
+
+    /// Says what to do about it.
+    #[must_use]
+    pub fn help(self, help: impl Into<String>) -> Self {
+        Self { help: Some(help.into()), ..self }
+    }
+
+    /// Names what was most likely meant, if anything comes close.
+    #[must_use]
+    pub fn did_you_mean<'k>(self, name: &str, known: impl IntoIterator<Item = &'k str>) -> Self {
+        match nearest(name, known) {
+            Some(meant) => self.help(format!("did you mean `{meant}`?")),
+            None => self,
+        }
+    }
+
+    /// From a sentence of the domain's: `expected A, found B`.
+    #[must_use]
+    pub fn from_sentence(sentence: &str) -> Self {
+        match sentence.strip_prefix("expected ").and_then(|rest| rest.split_once(", found ")) {
+            Some((expected, found)) => Self::new(expected).found(found),
+            None => Self::new(sentence),
+        }
+    }
+}
+
+/// A value as problems show it: quoted, control characters escaped, not too long.
+#[must_use]
+pub fn quoted(text: &str) -> String {
+    match text.char_indices().nth(FOUND_CHARS_MAX) {
+        None => format!("{text:?}"),
+        Some((cut, _)) => format!("{:?}...", &text[..cut]),
+    }
+}
+
+/// The name that was most likely meant: few letters away, in any case.
+fn nearest<'k>(name: &str, known: impl IntoIterator<Item = &'k str>) -> Option<&'k str> {
+    const NAME_BYTES_MAX: usize = 80;
+    if name.is_empty() || name.len() > NAME_BYTES_MAX {
+        return None;
+    }
+    let name = name.to_ascii_lowercase();
+    let close = known
+        .into_iter()
+        .filter(|known| strsim::osa_distance(&name, &known.to_ascii_lowercase()) <= (known.len() / 3).max(1));
+    // Of several close names the one that begins the same was meant.
+    let likeness = |known: &str| strsim::jaro_winkler(&name, &known.to_ascii_lowercase());
+    close.max_by(|one, other| likeness(one).total_cmp(&likeness(other)))
+}
+
+/// One thing that is wrong. The alternate form (`{:#}`) fits on a line, the normal one is laid out as a compiler would.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// Where it is.
+    pub place: Place,
+    /// The way to it through the configuration, such as `hooks[2].retry.attempts`; empty at the top.
+    pub path: String,
+    /// What would have been right.
+    pub expected: String,
+    /// What was there instead. Never a secret.
+    pub found: String,
+    /// What to do about it.
+    pub help: Option<String>,
+}
+
+/// Where a problem is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Place {
+    /// A built-in default.
+    Default,
+    /// A file as a whole.
+    File(String),
+    /// A place in a file.
+    Line {
+        /// As it was named.
+        file: String,
+        /// From 1.
+        line: usize,
+        /// In characters, from 1.
+        column: usize,
+        /// What stands there.
+        snippet: Snippet,
+    },
+    /// An environment variable.
+    Variable(String),
+    /// A flag of the command line.
+    Flag(String),
+}
+
+/// A line of the source, fit for a terminal: cut to a bearable length, secrets covered with `*`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Snippet {
+    /// The line or the part of it around the problem.
+    pub text: String,
+    /// Characters before the problem.
+    pub offset: usize,
+    /// Characters of the problem.
+    pub width: usize,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if f.alternate() {
+            return self.fmt_short(f);
+        }
+        writeln!(f, "error: expected {}, found {}", self.expected, self.found)?;
+        let path = if self.path.is_empty() { String::new() } else { format!(" ({})", self.path) };
+        let margin = match &self.place {
+            Place::Line { file, line, column, snippet } => {
+                let margin = " ".repeat(line.to_string().len());
+                let (space, mark) = (" ".repeat(snippet.offset), "^".repeat(snippet.width));
+                writeln!(f, "{margin}--> {file}:{line}:{column}{path}")?;
+                writeln!(f, "{margin} |")?;
+                writeln!(f, "{line} | {}", snippet.text)?;
+                write!(f, "{margin} | {space}{mark}")?;
+                margin
+            }
+            place => {
+                write!(f, " --> {place}{path}")?;
+                " ".to_owned()
+            }
+        };
+        match &self.help {
+            Some(help) => write!(f, "\n{margin} = help: {help}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Problem {
+    fn fmt_short(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.place)?;
+        if !self.path.is_empty() {
+            write!(f, " {}", self.path)?;
+        }
+        write!(f, ": expected {}, found {}", self.expected, self.found)
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Default => f.write_str("built-in default"),
+            Self::Line { line, column, .. } => write!(f, "{line}:{column}"),
+            Self::File(name) | Self::Variable(name) | Self::Flag(name) => f.write_str(name),
+        }
+    }
+}
+
+/// Everything that is wrong, in the order of the source. Shown whole, with their number on the last line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problems {
+    list: Vec<Problem>,
+    total: usize,
+}
+
+impl Problems {
+    /// These problems, out of `total` that were found.
+    pub(super) fn new(list: Vec<Problem>, total: usize) -> Self {
+        Self { list, total }
+    }
+
+    /// The problems one by one; the first hundred of them if there are more.
+    #[must_use]
+    pub fn list(&self) -> &[Problem] {
+        &self.list
+    }
+}
+
+impl fmt::Display for Problems {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for problem in &self.list {
+            writeln!(f, "{problem}\n")?;
+        }
+        match (self.total, self.list.len()) {
+            (1, _) => f.write_str("1 problem"),
+            (total, shown) if shown < total => write!(f, "{total} problems, {shown} of them shown"),
+            (total, _) => write!(f, "{total} problems"),
+        }
+    }
+}
+
+impl std::error::Error for Problems {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_were_meant() {
+        let check = |name: &str, expected: Option<&str>| {
+            let known = ["id", "on", "run", "broker", "worker", "timeout", "retry", "concurrency", "give_up_after"];
+            assert_eq!(nearest(name, known), expected, "{name}");
+        };
+        check("tiemout", Some("timeout"));
+        check("Timeout", Some("timeout"));
+        check("TIMEOUT", Some("timeout"));
+        check("wroker", Some("worker"));
+        check("no", Some("on"));
+        check("retries", None); // three away: no guess is better than a wrong one
+        check("giveup_after", Some("give_up_after"));
+        check("when", None);
+        check(&"x".repeat(10_000), None);
+    }
+
+    #[test]
+    fn values_are_shown_safely() {
+        let check = |text: &str, expected: &str| assert_eq!(quoted(text), expected);
+        check("10 parsecs", "\"10 parsecs\"");
+        check("\u{1b}[31m\"", "\"\\u{1b}[31m\\\"\"");
+        check(&"ä".repeat(81), &format!("\"{}\"...", "ä".repeat(80)));
+    }
+}

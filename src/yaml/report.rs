@@ -1,0 +1,256 @@
+//! Collects the problems of one source text while it is read.
+
+use std::cell::{Cell, RefCell};
+use std::iter;
+use std::ops::Range;
+
+use super::problem::{At, Mismatch, Place, Problem, Problems, Snippet};
+
+/// More problems than this are counted only.
+const PROBLEMS_MAX: usize = 100;
+/// Longest piece of a line that is shown.
+const SNIPPET_CHARS_MAX: usize = 140;
+
+/// The problems of one text, those of the environment and of flags beside it.
+#[derive(Debug)]
+pub struct Report<'t> {
+    file: &'t str,
+    text: &'t str,
+    /// Where each line begins.
+    lines: Vec<usize>,
+    drafts: RefCell<Vec<Draft>>,
+    total: Cell<usize>,
+    hidden: RefCell<Vec<Range<usize>>>,
+}
+
+/// A problem before all secrets around it are known.
+#[derive(Debug)]
+struct Draft {
+    at: At,
+    path: String,
+    mismatch: Mismatch,
+}
+
+impl<'t> Report<'t> {
+    /// `file` is the name to show. A byte order mark is no part of the text.
+    #[must_use]
+    pub fn new(file: &'t str, text: &'t str) -> Self {
+        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+        let lines = iter::once(0).chain(text.match_indices('\n').map(|(end, _)| end + 1)).collect();
+        Self { file, text, lines, drafts: RefCell::default(), total: Cell::new(0), hidden: RefCell::default() }
+    }
+
+    /// The text that is reported on.
+    #[must_use]
+    pub fn text(&self) -> &'t str {
+        self.text
+    }
+
+    /// The name of the file.
+    #[must_use]
+    pub fn file(&self) -> &'t str {
+        self.file
+    }
+
+    /// The number of the line that `at` is on.
+    #[must_use]
+    pub fn line(&self, at: usize) -> usize {
+        self.lines.partition_point(|&start| start <= at)
+    }
+
+    /// Adds a problem.
+    pub fn push(&self, at: At, path: &str, mismatch: Mismatch) {
+        self.total.set(self.total.get() + 1);
+        let mut drafts = self.drafts.borrow_mut();
+        if drafts.len() < PROBLEMS_MAX {
+            drafts.push(Draft { at, path: path.to_owned(), mismatch });
+        }
+    }
+
+    /// Adds the problem of a name that does not exist.
+    pub fn unknown(&self, at: At, path: &str, name: &str, known: &[&str]) {
+        let listed: Vec<String> = known.iter().map(|known| format!("`{known}`")).collect();
+        let expected = match listed.as_slice() {
+            [one] => one.clone(),
+            all => format!("one of {}", all.join(", ")),
+        };
+        let mismatch = Mismatch::new(expected).found(format!("`{}`", name.escape_debug()));
+        self.push(at, path, mismatch.did_you_mean(name, known.iter().copied()));
+    }
+
+    /// Whether anything is wrong so far.
+    #[must_use]
+    pub fn is_clean(&self) -> bool {
+        self.total.get() == 0
+    }
+
+    /// Covers a piece of the text wherever it would be shown.
+    pub fn hide(&self, span: Range<usize>) {
+        self.hidden.borrow_mut().push(span);
+    }
+
+    /// Covers the words of a line after its first key. For text that cannot be parsed, so that nobody can say which of
+    /// them is a secret.
+    pub(super) fn hide_words(&self, at: usize) {
+        let line = self.line_around(at);
+        let words_start = self.text[line.clone()].find(": ").map_or(line.start, |colon| line.start + colon);
+        for (index, c) in self.text[words_start..line.end].char_indices() {
+            if c.is_alphanumeric() {
+                self.hide(words_start + index..words_start + index + c.len_utf8());
+            }
+        }
+    }
+
+    /// What was read, or everything that is wrong with it.
+    pub fn into_result<T>(self, read: Option<T>) -> Result<T, Problems> {
+        let total = self.total.get();
+        match read {
+            Some(read) if total == 0 => Ok(read),
+            _ => {
+                let mut drafts = self.drafts.take();
+                drafts.sort_by_key(|draft| rank(&draft.at));
+                Err(Problems::new(drafts.into_iter().map(|draft| self.problem(draft)).collect(), total))
+            }
+        }
+    }
+
+    fn problem(&self, Draft { at, path, mismatch }: Draft) -> Problem {
+        let place = match at {
+            At::Default => Place::Default,
+            At::File => Place::File(self.file.to_owned()),
+            At::Span(span) => self.place(&span),
+            At::Variable(name) => Place::Variable(name),
+            At::Flag(name) => Place::Flag(name),
+        };
+        let Mismatch { expected, found, help } = mismatch;
+        Problem { place, path, expected, found: found.unwrap_or_else(|| "something else".to_owned()), help }
+    }
+
+    fn place(&self, span: &Range<usize>) -> Place {
+        let around = self.line_around(span.start);
+        let column = self.text[around.start..span.start].chars().count() + 1;
+        let snippet = self.snippet(&around, span);
+        Place::Line { file: self.file.to_owned(), line: self.line(span.start), column, snippet }
+    }
+
+    /// The bytes of the line that `at` is on, without its end.
+    fn line_around(&self, at: usize) -> Range<usize> {
+        let line = self.line(at);
+        let start = self.lines[line - 1]; // the first line begins at 0, so there is one
+        let end = self.lines.get(line).map_or(self.text.len(), |next| next - 1);
+        start..start + self.text[start..end].trim_end().len().max(at - start)
+    }
+
+    fn snippet(&self, line: &Range<usize>, span: &Range<usize>) -> Snippet {
+        let offset = self.text[line.start..span.start].chars().count();
+        let marked = self.text[span.start..span.end.clamp(span.start, line.end)].chars().count();
+        let whole = self.text[line.clone()].chars().count() <= SNIPPET_CHARS_MAX;
+        let cut = if whole { 0 } else { offset.saturating_sub(SNIPPET_CHARS_MAX / 3) };
+        let text = self.covered(line, cut);
+        let offset = offset - cut;
+        Snippet { text, offset, width: marked.min(SNIPPET_CHARS_MAX.saturating_sub(offset)).max(1) }
+    }
+
+    /// A piece of a line, fit to be shown.
+    fn covered(&self, line: &Range<usize>, cut: usize) -> String {
+        let piece = self.text[line.clone()].char_indices().map(|(index, c)| (line.start + index, c));
+        let piece: Vec<(usize, char)> = piece.skip(cut).take(SNIPPET_CHARS_MAX).collect();
+        let (Some((start, _)), Some((end, _))) = (piece.first(), piece.last()) else { return String::new() };
+        let hidden = self.hidden.borrow();
+        let hidden: Vec<_> = hidden.iter().filter(|hidden| hidden.start <= *end && hidden.end > *start).collect();
+        let show = |(index, c): (usize, char)| match c {
+            _ if hidden.iter().any(|hidden| hidden.contains(&index)) => '*',
+            c if c.is_control() => ' ', // a tab too, for the marks to stay below what they mark
+            c => c,
+        };
+        piece.into_iter().map(show).collect()
+    }
+}
+
+/// The order of problems: those of the file by line, then the environment, then flags.
+fn rank(at: &At) -> (u8, usize) {
+    match at {
+        At::Default | At::File => (0, 0),
+        At::Span(span) => (1, span.start),
+        At::Variable(_) => (2, 0),
+        At::Flag(_) => (3, 0),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(report: Report<'_>, expected: &str) {
+        assert_eq!(report.into_result::<()>(None).unwrap_err().to_string(), expected);
+    }
+
+    #[test]
+    fn problems_look_like_a_compilers() {
+        let text = "version: 1\nhooks:\n  - id: a\n    timeout: 10 parsecs  \n    url: https://user:secret@host\n";
+        let report = Report::new("config/hooks.yaml", text);
+        let secret = text.find("https").unwrap();
+        report.hide(secret..secret + "https://user:secret@host".len());
+        report.push(At::Variable("HOOKFLEET_LOG".into()), "log.level", Mismatch::new("a filter").found("\"x\""));
+        report.push(At::Span(secret..secret + 5), "hooks[0].url", Mismatch::new("a URL").found("none").help("ask"));
+        let timeout = text.find("10 p").unwrap();
+        let found = Mismatch::new("a duration").found("\"10 parsecs\"");
+        report.push(At::Span(timeout..timeout + 10), "hooks[0].timeout", found);
+        report.push(At::File, "", Mismatch::new("a file").found("a folder"));
+        check(
+            report,
+            "\
+error: expected a file, found a folder
+ --> config/hooks.yaml
+
+error: expected a duration, found \"10 parsecs\"
+ --> config/hooks.yaml:4:14 (hooks[0].timeout)
+  |
+4 |     timeout: 10 parsecs
+  |              ^^^^^^^^^^
+
+error: expected a URL, found none
+ --> config/hooks.yaml:5:10 (hooks[0].url)
+  |
+5 |     url: ************************
+  |          ^^^^^
+  = help: ask
+
+error: expected a filter, found \"x\"
+ --> HOOKFLEET_LOG (log.level)
+
+4 problems",
+        );
+    }
+
+    #[test]
+    fn snippets_are_bounded() {
+        let check = |text: &str, span: Range<usize>, shown: &str, offset: usize, width: usize| {
+            let report = Report::new("t", text);
+            report.push(At::Span(span), "", Mismatch::new("x"));
+            let Place::Line { snippet, .. } = report.into_result::<()>(None).unwrap_err().list()[0].place.clone()
+            else {
+                panic!("no line")
+            };
+            assert_eq!((snippet.text.as_str(), snippet.offset, snippet.width), (shown, offset, width));
+        };
+        check("a: [1,\n2]", 3..9, "a: [1,", 3, 3); // to the end of the line
+        check("a: b\r\n", 5..5, "a: b ", 5, 1);
+        check("a: b\n", 5..5, "", 0, 1); // after the end
+        check("\tä: b", 5..6, " ä: b", 4, 1);
+        let long = format!("{}!{}", "x".repeat(1000), "y".repeat(1000));
+        check(&long, 1000..1001, &format!("{}!{}", "x".repeat(46), "y".repeat(93)), 46, 1);
+        check(&long, 0..2001, &"x".repeat(140), 0, 140);
+    }
+
+    #[test]
+    fn there_is_an_end_to_problems() {
+        let report = Report::new("t", "");
+        for _ in 0..1000 {
+            report.push(At::File, "", Mismatch::new("x"));
+        }
+        let problems = report.into_result::<()>(None).unwrap_err();
+        assert_eq!(problems.list().len(), PROBLEMS_MAX);
+        assert!(problems.to_string().ends_with("1000 problems, 100 of them shown"));
+    }
+}

@@ -1,0 +1,308 @@
+//! What every [`Idempotency`] does: exactly what [`step`] says, one request at a time, and in time.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures_util::StreamExt as _;
+use futures_util::stream;
+use hookfleet::domain::claim::{Answer, ClaimRequest, DeathLimits, Found, Point, Request, Token, Verdict, Write, step};
+use hookfleet::domain::event::EventDigest;
+use hookfleet::domain::hook::HookId;
+use hookfleet::domain::invocation::InvocationKey;
+use hookfleet::domain::settle::{AttemptReport, Class, Next};
+use hookfleet::idempotency::{Idempotency, value};
+use tokio::time::sleep;
+
+const SEQUENCES: u64 = 100_000;
+/// Sequences under way at a time, so that requests share commits and round trips.
+const AT_A_TIME: usize = 512;
+const HOUR_MS: u64 = 3_600_000;
+/// What a run of the random sequences takes at most, as far as times to live are concerned.
+const RUN_MS_MAX: u64 = 600_000;
+/// Stores count in whole milliseconds.
+const ROUNDING: Duration = Duration::from_millis(2);
+const DEADLINE: Duration = Duration::from_secs(20);
+
+/// What stands under a key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Stored {
+    /// The claim, as [`value`] writes it.
+    pub(crate) value: String,
+    pub(crate) ttl_ms: u64,
+}
+
+/// Looks at a key; what has expired is not there.
+pub(crate) trait Peek: AsyncFn(&InvocationKey) -> Option<Stored> {}
+
+impl<F: AsyncFn(&InvocationKey) -> Option<Stored>> Peek for F {}
+
+/// Every check. The store may hold other keys.
+pub(crate) async fn suite(store: &dyn Idempotency, peek: impl Peek) {
+    store.ping().await.expect("ping");
+    one_of_many_wins(store).await;
+    a_lease_ends(store).await;
+    a_renewed_lease_lasts(store, &peek).await;
+    a_claim_is_forgotten_after_its_floor(store, &peek).await;
+    a_finished_invocation_is_forgotten_after_its_window(store).await;
+    random_sequences(store, &peek).await;
+}
+
+/// `HOOKFLEET_SEED` repeats a failed sequence as the first one.
+async fn random_sequences(store: &dyn Idempotency, peek: &impl Peek) {
+    let base = match std::env::var("HOOKFLEET_SEED") {
+        Ok(seed) => seed.parse().expect("HOOKFLEET_SEED is a number"),
+        Err(_) => fastrand::u64(..),
+    };
+    let sequences = (0..SEQUENCES).map(|n| sequence(store, peek, base.wrapping_add(n)));
+    let seen: BTreeSet<&str> =
+        stream::iter(sequences).buffer_unordered(AT_A_TIME).flat_map(stream::iter).collect().await;
+    let all = ["busy", "done", "not yours", "ok", "resume", "superseded", "suspect", "taken over", "won"];
+    assert_eq!(seen.into_iter().collect::<Vec<_>>(), all, "answers that were given, base seed {base}");
+}
+
+/// What the model knows of one key.
+#[derive(Default)]
+struct Model {
+    found: Option<Found>,
+    ttl_ms: u64,
+}
+
+/// Some requests on two keys of its own, each compared with the model. Returns the kinds of answers.
+async fn sequence(store: &dyn Idempotency, peek: &impl Peek, seed: u64) -> Vec<&'static str> {
+    let mut rng = fastrand::Rng::with_seed(seed);
+    let keys = [key(seed, "first"), key(seed, "second")];
+    let mut models = [Model::default(), Model::default()];
+    let mut kinds = Vec::new();
+    for number in 0..rng.usize(3..12) {
+        let at = rng.usize(0..keys.len());
+        let (key, model) = (&keys[at], &mut models[at]);
+        let request = request(&mut rng);
+        let expected = step(model.found.as_ref(), &request);
+        let answer = store.ask(key, &request).await.expect("an answer");
+        let told = || format!("HOOKFLEET_SEED={seed}, request {number}: {request:?} on {:?}", model.found);
+        assert!(agree(&answer, &expected.answer), "{}\n expected {:?}\n found {answer:?}", told(), expected.answer);
+        kinds.push(kind(&answer));
+        if let Some(write) = expected.write {
+            model.apply(&request, write);
+        }
+        let stored = peek(key).await;
+        assert!(model.agrees(stored.as_ref()), "HOOKFLEET_SEED={seed}, after request {number}: found {stored:?}");
+    }
+    kinds
+}
+
+impl Model {
+    /// Leases here are nothing or an hour, so that none ends on the way.
+    fn apply(&mut self, request: &Request, Write { claim, ttl_ms }: Write) {
+        let lease_left_ms = match request {
+            Request::Claim(ClaimRequest { lease_ms, .. }) | Request::Renew { lease_ms, .. } => *lease_ms,
+            Request::Settle { .. } | Request::Advance { .. } | Request::Release { .. } | Request::Cancel { .. } => 0,
+        };
+        *self = Self { found: Some(Found { claim, lease_left_ms }), ttl_ms };
+    }
+
+    fn agrees(&self, stored: Option<&Stored>) -> bool {
+        match (&self.found, stored) {
+            (None, None) => true,
+            (Some(found), Some(stored)) => {
+                stored.value == value::encode(&found.claim) && stored.ttl_ms.abs_diff(self.ttl_ms) <= RUN_MS_MAX
+            }
+            (Some(_), None) | (None, Some(_)) => false,
+        }
+    }
+}
+
+/// Equal, but for the time that has passed.
+fn agree(found: &Answer, expected: &Answer) -> bool {
+    match (found, expected) {
+        (Answer::Busy { lease_left_ms: found }, Answer::Busy { lease_left_ms: expected }) => {
+            found <= expected && found + RUN_MS_MAX >= *expected
+        }
+        _ => found == expected,
+    }
+}
+
+fn kind(answer: &Answer) -> &'static str {
+    match answer {
+        Answer::Won { taken_over: false, .. } => "won",
+        Answer::Won { taken_over: true, .. } => "taken over",
+        Answer::Done { .. } => "done",
+        Answer::Superseded => "superseded",
+        Answer::Busy { .. } => "busy",
+        Answer::Resume { .. } => "resume",
+        Answer::Suspect { .. } => "suspect",
+        Answer::Ok => "ok",
+        Answer::NotYours => "not yours",
+    }
+}
+
+fn request(rng: &mut fastrand::Rng) -> Request {
+    let at = Point { generation: [0, 0, 0, 1, 1, 2][rng.usize(0..6)], attempt: rng.u32(1..=3) };
+    let token = Token { run: rng.u64(1..=3), body: rng.u32(0..2) };
+    let keep_ms = HOUR_MS * rng.u64(1..=3);
+    let lease_ms = if rng.bool() { HOUR_MS } else { 0 }; // over at once
+    let deaths = [0, 0, 0, 1, 2, 4][rng.usize(0..6)];
+    match rng.u8(0..20) {
+        0..=9 => Request::Claim(ClaimRequest {
+            at,
+            token,
+            deaths,
+            forced: rng.u8(0..4) == 0,
+            in_suspect: rng.u8(0..3) == 0,
+            limits: if rng.bool() { DeathLimits::default() } else { DeathLimits { suspect: 1, poisoned: 3 } },
+            lease_ms,
+            floor_ms: keep_ms,
+        }),
+        10..=13 => Request::Settle { at, token, deaths, verdict: verdict(rng), keep_ms },
+        14..=15 => Request::Advance { at, token, keep_ms },
+        16..=17 => Request::Renew { token, lease_ms },
+        18 => Request::Release { token, keep_ms },
+        _ => Request::Cancel { generation: at.generation, keep_ms },
+    }
+}
+
+fn verdict(rng: &mut fastrand::Rng) -> Verdict {
+    let report = rng.bool().then(|| AttemptReport {
+        attempt: 1,
+        at_ms: 1_700_000_000_000,
+        took_ms: 20,
+        status: rng.bool().then_some(500),
+        error: ["", "500 from the \"target\"", "ünïcödé\n{}\\"][rng.usize(0..3)].to_owned(),
+    });
+    match rng.u8(0..3) {
+        0 => Verdict::Done,
+        1 => Verdict::Next(Next::Retry { delay_ms: rng.u64(0..HOUR_MS), spent_ms: rng.u64(0..HOUR_MS), report }),
+        _ => Verdict::Next(Next::Bury { class: Class::Exhausted, report }),
+    }
+}
+
+async fn one_of_many_wins(store: &dyn Idempotency) {
+    let key = fresh("many");
+    let requests: Vec<Request> = (0..64).map(|run| claim(run, HOUR_MS, HOUR_MS)).collect();
+    let answers = requests.iter().map(|request| store.ask(&key, request));
+    let answers = futures_util::future::join_all(answers).await;
+    let won = answers.iter().filter(|answer| matches!(answer, Ok(Answer::Won { .. }))).count();
+    let busy = answers.iter().filter(|answer| matches!(answer, Ok(Answer::Busy { .. }))).count();
+    assert_eq!((won, busy), (1, 63));
+}
+
+async fn a_lease_ends(store: &dyn Idempotency) {
+    let (key, lease) = (fresh("lease"), Duration::from_millis(300));
+    let start = Instant::now();
+    won(store, &key, &claim(1, 300, HOUR_MS), false).await;
+    let answer = store.ask(&key, &claim(2, 300, HOUR_MS)).await.unwrap();
+    assert!(matches!(answer, Answer::Busy { lease_left_ms: 1..=300 }), "{answer:?}");
+    let answer = until_not_busy(store, &key, &claim(2, 300, HOUR_MS)).await;
+    assert_eq!(answer, Answer::Won { deaths: 1, taken_over: true });
+    assert!(start.elapsed() + ROUNDING >= lease, "{:?}", start.elapsed());
+    // The first owner learns of it.
+    let renewed = store.ask(&key, &Request::Renew { token: token(1), lease_ms: 300 }).await.unwrap();
+    assert_eq!(renewed, Answer::NotYours);
+}
+
+async fn a_renewed_lease_lasts(store: &dyn Idempotency, peek: &impl Peek) {
+    let (key, lease) = (fresh("renewed"), Duration::from_millis(900));
+    won(store, &key, &claim(1, 200, HOUR_MS), false).await;
+    let start = Instant::now();
+    let renew = Request::Renew { token: token(1), lease_ms: 900 };
+    assert_eq!(store.ask(&key, &renew).await.unwrap(), Answer::Ok);
+    let ttl_ms = peek(&key).await.expect("held").ttl_ms;
+    assert!((HOUR_MS..=HOUR_MS + 900).contains(&ttl_ms), "the floor is kept: {ttl_ms}");
+    let answer = until_not_busy(store, &key, &claim(2, 200, HOUR_MS)).await;
+    assert_eq!(answer, Answer::Won { deaths: 1, taken_over: true });
+    assert!(start.elapsed() + ROUNDING >= lease, "{:?}", start.elapsed());
+}
+
+async fn a_claim_is_forgotten_after_its_floor(store: &dyn Idempotency, peek: &impl Peek) {
+    let (key, start) = (fresh("floor"), Instant::now());
+    won(store, &key, &claim(1, 100, 400), false).await;
+    while peek(&key).await.is_some() {
+        assert!(start.elapsed() < DEADLINE);
+        sleep(Duration::from_millis(10)).await;
+    }
+    assert!(start.elapsed() + ROUNDING >= Duration::from_millis(500), "{:?}", start.elapsed());
+    sleep(Duration::from_millis(20)).await; // those who look may have a clock of their own
+    won(store, &key, &claim(2, 100, 400), false).await; // as if it had never been
+}
+
+async fn a_finished_invocation_is_forgotten_after_its_window(store: &dyn Idempotency) {
+    let (key, at) = (fresh("window"), Point::first(0));
+    won(store, &key, &claim(1, HOUR_MS, HOUR_MS), false).await;
+    let start = Instant::now();
+    let settle = Request::Settle { at, token: token(1), deaths: 0, verdict: Verdict::Done, keep_ms: 300 };
+    assert_eq!(store.ask(&key, &settle).await.unwrap(), Answer::Ok);
+    loop {
+        let answer = store.ask(&key, &claim(2, HOUR_MS, HOUR_MS)).await.unwrap();
+        if answer == (Answer::Won { deaths: 0, taken_over: false }) {
+            break;
+        }
+        assert_eq!(answer, Answer::Done { token: token(1) });
+        assert!(start.elapsed() < DEADLINE);
+        sleep(Duration::from_millis(10)).await;
+    }
+    assert!(start.elapsed() + ROUNDING >= Duration::from_millis(300), "{:?}", start.elapsed());
+}
+
+async fn won(store: &dyn Idempotency, key: &InvocationKey, request: &Request, taken_over: bool) {
+    let answer = store.ask(key, request).await.unwrap();
+    assert_eq!(answer, Answer::Won { deaths: 0, taken_over });
+}
+
+async fn until_not_busy(store: &dyn Idempotency, key: &InvocationKey, request: &Request) -> Answer {
+    let start = Instant::now();
+    loop {
+        let answer = store.ask(key, request).await.unwrap();
+        if !matches!(answer, Answer::Busy { .. }) {
+            return answer;
+        }
+        assert!(start.elapsed() < DEADLINE);
+        sleep(Duration::from_millis(10)).await;
+    }
+}
+
+fn claim(run: u64, lease_ms: u64, floor_ms: u64) -> Request {
+    Request::Claim(ClaimRequest {
+        at: Point::first(0),
+        token: token(run),
+        deaths: 0,
+        forced: false,
+        in_suspect: false,
+        limits: DeathLimits::default(),
+        lease_ms,
+        floor_ms,
+    })
+}
+
+fn token(run: u64) -> Token {
+    Token { run, body: 0 }
+}
+
+fn key(seed: u64, hook: &str) -> InvocationKey {
+    InvocationKey { event: EventDigest::of("/random", &seed.to_string()), hook: HookId::new(hook).unwrap() }
+}
+
+/// A key that no other run of these tests uses.
+fn fresh(hook: &str) -> InvocationKey {
+    key(fastrand::u64(..), hook)
+}
+
+/// A claim by a former owner is taken over at once: for stores that die with their owner.
+pub(crate) async fn a_former_owners_lease_is_over(
+    before: Arc<dyn Idempotency>,
+    reopen: impl AsyncFn() -> Arc<dyn Idempotency>,
+) {
+    let (held, done) = (fresh("held"), fresh("done"));
+    won(&*before, &held, &claim(1, HOUR_MS, HOUR_MS), false).await;
+    let at = Point::first(0);
+    let settle = Request::Settle { at, token: token(1), deaths: 0, verdict: Verdict::Done, keep_ms: HOUR_MS };
+    assert_eq!(before.ask(&done, &settle).await.unwrap(), Answer::Ok);
+    drop(before);
+    let after = reopen().await;
+    let answer = after.ask(&held, &claim(2, HOUR_MS, HOUR_MS)).await.unwrap();
+    assert_eq!(answer, Answer::Won { deaths: 1, taken_over: true });
+    let answer = after.ask(&held, &claim(3, HOUR_MS, HOUR_MS)).await.unwrap();
+    assert!(matches!(answer, Answer::Busy { .. }), "{answer:?}");
+    let answer = after.ask(&done, &claim(2, HOUR_MS, HOUR_MS)).await.unwrap();
+    assert_eq!(answer, Answer::Done { token: token(1) });
+}
