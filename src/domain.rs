@@ -12,6 +12,8 @@ pub mod hook;
 pub mod invocation;
 pub mod matching;
 pub mod message;
+#[cfg(test)]
+mod model;
 pub mod outcome;
 pub mod replay;
 pub mod retry;

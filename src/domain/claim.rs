@@ -354,7 +354,7 @@ fn advance(found: Option<&Found>, from: Point, own: Token, keep_ms: u64) -> Step
 fn release(flaw: Flaw, found: Option<&Found>, own: Token, keep_ms: u64) -> Step {
     match found.map(|found| &found.claim) {
         Some(Claim::Held { at, token, deaths, .. }) if *token == own => {
-            let at = if flaw == Flaw::ReleaseForgets { Point::first(0) } else { *at };
+            let at = if flaw == Flaw::ReleaseForgets { Point::first(at.generation) } else { *at };
             Step::write(Claim::Out { at, deaths: *deaths }, keep_ms, Answer::Ok)
         }
         Some(

@@ -236,7 +236,10 @@ pub(super) fn next_effect_with(flaw: Flaw, job: &Job, token: Token, stage: Stage
             recorded(flaw, job, token, deaths, verdict)
         }
         (Stage::Recording { .. }, Answer::Store(_)) | (Stage::Running { .. }, Answer::LeaseLost) => lost(job),
-        (Stage::Publishing(follow), Answer::Confirmed) => published(flaw, job, follow),
+        (Stage::Publishing(follow), Answer::Confirmed) => published(flaw, job, token, follow),
+        (Stage::Publishing(follow), Answer::Unconfirmed) if flaw == Flaw::AckBeforePublish => {
+            published(flaw, job, token, follow)
+        }
         (Stage::Marking { .. }, Answer::Store(_) | Answer::Unanswered) => ack(job), // that it fails is fine
         (Stage::Releasing, Answer::Store(_)) => {
             if job.guarded {
@@ -289,7 +292,6 @@ fn lost(job: &Job) -> Stage {
 fn recorded(flaw: Flaw, job: &Job, token: Token, deaths: u32, verdict: Verdict) -> Stage {
     match verdict {
         Verdict::Done => finished(job),
-        Verdict::Next(_) if flaw == Flaw::AckBeforePublish => ack(job),
         Verdict::Next(_) if flaw == Flaw::PublishBeforeRecord => Stage::Marking { at: job.at, token },
         Verdict::Next(next) => Stage::Publishing(Follow::Next { at: job.at, deaths, next, mark: Some(token) }),
     }
@@ -300,9 +302,9 @@ fn finished(job: &Job) -> Stage {
     if job.at.generation > 0 { Stage::Publishing(Follow::Resolved) } else { ack(job) }
 }
 
-fn published(flaw: Flaw, job: &Job, follow: Follow) -> Stage {
+fn published(flaw: Flaw, job: &Job, own: Token, follow: Follow) -> Stage {
     match follow {
-        Follow::Next { deaths, next, .. } if flaw == Flaw::PublishBeforeRecord => {
+        Follow::Next { deaths, next, mark, .. } if flaw == Flaw::PublishBeforeRecord && mark == Some(own) => {
             Stage::Recording { verdict: Verdict::Next(next), deaths }
         }
         Follow::Next { at, mark: Some(token), .. } => Stage::Marking { at, token },
