@@ -3,8 +3,8 @@
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use super::state::{Delivery, Job, Message, NO_TOKEN, State};
-use crate::domain::dead_letter;
 use crate::domain::flaw::Flaw;
+use crate::domain::fold;
 use crate::domain::settle::{Answer, Stage};
 
 impl State {
@@ -37,7 +37,7 @@ impl State {
         for key in &mut self.keys {
             if let Some((top, state)) = key.fold {
                 // Marks that would change nothing.
-                let raises = |generation| (generation, dead_letter::State::Replaying) > (top, state);
+                let raises = |generation| (generation, fold::State::Replaying) > (top, state);
                 let due = key.marks_due;
                 key.marks_due = (0..u8::BITS).filter(|g| raises(*g)).map(|g| due & (1 << g)).sum();
             }

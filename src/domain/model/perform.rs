@@ -4,7 +4,7 @@ use super::Fleet;
 use super::action::{Action, Call, End, Place};
 use super::state::{Delivery, Invocation, Job, Message, NEW_TOKEN, State, WAIT_MS};
 use crate::domain::claim::{self, Request};
-use crate::domain::dead_letter;
+use crate::domain::fold;
 use crate::domain::settle::{Answer, Class, Follow, Next, Settlement, Stage};
 
 /// Attempts a generation.
@@ -63,7 +63,7 @@ impl Fleet {
             Action::Mark { hook, generation } => {
                 let key = &mut state.keys[hook];
                 key.marks_due &= !(1 << generation);
-                key.append(generation, dead_letter::State::Replaying);
+                key.append(generation, fold::State::Replaying);
             }
         }
     }
@@ -156,10 +156,10 @@ fn take(state: &mut State, of: Invocation, follow: &Follow) {
     let key = &mut state.keys[of.hook];
     let message = match follow {
         Follow::Next { at, deaths, next: Next::Retry { .. }, .. } => {
-            Invocation { at: at.next(), deaths: *deaths, ..of }
+            Invocation { at: at.next(), deaths: *deaths, suspect: false, ..of }
         }
         Follow::Next { at, next: Next::Bury { .. }, .. } => return key.append_letter(at.generation),
-        Follow::Resolved => return key.append(of.at.generation, dead_letter::State::Resolved),
+        Follow::Resolved => return key.append(of.at.generation, fold::State::Resolved),
         Follow::Again { .. } => of,
         Follow::Suspect { deaths } => Invocation { deaths: *deaths, suspect: true, ..of },
     };

@@ -6,7 +6,7 @@ use super::Fleet;
 use super::action::Fault;
 use super::state::{Breach, Job, Key, LIMITS, NEW_TOKEN, State};
 use crate::domain::claim::{Answer, Claim, Request, Verdict};
-use crate::domain::dead_letter;
+use crate::domain::fold;
 use crate::domain::settle::{Follow, Next, Stage};
 
 /// What must be true of a state.
@@ -56,10 +56,10 @@ pub(super) const SIGHTS: &[(&str, Condition)] = &[
 /// What is seen with replays.
 pub(super) const REPLAY_SIGHTS: &[(&str, Condition)] = &[
     ("a letter is out again", |_, state| {
-        state.keys.iter().any(|key| matches!(key.fold, Some((_, dead_letter::State::Replaying))))
+        state.keys.iter().any(|key| matches!(key.fold, Some((_, fold::State::Replaying))))
     }),
     ("a letter is resolved", |_, state| {
-        state.keys.iter().any(|key| matches!(key.fold, Some((_, dead_letter::State::Resolved))))
+        state.keys.iter().any(|key| matches!(key.fold, Some((_, fold::State::Resolved))))
     }),
     ("a guard of a replay dropped", |fleet, state| {
         answered(fleet, state, |_, asked, answer| {
@@ -109,7 +109,7 @@ fn is_closed(key: &Key) -> bool {
     let Some(Claim::Done { generation, .. }) = key.claim else { return true };
     let (Some((top, state)), Some(_)) = (key.fold, key.letter) else { return true };
     let excused = generation == 0 && key.forgotten;
-    excused || top > generation || state == dead_letter::State::Resolved
+    excused || top > generation || state == fold::State::Resolved
 }
 
 fn deaths(key: &Key) -> u32 {

@@ -2,8 +2,8 @@
 
 use super::action::Place;
 use crate::domain::claim::{self, Claim, ClaimRequest, DeathLimits, Found, Point, Request, Token, Verdict};
-use crate::domain::dead_letter;
 use crate::domain::flaw::Flaw;
+use crate::domain::fold;
 use crate::domain::settle::{self, Answer, Follow, Stage, next_effect_with};
 
 /// Low, so that both are reached.
@@ -153,7 +153,7 @@ pub(super) struct Key {
     /// A call that nobody waits for any more, and that the store may carry out yet.
     pub(super) late: Option<Request>,
     /// The fold of letters and marks.
-    pub(super) fold: Option<(u32, dead_letter::State)>,
+    pub(super) fold: Option<(u32, fold::State)>,
     /// The highest generation that has a letter.
     pub(super) letter: Option<u32>,
     /// Generations that were replayed and whose mark the operator may append yet: one bit each.
@@ -238,11 +238,11 @@ impl Key {
 
     pub(super) fn append_letter(&mut self, generation: u32) {
         self.letter = self.letter.max(Some(generation));
-        self.append(generation, dead_letter::State::Open);
+        self.append(generation, fold::State::Open);
     }
 
     /// A letter or a mark: the join of the log's lattice.
-    pub(super) fn append(&mut self, generation: u32, state: dead_letter::State) {
+    pub(super) fn append(&mut self, generation: u32, state: fold::State) {
         self.fold = self.fold.max(Some((generation, state)));
     }
 
