@@ -136,7 +136,8 @@ pub fn metrics() -> anyhow::Result<PrometheusHandle> {
 /// # Errors
 /// The filter is none that `tracing` reads, or logging is started already.
 pub fn logs(log: &config::Log) -> anyhow::Result<()> {
-    let filter = EnvFilter::try_new(&log.filter)?;
+    // The library logs an error at every goodbye; what matters of a connection is told by its supervisor here.
+    let filter = EnvFilter::try_new(format!("lapin=off,{}", log.filter))?;
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     let started = if log.json { builder.json().try_init() } else { builder.try_init() };
     started.map_err(|error| anyhow::anyhow!("{error}"))

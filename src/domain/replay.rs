@@ -40,7 +40,8 @@ pub fn replay(letter: &Letter, forced: Option<u32>, operator: &Operator) -> Resu
         let event = whole(letter, None)?;
         let mut invocation = Invocation::first(Arc::new(event), HookId::new(hook)?, letter.revision.clone());
         invocation.at = Point::first(generation);
-        invocation.forced = forced.is_some();
+        // What was forced once stays under a key of its own: under the plain one its receiver has done it before.
+        invocation.forced = forced.is_some() || letter.forced;
         invocation.message()
     } else {
         let id = replayable(letter)?;
@@ -174,6 +175,9 @@ mod tests {
         let decoded = Envelope::decode(Queue::Lane(Lane::Replay), &forced.outgoing.message, &Reading::default());
         let Ok(Envelope::Invocation(invocation)) = decoded else { panic!("{decoded:?}") };
         assert_eq!((invocation.at.generation, invocation.forced), (8, true));
+
+        let again = replay(&Letter { forced: true, ..of_hook(8) }, None, &operator()).unwrap();
+        assert!(again.outgoing.message.flag("hookfleet-forced"));
     }
 
     #[test]
