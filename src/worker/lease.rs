@@ -58,3 +58,58 @@ impl Lease<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use async_trait::async_trait;
+
+    use super::*;
+    use crate::domain::event::EventDigest;
+    use crate::domain::hook::HookId;
+    use crate::idempotency::{Idempotency, StoreError};
+
+    /// Renews so many times, then answers like this.
+    struct Renewing {
+        good: AtomicU32,
+        then: Option<Answer>,
+    }
+
+    #[async_trait]
+    impl Idempotency for Renewing {
+        async fn ask(&self, _: &InvocationKey, request: &Request) -> Result<Answer, StoreError> {
+            assert!(matches!(request, Request::Renew { lease_ms: 30_000, .. }));
+            if self.good.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok() {
+                return Ok(Answer::Ok);
+            }
+            self.then.clone().ok_or(StoreError::Timeout)
+        }
+
+        async fn ping(&self) -> Result<(), StoreError> {
+            Ok(())
+        }
+    }
+
+    async fn check(good: u32, then: Option<Answer>, expected: Gone, after_s: u64) {
+        let store = Store::new(Arc::new(Renewing { good: AtomicU32::new(good), then }));
+        let key = InvocationKey { event: EventDigest([0; 16]), hook: HookId::new("h").unwrap() };
+        let since = Instant::now();
+        let token = Token { run: 1, body: 0 };
+        let gone = Lease { store: &store, key: &key, token, length: Duration::from_secs(30), since }.keep().await;
+        assert_eq!((gone, since.elapsed().as_secs()), (expected, after_s));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_lease_is_renewed_every_third_of_it() {
+        check(0, Some(Answer::NotYours), Gone::Taken, 10).await;
+        check(5, Some(Answer::NotYours), Gone::Taken, 60).await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_run_stops_two_seconds_before_a_lease_that_could_not_be_renewed_ends() {
+        check(0, None, Gone::Ending, 28).await;
+        check(2, None, Gone::Ending, 48).await;
+    }
+}

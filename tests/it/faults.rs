@@ -64,46 +64,57 @@ async fn a_poisonous_event_is_buried_alone_in_a_file() {
 }
 
 /// A 60 s target under a 3 s lease: run once, its delivery acked within 6 s.
-#[tokio::test]
-async fn a_long_run_is_run_once_and_holds_no_delivery() {
+async fn long_run(place: Place) {
     let sink = Sink::start().await;
     sink.behave(|_, _| Answer::after(Duration::from_secs(60)));
-    let (rabbit, _) = shared().await;
-    let site = site(Place::Servers).await.hooks(&hook(&sink, "slow", "a", ", timeout: 90s"));
-    let Stage { site, mut worker, publisher } =
-        stage(Place::Servers, site.set("HOOKFLEET_IDEMPOTENCY_LEASE", "3s")).await;
+    let site = site(place).await.hooks(&hook(&sink, "slow", "a", ", timeout: 90s"));
+    let Stage { site, mut worker, publisher } = stage(place, site.set("HOOKFLEET_IDEMPOTENCY_LEASE", "3s")).await;
     publisher.send(event("a", "1")).await;
     sink.until("the call", Duration::from_secs(10), |calls| calls.len() == 1).await;
     sleep(Duration::from_secs(6)).await;
     assert!(worker.metric("hookfleet_guards_total", "").await >= 1.0, "a guard stands in for the delivery by now");
-    // What the broker lists of its queues may lag by some seconds; the run goes on for fifty yet.
-    let (events, began) = (format!("{}.events\t0", site.namespace), Instant::now());
-    loop {
-        let unacked = rabbit.ctl(&["-q", "list_queues", "name", "messages_unacknowledged", "--no-table-headers"]);
-        if unacked.lines().any(|line| line == events) {
-            break;
-        }
-        assert!(began.elapsed() < Duration::from_secs(15), "{unacked}");
-        sleep(Duration::from_millis(500)).await;
+    if place == Place::Servers {
+        until_nothing_is_unacked(&site).await;
     }
     sink.until("the end", Duration::from_secs(70), |calls| calls[0].finished.is_some()).await;
-    sleep(Duration::from_secs(4)).await; // the last guard comes round and finds it done
+    sleep(Duration::from_secs(5)).await; // the last guard comes round and finds it done
     assert_eq!(sink.count(), 1);
-    assert!(worker.metric("hookfleet_guards_total", "").await >= 1.0);
     assert!(worker.metric("hookfleet_claims_total", "busy").await >= 5.0);
     assert!(worker.metric("hookfleet_claims_total", "\"done\"").await >= 1.0);
     assert_eq!(worker.stop().await, Some(0));
     assert!(site.letters().is_empty());
 }
 
-/// The same target; its worker is killed at 30 s: another takes over within a lease or so.
+/// What the broker lists of its queues may lag by some seconds; the run goes on for fifty yet.
+async fn until_nothing_is_unacked(site: &Site) {
+    let (events, began) = (format!("{}.events\t0", site.namespace), Instant::now());
+    loop {
+        let (rabbit, _) = shared().await;
+        let unacked = rabbit.ctl(&["-q", "list_queues", "name", "messages_unacknowledged", "--no-table-headers"]);
+        if unacked.lines().any(|line| line == events) {
+            return;
+        }
+        assert!(began.elapsed() < Duration::from_secs(15), "{unacked}");
+        sleep(Duration::from_millis(500)).await;
+    }
+}
+
 #[tokio::test]
-async fn a_long_run_whose_worker_dies_is_taken_over() {
+async fn a_long_run_is_run_once_and_holds_no_delivery_on_servers() {
+    long_run(Place::Servers).await;
+}
+
+#[tokio::test]
+async fn a_long_run_is_run_once_and_holds_no_delivery_in_a_file() {
+    long_run(Place::File).await;
+}
+
+/// The same target; its worker is killed at 30 s: another takes over within a lease or so.
+async fn long_run_killed(place: Place) {
     let sink = Sink::start().await;
     sink.behave(|_, before| Answer::after(Duration::from_secs(if before == 0 { 60 } else { 1 })));
-    let site = site(Place::Servers).await.hooks(&hook(&sink, "slow", "a", ", timeout: 90s"));
-    let Stage { site, mut worker, publisher } =
-        stage(Place::Servers, site.set("HOOKFLEET_IDEMPOTENCY_LEASE", "3s")).await;
+    let site = site(place).await.hooks(&hook(&sink, "slow", "a", ", timeout: 90s"));
+    let Stage { site, mut worker, publisher } = stage(place, site.set("HOOKFLEET_IDEMPOTENCY_LEASE", "3s")).await;
     publisher.send(event("a", "1")).await;
     sink.until("the call", Duration::from_secs(10), |calls| calls.len() == 1).await;
     sleep(Duration::from_secs(30)).await;
@@ -112,13 +123,23 @@ async fn a_long_run_whose_worker_dies_is_taken_over() {
     let killed_at = Instant::now();
     let mut second = site.worker().await;
     sink.until("the takeover", Duration::from_secs(20), |calls| calls.len() == 2).await;
-    println!("taken over {:.1} s after the kill", killed_at.elapsed().as_secs_f64());
+    println!("{place:?}: taken over {:.1} s after the kill", killed_at.elapsed().as_secs_f64());
     sink.until("its end", Duration::from_secs(10), |calls| calls[1].finished.is_some()).await;
     assert!(second.metric("hookfleet_claims_total", "takeover").await >= 1.0);
     let calls = sink.calls();
     assert_eq!((calls[1].attempt, &calls[1].key), (1, &calls[0].key)); // no attempt was spent
     assert_eq!(second.stop().await, Some(0));
     assert!(site.letters().is_empty());
+}
+
+#[tokio::test]
+async fn a_long_run_whose_worker_dies_is_taken_over_on_servers() {
+    long_run_killed(Place::Servers).await;
+}
+
+#[tokio::test]
+async fn a_long_run_whose_worker_dies_is_taken_over_in_a_file() {
+    long_run_killed(Place::File).await;
 }
 
 /// Redis away, policy hold: nothing runs, readiness says why, and all of it runs once Redis is back.
@@ -175,12 +196,10 @@ async fn the_fleet_proceeds_while_redis_is_away_if_told_to() {
 }
 
 /// Memory after 1,000 and after 300,000 events: within 10 MiB.
-#[tokio::test]
-async fn memory_does_not_grow_with_events() {
+async fn memory(place: Place) {
     let sink = Sink::start().await;
-    let site = site(Place::Servers).await.hooks(&hook(&sink, "h", "a", ", concurrency: 256"));
-    let Stage { site, mut worker, publisher } =
-        stage(Place::Servers, site.set("HOOKFLEET_LOG", "hookfleet=warn")).await;
+    let site = site(place).await.hooks(&hook(&sink, "h", "a", ", concurrency: 256"));
+    let Stage { site, mut worker, publisher } = stage(place, site.set("HOOKFLEET_LOG", "hookfleet=warn")).await;
     let warm = 1000;
     publisher.send_all((0..warm).map(|i| event("a", &format!("w{i}")))).await;
     sink.until("the first 1,000", Duration::from_secs(30), |calls| calls.len() >= warm).await;
@@ -189,10 +208,20 @@ async fn memory_does_not_grow_with_events() {
     publisher.send_all((0..many).map(|i| event("a", &format!("m{i}")))).await;
     sink.until("300,000", Duration::from_secs(300), |calls| calls.len() >= warm + many).await;
     let after = rss_kib(&worker);
-    println!("resident memory: {before} KiB after 1,000 events, {after} KiB after 300,000");
+    println!("{place:?}: resident memory: {before} KiB after 1,000 events, {after} KiB after 300,000");
     assert!(after < before + 10 * 1024, "{before} KiB, then {after} KiB");
     assert_eq!(worker.stop().await, Some(0));
     assert!(site.letters().is_empty());
+}
+
+#[tokio::test]
+async fn memory_does_not_grow_with_events_on_servers() {
+    memory(Place::Servers).await;
+}
+
+#[tokio::test]
+async fn memory_does_not_grow_with_events_in_a_file() {
+    memory(Place::File).await;
 }
 
 fn rss_kib(worker: &Worker) -> u64 {
