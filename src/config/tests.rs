@@ -202,7 +202,7 @@ fn servers() {
     };
     let (amqp, redis) = (
         "--set broker.url broker.url: expected a URL such as amqp://host, found",
-        "--redis-url redis.url: expected a URL such as redis://host, found",
+        "--set redis.url redis.url: expected a URL such as redis://host, found",
     );
     check(
         "amqps://hunter2:hunter2@a",
