@@ -222,7 +222,7 @@ fn servers() {
     check(
         "amqp://a",
         "redis://a/hunter2",
-        &["--redis-url redis.url: expected the number of a database behind the host, such as /0, found something else"],
+        &["--set redis.url redis.url: expected the number of a database behind the host, such as /0, found something else"],
     );
 }
 
