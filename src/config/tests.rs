@@ -222,7 +222,9 @@ fn servers() {
     check(
         "amqp://a",
         "redis://a/hunter2",
-        &["--set redis.url redis.url: expected the number of a database behind the host, such as /0, found something else"],
+        &[
+            "--set redis.url redis.url: expected the number of a database behind the host, such as /0, found something else",
+        ],
     );
 }
 
