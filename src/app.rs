@@ -1,6 +1,7 @@
 //! The composition root: the only file that names every adapter.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use tokio::net::TcpListener;
@@ -29,6 +30,9 @@ use crate::worker::permits::Permits;
 use crate::worker::store::Store;
 use crate::worker::{Listener, Rules, Running, Worker};
 
+/// Between two rounds of the metrics' housekeeping.
+const UPKEEP_EVERY: Duration = Duration::from_secs(5);
+
 /// The adapters that the settings name, connected.
 #[derive(Clone)]
 pub struct Backends {
@@ -48,7 +52,6 @@ impl Backends {
         match &settings.backend {
             Backend::Servers { broker: url, redis } => {
                 let claims = RedisClaims::new(redis.expose().as_str(), &settings.namespace)?;
-                claims.ping().await.context("cannot use the Redis of redis.url")?;
                 let broker: Arc<dyn Broker> = Arc::new(AmqpBroker::connect(url, &settings.namespace).await?);
                 let letters = StreamLetters::new(Arc::clone(&broker), url.clone(), &settings.namespace);
                 Ok(Self { broker, claims: Arc::new(claims), letters: Arc::new(letters), file: None })
@@ -93,6 +96,7 @@ impl App {
         scope: Scope,
         listen: Listener,
     ) -> anyhow::Result<Self> {
+        backends.claims.ping().await.context("cannot use the Redis of redis.url")?;
         let metrics = telemetry::metrics()?;
         let listener = TcpListener::bind(settings.bind)
             .await
@@ -148,8 +152,16 @@ impl App {
     /// The HTTP listener broke.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> anyhow::Result<Vec<String>> {
         let Self { fleet, admin, listener, scope, file } = self;
+        let metrics = admin.metrics.clone();
+        let upkeep = async {
+            loop {
+                tokio::time::sleep(UPKEEP_EVERY).await;
+                metrics.run_upkeep(); // else samples pile up until somebody scrapes
+            }
+        };
         let orphans = tokio::select! {
             orphans = fleet.run(shutdown) => orphans,
+            () = upkeep => Vec::new(),
             served = admin::serve(listener, admin, scope) => {
                 served.context("the HTTP listener broke")?;
                 Vec::new()

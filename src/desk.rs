@@ -71,6 +71,11 @@ impl Desk {
                 "letter {id} is resolved: it was finished or closed; --force runs it again under a key of its own"
             )));
         }
+        if force && entry.letter.hook.is_none() {
+            return Err(DeskError::Refused(format!(
+                "letter {id} is about a whole message: it is replayed without --force, for the hooks that have not finished"
+            )));
+        }
         let forced = force.then(|| fold.highest_generation(&entry.letter));
         let operator = Operator { name: by.to_owned(), now_ms: now_ms() };
         let replay = replay(&entry.letter, forced, &operator).map_err(DeskError::Refused)?;

@@ -275,13 +275,30 @@ impl Worker {
                     }
                     Queue::Lane(_) => invocation::client(message).unwrap_or_default(),
                 };
-                let letter = Letter::of_message(&malformed, client, &message.body, queue.name(), now_ms());
+                let letter = self
+                    .poisoned_invocation(delivery, &malformed)
+                    .unwrap_or_else(|| Letter::of_message(&malformed, client, &message.body, queue.name(), now_ms()));
                 tracing::warn!(letter = %letter.id, class = ?malformed.class, error = malformed.error, "no event");
                 count_letter(malformed.class);
                 self.append(&Record::Letter(Box::new(letter))).await;
             }
         }
         self.broker.ack(*receipt);
+    }
+
+    /// The letter of an invocation that is buried unread: about its hook, so that a replay runs that and no other.
+    fn poisoned_invocation(&self, delivery: &Delivery, malformed: &Malformed) -> Option<Letter> {
+        if malformed.class != Class::Poisoned {
+            return None;
+        }
+        match Envelope::decode(delivery.queue, &delivery.message, &self.rules.reading) {
+            Ok(Envelope::Invocation(invocation)) => {
+                let deaths = invocation.deaths.max(delivery.deliveries);
+                let cause = Cause { class: malformed.class, report: None, unprotected: false, deaths, target: None };
+                Some(Letter::of_invocation(&invocation, invocation.at, cause, delivery.queue.name(), now_ms()))
+            }
+            Ok(Envelope::Event(_) | Envelope::Newer(_)) | Err(_) => None,
+        }
     }
 
     /// Publishes until the broker has it. While publishing is blocked this waits: nothing else would be safe.

@@ -20,6 +20,8 @@ pub(super) async fn publish(
 ) -> Result<Response, Problem> {
     let body = body.map_err(|rejection| Problem::new(rejection.status(), rejection.body_text()))?;
     let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    // A page in a browser can send an untyped body to loopback, but none of these types unasked.
+    let content_type = Some(content_type.unwrap_or("no content type"));
     let trace = headers.get(TRACEPARENT).and_then(|value| value.to_str().ok());
     let prepared = prepare(&body, content_type, trace, &admin.reading).map_err(|rejected| match rejected {
         Rejected::ContentType(detail) => Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail),

@@ -38,6 +38,10 @@ impl Entry {
         let mut view = serde_json::to_value(self).unwrap_or_default();
         if !body && let Some(letter) = view.get_mut("letter").and_then(Value::as_object_mut) {
             letter.remove("body");
+            // A client's headers may hold credentials.
+            if let Some(client) = letter.get_mut("client").and_then(Value::as_object_mut) {
+                client.remove("headers");
+            }
         }
         view
     }

@@ -118,7 +118,10 @@ pub struct BrokerMade<'a> {
 pub fn broker_made(message: &Message, made: &BrokerMade<'_>) -> Letter {
     let (class, error) = match made.reason {
         None => (Class::Unrouted, format!("nothing was bound for it at {}", made.place)),
-        Some("expired") => (Class::Expired, format!("it waited too long in {}", made.place)),
+        // The first death of what came over the ladder is its end of a wait: what buried it came later.
+        Some("expired") if !made.place.starts_with("delay.") => {
+            (Class::Expired, format!("it waited too long in {}", made.place))
+        }
         Some("delivery_limit") => (Class::Poisoned, format!("it was delivered too often from {}", made.place)),
         Some(reason) => (Class::Poisoned, format!("the broker gave it up in {} ({reason})", made.place)),
     };
@@ -213,5 +216,7 @@ mod tests {
         assert!(forged.hook.is_none());
         let lost = broker_made(&message, &BrokerMade { place: "events", reason: None, ours: false });
         assert_eq!(lost.class, Class::Unrouted);
+        let after_a_wait = BrokerMade { place: "delay.3", reason: Some("expired"), ours: true };
+        assert_eq!(broker_made(&message, &after_a_wait).class, Class::Poisoned);
     }
 }

@@ -64,6 +64,11 @@ impl Acks {
         frames
     }
 
+    /// No more is coming: from now on everything finished is written, whatever is before it.
+    pub(super) fn close_window(&mut self) {
+        self.window = 0;
+    }
+
     /// Whether anything waits to be written.
     pub(super) fn is_dirty(&self) -> bool {
         !self.finished.is_empty()
@@ -94,6 +99,7 @@ mod tests {
         check(100, &[(&[1, 2, 3], "..=3"), (&[], ""), (&[5], ""), (&[4], "..=5")]);
         check(4, &[(&[2, 3], "2 3"), (&[1], "..=1"), (&[4], "..=4")]); // half the window waits behind 1
         check(4, &[(&[2, 3], "2 3"), (&[4, 1], "..=4")]);
+        check(0, &[(&[5, 9], "5 9")]); // the window is closed
     }
 
     proptest! {

@@ -115,10 +115,13 @@ impl Consuming {
         let deliveries = self.deliveries.clone();
         let session = Session { connection: Arc::clone(&connection), epoch, links: BTreeMap::new(), deliveries, lost };
         let status = Arc::clone(&self.status);
-        tokio::select! {
+        let end = tokio::select! {
             reason = until_lost(&connection, &watchdog, &status, Part::Consume) => End::Lost(reason),
             end = self.drive(session, losses) => end,
-        }
+        };
+        // One lost channel ends the session, not the connection: left open, its other consumers would go on swallowing.
+        let _ = timeout(CLOSE_TIMEOUT, connection.close(200, "bye".into())).await;
+        end
     }
 
     async fn drive(&mut self, mut session: Session, mut losses: mpsc::UnboundedReceiver<String>) -> End {
@@ -170,6 +173,9 @@ impl Consuming {
 impl Session {
     /// Writes the acks asked for so far and says goodbye.
     async fn close(&mut self) {
+        for link in self.links.values_mut() {
+            link.acks.close_window();
+        }
         if let Err(reason) = self.flush(false).await {
             tracing::debug!(reason, "the last acks were not written; their messages come again");
         }

@@ -21,6 +21,8 @@ use crate::domain::message::Outgoing;
 const WINDOW: usize = 512;
 /// How long a publish waits for a connection before it says that there is none.
 const CONNECTION_WAIT: Duration = Duration::from_secs(2);
+/// Time to say goodbye to the broker.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long a confirm may take, unless the broker has blocked the connection.
 const CONFIRM_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -107,6 +109,8 @@ async fn session(dial: &Dial, status: &Status, sender: &watch::Sender<Option<Arc
     status.up(Part::Publish);
     let reason = until_lost(&link.connection, &link.channel, status, Part::Publish).await;
     let _ = sender.send(None);
+    // One lost channel ends the session, not the connection.
+    let _ = timeout(CLOSE_TIMEOUT, link.connection.close(200, "bye".into())).await;
     reason
 }
 
