@@ -56,7 +56,7 @@ fn all() -> Vec<Source> {
         let text = fs::read_to_string(&path).unwrap();
         let relative = path.strip_prefix(&root).unwrap().to_str().unwrap().to_owned();
         let module = relative.split(['/', '.']).next().unwrap().to_owned();
-        let code = text.split("#[cfg(test)]\nmod tests").next().unwrap().to_owned();
+        let code = text.split("\n#[cfg(test)]\n").next().unwrap().to_owned();
         Source { path: relative, module, code }
     };
     let is_test = |path: &PathBuf| path.file_name().is_some_and(|name| name == "tests.rs");

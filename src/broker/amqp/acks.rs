@@ -5,6 +5,9 @@
 
 use std::collections::BTreeSet;
 
+/// In a smaller window every place counts: nothing in it waits for its neighbours.
+const SMALL_WINDOW: usize = 8;
+
 /// One ack frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Ack {
@@ -55,7 +58,7 @@ impl Acks {
         }
         // Up to the highest finished one, never a singled one: the broker refuses a tag that it no longer knows.
         frames.extend(highest.map(|tag| Ack { tag, multiple: true }));
-        if self.finished.len() * 2 >= self.window {
+        if self.window < SMALL_WINDOW || self.finished.len() * 2 >= self.window {
             for tag in std::mem::take(&mut self.finished) {
                 self.singled.insert(tag);
                 frames.push(Ack { tag, multiple: false });
@@ -99,6 +102,7 @@ mod tests {
         check(100, &[(&[1, 2, 3], "..=3"), (&[], ""), (&[5], ""), (&[4], "..=5")]);
         check(4, &[(&[2, 3], "2 3"), (&[1], "..=1"), (&[4], "..=4")]); // half the window waits behind 1
         check(4, &[(&[2, 3], "2 3"), (&[4, 1], "..=4")]);
+        check(3, &[(&[3], "3"), (&[1, 2], "..=2")]);
         check(0, &[(&[5, 9], "5 9")]); // the window is closed
     }
 
