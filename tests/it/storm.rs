@@ -108,7 +108,9 @@ impl Storm {
     /// A run was in flight or not yet acked at a kill, or finished within a second before Redis died.
     fn explains(&self, call: &Call) -> bool {
         let end = call.finished.unwrap_or_else(Instant::now) + Duration::from_secs(1);
-        self.kills.iter().any(|&kill| call.at <= kill && kill <= end)
+        // A caller that was gone before its answer may have died before the sink read its request.
+        let slack = if call.finished.is_none() { Duration::from_secs(1) } else { Duration::ZERO };
+        self.kills.iter().any(|&kill| call.at <= kill + slack && kill <= end)
             || self.redis_died.is_some_and(|died| call.at <= died && died <= end)
     }
 
