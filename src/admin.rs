@@ -6,6 +6,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, State};
 use axum::http::{StatusCode, header};
+use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::{get, post};
 use metrics_exporter_prometheus::PrometheusHandle;
@@ -19,9 +20,12 @@ use crate::desk::Desk;
 use crate::domain::event::Reading;
 use crate::domain::matching::HookSet;
 
+mod browser;
 mod events;
 mod letters;
 mod problem;
+
+use browser::Loopback;
 
 /// What the handlers work with.
 #[derive(Clone)]
@@ -50,7 +54,9 @@ pub enum Scope {
 /// # Errors
 /// The listener broke.
 pub async fn serve(listener: TcpListener, admin: Admin, scope: Scope) -> std::io::Result<()> {
-    axum::serve(listener, router(admin, scope)).into_future().await
+    let loopback = Loopback(listener.local_addr()?.ip().is_loopback());
+    let guarded = router(admin, scope).layer(from_fn_with_state(loopback, browser::guard));
+    axum::serve(listener, guarded).into_future().await
 }
 
 fn router(admin: Admin, scope: Scope) -> Router {

@@ -40,7 +40,8 @@ pub struct Wanted {
     pub prefetch: u16,
 }
 
-/// Why a publish is not known to be safe. Publishing again is always allowed: doubles are dropped downstream.
+/// Why a publish is not known to be safe. Publishing again is always allowed, and doubles are
+/// dropped downstream.
 #[derive(Debug, thiserror::Error)]
 pub enum PublishError {
     #[error("the broker is away: {0}")]
@@ -49,6 +50,9 @@ pub enum PublishError {
     Unconfirmed,
     #[error("the broker refused the message: {0}")]
     Refused(String),
+    /// Publishing it again is of no use: this broker will never take it.
+    #[error("too large for the broker: {0}")]
+    TooLarge(String),
 }
 
 /// How the connection is doing, for readiness.

@@ -76,14 +76,13 @@ impl Desk {
                 "letter {id} is about a whole message: it is replayed without --force, for the hooks that have not finished"
             )));
         }
-        let forced = force.then(|| fold.highest_generation(&entry.letter));
-        let operator = Operator { name: by.to_owned(), now_ms: now_ms() };
-        let replay = replay(&entry.letter, forced, &operator).map_err(DeskError::Refused)?;
+        let highest = force.then(|| fold.highest_generation(&entry.letter));
+        let operator = Operator { name: by.to_owned(), now_ms: now_ms(), seen_ms: entry.newest_ms };
+        let replay = replay(&entry.letter, highest, &operator).map_err(DeskError::Refused)?;
         let away = |error: String| DeskError::Away(format!("{error}; nothing is lost, and replaying again is safe"));
         self.broker.publish(replay.outgoing).await.map_err(|error| away(error.to_string()))?;
         self.letters.append(&replay.mark).await.map_err(|error| away(error.to_string()))?;
-        let generation = forced.unwrap_or(entry.letter.generation) + 1;
-        Ok(Replayed { id: entry.letter.id, generation })
+        Ok(Replayed { id: entry.letter.id, generation: replay.generation })
     }
 }
 

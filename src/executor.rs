@@ -183,7 +183,7 @@ mod tests {
         let body = r#" {"specversion":"1.0", "id":"\u0031","source":"/s","type":"a.b","data":[1.0e0, "ä"] } "#;
         let invocation = fixture::invocation(body);
         let invocation =
-            Invocation { hook: hook.id.clone(), at: Point { generation: 2, attempt: 3 }, forced: true, ..invocation };
+            Invocation { hook: hook.id.clone(), at: Point { generation: 2, attempt: 3 }, forced: 2, ..invocation };
         let key = invocation.idempotency_key();
         let expected = format!(
             r#"{{"contract_version":1,"invocation_key":"{key}","hook":"A.b_c-9","attempt":3,"generation":2,"event":{body}}}"#

@@ -30,7 +30,8 @@ pub struct Fleet {
 }
 
 impl Fleet {
-    /// Works until `shutdown` completes, then drains. Answers the names of the runs that were cut off.
+    /// Works until `shutdown` completes, then drains. Answers the names of what was cut off: it could neither be settled
+    /// nor released in time.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Vec<String> {
         let mut tasks = JoinSet::new();
         let watched = Arc::clone(&self.worker);
@@ -98,13 +99,13 @@ impl Fleet {
         if timeout(self.grace, finished).await.is_ok() {
             return Vec::new();
         }
-        let left = worker.running.names();
-        tracing::warn!(runs = left.len(), "the grace period is over, interrupting");
+        tracing::warn!(runs = worker.running.names().len(), "the grace period is over, interrupting");
         worker.interrupt.cancel();
         let ended = async { while tasks.join_next().await.is_some() {} };
         let _ = timeout(INTERRUPT_GRACE, ended).await;
+        let left = worker.running.names();
         for run in &left {
-            tracing::warn!(run, "interrupted");
+            tracing::warn!(run, "cut off: another worker takes it over when its lease ends");
         }
         left
     }

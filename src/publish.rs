@@ -1,12 +1,16 @@
 //! Preparing events for the broker: what the gateway, the command line and the library have in common.
 
 use bytes::Bytes;
-use serde_json::{Map, Value};
+use serde_json::value::{RawValue, to_raw_value};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::domain::event::{CLOUDEVENTS_JSON, Event, Reading, TRACEPARENT};
 use crate::domain::message::{Message, Outgoing, Properties, To};
 use crate::domain::settle::Class;
+
+/// A JSON object whose values stay as they are, to the last digit.
+pub type Fields = BTreeMap<String, Box<RawValue>>;
 
 /// An event that is ready to go out.
 #[derive(Debug, Clone)]
@@ -41,10 +45,10 @@ pub fn prepare(
         let max = reading.body_bytes_max;
         return Err(Rejected::Event(format!("the event has {} bytes, the limit is {max}", body.len())));
     }
-    let mut event: Map<String, Value> =
+    let mut event: Fields =
         serde_json::from_slice(body).map_err(|error| Rejected::Event(format!("expected a JSON object: {error}")))?;
     let filled = fill(&mut event);
-    let body = if filled { Bytes::from(Value::Object(event).to_string()) } else { body.clone() };
+    let body = if filled { Bytes::from(serde_json::to_vec(&event).unwrap_or_default()) } else { body.clone() };
     let properties = Properties { content_type: Some(CLOUDEVENTS_JSON.to_owned()), ..Properties::default() };
     let mut message = Message { body, properties, ..Message::default() };
     if let Some(trace) = traceparent {
@@ -60,11 +64,13 @@ pub fn prepare(
 }
 
 /// Fills in what a publisher may leave out; true if anything was missing.
-fn fill(event: &mut Map<String, Value>) -> bool {
+fn fill(event: &mut Fields) -> bool {
     let mut filled = false;
     let mut missing = |name: &str, value: String| {
-        if !event.contains_key(name) {
-            event.insert(name.to_owned(), Value::String(value));
+        if !event.contains_key(name)
+            && let Ok(value) = to_raw_value(&value)
+        {
+            event.insert(name.to_owned(), value);
             filled = true;
         }
     };
@@ -113,5 +119,13 @@ mod tests {
         check(r#"{"specversion":"1.0","type":"a","id":"7","source":"/s"}"#, "/s 1 a");
         check(r#"{"data":1}"#, "expected the attribute `type`, found none: say what happened");
         check("[]", "expected a JSON object");
+    }
+
+    #[test]
+    fn data_stays_as_it_is() {
+        let body = Bytes::from_static(br#"{"type":"a","data":[18446744073709551617,0.10000000000000000001,1e400]}"#);
+        let event = prepare(&body, None, None, &Reading::default()).unwrap().event;
+        let data = "[18446744073709551617,0.10000000000000000001,1e400]";
+        assert!(String::from_utf8_lossy(&event.body).contains(data), "{:?}", event.body);
     }
 }

@@ -15,9 +15,7 @@
 //! No row says "lost". Every row has a test of its own, which kills the process at the point of that name in
 //! [`crate::crash`].
 
-use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -26,29 +24,32 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
-use crate::broker::{Broker, Delivery};
+use crate::broker::{Broker, Delivery, PublishError};
 use crate::config::WhenAway;
 use crate::crash;
 use crate::dead_letters::DeadLetters;
-use crate::domain::claim::{Point, Request};
+use crate::domain::claim::Request;
 use crate::domain::dead_letter::{Cause, Letter, Mark, Record, Subject};
 use crate::domain::event::{Malformed, Reading};
 use crate::domain::hook::Hook;
-use crate::domain::invocation::{self, Client, Envelope, Invocation, InvocationKey, WholeEvent};
+use crate::domain::invocation::{self, Client, Envelope, Invocation, WholeEvent};
 use crate::domain::matching::HookSet;
 use crate::domain::message::{LADDER_UNIT, Lane, Outgoing, Queue, WAIT_AFTER};
 use crate::domain::outcome::Outcome;
+use crate::domain::replay::undeliverable;
 use crate::domain::settle::{Class, STORE_AWAY_WAIT, Settlement, millis};
 use crate::executor::Executors;
 use crate::telemetry::Metric;
 use job::Job;
 use permits::Permits;
-use scene::{now_ms, run_name};
+pub use running::Running;
+use scene::now_ms;
 use store::Store;
 
 mod job;
 mod lease;
 pub mod permits;
+mod running;
 mod scene;
 pub mod store;
 
@@ -60,6 +61,9 @@ const LAST_DELIVERIES: u32 = 4;
 /// How long an invocation whose hook is unknown goes round before it is given up, and how long one round takes.
 const UNKNOWN_MAX: Duration = Duration::from_mins(10);
 const UNKNOWN_ROUND: Duration = Duration::from_mins(1);
+
+/// Tries of a publish between two warnings.
+const WARN_EVERY: u32 = 40;
 
 /// Limits and times of the pipeline.
 #[derive(Debug, Clone, Copy)]
@@ -301,22 +305,41 @@ impl Worker {
         }
     }
 
-    /// Publishes until the broker has it. While publishing is blocked this waits: nothing else would be safe.
+    /// Publishes until the broker has it; what it will never take becomes a letter. While publishing is blocked this
+    /// waits: nothing else would be safe.
     pub async fn send(&self, outgoing: Outgoing) {
-        while let Err(error) = self.broker.publish(outgoing.clone()).await {
-            Metric::PublishRepeated.count(&[]);
-            tracing::debug!(%error, "not published, trying again");
-            sleep(LADDER_UNIT).await;
+        let mut tries = 0;
+        loop {
+            match self.broker.publish(outgoing.clone()).await {
+                Ok(()) => return,
+                Err(PublishError::TooLarge(error)) => {
+                    count_letter(Class::Invalid);
+                    let letter = undeliverable(&outgoing.message, error, now_ms());
+                    return self.append(&Record::Letter(Box::new(letter))).await;
+                }
+                Err(error) => repeat(&mut tries, &error).await,
+            }
         }
     }
 
     async fn append(&self, record: &Record) {
+        let mut tries = 0;
         while let Err(error) = self.letters.append(record).await {
-            Metric::PublishRepeated.count(&[]);
-            tracing::debug!(%error, "not appended, trying again");
-            sleep(LADDER_UNIT).await;
+            repeat(&mut tries, &error).await;
         }
     }
+}
+
+/// Waits before a publish is repeated; tells of it where that goes on for long.
+async fn repeat(tries: &mut u32, error: &(dyn std::error::Error + Sync)) {
+    Metric::PublishRepeated.count(&[]);
+    *tries += 1;
+    if tries.is_multiple_of(WARN_EVERY) {
+        tracing::warn!(%error, tries, "still not published, trying again");
+    } else {
+        tracing::debug!(%error, "not published, trying again");
+    }
+    sleep(LADDER_UNIT).await;
 }
 
 fn count_letter(class: Class) {
@@ -331,7 +354,7 @@ fn may_be_known_elsewhere(invocation: &Invocation, revision: &str) -> bool {
 }
 
 fn resolved(subject: Subject, generation: u32) -> Record {
-    Record::Resolved(Mark { subject, generation, at_ms: now_ms(), by: "worker".to_owned(), reason: None })
+    Record::Resolved(Mark { subject, generation, at_ms: now_ms(), by: "worker".to_owned(), reason: None, until_ms: 0 })
 }
 
 /// What every line about an invocation carries. Of the highest level, so that no filter takes it off a line.
@@ -344,39 +367,4 @@ fn span(invocation: &Invocation) -> tracing::Span {
         generation = invocation.at.generation,
         attempt = invocation.at.attempt,
     )
-}
-
-/// The runs under way, by name.
-#[derive(Default)]
-pub struct Running {
-    runs: Mutex<HashMap<u64, String>>,
-    next: AtomicU64,
-}
-
-/// A run under way, until dropped.
-pub struct Entered<'a> {
-    running: &'a Running,
-    id: u64,
-}
-
-impl Running {
-    fn enter(&self, key: &InvocationKey, at: Point) -> Entered<'_> {
-        let id = self.next.fetch_add(1, Ordering::Relaxed);
-        self.runs.lock().unwrap_or_else(PoisonError::into_inner).insert(id, run_name(key, at));
-        Metric::InFlight.add(1.0);
-        Entered { running: self, id }
-    }
-
-    /// Their names: for the list of orphans.
-    #[must_use]
-    pub fn names(&self) -> Vec<String> {
-        self.runs.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
-    }
-}
-
-impl Drop for Entered<'_> {
-    fn drop(&mut self) {
-        self.running.runs.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.id);
-        Metric::InFlight.add(-1.0);
-    }
 }

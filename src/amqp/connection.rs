@@ -1,8 +1,14 @@
 //! Opening a connection, and saying in one sentence why it cannot be opened.
 
+use std::io;
+use std::net::{Shutdown, TcpStream};
+use std::os::fd::AsFd;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use lapin::{Connection, ConnectionProperties, Error, ErrorKind};
+use async_compat::Compat;
+use lapin::uri::{AMQPScheme, AMQPUri};
+use lapin::{AsyncTcpStream, Connection, ConnectionProperties, Error, ErrorKind};
 use tokio::time::timeout;
 use url::Url;
 
@@ -39,12 +45,77 @@ pub async fn connect(url: &Secret<Url>, name: &str) -> Result<Connection, Connec
     if !url.query_pairs().any(|(key, _)| key == "heartbeat") {
         with_heartbeat.query_pairs_mut().append_pair("heartbeat", "15");
     }
-    match timeout(CONNECT_TIMEOUT, Connection::connect(with_heartbeat.as_str(), properties)).await {
-        Ok(Ok(connection)) => Ok(connection),
+    let socket = Socket::default();
+    let opened = timeout(CONNECT_TIMEOUT, open(with_heartbeat.as_str(), properties, socket.clone())).await;
+    match opened {
+        Ok(Ok(connection)) => {
+            socket.forget();
+            Ok(connection)
+        }
         Ok(Err(error)) => Err(sentence(&shown, url, &error)),
-        Err(_) => Err(ConnectError::Away(format!(
-            "the broker at {shown} did not answer within {CONNECT_TIMEOUT:?}: check host and port in broker.url"
-        ))),
+        Err(_) => {
+            socket.cut();
+            Err(ConnectError::Away(format!(
+                "the broker at {shown} did not answer within {CONNECT_TIMEOUT:?}: check host and port in broker.url"
+            )))
+        }
+    }
+}
+
+async fn open(url: &str, properties: ConnectionProperties, socket: Socket) -> lapin::Result<Connection> {
+    let uri: AMQPUri = url.parse().map_err(|error: String| io::Error::new(io::ErrorKind::InvalidInput, error))?;
+    let dial = async move |uri: AMQPUri, _| {
+        let host = uri.authority.host.as_str();
+        let connected = timeout(CONNECT_TIMEOUT, tokio::net::TcpStream::connect((host, uri.authority.port)));
+        let stream = connected.await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+        stream.set_nodelay(true)?;
+        socket.keep(&stream)?;
+        let stream = AsyncTcpStream::Plain(Compat::new(stream));
+        match uri.scheme {
+            AMQPScheme::AMQP => Ok(stream),
+            AMQPScheme::AMQPS => Ok(stream.into_tls(host, lapin::tcp::TLSConfig::default()).await?),
+        }
+    };
+    Connection::connector(uri, lapin::runtime::default_runtime()?, dial, properties).await
+}
+
+/// The socket of a connection that is being opened. The library waits for the broker's greeting for ever, in a thread
+/// of its own: where nobody waits for that any more, the socket is cut, and the thread ends.
+#[derive(Debug, Clone, Default)]
+struct Socket(Arc<Mutex<Opening>>);
+
+#[derive(Debug, Default)]
+enum Opening {
+    #[default]
+    Dialing,
+    Greeting(TcpStream),
+    Over,
+}
+
+impl Socket {
+    /// The connection stands, or is refused from now on, if it was cut.
+    fn keep(&self, stream: &impl AsFd) -> io::Result<()> {
+        let stream = TcpStream::from(stream.as_fd().try_clone_to_owned()?);
+        let mut opening = self.lock();
+        if matches!(*opening, Opening::Over) {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        *opening = Opening::Greeting(stream);
+        Ok(())
+    }
+
+    fn forget(&self) {
+        *self.lock() = Opening::Over;
+    }
+
+    fn cut(&self) {
+        if let Opening::Greeting(stream) = std::mem::replace(&mut *self.lock(), Opening::Over) {
+            let _ = stream.shutdown(Shutdown::Both); // gone already
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Opening> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -111,6 +182,25 @@ mod tests {
         assert_eq!(waits, [100, 200, 400, 800, 1600, 3200, 5000, 5000]);
         assert_eq!(backoff(0, 0.0).as_millis(), 50);
         assert_eq!(backoff(u32::MAX, 0.0).as_millis(), 2500);
+    }
+
+    /// Whoever accepts and says nothing costs neither a socket nor a thread.
+    #[tokio::test]
+    async fn a_broker_that_says_nothing_is_left_alone() {
+        let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = Url::parse(&format!("amqp://{}", silent.local_addr().unwrap())).unwrap();
+        let accepted = async {
+            let (mut stream, _) = silent.accept().await.unwrap();
+            let mut greeting = Vec::new();
+            tokio::io::AsyncReadExt::read_to_end(&mut stream, &mut greeting).await.unwrap(); // to the end of it
+            greeting
+        };
+        let secret = Secret::new(url);
+        let (error, greeting) = tokio::join!(connect(&secret, "test"), accepted);
+        assert!(error.unwrap_err().to_string().contains("did not answer within 5s"));
+        assert_eq!(greeting, b"AMQP\x00\x00\x09\x01");
+        let again = timeout(Duration::from_secs(1), silent.accept()).await;
+        assert!(again.is_err(), "nobody tries again");
     }
 
     #[test]

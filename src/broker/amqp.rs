@@ -26,6 +26,7 @@ use status::{Part, Status};
 mod acks;
 mod consumer;
 mod publisher;
+mod size;
 mod status;
 
 /// How long a process that starts waits for a broker that does not answer at all.

@@ -80,7 +80,7 @@ impl Broker for EmbeddedBroker {
 impl From<WriteError> for PublishError {
     fn from(error: WriteError) -> Self {
         match error {
-            WriteError::TooLarge(_) => Self::Refused(error.to_string()),
+            WriteError::TooLarge(_) => Self::TooLarge(error.to_string()),
             WriteError::Full(_) | WriteError::Failed(_) | WriteError::Closed => Self::Away(error.to_string()),
         }
     }

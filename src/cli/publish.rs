@@ -1,7 +1,7 @@
 //! `hookfleet publish`.
 
 use std::io::{BufRead, BufReader, IsTerminal as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,10 +9,11 @@ use std::time::Duration;
 use anyhow::{Context as _, anyhow, bail};
 use bytes::Bytes;
 use clap::Args;
-use futures_util::{StreamExt as _, stream};
+use futures_util::{Stream, StreamExt as _, stream};
 use indicatif::{ProgressBar, ProgressStyle};
 use reqwest::Method;
-use serde_json::{Map, Value, json};
+use serde_json::value::to_raw_value;
+use tokio::sync::mpsc;
 use tokio::time::sleep;
 
 use super::output;
@@ -22,7 +23,7 @@ use crate::broker::Broker;
 use crate::config::{Backend, Settings};
 use crate::domain::event::Reading;
 use crate::embedded;
-use crate::publish::{Prepared, Rejected, prepare};
+use crate::publish::{Fields, Prepared, Rejected, prepare};
 
 /// Unconfirmed events at a time.
 const WINDOW: usize = 256;
@@ -51,6 +52,12 @@ pub(super) struct Publish {
     file: Option<PathBuf>,
 }
 
+/// Why an event of many was not published.
+enum Failed {
+    Line(anyhow::Error),
+    Send(anyhow::Error),
+}
+
 /// Where events go.
 enum Sink {
     Broker(Arc<dyn Broker>, Backends),
@@ -65,27 +72,26 @@ pub(super) async fn run(settings: &Settings, publish: Publish) -> anyhow::Result
 }
 
 async fn one(settings: &Settings, publish: &Publish) -> anyhow::Result<ExitCode> {
-    let mut event = Map::new();
-    let mut fill = |name: &str, value: &Option<String>| {
+    let mut event = Fields::new();
+    for (name, value) in [
+        ("type", &publish.kind),
+        ("source", &publish.source),
+        ("subject", &publish.subject),
+        ("id", &publish.id),
+        ("datacontenttype", &publish.data.as_ref().map(|_| "application/json".to_owned())),
+    ] {
         if let Some(value) = value {
-            event.insert(name.to_owned(), Value::String(value.clone()));
+            event.insert(name.to_owned(), to_raw_value(value)?);
         }
-    };
-    fill("type", &publish.kind);
-    fill("source", &publish.source);
-    fill("subject", &publish.subject);
-    fill("id", &publish.id);
+    }
     if let Some(data) = &publish.data {
         let text = match data.strip_prefix('@') {
             Some(path) => std::fs::read_to_string(path).with_context(|| format!("cannot read --data {path}"))?,
             None => data.clone(),
         };
-        let data: Value = serde_json::from_str(&text).context("--data: expected JSON")?;
-        event.insert("datacontenttype".to_owned(), json!("application/json"));
-        event.insert("data".to_owned(), data);
+        event.insert("data".to_owned(), serde_json::from_str(&text).context("--data: expected JSON")?);
     }
-    let prepared =
-        ready(Value::Object(event).to_string().as_bytes(), &settings.events).map_err(|error| anyhow!(error))?;
+    let prepared = ready(&serde_json::to_vec(&event)?, &settings.events).map_err(|error| anyhow!(error))?;
     let sink = Sink::open(settings).await?;
     let sent = sink.send(&prepared).await;
     sink.close().await;
@@ -94,9 +100,9 @@ async fn one(settings: &Settings, publish: &Publish) -> anyhow::Result<ExitCode>
     Ok(ExitCode::SUCCESS)
 }
 
-async fn many(settings: &Settings, file: &PathBuf) -> anyhow::Result<ExitCode> {
+async fn many(settings: &Settings, file: &Path) -> anyhow::Result<ExitCode> {
     let reading = settings.events;
-    let (lines, bar): (Box<dyn BufRead>, _) = if file.as_os_str() == "-" {
+    let (lines, bar): (Box<dyn BufRead + Send>, _) = if file.as_os_str() == "-" {
         (Box::new(BufReader::new(std::io::stdin())), bar(None))
     } else {
         // Every line is checked before the first is published: a file goes out whole or not at all.
@@ -105,25 +111,10 @@ async fn many(settings: &Settings, file: &PathBuf) -> anyhow::Result<ExitCode> {
         (Box::new(open(file)?), bar(Some(total)))
     };
     let sink = Sink::open(settings).await?;
-    let mut wrong = None;
-    let events = lines.split(b'\n').enumerate().map_while(|(index, line)| match line {
-        Ok(line) if line.trim_ascii().is_empty() => Some(None),
-        Ok(line) => match ready(&line, &reading) {
-            Ok(event) => Some(Some(event)),
-            Err(error) => {
-                wrong = Some(anyhow!("line {}: {error}", index + 1));
-                None
-            }
-        },
-        Err(error) => {
-            wrong = Some(anyhow!("line {}: {error}", index + 1));
-            None
-        }
-    });
-    let mut sent = stream::iter(events.flatten())
+    let mut sent = events(lines, reading)
         .map(|event| {
             let sink = &sink;
-            async move { sink.send(&event).await }
+            async move { sink.send(&event.map_err(Failed::Line)?).await.map_err(Failed::Send) }
         })
         .buffer_unordered(WINDOW);
     let (mut confirmed, mut failed) = (0u64, None);
@@ -133,7 +124,8 @@ async fn many(settings: &Settings, file: &PathBuf) -> anyhow::Result<ExitCode> {
                 confirmed += 1;
                 bar.inc(1);
             }
-            Err(error) => {
+            Err(Failed::Line(error)) => failed = Some(error), // the last one; what is under way goes on
+            Err(Failed::Send(error)) => {
                 failed = Some(error);
                 break; // what is under way may still arrive: ids make sending again safe
             }
@@ -142,14 +134,35 @@ async fn many(settings: &Settings, file: &PathBuf) -> anyhow::Result<ExitCode> {
     drop(sent);
     bar.finish_and_clear();
     sink.close().await;
-    if let Some(error) = failed.or(wrong) {
+    if let Some(error) = failed {
         bail!("{error:#}; {confirmed} events were published and confirmed before");
     }
     output::out(&format!("published {confirmed} events, all confirmed"));
     Ok(ExitCode::SUCCESS)
 }
 
-fn open(file: &PathBuf) -> anyhow::Result<BufReader<std::fs::File>> {
+/// The events of these lines, up to the first that is none. Read by a thread of its own: a slow pipe must not keep
+/// confirms and heartbeats waiting.
+fn events(lines: Box<dyn BufRead + Send>, reading: Reading) -> impl Stream<Item = anyhow::Result<Prepared>> {
+    let (sender, mut receiver) = mpsc::channel(WINDOW);
+    // No task of the runtime: its end would wait for the pipe's.
+    std::thread::spawn(move || {
+        for (index, line) in lines.split(b'\n').enumerate() {
+            let event = match line {
+                Ok(line) if line.trim_ascii().is_empty() => continue,
+                Ok(line) => ready(&line, &reading).map_err(|error| anyhow!("line {}: {error}", index + 1)),
+                Err(error) => Err(anyhow!("line {}: {error}", index + 1)),
+            };
+            let last = event.is_err();
+            if sender.blocking_send(event).is_err() || last {
+                return;
+            }
+        }
+    });
+    stream::poll_fn(move |context| receiver.poll_recv(context))
+}
+
+fn open(file: &Path) -> anyhow::Result<BufReader<std::fs::File>> {
     let opened = std::fs::File::open(file).with_context(|| format!("cannot read {}", file.display()))?;
     Ok(BufReader::new(opened))
 }

@@ -62,8 +62,8 @@ pub(super) static SETTINGS: [Setting; 24] = [
     one(
         "redis.when_away",
         "hold",
-        "While the store of claims is away: hold (nothing runs twice, work waits) or proceed (first attempts run\n\
-         without a claim, redeliveries may run twice).",
+        "While the store of claims is away: hold (nothing runs twice, work waits) or proceed (what is no replay runs\n\
+         without a claim, unless its hook's timeout is over 20m; redeliveries may run twice).",
     ),
     one(
         "embedded.path",
@@ -87,8 +87,8 @@ pub(super) static SETTINGS: [Setting; 24] = [
     one(
         "events.missing_id",
         "refuse",
-        "Plain JSON without a message_id: refuse (a dead letter) or digest (equal bodies within a second are one\n\
-         event).",
+        "Plain JSON without a message_id: refuse (a dead letter) or digest (equal bodies are one event: within the\n\
+         second that the property timestamp names, without it for as long as idempotency.window).",
     ),
     one("retry.hint_max", "1h", "Longest Retry-After that is honoured; a longer one is cut to it."),
     list(

@@ -3,11 +3,16 @@
 //! Appends go through the broker's confirmed publishing. Reads open a connection of their own, since a wrong verb on a
 //! stream closes every channel beside it, and end at a barrier record: a stream has no end-of-stream signal, and its
 //! message count is an estimate.
+//!
+//! A letter that is too large for one message is two: its body as it came, which the broker has taken in that size
+//! before, and after its confirm the letter without it.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use futures_util::StreamExt as _;
 use lapin::message::Delivery;
 use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions};
@@ -21,15 +26,24 @@ use crate::amqp::connection::{call, connect};
 use crate::amqp::convert;
 use crate::amqp::topology::Names;
 use crate::broker::Broker;
-use crate::domain::dead_letter::{RECORD, Record};
+use crate::domain::dead_letter::{Body, Letter, RECORD, Record};
 use crate::domain::hook::Secret;
-use crate::domain::message::Outgoing;
+use crate::domain::message::{Message, Outgoing};
 use crate::domain::replay::{BrokerMade, broker_made};
 
 /// Unacked records while reading; acks are written every half of it.
 const PREFETCH: u16 = 500;
+/// A larger record does without its body: in JSON that may be six times what it was.
+const RECORD_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Marks a message that is the body of a letter, and names it.
+const BODY: &str = "hookfleet-letter-body";
+/// Names the message with the body of this letter.
+const BODY_IN: &str = "hookfleet-letter-body-in";
 /// Longest silence in the middle of a read.
 const SILENCE_MAX: Duration = Duration::from_secs(30);
+
+/// Bodies that came before their letters.
+type Bodies = HashMap<String, Bytes>;
 
 /// The log on a broker.
 pub struct StreamLetters {
@@ -46,12 +60,16 @@ impl StreamLetters {
     }
 
     /// Whether a delivery is a record of ours, or a message that the broker put here by itself.
-    fn record(&self, delivery: Delivery) -> Option<Record> {
+    fn record(&self, delivery: Delivery, bodies: &mut Bodies) -> Option<Record> {
         let (exchange, death) = (delivery.exchange.to_string(), death(&delivery));
         let message = convert::message(delivery.data, &delivery.properties);
         if exchange == self.names.dead() && death.is_none() && message.headers.contains_key(RECORD) {
+            if let Some(name) = message.text(BODY) {
+                bodies.insert(name.to_owned(), message.body.clone());
+                return None;
+            }
             return match Record::decode(&message.body) {
-                Ok(record) => Some(record),
+                Ok(record) => Some(with_body(record, &message, bodies)),
                 Err(error) => {
                     tracing::warn!(error, "a record of the dead-letter log was left out");
                     None
@@ -80,7 +98,7 @@ impl StreamLetters {
 
     async fn read_to(&self, nonce: &str, visit: &mut (dyn FnMut(Record) + Send)) -> Result<(), String> {
         let (connection, channel, mut consumer) = self.open().await?;
-        let mut unacked = 0;
+        let (mut unacked, mut bodies) = (0, Bodies::new());
         loop {
             let delivery = match timeout(SILENCE_MAX, consumer.next()).await {
                 Ok(Some(Ok(delivery))) => delivery,
@@ -93,7 +111,7 @@ impl StreamLetters {
                 unacked = 0;
                 call("ack", channel.basic_ack(delivery.delivery_tag, BasicAckOptions { multiple: true })).await?;
             }
-            match self.record(delivery) {
+            match self.record(delivery, &mut bodies) {
                 Some(Record::Barrier { nonce: found }) if found == nonce => break,
                 Some(Record::Barrier { .. }) | None => {}
                 Some(record) => visit(record),
@@ -101,6 +119,20 @@ impl StreamLetters {
         }
         let _ = connection.close(200, "bye".into()).await;
         Ok(())
+    }
+}
+
+/// Gives a letter back the body that came by itself.
+fn with_body(record: Record, message: &Message, bodies: &mut Bodies) -> Record {
+    match (record, message.text(BODY_IN)) {
+        (Record::Letter(letter), Some(name)) => {
+            let body = bodies.remove(name);
+            if body.is_none() {
+                tracing::warn!(letter = %letter.id, "the body of a letter is gone: it was kept for its time");
+            }
+            Record::Letter(Box::new(Letter { body: Body::new(&body.unwrap_or_default()), ..*letter }))
+        }
+        (record, _) => record,
     }
 }
 
@@ -118,8 +150,22 @@ fn death(delivery: &Delivery) -> Option<(String, String)> {
 #[async_trait]
 impl DeadLetters for StreamLetters {
     async fn append(&self, record: &Record) -> Result<(), DeadLetterError> {
-        let published = self.broker.publish(Outgoing::to_dead(record.message())).await;
-        published.map_err(|error| DeadLetterError::Append(error.to_string()))
+        let publish = async |message: Message| {
+            let published = self.broker.publish(Outgoing::to_dead(message)).await;
+            published.map_err(|error| DeadLetterError::Append(error.to_string()))
+        };
+        let message = record.message();
+        match record {
+            Record::Letter(letter) if message.body.len() > RECORD_BYTES_MAX => {
+                let name = format!("{:032x}", fastrand::u128(..));
+                let body = letter.body.bytes().map_err(DeadLetterError::Append)?;
+                let body = Message { body, ..Message::default() };
+                publish(body.with(RECORD, true).with(BODY, name.as_str())).await?;
+                let rest = Letter { body: Body::Text(String::new()), ..(**letter).clone() };
+                publish(Record::Letter(Box::new(rest)).message().with(BODY_IN, name)).await
+            }
+            _ => publish(message).await,
+        }
     }
 
     async fn read(&self, visit: &mut (dyn FnMut(Record) + Send)) -> Result<(), DeadLetterError> {

@@ -103,8 +103,8 @@ pub struct ClaimRequest {
     pub token: Token,
     /// Deaths as the message's header counts them.
     pub deaths: u32,
-    /// The operator asked to run a finished invocation again.
-    pub forced: bool,
+    /// The generation by which an operator had it run although finished; 0: by none. Its replays and retries keep it.
+    pub forced: u32,
     /// The message was received on lane `suspect`.
     pub in_suspect: bool,
     pub limits: DeathLimits,
@@ -225,7 +225,7 @@ fn claim_step(flaw: Flaw, found: Option<&Found>, request: &ClaimRequest) -> Step
     let Some(found) = found else { return win(request, None, false) };
     match &found.claim {
         Claim::Done { generation, token } => {
-            if request.forced && asked.generation > *generation {
+            if request.forced > *generation {
                 win(request, None, false)
             } else {
                 Step::keep(Answer::Done { token: *token })
@@ -403,7 +403,7 @@ mod tests {
             at,
             token: T2,
             deaths: 0,
-            forced: false,
+            forced: 0,
             in_suspect: false,
             limits: DeathLimits::default(),
             lease_ms: 30,
@@ -431,8 +431,9 @@ mod tests {
         check(None, 0, &ask(at(0, 1)), "won 0");
         let done = || Some(Claim::Done { generation: 0, token: T1 });
         check(done(), 0, &ask(at(1, 1)), "done");
-        check(done(), 0, &ClaimRequest { forced: true, ..ask(at(1, 1)) }, "won 0");
-        check(done(), 0, &ClaimRequest { forced: true, ..ask(at(0, 1)) }, "done");
+        check(done(), 0, &ClaimRequest { forced: 1, ..ask(at(1, 1)) }, "won 0");
+        let finished = || Some(Claim::Done { generation: 1, token: T1 });
+        check(finished(), 0, &ClaimRequest { forced: 1, ..ask(at(2, 1)) }, "done"); // what was forced is done
         let buried = || Some(Claim::Buried { generation: 0 });
         check(buried(), 0, &ask(at(0, 9)), "superseded");
         check(buried(), 0, &ask(at(1, 1)), "won 0");

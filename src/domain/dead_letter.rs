@@ -124,8 +124,9 @@ pub struct Letter {
     pub attempts: Vec<AttemptReport>,
     #[serde(default)]
     pub deaths: u32,
+    /// The generation by which an operator forced it; 0: by none.
     #[serde(default)]
-    pub forced: bool,
+    pub forced: u32,
     /// Run while the store was away: what it says of repeats is unproven.
     #[serde(default)]
     pub unprotected: bool,
@@ -205,7 +206,7 @@ impl Letter {
             generation: 0,
             attempts: Vec::new(),
             deaths: 0,
-            forced: false,
+            forced: 0,
             unprotected: false,
             revision: String::new(),
             target: None,
@@ -277,6 +278,9 @@ pub struct Mark {
     pub by: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// The newest letter that an operator meant, by the time it was written; 0 from workers.
+    #[serde(default)]
+    pub until_ms: u64,
 }
 
 /// One record of the log.
@@ -346,7 +350,8 @@ mod tests {
 
     #[test]
     fn records_keep_their_form() {
-        let mark = Mark { subject: letter().subject(), generation: 1, at_ms: 9, by: "me".into(), reason: None };
+        let mark =
+            Mark { subject: letter().subject(), generation: 1, at_ms: 9, by: "me".into(), reason: None, until_ms: 0 };
         let whole = Record::Letter(Box::new(letter()));
         for record in [whole, Record::Resolved(mark), Record::Barrier { nonce: "n".into() }] {
             assert_eq!(Record::decode(&record.encode()), Ok(record));

@@ -16,6 +16,8 @@ use super::settle::Class;
 pub const CLOUDEVENTS_JSON: &str = "application/cloudevents+json";
 /// Header that carries the trace context, W3C Trace Context.
 pub const TRACEPARENT: &str = "traceparent";
+/// Longest trace context that is passed on.
+const TRACEPARENT_BYTES_MAX: usize = 512;
 /// Longest id, source or type that is taken.
 const NAME_BYTES_MAX: usize = 1024;
 
@@ -71,7 +73,8 @@ pub struct Malformed {
 pub struct Reading {
     /// A larger body is a letter.
     pub body_bytes_max: usize,
-    /// Plain JSON without `message_id`: take a digest of (body, timestamp property) as its id instead of refusing it.
+    /// Plain JSON without `message_id`: take a digest of (body, timestamp property) as its id instead of refusing it. Where
+    /// the property is missing too, equal bodies are one event for as long as events are remembered.
     pub digest_missing_id: bool,
 }
 
@@ -142,7 +145,7 @@ impl Event {
         let subject = event.subject.map(Cow::into_owned);
         let trace = event.traceparent.map(Cow::into_owned);
         let mut event = Self::assemble(id, source, kind, subject, message.body.clone(), message);
-        event.traceparent = event.traceparent.or(trace);
+        event.traceparent = event.traceparent.or(trace.filter(|trace| is_traceparent(trace)));
         Ok(event)
     }
 
@@ -179,9 +182,15 @@ impl Event {
         let digest = EventDigest::of(&source, &id);
         let hash = Sha256::digest(&body);
         let body_digest = u32::from_be_bytes([hash[0], hash[1], hash[2], hash[3]]);
-        let traceparent = message.text(TRACEPARENT).map(str::to_owned);
+        let traceparent = message.text(TRACEPARENT).filter(|trace| is_traceparent(trace)).map(str::to_owned);
         Self { id, source, kind, subject, body, digest, body_digest, traceparent }
     }
+}
+
+/// Whether it can be passed on as a header; what cannot be read is left out (W3C Trace Context, 3.2.3). Version 00 has 55
+/// characters, later ones may have more.
+fn is_traceparent(text: &str) -> bool {
+    (1..=TRACEPARENT_BYTES_MAX).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
 /// Serde reads an array as a struct too; an event is an object.
@@ -325,6 +334,19 @@ mod tests {
         let event = Event::decode(&message, &Reading::default()).unwrap();
         let again = Event::decode(&Message { body: event.body.clone(), ..Message::default() }, &Reading::default());
         assert_eq!(again.unwrap().digest, event.digest);
+    }
+
+    #[test]
+    fn a_trace_context_is_passed_on_if_it_can_be() {
+        let body = r#"{"specversion":"1.0","id":"1","source":"/s","type":"a"}"#;
+        let of = |trace: &str| {
+            let message = Message { body: body.into(), ..Message::default() }.with(TRACEPARENT, trace);
+            Event::decode(&message, &Reading::default()).unwrap().traceparent
+        };
+        let good = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+        assert_eq!(of(good).as_deref(), Some(good));
+        assert_eq!(of("00-1\r\nx: y"), None);
+        assert_eq!(of(&"x".repeat(513)), None);
     }
 
     #[test]

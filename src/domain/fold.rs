@@ -1,7 +1,8 @@
 //! The fold of the dead-letter log: which letters are open.
 //!
 //! The state of a subject is the highest `(generation, state)` that any record gives it, a maximum over a total order:
-//! the order of records and doubles do not matter.
+//! the order of records and doubles do not matter. Equal messages without a hook are one subject, and generations say
+//! nothing of their coming again: there a letter that is newer than those that the marks were made for is open.
 
 use std::collections::BTreeMap;
 
@@ -27,6 +28,8 @@ pub struct Entry {
     pub state: State,
     /// Letters that were folded into this one.
     pub count: u64,
+    /// When the newest of them was written, in milliseconds since 1970.
+    pub newest_ms: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mark: Option<Mark>,
 }
@@ -55,6 +58,9 @@ struct Folded {
     ids: Vec<LetterId>,
     count: u64,
     mark: Option<Mark>,
+    /// When the newest letter was written, and the newest one that a mark was made for.
+    newest_ms: u64,
+    until_ms: u64,
 }
 
 /// The fold of the log.
@@ -71,6 +77,7 @@ impl Fold {
                 let folded = self.subjects.entry(letter.subject()).or_default();
                 folded.raise(letter.generation, State::Open);
                 folded.count += 1;
+                folded.newest_ms = folded.newest_ms.max(letter.at_ms);
                 if !folded.ids.contains(&letter.id) {
                     folded.ids.push(letter.id.clone());
                 }
@@ -91,6 +98,7 @@ impl Fold {
 
     fn mark(&mut self, mark: Mark, state: State) {
         let folded = self.subjects.entry(mark.subject.clone()).or_default();
+        folded.until_ms = folded.until_ms.max(mark.until_ms);
         // Of equal marks the first stays: the one with the lower time.
         let first = folded.top == Some((mark.generation, state))
             && folded.mark.as_ref().is_none_or(|stored| mark.at_ms < stored.at_ms);
@@ -133,7 +141,9 @@ impl Folded {
 
     fn entry(&self) -> Option<Entry> {
         let (letter, (_, state)) = (self.letter.clone()?, self.top?);
-        Some(Entry { letter, state, count: self.count, mark: self.mark.clone() })
+        let came_again = letter.hook.is_none() && self.newest_ms > self.until_ms;
+        let state = if came_again { State::Open } else { state };
+        Some(Entry { letter, state, count: self.count, newest_ms: self.newest_ms, mark: self.mark.clone() })
     }
 }
 
@@ -159,7 +169,7 @@ mod tests {
 
     fn mark(generation: u32) -> Mark {
         let Record::Letter(letter) = letter(0, 0) else { unreachable!() };
-        Mark { subject: letter.subject(), generation, at_ms: 9, by: "me".into(), reason: None }
+        Mark { subject: letter.subject(), generation, at_ms: 9, by: "me".into(), reason: None, until_ms: 0 }
     }
 
     fn check(records: Vec<Record>, expected: Option<(u32, State)>) {
@@ -182,6 +192,29 @@ mod tests {
         check(vec![letter(0, 1), resolved(0), replayed(1)], Some((0, State::Replaying)));
         check(vec![letter(0, 1), replayed(1), letter(1, 2), resolved(2)], Some((1, State::Resolved)));
         check(vec![resolved(1)], None);
+    }
+
+    /// The same bytes, refused, replayed and resolved, and sent once more.
+    #[test]
+    fn an_equal_message_opens_its_letter_again() {
+        let malformed = Malformed { class: Class::Invalid, error: "x".into() };
+        let letter = |at_ms| Letter::of_message(&malformed, Client::default(), b"{}", "events", at_ms);
+        let mark = |until_ms| {
+            let subject = letter(0).subject();
+            Mark { subject, generation: 1, at_ms: 9, by: "me".into(), reason: None, until_ms }
+        };
+        let state = |records: Vec<Record>| {
+            let mut fold = Fold::default();
+            records.into_iter().for_each(|record| fold.apply(record));
+            fold.entries().pop().map(|entry| entry.state)
+        };
+        let letters = |at_ms| Record::Letter(Box::new(letter(at_ms)));
+        let (first, replayed, resolved) = (letters(1), Record::Replayed(mark(1)), Record::Resolved(mark(0)));
+        let closed = vec![first, replayed, resolved];
+        assert_eq!(state(closed.clone()), Some(State::Resolved));
+        let again: Vec<Record> = closed.into_iter().chain([letters(2)]).collect();
+        assert_eq!(state(again.clone()), Some(State::Open));
+        assert_eq!(state(again.into_iter().rev().collect()), Some(State::Open));
     }
 
     proptest! {

@@ -8,8 +8,6 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde_json::json;
-
 use super::claim::Point;
 use super::dead_letter::LetterId;
 use super::event::{CLOUDEVENTS_JSON, Event, EventDigest, Malformed, Reading, TRACEPARENT};
@@ -30,8 +28,11 @@ const REVISION: &str = "hookfleet-revision";
 const UNKNOWN_MS: &str = "hookfleet-unknown-ms";
 const LETTER: &str = "hookfleet-letter";
 const CLIENT: &str = "hookfleet-client";
-/// Attempts that a message's history lists at most; the newest stay.
+/// Attempts that a message's history lists at most, and its bytes; the newest stay. Headers have to fit a frame.
 const HISTORY_MAX: usize = 20;
+const HISTORY_BYTES_MAX: usize = 32 * 1024;
+/// What a message carries of a client's headers; the largest are left out first.
+const CLIENT_BYTES_MAX: usize = 64 * 1024;
 
 /// The key of an invocation, stable over redeliveries, attempts and replays.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -56,8 +57,8 @@ pub struct Invocation {
     pub deaths: u32,
     /// Runs and planned waits so far.
     pub spent: Duration,
-    /// Replayed by force: runs although it was finished, under a key of its own.
-    pub forced: bool,
+    /// The generation by which an operator had it run although finished, under a key of its own; 0: by none.
+    pub forced: u32,
     /// Failed attempts so far, newest last.
     pub history: Vec<AttemptReport>,
     /// The catalog revision at which the event was matched.
@@ -76,7 +77,7 @@ impl Invocation {
             at: Point::first(0),
             deaths: 0,
             spent: Duration::ZERO,
-            forced: false,
+            forced: 0,
             history: Vec::new(),
             revision,
             unknown: Duration::ZERO,
@@ -88,10 +89,11 @@ impl Invocation {
         InvocationKey { event: self.event.digest, hook: self.hook.clone() }
     }
 
-    /// What the receiver gets to tell repeats by: constant over attempts and replays, another only by force.
+    /// What the receiver gets to tell repeats by: constant over attempts and replays; by force another, which its own
+    /// attempts and replays keep.
     #[must_use]
     pub fn idempotency_key(&self) -> String {
-        if self.forced { format!("{}/{}", self.key(), self.at.generation) } else { self.key().to_string() }
+        if self.forced > 0 { format!("{}/{}", self.key(), self.forced) } else { self.key().to_string() }
     }
 
     /// The next attempt.
@@ -121,15 +123,22 @@ impl Invocation {
         if !self.unknown.is_zero() {
             message = message.with(UNKNOWN_MS, i64::try_from(self.unknown.as_millis()).unwrap_or(i64::MAX));
         }
-        if self.forced {
-            message = message.with(FORCED, true);
+        if self.forced > 0 {
+            message = message.with(FORCED, i64::from(self.forced));
         }
         if !self.history.is_empty() {
-            let history = serde_json::to_string(&self.history).unwrap_or_default();
-            message = message.with(HISTORY, history);
+            message = message.with(HISTORY, history(&self.history));
         }
         message
     }
+}
+
+/// The newest attempts that fit.
+fn history(attempts: &[AttemptReport]) -> String {
+    (0..attempts.len())
+        .map(|first| serde_json::to_string(&attempts[first..]).unwrap_or_default())
+        .find(|text| text.len() <= HISTORY_BYTES_MAX)
+        .unwrap_or_else(|| "[]".to_owned())
 }
 
 /// A whole event on a lane: its hooks are matched when it arrives.
@@ -177,11 +186,11 @@ pub fn suspect(queue: Queue, message: &Message) -> Message {
     match queue {
         Queue::Lane(_) => again(message),
         Queue::Events => {
-            let client = json!({ "properties": message.properties, "headers": message.headers });
+            let client = Client { properties: message.properties.clone(), headers: message.headers.clone() };
             Message { body: message.body.clone(), ..Message::default() }
                 .with(VERSION, FORMAT_VERSION)
                 .with(KIND, "raw")
-                .with(CLIENT, client.to_string())
+                .with(CLIENT, client.cut_to(CLIENT_BYTES_MAX))
         }
     }
 }
@@ -208,6 +217,21 @@ pub struct Client {
     pub properties: Properties,
     #[serde(default)]
     pub headers: super::message::Headers,
+}
+
+impl Client {
+    /// As JSON of about so many bytes at most: without its largest headers where they would not fit.
+    fn cut_to(mut self, bytes_max: usize) -> String {
+        loop {
+            let text = serde_json::to_string(&self).unwrap_or_default();
+            let size = |header: &Header| header.as_text().map_or(0, str::len);
+            let largest = self.headers.iter().max_by_key(|(_, header)| size(header)).map(|(name, _)| name.clone());
+            match largest.filter(|_| text.len() > bytes_max) {
+                Some(name) => self.headers.remove(&name),
+                None => return text,
+            };
+        }
+    }
 }
 
 /// What a delivery carries.
@@ -272,7 +296,7 @@ fn invocation(message: &Message, reading: &Reading) -> Result<Envelope, Malforme
         deaths: count(message, DEATHS),
         spent: duration(message, SPENT_MS),
         unknown: duration(message, UNKNOWN_MS),
-        forced: message.headers.get(FORCED) == Some(&Header::Flag(true)),
+        forced: count(message, FORCED),
         history,
         revision: message.text(REVISION).unwrap_or_default().to_owned(),
     }))
@@ -317,7 +341,7 @@ mod tests {
     fn an_invocation_survives_the_trip() {
         let report = AttemptReport { attempt: 1, at_ms: 5, took_ms: 6, status: Some(500), error: "500".into() };
         let next = sample().next(Point::first(0), 2, Duration::from_secs(3), Some(&report));
-        for invocation in [sample(), next, Invocation { forced: true, at: Point::first(2), ..sample() }] {
+        for invocation in [sample(), next, Invocation { forced: 2, at: Point::first(2), ..sample() }] {
             let found = Envelope::decode(Queue::Lane(Lane::Slow), &invocation.message(), &Reading::default());
             assert_eq!(found, Ok(Envelope::Invocation(invocation)));
         }
@@ -349,6 +373,26 @@ mod tests {
     }
 
     #[test]
+    fn headers_are_kept_small() {
+        let client = Message::default().with("large", "\"".repeat(100_000)).with("small", "x");
+        let raw = suspect(Queue::Events, &client);
+        let kept = super::client(&raw).unwrap();
+        assert_eq!(kept.headers.keys().collect::<Vec<_>>(), ["small"]);
+
+        let report = |attempt| AttemptReport {
+            attempt,
+            at_ms: 5,
+            took_ms: 6,
+            status: None,
+            error: "\u{1}".repeat(1000), // six bytes each in JSON
+        };
+        let invocation = Invocation { history: (1..=20).map(report).collect(), ..sample() };
+        let found = Envelope::decode(Queue::Lane(Lane::Slow), &invocation.message(), &Reading::default()).unwrap();
+        let Envelope::Invocation(found) = found else { panic!("{found:?}") };
+        assert_eq!(found.history.iter().map(|report| report.attempt).collect::<Vec<_>>(), [16, 17, 18, 19, 20]);
+    }
+
+    #[test]
     fn newer_messages_and_foreign_ones() {
         let lane = Queue::Lane(Lane::Default);
         let newer = sample().message().with(VERSION, 2);
@@ -364,7 +408,9 @@ mod tests {
         assert_eq!(first.idempotency_key(), next.idempotency_key());
         let replay = Invocation { at: Point::first(1), ..sample() };
         assert_eq!(first.idempotency_key(), replay.idempotency_key());
-        let forced = Invocation { forced: true, ..replay };
+        let forced = Invocation { forced: 1, ..replay };
         assert_eq!(forced.idempotency_key(), format!("{}/1", first.key()));
+        let again = Invocation { at: Point::first(2), ..forced.clone() };
+        assert_eq!(again.idempotency_key(), forced.idempotency_key());
     }
 }

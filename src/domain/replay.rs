@@ -1,10 +1,14 @@
 //! How a letter goes back to work, and how what the broker dead-lettered by itself becomes a letter.
 //!
 //! A replay's generation is a pure function of the letter (its own plus one), so any number of operators and crashes
-//! make one replay. Only `forced` asks for another: the highest generation known, plus one.
+//! make one replay. Only force asks for another: the highest generation known, plus one. What follows from it, retries
+//! and replays of its letters, stays under its key.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
+
+use serde_json::value::{RawValue, to_raw_value};
 
 use super::claim::Point;
 use super::dead_letter::{Cause, Letter, Mark, Record};
@@ -17,57 +21,68 @@ use super::settle::Class;
 /// A replay: publish, await the confirm, then append the mark.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Replay {
+    pub generation: u32,
     pub outgoing: Outgoing,
     pub mark: Record,
 }
 
-/// Who replays, and when.
+/// Who replays, when, and in view of what.
 #[derive(Debug, Clone)]
 pub struct Operator {
     pub name: String,
     pub now_ms: u64,
+    /// When the newest letter that the operator saw of this subject was written.
+    pub seen_ms: u64,
 }
 
-/// Makes the replay of a letter.
+/// Which generation a replay is, and by which generation it is forced (0: by none), given those of its letter.
 ///
-/// `forced`: the generation after this one, the highest known; the hook runs again although it may have finished.
+/// `force`: the highest generation known of the letter's subject, for a run although the hook may have finished.
+#[must_use]
+pub const fn generation(letter: (u32, u32), force: Option<u32>) -> (u32, u32) {
+    match force {
+        Some(highest) => (highest + 1, highest + 1),
+        None => (letter.0 + 1, letter.1),
+    }
+}
+
+/// Makes the replay of a letter; `force` as for [`generation`].
 ///
 /// # Errors
 /// One sentence: why this letter cannot be replayed as it is.
-pub fn replay(letter: &Letter, forced: Option<u32>, operator: &Operator) -> Result<Replay, String> {
-    let generation = forced.unwrap_or(letter.generation) + 1;
+pub fn replay(letter: &Letter, force: Option<u32>, operator: &Operator) -> Result<Replay, String> {
+    let (generation, forced) = generation((letter.generation, letter.forced), force);
     let message = if let Some(hook) = &letter.hook {
         let event = whole(letter, None)?;
         let mut invocation = Invocation::first(Arc::new(event), HookId::new(hook)?, letter.revision.clone());
         invocation.at = Point::first(generation);
-        // What was forced once stays under a key of its own: under the plain one its receiver has done it before.
-        invocation.forced = forced.is_some() || letter.forced;
+        invocation.forced = forced;
         invocation.message()
     } else {
-        let id = replayable(letter)?;
-        WholeEvent { event: Arc::new(whole(letter, id)?), letter: Some((letter.id.clone(), generation)) }.message()
+        WholeEvent { event: Arc::new(whole(letter, given_id(letter))?), letter: Some((letter.id.clone(), generation)) }
+            .message()
     };
-    let mark =
-        Mark { subject: letter.subject(), generation, at_ms: operator.now_ms, by: operator.name.clone(), reason: None };
-    Ok(Replay { outgoing: Outgoing::to_lane(Lane::Replay, Duration::ZERO, message), mark: Record::Replayed(mark) })
+    let (subject, by) = (letter.subject(), operator.name.clone());
+    let mark = Mark { subject, generation, at_ms: operator.now_ms, by, reason: None, until_ms: operator.seen_ms };
+    let outgoing = Outgoing::to_lane(Lane::Replay, Duration::ZERO, message);
+    Ok(Replay { generation, outgoing, mark: Record::Replayed(mark) })
 }
 
-/// Whether the message of a letter without a hook can become an event, and the id that it is given then, if any.
-fn replayable(letter: &Letter) -> Result<Option<&str>, String> {
+/// The id that the message of a letter without a hook is given, if it has none.
+fn given_id(letter: &Letter) -> Option<&str> {
     match letter.class {
-        Class::Unreadable | Class::Invalid => Err(format!(
-            "letter {} is {:?} ({}): the same bytes would fail again, so it can only be edited",
-            letter.id, letter.class, letter.error
-        )),
-        Class::Unidentified => Ok(Some(letter.id.as_str())),
-        Class::Exhausted
+        Class::Unidentified => Some(letter.id.as_str()),
+        // What was refused for its size or by an older version may be an event all the same: decoding will tell.
+        Class::Unreadable
+        | Class::Invalid
+        | Class::Exhausted
         | Class::Rejected
         | Class::TargetBlocked
         | Class::Unrouted
         | Class::Poisoned
         | Class::HookRemoved
         | Class::HookDisabled
-        | Class::Expired => Ok(None),
+        | Class::Expired => None,
     }
 }
 
@@ -82,24 +97,31 @@ fn whole(letter: &Letter, id: Option<&str>) -> Result<Event, String> {
         identify(&mut message, id);
     }
     let reading = Reading { body_bytes_max: usize::MAX, digest_missing_id: false };
-    Event::decode(&message, &reading).map_err(|malformed| format!("letter {}: {}", letter.id, malformed.error))
+    Event::decode(&message, &reading).map_err(|malformed| {
+        format!(
+            "letter {} is no event ({}): the same bytes would fail again, so it can only be edited",
+            letter.id, malformed.error
+        )
+    })
 }
 
+/// The data stays as it is, to the last digit.
 fn identify(message: &mut Message, id: &str) {
-    let structured: Option<serde_json::Map<String, serde_json::Value>> =
-        serde_json::from_slice(&message.body).ok().filter(|it: &serde_json::Map<_, _>| it.contains_key("specversion"));
+    let structured = serde_json::from_slice(&message.body).ok();
+    let structured = structured.filter(|event: &BTreeMap<String, Box<RawValue>>| event.contains_key("specversion"));
     let Some(mut event) = structured else {
         message.properties.message_id = Some(id.to_owned());
         return;
     };
-    let missing = |value: Option<&serde_json::Value>| value.and_then(|value| value.as_str()).is_none_or(str::is_empty);
-    if missing(event.get("id")) {
-        event.insert("id".to_owned(), id.into());
+    for (name, value) in [("id", id), ("source", "/unidentified")] {
+        let present = event.get(name).and_then(|value| serde_json::from_str::<String>(value.get()).ok());
+        if present.is_none_or(|value| value.is_empty())
+            && let Ok(value) = to_raw_value(value)
+        {
+            event.insert(name.to_owned(), value);
+        }
     }
-    if missing(event.get("source")) {
-        event.insert("source".to_owned(), "/unidentified".into());
-    }
-    message.body = serde_json::Value::Object(event).to_string().into();
+    message.body = serde_json::to_vec(&event).unwrap_or_default().into();
 }
 
 /// What the broker says about a message that it dead-lettered by itself.
@@ -126,6 +148,16 @@ pub fn broker_made(message: &Message, made: &BrokerMade<'_>) -> Letter {
         Some(reason) => (Class::Poisoned, format!("the broker gave it up in {} ({reason})", made.place)),
     };
     let at_ms = message.properties.timestamp.unwrap_or_default().saturating_mul(1000);
+    letter(message, made, class, error, at_ms)
+}
+
+/// The letter of a message of ours that no broker will take.
+#[must_use]
+pub fn undeliverable(message: &Message, error: String, at_ms: u64) -> Letter {
+    letter(message, &BrokerMade { place: "publish", reason: None, ours: true }, Class::Invalid, error, at_ms)
+}
+
+fn letter(message: &Message, made: &BrokerMade<'_>, class: Class, error: String, at_ms: u64) -> Letter {
     if made.ours
         && let Ok(Envelope::Invocation(invocation)) =
             Envelope::decode(Queue::Lane(Lane::Default), message, &Reading::default())
@@ -149,7 +181,7 @@ mod tests {
     use crate::domain::message::Properties;
 
     fn operator() -> Operator {
-        Operator { name: "me".into(), now_ms: 5 }
+        Operator { name: "me".into(), now_ms: 5, seen_ms: 1 }
     }
 
     fn event() -> Arc<Event> {
@@ -169,7 +201,7 @@ mod tests {
         let replayed = replay(&of_hook(2), None, &operator()).unwrap();
         let decoded = Envelope::decode(Queue::Lane(Lane::Replay), &replayed.outgoing.message, &Reading::default());
         let Ok(Envelope::Invocation(invocation)) = decoded else { panic!("{decoded:?}") };
-        assert_eq!((invocation.at, invocation.forced, invocation.deaths), (Point::first(3), false, 0));
+        assert_eq!((invocation.at, invocation.forced, invocation.deaths), (Point::first(3), 0, 0));
         assert_eq!(replay(&of_hook(2), None, &operator()).unwrap(), replayed);
         let Record::Replayed(mark) = replayed.mark else { panic!() };
         assert_eq!(mark.generation, 3);
@@ -177,10 +209,10 @@ mod tests {
         let forced = replay(&of_hook(2), Some(7), &operator()).unwrap();
         let decoded = Envelope::decode(Queue::Lane(Lane::Replay), &forced.outgoing.message, &Reading::default());
         let Ok(Envelope::Invocation(invocation)) = decoded else { panic!("{decoded:?}") };
-        assert_eq!((invocation.at.generation, invocation.forced), (8, true));
+        assert_eq!((invocation.at.generation, invocation.forced), (8, 8));
 
-        let again = replay(&Letter { forced: true, ..of_hook(8) }, None, &operator()).unwrap();
-        assert!(again.outgoing.message.flag("hookfleet-forced"));
+        let again = replay(&Letter { forced: 8, ..of_hook(9) }, None, &operator()).unwrap();
+        assert_eq!((again.generation, again.outgoing.message.number("hookfleet-forced")), (10, Some(8)));
     }
 
     #[test]
@@ -191,6 +223,8 @@ mod tests {
         };
         assert!(replay(&of(Class::Unreadable, "{", Properties::default()), None, &operator()).is_err());
         let plain = Properties { kind: Some("a".into()), ..Properties::default() };
+        let large = of(Class::Invalid, r#"{"specversion":"1.0","type":"a","source":"/s","id":"7"}"#, plain.clone());
+        assert!(replay(&large, None, &operator()).is_ok(), "it was refused for its size only");
         for letter in [
             of(Class::Unidentified, "{}", plain),
             of(Class::Unidentified, r#"{"specversion":"1.0","type":"a","source":"/s"}"#, Properties::default()),

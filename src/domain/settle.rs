@@ -86,6 +86,15 @@ impl Next {
         Self::Bury { class: Class::Poisoned, report: None }
     }
 
+    /// The wait that it plans, for which its claim must be remembered longer.
+    #[must_use]
+    pub const fn wait_ms(&self) -> u64 {
+        match self {
+            Self::Retry { delay_ms, .. } => *delay_ms,
+            Self::Bury { .. } => 0,
+        }
+    }
+
     /// Whether no attempt of this generation follows.
     #[must_use]
     pub const fn is_bury(&self) -> bool {
@@ -181,8 +190,8 @@ pub enum Stage {
     Recording { verdict: Verdict, deaths: u32 },
     /// Step 2: publish what follows and wait for the confirm.
     Publishing(Follow),
-    /// Step 3: mark exactly that settlement as out or buried.
-    Marking { at: Point, token: Token },
+    /// Step 3: mark exactly that settlement as out or buried. What is out arrives after `wait_ms`.
+    Marking { at: Point, token: Token, wait_ms: u64 },
     /// Give the claim back.
     Releasing,
     /// Step 4: ack the delivery.
@@ -292,7 +301,9 @@ fn lost(job: &Job) -> Stage {
 fn recorded(flaw: Flaw, job: &Job, token: Token, deaths: u32, verdict: Verdict) -> Stage {
     match verdict {
         Verdict::Done => finished(job),
-        Verdict::Next(_) if flaw == Flaw::PublishBeforeRecord => Stage::Marking { at: job.at, token },
+        Verdict::Next(next) if flaw == Flaw::PublishBeforeRecord => {
+            Stage::Marking { at: job.at, token, wait_ms: next.wait_ms() }
+        }
         Verdict::Next(next) => Stage::Publishing(Follow::Next { at: job.at, deaths, next, mark: Some(token) }),
     }
 }
@@ -307,7 +318,7 @@ fn published(flaw: Flaw, job: &Job, own: Token, follow: Follow) -> Stage {
         Follow::Next { deaths, next, mark, .. } if flaw == Flaw::PublishBeforeRecord && mark == Some(own) => {
             Stage::Recording { verdict: Verdict::Next(next), deaths }
         }
-        Follow::Next { at, mark: Some(token), .. } => Stage::Marking { at, token },
+        Follow::Next { at, mark: Some(token), next, .. } => Stage::Marking { at, token, wait_ms: next.wait_ms() },
         Follow::Next { mark: None, .. } | Follow::Resolved | Follow::Again { .. } | Follow::Suspect { .. } => ack(job),
     }
 }
@@ -373,6 +384,15 @@ mod tests {
             Stage::Acking => "ack",
             Stage::Ended => "end",
         }
+    }
+
+    #[test]
+    fn the_mark_knows_of_the_planned_wait() {
+        let (job, token) = (Job { at: Point::first(0), guarded: false, unprotected: false }, Token { run: 1, body: 0 });
+        let next = Next::Retry { delay_ms: 7, spent_ms: 9, report: None };
+        let out = Stage::Publishing(Follow::Next { at: job.at, deaths: 0, next, mark: Some(token) });
+        let marking = Stage::Marking { at: job.at, token, wait_ms: 7 };
+        assert_eq!(next_effect(&job, token, out, Answer::Confirmed), marking);
     }
 
     #[test]

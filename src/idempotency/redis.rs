@@ -75,7 +75,7 @@ impl RedisClaims {
         match found {
             None => Ok(Some(Answer::Won { deaths, taken_over: false })),
             Some(found) => match value::decode(&found)? {
-                Claim::Done { token, .. } if !claim.forced => Ok(Some(Answer::Done { token })),
+                Claim::Done { generation, token } if claim.forced <= generation => Ok(Some(Answer::Done { token })),
                 Claim::Done { .. }
                 | Claim::Held { .. }
                 | Claim::Settled { .. }
@@ -103,7 +103,7 @@ impl RedisClaims {
                 claim.at.attempt.to_string(),
                 claim.token.to_string(),
                 claim.deaths.to_string(),
-                u8::from(claim.forced).to_string(),
+                claim.forced.to_string(),
                 u8::from(claim.in_suspect).to_string(),
                 claim.limits.suspect.to_string(),
                 claim.limits.poisoned.to_string(),

@@ -9,6 +9,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 use super::Worker;
 use super::lease::{Gone, Lease};
 use super::scene::{Message, Scene, now_ms};
+use super::store::Unanswered;
 use crate::config::WhenAway;
 use crate::crash;
 use crate::domain::claim::{ClaimRequest, DeathLimits, Request, Token, Verdict};
@@ -16,11 +17,15 @@ use crate::domain::hook::Hook;
 use crate::domain::invocation::Invocation;
 use crate::domain::message::{Lane, Outgoing, Queue};
 use crate::domain::outcome::Outcome;
-use crate::domain::settle::{self, Answer, Follow, Next, Stage, Tried, millis, next_effect};
+use crate::domain::settle::{self, Answer, Follow, Stage, Tried, millis, next_effect};
 use crate::telemetry::Metric;
 
 /// Between two tries of bookkeeping that was not answered.
 const REPEAT_AFTER: Duration = Duration::from_millis(250);
+
+/// A run without a claim cannot be guarded, so that its delivery is held until it ends: this leaves room to RabbitMQ's
+/// default `consumer_timeout` of 30 minutes.
+const PROCEED_TIMEOUT_MAX: Duration = Duration::from_mins(20);
 
 /// One invocation in hand.
 pub(super) struct Job<'w> {
@@ -55,6 +60,7 @@ impl<'w> Job<'w> {
             self.release();
             return;
         };
+        let _entered = self.scene.worker.running.enter(&self.scene.key, self.state.at);
         let mut stage = Stage::Claiming { repeat: false };
         while stage != Stage::Ended {
             let answer = self.perform(&stage).await;
@@ -137,7 +143,8 @@ impl Run<'_, '_> {
                 answer
             }
             Stage::Recording { verdict, deaths } => {
-                let keep_ms = self.scene.floor_ms() + follow_ms(verdict);
+                let wait_ms = if let Verdict::Next(next) = verdict { next.wait_ms() } else { 0 };
+                let keep_ms = self.scene.floor_ms() + wait_ms;
                 let (token, deaths, verdict) = (self.token, *deaths, verdict.clone());
                 self.store(&Request::Settle { at, token, deaths, verdict, keep_ms }).await
             }
@@ -147,8 +154,8 @@ impl Run<'_, '_> {
                 self.scene.crash(crash::Point::Published);
                 answer
             }
-            Stage::Marking { at, token } => {
-                let keep_ms = self.scene.floor_ms();
+            Stage::Marking { at, token, wait_ms } => {
+                let keep_ms = self.scene.floor_ms() + wait_ms;
                 self.store(&Request::Advance { at: *at, token: *token, keep_ms }).await
             }
             Stage::Releasing => {
@@ -160,7 +167,9 @@ impl Run<'_, '_> {
 
     async fn claim(self) -> Answer {
         let (worker, invocation) = (self.scene.worker, &self.scene.invocation);
-        let may_proceed = worker.rules.when_away == WhenAway::Proceed && invocation.at.generation == 0;
+        let may_proceed = worker.rules.when_away == WhenAway::Proceed
+            && invocation.at.generation == 0
+            && self.scene.hook.timeout <= PROCEED_TIMEOUT_MAX;
         if worker.store.away().borrow().is_none() {
             let request = Request::Claim(ClaimRequest {
                 at: invocation.at,
@@ -172,9 +181,13 @@ impl Run<'_, '_> {
                 lease_ms: millis(worker.rules.lease),
                 floor_ms: self.scene.floor_ms(),
             });
-            if let Some(answer) = worker.store.ask(&self.scene.key, &request).await {
-                self.scene.count_claim(&answer);
-                return Answer::Store(answer);
+            match worker.store.ask(&self.scene.key, &request).await {
+                Ok(answer) => {
+                    self.scene.count_claim(&answer);
+                    return Answer::Store(answer);
+                }
+                Err(Unanswered::Unreadable) => return Answer::HeldTooLong, // waiting here would not mend it
+                Err(Unanswered::Away) => {}
             }
         }
         if may_proceed {
@@ -186,7 +199,11 @@ impl Run<'_, '_> {
         };
         match timeout_at(self.scene.hold_until, back).await {
             Ok(()) => Answer::Unanswered,
-            Err(_) => Answer::HeldTooLong,
+            Err(_) => {
+                // The claim may have been made: whoever claims next must not take its end for a death.
+                worker.store.abandon(&self.scene.key, self.token, self.scene.floor_ms());
+                Answer::HeldTooLong
+            }
         }
     }
 
@@ -199,7 +216,6 @@ impl Run<'_, '_> {
         if worker.rules.log_payloads {
             tracing::debug!(payload = %String::from_utf8_lossy(&invocation.event.body), "running");
         }
-        let running = worker.running.enter(key, self.state.at);
         let outcome = tokio::select! {
             outcome = worker.executors.run(hook, invocation) => outcome,
             gone = kept => match gone {
@@ -211,7 +227,6 @@ impl Run<'_, '_> {
             },
             () = worker.interrupt.cancelled() => Outcome::Interrupted,
         };
-        drop(running);
         let took = began.elapsed();
         let tried = Tried { attempt: self.state.at.attempt, spent: invocation.spent, at_ms, took };
         let settlement = settle::settle(&tried, outcome.clone(), &hook.retry, fastrand::f64());
@@ -221,7 +236,7 @@ impl Run<'_, '_> {
 
     async fn store(self, request: &Request) -> Answer {
         let away = self.scene.worker.store.away().borrow().is_some();
-        if !away && let Some(answer) = self.scene.worker.store.ask(&self.scene.key, request).await {
+        if !away && let Ok(answer) = self.scene.worker.store.ask(&self.scene.key, request).await {
             return Answer::Store(answer);
         }
         if !matches!(request, Request::Advance { .. }) {
@@ -231,24 +246,13 @@ impl Run<'_, '_> {
     }
 
     async fn publish(self, follow: &Follow) -> Answer {
-        let sent = match self.scene.follow(follow, self.state.unprotected) {
-            Message::Out(outgoing) => {
-                self.scene.worker.broker.publish(outgoing).await.map_err(|error| error.to_string())
-            }
-            Message::Dead(record) => self.scene.worker.letters.append(&record).await.map_err(|error| error.to_string()),
-        };
-        match sent {
-            Ok(()) => {
-                self.scene.count_published(follow);
-                Answer::Confirmed
-            }
-            Err(reason) => {
-                Metric::PublishRepeated.count(&[]);
-                tracing::debug!(reason, "not published, trying again");
-                sleep(REPEAT_AFTER).await;
-                Answer::Unconfirmed
-            }
+        let worker = self.scene.worker;
+        match self.scene.follow(follow, self.state.unprotected) {
+            Message::Out(outgoing) => worker.send(outgoing).await,
+            Message::Dead(record) => worker.append(&record).await,
         }
+        self.scene.count_published(follow);
+        Answer::Confirmed
     }
 
     /// Publishes the same invocation once more, due when the lease ends, once the delivery has been held long enough.
@@ -260,13 +264,5 @@ impl Run<'_, '_> {
         let message = self.scene.invocation.message();
         worker.send(Outgoing::to_lane(self.scene.queue.lane(), wait, message)).await;
         Metric::Guards.count(&[]);
-    }
-}
-
-/// The wait that a verdict plans, for which the claim must be remembered longer.
-fn follow_ms(verdict: &Verdict) -> u64 {
-    match verdict {
-        Verdict::Next(Next::Retry { delay_ms, .. }) => *delay_ms,
-        Verdict::Next(Next::Bury { .. }) | Verdict::Done => 0,
     }
 }

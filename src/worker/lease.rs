@@ -49,10 +49,10 @@ impl Lease<'_> {
                     () = sleep_until(stop_at) => return Gone::Ending,
                 };
                 match answer {
-                    Some(Answer::Ok) => break asked_at,
-                    Some(_) => return Gone::Taken,
-                    None if Instant::now() >= stop_at => return Gone::Ending,
-                    None => sleep(REPEAT_AFTER).await,
+                    Ok(Answer::Ok) => break asked_at,
+                    Ok(_) => return Gone::Taken,
+                    Err(_) if Instant::now() >= stop_at => return Gone::Ending,
+                    Err(_) => sleep(REPEAT_AFTER).await,
                 }
             };
         }

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use super::Worker;
 use super::permits::Permit;
 use crate::crash;
-use crate::domain::claim::{self, Point};
+use crate::domain::claim;
 use crate::domain::dead_letter::{Cause, Letter, Mark, Record, Subject};
 use crate::domain::hook::Hook;
 use crate::domain::invocation::{Invocation, InvocationKey};
@@ -84,6 +84,7 @@ impl Scene<'_> {
                 at_ms: now_ms(),
                 by: "worker".to_owned(),
                 reason: None,
+                until_ms: 0,
             })),
             Follow::Next { at, deaths, next: Next::Retry { delay_ms, spent_ms, report }, .. } => {
                 let spent = Duration::from_millis(*spent_ms);
@@ -160,9 +161,4 @@ impl Scene<'_> {
 /// Milliseconds since 1970, for people to read; nothing is decided by it.
 pub(super) fn now_ms() -> u64 {
     millis(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default())
-}
-
-/// A run's name in lists.
-pub(super) fn run_name(key: &InvocationKey, at: Point) -> String {
-    format!("{key} generation {} attempt {}", at.generation, at.attempt)
 }

@@ -1,12 +1,12 @@
 //! The store of claims as the pipeline sees it: counted, and with its health known to everyone.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::time::sleep;
 
-use crate::domain::claim::{Answer, Request};
+use crate::domain::claim::{Answer, Request, Token};
 use crate::domain::invocation::InvocationKey;
 use crate::idempotency::{Idempotency, StoreError};
 use crate::telemetry::Metric;
@@ -14,17 +14,30 @@ use crate::telemetry::Metric;
 /// Between two pings of a store that is away.
 const PING_EVERY: Duration = Duration::from_millis(500);
 
+/// Abandoned claims remembered; what is beyond that counts as a death, as it would after a crash.
+const ABANDONED_MAX: usize = 16_384;
+
 /// The facade of the idempotency seam.
 pub struct Store {
     claims: Arc<dyn Idempotency>,
     away: watch::Sender<Option<String>>,
+    abandoned: Mutex<Vec<(InvocationKey, Request)>>,
+}
+
+/// Why there is no answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unanswered {
+    /// The store is away; it may answer later.
+    Away,
+    /// What it keeps under this key cannot be read, which time alone does not mend.
+    Unreadable,
 }
 
 impl Store {
     /// The store, taken to be there until a call says otherwise.
     #[must_use]
     pub fn new(claims: Arc<dyn Idempotency>) -> Self {
-        Self { claims, away: watch::Sender::new(None) }
+        Self { claims, away: watch::Sender::new(None), abandoned: Mutex::default() }
     }
 
     /// Why the store is away, while it is.
@@ -33,29 +46,50 @@ impl Store {
         self.away.subscribe()
     }
 
-    /// One request; `None` if the store did not answer. The call may have run.
-    pub async fn ask(&self, key: &InvocationKey, request: &Request) -> Option<Answer> {
-        match self.claims.ask(key, request).await {
-            Ok(answer) => Some(answer),
-            Err(error @ StoreError::Unreadable(_)) => {
-                Metric::StoreUnanswered.count(&[]);
-                tracing::error!(%error, %key, "a claim cannot be read: its messages go round until it can");
-                None
+    /// One request. The call may have run although it was not answered.
+    pub async fn ask(&self, key: &InvocationKey, request: &Request) -> Result<Answer, Unanswered> {
+        let error = match self.claims.ask(key, request).await {
+            Ok(answer) => return Ok(answer),
+            Err(error) => error,
+        };
+        Metric::StoreUnanswered.count(&[]);
+        if matches!(error, StoreError::Unreadable(_)) {
+            tracing::error!(%error, %key, "a claim cannot be read: its messages go round until it can");
+            return Err(Unanswered::Unreadable);
+        }
+        let reason = error.to_string();
+        self.away.send_if_modified(|away| {
+            let first = away.is_none();
+            if first {
+                tracing::warn!(reason, "the store of claims is away");
             }
-            Err(error) => {
-                Metric::StoreUnanswered.count(&[]);
-                let reason = error.to_string();
-                self.away.send_if_modified(|away| {
-                    let first = away.is_none();
-                    if first {
-                        tracing::warn!(reason, "the store of claims is away");
-                    }
-                    *away = Some(reason);
-                    first
-                });
-                None
+            *away = Some(reason);
+            first
+        });
+        Err(Unanswered::Away)
+    }
+
+    /// A claim that may have been made and that nobody will use: it is given back when the store is. A store that goes
+    /// away time and again would else bury the innocent: a claim that just ends counts as a death.
+    pub fn abandon(&self, key: &InvocationKey, token: Token, keep_ms: u64) {
+        let mut abandoned = self.abandoned();
+        if abandoned.len() < ABANDONED_MAX {
+            abandoned.push((key.clone(), Request::Release { token, keep_ms }));
+        }
+    }
+
+    async fn release_abandoned(&self) -> Result<(), Unanswered> {
+        loop {
+            let Some((key, release)) = self.abandoned().pop() else { return Ok(()) };
+            if let Err(Unanswered::Away) = self.ask(&key, &release).await {
+                self.abandoned().push((key, release));
+                return Err(Unanswered::Away);
             }
         }
+    }
+
+    fn abandoned(&self) -> MutexGuard<'_, Vec<(InvocationKey, Request)>> {
+        self.abandoned.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Waits until the store is taken to be there.
@@ -70,11 +104,78 @@ impl Store {
             if away.wait_for(Option::is_some).await.is_err() {
                 return;
             }
-            if self.claims.ping().await.is_ok() {
+            if self.claims.ping().await.is_ok() && self.release_abandoned().await.is_ok() {
                 tracing::info!("the store of claims is back");
                 self.away.send_replace(None);
             }
             sleep(PING_EVERY).await;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use async_trait::async_trait;
+
+    use super::*;
+    use crate::domain::claim::{Claim, ClaimRequest, DeathLimits, Found, Point, Write, step};
+    use crate::domain::event::EventDigest;
+    use crate::domain::hook::HookId;
+
+    /// One key; makes what it is asked for and, while it is mute, says nothing of it.
+    #[derive(Default)]
+    struct Mute {
+        mute: AtomicBool,
+        claim: Mutex<Option<Claim>>,
+    }
+
+    #[async_trait]
+    impl Idempotency for Mute {
+        async fn ask(&self, _: &InvocationKey, request: &Request) -> Result<Answer, StoreError> {
+            let mut claim = self.claim.lock().unwrap();
+            let found = claim.clone().map(|claim| Found { claim, lease_left_ms: 1 });
+            let step = step(found.as_ref(), request);
+            if let Some(Write { claim: written, .. }) = step.write {
+                *claim = Some(written);
+            }
+            if self.mute.load(Ordering::Relaxed) { Err(StoreError::Timeout) } else { Ok(step.answer) }
+        }
+
+        async fn ping(&self) -> Result<(), StoreError> {
+            if self.mute.load(Ordering::Relaxed) { Err(StoreError::Timeout) } else { Ok(()) }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_claim_that_nobody_will_use_is_given_back() {
+        let claims = Arc::new(Mute::default());
+        let store = Arc::new(Store::new(Arc::clone(&claims) as Arc<dyn Idempotency>));
+        let watching = tokio::spawn({
+            let store = Arc::clone(&store);
+            async move { store.watch().await }
+        });
+        let key = InvocationKey { event: EventDigest([0; 16]), hook: HookId::new("h").unwrap() };
+        let (at, token) = (Point::first(0), Token { run: 1, body: 0 });
+        let claim = Request::Claim(ClaimRequest {
+            at,
+            token,
+            deaths: 0,
+            forced: 0,
+            in_suspect: false,
+            limits: DeathLimits::default(),
+            lease_ms: 9,
+            floor_ms: 9,
+        });
+        claims.mute.store(true, Ordering::Relaxed);
+        assert_eq!(store.ask(&key, &claim).await, Err(Unanswered::Away));
+        store.abandon(&key, token, 9);
+        sleep(PING_EVERY * 4).await;
+        assert!(matches!(*claims.claim.lock().unwrap(), Some(Claim::Held { .. })));
+        claims.mute.store(false, Ordering::Relaxed);
+        store.back().await;
+        assert_eq!(*claims.claim.lock().unwrap(), Some(Claim::Out { at, deaths: 0 }));
+        watching.abort();
     }
 }

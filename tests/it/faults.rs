@@ -196,12 +196,10 @@ async fn the_fleet_proceeds_while_redis_is_away_if_told_to() {
 }
 
 /// Memory after 1,000 and after 300,000 events: within 10 MiB.
-#[tokio::test]
-async fn memory_does_not_grow_with_events() {
+async fn memory(place: Place) {
     let sink = Sink::start().await;
-    let site = site(Place::Servers).await.hooks(&hook(&sink, "h", "a", ", concurrency: 256"));
-    let Stage { site, mut worker, publisher } =
-        stage(Place::Servers, site.set("HOOKFLEET_LOG", "hookfleet=warn")).await;
+    let site = site(place).await.hooks(&hook(&sink, "h", "a", ", concurrency: 256"));
+    let Stage { site, mut worker, publisher } = stage(place, site.set("HOOKFLEET_LOG", "hookfleet=warn")).await;
     let warm = 1000;
     publisher.send_all((0..warm).map(|i| event("a", &format!("w{i}")))).await;
     sink.until("the first 1,000", Duration::from_secs(30), |calls| calls.len() >= warm).await;
@@ -210,10 +208,20 @@ async fn memory_does_not_grow_with_events() {
     publisher.send_all((0..many).map(|i| event("a", &format!("m{i}")))).await;
     sink.until("300,000", Duration::from_secs(300), |calls| calls.len() >= warm + many).await;
     let after = rss_kib(&worker);
-    println!("resident memory: {before} KiB after 1,000 events, {after} KiB after 300,000");
+    println!("{place:?}: resident memory: {before} KiB after 1,000 events, {after} KiB after 300,000");
     assert!(after < before + 10 * 1024, "{before} KiB, then {after} KiB");
     assert_eq!(worker.stop().await, Some(0));
     assert!(site.letters().is_empty());
+}
+
+#[tokio::test]
+async fn memory_does_not_grow_with_events_on_servers() {
+    memory(Place::Servers).await;
+}
+
+#[tokio::test]
+async fn memory_does_not_grow_with_events_in_a_file() {
+    memory(Place::File).await;
 }
 
 fn rss_kib(worker: &Worker) -> u64 {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use hookfleet::domain::dead_letter::Body;
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use lapin::types::{AMQPValue, FieldTable, ShortString};
 use lapin::{BasicProperties, Channel, Connection, ConnectionProperties};
@@ -9,7 +10,7 @@ use serde_json::Value;
 
 use crate::pipeline::{Place, Stage, hook, site, stage, until_letters};
 use crate::publishing::event;
-use crate::servers::{Rabbit, client, shared};
+use crate::servers::{MESSAGE_BYTES_MAX, Rabbit, client, shared};
 use crate::sink::{Answer, Sink};
 
 /// A publisher that knows nothing of this project.
@@ -108,6 +109,39 @@ async fn what_is_no_event_becomes_a_letter_and_the_queue_goes_on() {
         .find(|letter| letter.pointer("/letter/client/properties/content_type").is_some_and(|it| it == "text/plain"));
     let id = raw.unwrap().pointer("/letter/id").unwrap().as_str().unwrap();
     assert!(site.ok(&["dead-letters", "show", id, "--body"]).contains("\"text\": \"hello\""));
+}
+
+/// A message as large as the broker takes, the same in bytes that JSON makes six of, and one that only grows too large
+/// on its way: each is a letter with its whole body, and the queue goes on.
+#[tokio::test]
+async fn what_is_as_large_as_it_may_be_is_a_letter_too() {
+    let (rabbit, _) = shared().await;
+    let sink = Sink::start().await;
+    let site = site(Place::Servers).await.hooks(&hook(&sink, "h", "a", ""));
+    let Stage { site, worker: _worker, publisher } = stage(Place::Servers, site).await;
+    let stranger = Stranger::new(rabbit, format!("{}.events", site.namespace)).await;
+    for byte in [b'x', 1, 0xff] {
+        stranger.send("a", &vec![byte; MESSAGE_BYTES_MAX], plain(Some("a"), Some("1"))).await;
+    }
+    let lane = Stranger::new(rabbit, format!("{}.lane", site.namespace)).await;
+    let mut headers = FieldTable::default();
+    headers.insert("hookfleet-version".into(), AMQPValue::LongLongInt(9));
+    headers.insert("hookfleet-large".into(), AMQPValue::LongString("x".repeat(130_950).into()));
+    lane.send("default", b"{}", BasicProperties::default().with_headers(headers)).await;
+    publisher.send(event("a", "after")).await;
+
+    sink.until("the good one", Duration::from_secs(30), |calls| calls.len() == 1).await;
+    let letters = until_letters(&site, 4, "open").await;
+    let found = classes(&letters);
+    assert!(found[..3].iter().all(|letter| letter.1.starts_with("the body has 16777216 bytes")), "{found:?}");
+    assert!(found[3].1.starts_with("the headers have 131"), "{found:?}");
+    for letter in letters {
+        let id = letter.pointer("/letter/id").unwrap().as_str().unwrap();
+        let whole: Value = serde_json::from_str(&site.ok(&["dead-letters", "show", id, "--body"])).unwrap();
+        let body: Body = serde_json::from_value(whole.pointer("/letter/body").unwrap().clone()).unwrap();
+        let body = body.bytes().unwrap();
+        assert!(body.len() == 2 || body.len() == MESSAGE_BYTES_MAX, "{id}: {}", body.len());
+    }
 }
 
 /// An unidentified event is replayed under its letter's id; an unreadable one can only be edited.

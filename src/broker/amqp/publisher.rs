@@ -11,6 +11,7 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::super::PublishError;
+use super::size::Limit;
 use super::status::{Part, Status};
 use super::{Dial, Pace};
 use crate::amqp::connection::call;
@@ -31,6 +32,7 @@ pub(super) struct Publisher {
     dial: Arc<Dial>,
     link: watch::Receiver<Option<Arc<Link>>>,
     window: Semaphore,
+    limit: Limit,
 }
 
 struct Link {
@@ -55,7 +57,7 @@ impl Publisher {
                 }
             }
         });
-        Self { dial, link, window: Semaphore::new(WINDOW) }
+        Self { dial, link, window: Semaphore::new(WINDOW), limit: Limit::default() }
     }
 
     pub(super) async fn publish(&self, outgoing: &Outgoing) -> Result<(), PublishError> {
@@ -66,6 +68,7 @@ impl Publisher {
         let (exchange, key) = convert::route(&self.dial.names, outgoing);
         let properties = convert::properties(&outgoing.message);
         let body = &outgoing.message.body;
+        self.limit.check(&outgoing.message).map_err(PublishError::TooLarge)?;
         let options = BasicPublishOptions::default();
         let sent = link.channel.basic_publish(exchange.as_str().into(), key.as_str().into(), options, body, properties);
         let confirmation = async { sent.await?.await };
@@ -74,7 +77,11 @@ impl Publisher {
             match timeout(CONFIRM_TIMEOUT, &mut confirmation).await {
                 Ok(Ok(Confirmation::Ack(_))) => return Ok(()),
                 Ok(Ok(Confirmation::Nack(_))) => return Err(PublishError::Refused("nack".to_owned())),
-                Ok(Err(error)) => return Err(PublishError::Away(error.to_string())),
+                Ok(Err(error)) => {
+                    let error = error.to_string();
+                    self.limit.learn(&error);
+                    return Err(PublishError::Away(error));
+                }
                 // A blocked broker will take what waits: publishing it again would only double it.
                 Err(_) if link.connection.status().blocked() => {}
                 Ok(Ok(Confirmation::NotRequested)) | Err(_) => return Err(PublishError::Unconfirmed),

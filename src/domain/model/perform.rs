@@ -5,6 +5,7 @@ use super::action::{Action, Call, End, Place};
 use super::state::{Delivery, Invocation, Job, Message, NEW_TOKEN, State, WAIT_MS};
 use crate::domain::claim::{self, Request};
 use crate::domain::fold;
+use crate::domain::replay;
 use crate::domain::settle::{Answer, Class, Follow, Next, Settlement, Stage};
 
 /// Attempts a generation.
@@ -71,7 +72,7 @@ impl Fleet {
     fn deliver(&self, state: &mut State, message: usize, worker: usize) {
         let message = state.queue.remove(message);
         let jobs = match message {
-            Message::Event => (0..self.hooks).map(|hook| Job::new(Invocation::first(hook, 0, false))).collect(),
+            Message::Event => (0..self.hooks).map(|hook| Job::new(Invocation::first(hook, 0, 0))).collect(),
             Message::Invocation(invocation) => vec![Job::new(invocation)],
         };
         state.workers[worker].push(Delivery { message, ours: true, jobs });
@@ -123,13 +124,12 @@ impl Fleet {
         job(state, place).advance(self.flaw, answer);
     }
 
-    /// The generation is the letter's and one; by force it is the highest of the fold and one.
     fn replay(&self, state: &mut State, hook: usize) {
-        let forced = self.replays[state.replays_made];
-        state.replays_made += 1;
+        let force = self.replays[state.replays_made];
         let key = &mut state.keys[hook];
-        let top = if forced { key.fold.map(|(generation, _)| generation) } else { key.letter };
-        let generation = top.map_or(0, |generation| generation + 1);
+        let (Some(letter), Some((highest, _))) = (key.letter, key.fold) else { return };
+        state.replays_made += 1;
+        let (generation, forced) = replay::generation(letter, force.then_some(highest));
         key.asked_for = key.asked_for.max((generation, forced));
         key.marks_due |= 1 << generation;
         state.queue.push(Message::Invocation(Invocation::first(hook, generation, forced)));
@@ -158,7 +158,7 @@ fn take(state: &mut State, of: Invocation, follow: &Follow) {
         Follow::Next { at, deaths, next: Next::Retry { .. }, .. } => {
             Invocation { at: at.next(), deaths: *deaths, suspect: false, ..of }
         }
-        Follow::Next { at, next: Next::Bury { .. }, .. } => return key.append_letter(at.generation),
+        Follow::Next { at, next: Next::Bury { .. }, .. } => return key.append_letter(at.generation, of.forced),
         Follow::Resolved => return key.append(of.at.generation, fold::State::Resolved),
         Follow::Again { .. } => of,
         Follow::Suspect { deaths } => Invocation { deaths: *deaths, suspect: true, ..of },

@@ -100,8 +100,7 @@ impl Fleet {
 /// Done, or buried or cancelled at the highest generation that was asked for. By force it is owed although done.
 fn is_accounted_for(key: &Key) -> bool {
     let (generation, forced) = key.asked_for;
-    let owed = if forced { generation } else { 0 };
-    key.letter.max(key.cancelled) >= Some(generation) || key.done >= Some(owed)
+    key.letter.map(|(letter, _)| letter).max(key.cancelled) >= Some(generation) || key.done >= Some(forced)
 }
 
 /// A store that forgot may have run generation 0 again after its letter was written.

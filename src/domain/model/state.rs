@@ -21,13 +21,14 @@ pub(super) struct Invocation {
     pub(super) hook: usize,
     pub(super) at: Point,
     pub(super) deaths: u32,
-    pub(super) forced: bool,
+    /// By which generation, as the message carries it.
+    pub(super) forced: u32,
     /// On lane `suspect`.
     pub(super) suspect: bool,
 }
 
 impl Invocation {
-    pub(super) const fn first(hook: usize, generation: u32, forced: bool) -> Self {
+    pub(super) const fn first(hook: usize, generation: u32, forced: u32) -> Self {
         Self { hook, at: Point::first(generation), deaths: 0, forced, suspect: false }
     }
 }
@@ -94,7 +95,7 @@ impl Job {
                 verdict: verdict.clone(),
                 keep_ms: WAIT_MS,
             }),
-            Stage::Marking { at, token } => Some(Request::Advance { at: *at, token: *token, keep_ms: WAIT_MS }),
+            Stage::Marking { at, token, .. } => Some(Request::Advance { at: *at, token: *token, keep_ms: WAIT_MS }),
             Stage::Releasing => Some(Request::Release { token, keep_ms: WAIT_MS }),
             Stage::Running { .. } | Stage::Publishing(_) | Stage::Acking | Stage::Ended => None,
         }
@@ -154,12 +155,12 @@ pub(super) struct Key {
     pub(super) late: Option<Request>,
     /// The fold of letters and marks.
     pub(super) fold: Option<(u32, fold::State)>,
-    /// The highest generation that has a letter.
-    pub(super) letter: Option<u32>,
+    /// The highest generation that has a letter, and by which generation that was forced.
+    pub(super) letter: Option<(u32, u32)>,
     /// Generations that were replayed and whose mark the operator may append yet: one bit each.
     pub(super) marks_due: u8,
-    /// Observed: the highest generation that was asked for, and whether by force.
-    pub(super) asked_for: (u32, bool),
+    /// Observed: the highest generation that was asked for, and by which generation it was forced.
+    pub(super) asked_for: (u32, u32),
     /// Observed: the highest generation recorded as done, ever.
     pub(super) done: Option<u32>,
     /// Observed: the generation recorded as done since the store last forgot.
@@ -198,7 +199,7 @@ impl Key {
         match (request, &step.write) {
             (Request::Claim(asked), Some(_)) if matches!(step.answer, claim::Answer::Won { .. }) => {
                 let generation = asked.at.generation;
-                if self.done_kept.is_some_and(|done| !asked.forced || generation <= done) {
+                if self.done_kept.is_some_and(|done| asked.forced <= done) {
                     self.breach = Some(Breach::WonAfterDone);
                 }
                 if self.cancelled >= Some(generation) && !self.forgotten {
@@ -236,8 +237,8 @@ impl Key {
         (self.done_kept, self.recorded) = (None, None);
     }
 
-    pub(super) fn append_letter(&mut self, generation: u32) {
-        self.letter = self.letter.max(Some(generation));
+    pub(super) fn append_letter(&mut self, generation: u32, forced: u32) {
+        self.letter = self.letter.max(Some((generation, forced)));
         self.append(generation, fold::State::Open);
     }
 

@@ -123,6 +123,7 @@ fn two_operators_replay() {
 fn an_operator_replays_by_force() {
     let sights = FORCED_SIGHTS;
     holds("force after a replay", Fleet { replays: &[false, true], budget: 1, sights, ..FLEET });
+    holds("a replay of what was forced", Fleet { replays: &[true, false], budget: 1, ..FLEET });
     let faults = &[Fault::Forget, Fault::Disconnect];
     holds("force where the store forgot", Fleet { replays: &[true], faults, sights, ..FLEET });
 }

@@ -29,7 +29,7 @@ local request = ARGV[1]
 
 if request == 'claim' then
   local g, n, own, header = tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4], tonumber(ARGV[5])
-  local forced, in_suspect = ARGV[6] == '1', ARGV[7] == '1'
+  local forced, in_suspect = tonumber(ARGV[6]), ARGV[7] == '1'
   local suspect_at, poisoned_at = tonumber(ARGV[8]), tonumber(ARGV[9])
   local lease, keep, poisoned = tonumber(ARGV[10]), tonumber(ARGV[11]), ARGV[12]
 
@@ -54,7 +54,7 @@ if request == 'claim' then
   if not stored then return win(false, false) end
   local lower = G and (g < G or (g == G and N and n < N))
   if state == 'd' then
-    if forced and g > G then return win(false, false) end
+    if forced > G then return win(false, false) end
     return {'done', token}
   elseif state == 'b' then
     if g > G then return win(false, false) end

@@ -123,5 +123,12 @@ fn error(record: &Record) -> String {
 }
 
 fn mark(letter: &Letter, generation: u32) -> Mark {
-    Mark { subject: letter.subject(), generation, at_ms: 1, by: "test".to_owned(), reason: None }
+    Mark {
+        subject: letter.subject(),
+        generation,
+        at_ms: 1,
+        by: "test".to_owned(),
+        reason: None,
+        until_ms: letter.at_ms,
+    }
 }

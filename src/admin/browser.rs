@@ -1,0 +1,73 @@
+//! Requests that a page in a browser makes behind its reader's back are refused.
+//!
+//! A page may send simple requests to any address, and by DNS rebinding it may make its own name stand for ours. What
+//! gives it away is the `Origin` that browsers add, and the name in `Host`.
+
+use std::net::IpAddr;
+
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, HeaderName, StatusCode, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse as _, Response};
+
+use super::problem::Problem;
+
+/// Whether the listener is reached from this machine only.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Loopback(pub(super) bool);
+
+/// Lets a request through, or answers 403 with the reason.
+pub(super) async fn guard(State(loopback): State<Loopback>, request: Request, next: Next) -> Response {
+    let text = |headers: &HeaderMap, name: HeaderName| {
+        headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned())
+    };
+    let (host, origin) = (text(request.headers(), header::HOST), text(request.headers(), header::ORIGIN));
+    match check(host.as_deref(), origin.as_deref(), loopback) {
+        Ok(()) => next.run(request).await,
+        Err(detail) => Problem::new(StatusCode::FORBIDDEN, detail).into_response(),
+    }
+}
+
+fn check(host: Option<&str>, origin: Option<&str>, loopback: Loopback) -> Result<(), String> {
+    if let (Some(host), Loopback(true)) = (host, loopback)
+        && !is_local(host)
+    {
+        return Err(format!("expected a Host of this machine (127.0.0.1, [::1] or localhost), found \"{host}\""));
+    }
+    match origin.map(|origin| (origin, origin.split_once("://").map(|(_, authority)| authority))) {
+        None => Ok(()),
+        Some((_, authority)) if authority.is_some() && authority == host => Ok(()),
+        Some((origin, _)) => Err(format!("pages of other origins may not ask this server; found Origin \"{origin}\"")),
+    }
+}
+
+/// Of `host` or `host:port`, whether the host is this machine.
+fn is_local(host: &str) -> bool {
+    let name = match host.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        Some((address, _)) => address,
+        None => host.split(':').next().unwrap_or_default(),
+    };
+    name.eq_ignore_ascii_case("localhost") || name.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_may_ask() {
+        let may = |host, origin, loopback| check(host, origin, Loopback(loopback)).is_ok();
+        assert!(may(Some("127.0.0.1:8733"), None, true));
+        assert!(may(Some("localhost"), None, true));
+        assert!(may(Some("[::1]:8733"), None, true));
+        assert!(may(None, None, true));
+        assert!(may(Some("127.0.0.1:8733"), Some("http://127.0.0.1:8733"), true));
+        assert!(!may(Some("127.0.0.1:8733"), Some("http://127.0.0.1:3000"), true));
+        assert!(!may(Some("127.0.0.1:8733"), Some("https://evil.example"), true));
+        assert!(!may(Some("127.0.0.1:8733"), Some("null"), true));
+        assert!(!may(Some("evil.example:8733"), None, true)); // DNS rebinding
+        assert!(!may(Some("127.0.0.1.evil.example"), None, true));
+        assert!(may(Some("hooks.internal"), None, false));
+        assert!(!may(Some("hooks.internal"), Some("https://evil.example"), false));
+    }
+}
