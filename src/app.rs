@@ -26,6 +26,7 @@ use crate::idempotency::Idempotency;
 use crate::idempotency::embedded::EmbeddedClaims;
 use crate::idempotency::redis::RedisClaims;
 use crate::telemetry;
+use crate::worker::meters::Meters;
 use crate::worker::permits::Permits;
 use crate::worker::store::Store;
 use crate::worker::{Listener, Rules, Running, Worker};
@@ -122,6 +123,7 @@ impl App {
             executors: Executors::new(&settings.egress, &settings.commands)?,
             catalog,
             permits: Permits::new(settings.worker.concurrency, usize::from(settings.worker.prefetch / 8)),
+            meters: Meters::default(),
             rules: rules(settings),
             interrupt: CancellationToken::new(),
             running: Running::default(),

@@ -1,6 +1,6 @@
 //! Metric names, all of them, and the set-up of logs.
 
-use metrics::{counter, gauge, histogram};
+use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use tracing_subscriber::EnvFilter;
 
@@ -98,14 +98,19 @@ impl Metric {
         gauge!(self.name()).set(value);
     }
 
-    /// Moves a gauge.
-    pub fn add(self, value: f64) {
-        gauge!(self.name()).increment(value);
+    /// One series of a counter, looked up once: for what is counted at every event.
+    pub fn counter(self, labels: &[(&'static str, String)]) -> Counter {
+        counter!(self.name(), labels)
     }
 
-    /// Records a duration in seconds.
-    pub fn observe(self, seconds: f64, labels: &[(&'static str, String)]) {
-        histogram!(self.name(), labels).record(seconds);
+    /// A gauge, looked up once.
+    pub fn gauge(self) -> Gauge {
+        gauge!(self.name())
+    }
+
+    /// One series of a histogram of seconds, looked up once.
+    pub fn histogram(self, labels: &[(&'static str, String)]) -> Histogram {
+        histogram!(self.name(), labels)
     }
 }
 

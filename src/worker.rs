@@ -22,7 +22,6 @@ use futures_util::future::join_all;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
-use tracing::Instrument as _;
 
 use crate::broker::{Broker, Delivery, PublishError};
 use crate::config::WhenAway;
@@ -41,6 +40,7 @@ use crate::domain::settle::{Class, STORE_AWAY_WAIT, Settlement, millis};
 use crate::executor::Executors;
 use crate::telemetry::Metric;
 use job::Job;
+use meters::Meters;
 use permits::Permits;
 pub use running::Running;
 use scene::now_ms;
@@ -48,6 +48,7 @@ use store::Store;
 
 mod job;
 mod lease;
+pub mod meters;
 pub mod permits;
 mod running;
 mod scene;
@@ -107,6 +108,7 @@ pub struct Worker {
     pub executors: Executors,
     pub catalog: watch::Receiver<Arc<HookSet>>,
     pub permits: Permits,
+    pub meters: Meters,
     pub rules: Rules,
     /// Stops every run at once: the grace period is over.
     pub interrupt: CancellationToken,
@@ -128,7 +130,7 @@ impl Worker {
     /// Takes one delivery to its end: acked once everything that follows from it is safe.
     pub async fn handle(&self, delivery: &Delivery) {
         let hold_until = Instant::now() + self.rules.hold;
-        Metric::Deliveries.count(&[("queue", delivery.queue.name().to_owned())]);
+        self.meters.delivered(delivery.queue);
         crash::Point::Received.reached(delivery.message.properties.message_id.as_deref().unwrap_or_default());
         match self.decode(delivery).await {
             Ok(Envelope::Event(whole)) => self.event(delivery, whole, hold_until).await,
@@ -234,8 +236,7 @@ impl Worker {
         let (released, mut acks_due) = mpsc::channel(jobs.len().max(1));
         let count = jobs.len();
         let driven = join_all(jobs.into_iter().map(|(hook, invocation)| {
-            let span = span(&invocation);
-            Job::new(self, hook, invocation, delivery.queue, hold_until, released.clone()).drive().instrument(span)
+            Job::new(self, hook, invocation, delivery.queue, hold_until, released.clone()).drive()
         }));
         let acked = async {
             for _ in 0..count {
@@ -355,16 +356,4 @@ fn may_be_known_elsewhere(invocation: &Invocation, revision: &str) -> bool {
 
 fn resolved(subject: Subject, generation: u32) -> Record {
     Record::Resolved(Mark { subject, generation, at_ms: now_ms(), by: "worker".to_owned(), reason: None, until_ms: 0 })
-}
-
-/// What every line about an invocation carries. Of the highest level, so that no filter takes it off a line.
-fn span(invocation: &Invocation) -> tracing::Span {
-    tracing::error_span!(
-        "invocation",
-        event = invocation.event.id,
-        hook = %invocation.hook,
-        invocation = %invocation.key(),
-        generation = invocation.at.generation,
-        attempt = invocation.at.attempt,
-    )
 }

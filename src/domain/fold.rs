@@ -205,7 +205,9 @@ mod tests {
         };
         let state = |records: Vec<Record>| {
             let mut fold = Fold::default();
-            records.into_iter().for_each(|record| fold.apply(record));
+            for record in records {
+                fold.apply(record);
+            }
             fold.entries().pop().map(|entry| entry.state)
         };
         let letters = |at_ms| Record::Letter(Box::new(letter(at_ms)));

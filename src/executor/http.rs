@@ -27,7 +27,8 @@ const REPLY_WAIT: Duration = Duration::from_millis(250);
 const REFUSAL_BYTES_MAX: usize = 8 * 1024;
 /// A host that does not even accept is given up before most deadlines, and its next address tried.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-const IDLE_PER_HOST_MAX: usize = 64;
+/// As many as may run at a time: what is closed beyond that is opened again for the next run.
+const IDLE_PER_HOST_MAX: usize = 1024;
 /// Shorter than what most servers keep a connection open for, so that it is seldom closed under our hands.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(20);
 const USER_AGENT: &str = concat!("hookfleet/", env!("CARGO_PKG_VERSION"));

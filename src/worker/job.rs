@@ -50,7 +50,8 @@ impl<'w> Job<'w> {
         let state = settle::Job { at: invocation.at, guarded: false, unprotected: false };
         let key = invocation.key();
         let token = fresh_token(&invocation);
-        let scene = Scene { worker, hook, invocation, key, queue, hold_until };
+        let of_hook = worker.permits.of_hook(&hook);
+        let scene = Scene { worker, hook, of_hook, invocation, key, queue, hold_until };
         Self { scene, state, token, claimed_at: Instant::now(), released }
     }
 
@@ -197,14 +198,12 @@ impl Run<'_, '_> {
             sleep(REPEAT_AFTER).await;
             worker.store.back().await;
         };
-        match timeout_at(self.scene.hold_until, back).await {
-            Ok(()) => Answer::Unanswered,
-            Err(_) => {
-                // The claim may have been made: whoever claims next must not take its end for a death.
-                worker.store.abandon(&self.scene.key, self.token, self.scene.floor_ms());
-                Answer::HeldTooLong
-            }
+        if timeout_at(self.scene.hold_until, back).await.is_ok() {
+            return Answer::Unanswered;
         }
+        // The claim may have been made: whoever claims next must not take its end for a death.
+        worker.store.abandon(&self.scene.key, self.token, self.scene.floor_ms());
+        Answer::HeldTooLong
     }
 
     async fn execute(self, deaths: u32) -> Answer {
@@ -214,13 +213,14 @@ impl Run<'_, '_> {
         let lease = Lease { store: &worker.store, key, token: self.token, length: worker.rules.lease, since };
         let kept = async { if self.state.unprotected { std::future::pending().await } else { lease.keep().await } };
         if worker.rules.log_payloads {
-            tracing::debug!(payload = %String::from_utf8_lossy(&invocation.event.body), "running");
+            let payload = String::from_utf8_lossy(&invocation.event.body);
+            self.scene.within(|| tracing::debug!(%payload, "running"));
         }
         let outcome = tokio::select! {
             outcome = worker.executors.run(hook, invocation) => outcome,
             gone = kept => match gone {
                 Gone::Taken => {
-                    tracing::warn!("another worker has taken this run over: cancelled");
+                    self.scene.within(|| tracing::warn!("another worker has taken this run over: cancelled"));
                     return Answer::LeaseLost;
                 }
                 Gone::Ending => Outcome::Interrupted,

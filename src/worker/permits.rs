@@ -6,13 +6,20 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout_at};
 
+use super::meters::HookMeters;
 use crate::domain::hook::{Hook, HookId};
 
 /// The right to run once; given back when dropped.
-#[derive(Debug)]
 pub struct Permit {
     _hook: OwnedSemaphorePermit,
     _process: OwnedSemaphorePermit,
+}
+
+/// What a process keeps of one hook, as long as its width does not change.
+pub struct OfHook {
+    width: usize,
+    permits: Arc<Semaphore>,
+    pub(super) meters: HookMeters,
 }
 
 /// All permits of a process.
@@ -20,7 +27,7 @@ pub struct Permits {
     process: Arc<Semaphore>,
     /// Places to wait in. Few, so that deliveries of a saturated hook do not fill the prefetch of all.
     waiting: Arc<Semaphore>,
-    hooks: Mutex<HashMap<HookId, (usize, Arc<Semaphore>)>>,
+    hooks: Mutex<HashMap<HookId, Arc<OfHook>>>,
 }
 
 impl Permits {
@@ -35,31 +42,32 @@ impl Permits {
     }
 
     /// A permit for one run of this hook, at once or before `until`; `None` means that it has to wait elsewhere.
-    pub async fn admit(&self, hook: &Hook, until: Instant) -> Option<Permit> {
-        let of_hook = self.of_hook(hook);
-        if let Ok(own) = Arc::clone(&of_hook).try_acquire_owned()
+    pub async fn admit(&self, hook: &OfHook, until: Instant) -> Option<Permit> {
+        if let Ok(own) = Arc::clone(&hook.permits).try_acquire_owned()
             && let Ok(process) = Arc::clone(&self.process).try_acquire_owned()
         {
             return Some(Permit { _hook: own, _process: process });
         }
         let _place = self.waiting.try_acquire().ok()?;
         let both = async {
-            let own = of_hook.acquire_owned().await.ok()?;
+            let own = Arc::clone(&hook.permits).acquire_owned().await.ok()?;
             let process = Arc::clone(&self.process).acquire_owned().await.ok()?;
             Some(Permit { _hook: own, _process: process })
         };
         timeout_at(until, both).await.ok().flatten()
     }
 
-    /// The semaphore of a hook; a new one when the catalog has changed its width. Runs of the old one finish beside it.
-    fn of_hook(&self, hook: &Hook) -> Arc<Semaphore> {
+    /// What is kept of a hook; new when the catalog has changed its width. Runs under the old one finish beside it.
+    pub fn of_hook(&self, hook: &Hook) -> Arc<OfHook> {
         let mut hooks = self.hooks.lock().unwrap_or_else(PoisonError::into_inner);
         match hooks.get(&hook.id) {
-            Some((width, semaphore)) if *width == hook.concurrency => Arc::clone(semaphore),
+            Some(found) if found.width == hook.concurrency => Arc::clone(found),
             _ => {
-                let semaphore = Arc::new(Semaphore::new(hook.concurrency));
-                hooks.insert(hook.id.clone(), (hook.concurrency, Arc::clone(&semaphore)));
-                semaphore
+                let permits = Arc::new(Semaphore::new(hook.concurrency));
+                let meters = HookMeters::new(&hook.id);
+                let new = Arc::new(OfHook { width: hook.concurrency, permits, meters });
+                hooks.insert(hook.id.clone(), Arc::clone(&new));
+                new
             }
         }
     }
@@ -88,7 +96,7 @@ mod tests {
     async fn a_saturated_hook_waits_and_others_go_on() {
         let permits = Permits::new(10, 1);
         let soon = || Instant::now() + Duration::from_secs(5);
-        let (slow, quick) = (hook("slow", 1), hook("quick", 1));
+        let (slow, quick) = (permits.of_hook(&hook("slow", 1)), permits.of_hook(&hook("quick", 1)));
         let first = permits.admit(&slow, soon()).await.unwrap();
         let (waiting, turned_away, other) = tokio::join!(
             async {
@@ -109,7 +117,7 @@ mod tests {
     async fn the_process_has_a_bound_of_its_own() {
         let permits = Permits::new(1, 1);
         let now = Instant::now();
-        let (a, b) = (hook("a", 5), hook("b", 5));
+        let (a, b) = (permits.of_hook(&hook("a", 5)), permits.of_hook(&hook("b", 5)));
         let first = permits.admit(&a, now).await;
         assert!(first.is_some());
         assert!(permits.admit(&b, now).await.is_none());

@@ -2,7 +2,9 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+
+use metrics::Gauge;
 
 use crate::domain::claim::Point;
 use crate::domain::invocation::InvocationKey;
@@ -11,8 +13,9 @@ use crate::telemetry::Metric;
 /// The invocations under way, by name.
 #[derive(Default)]
 pub struct Running {
-    runs: Mutex<HashMap<u64, String>>,
+    runs: Mutex<HashMap<u64, (InvocationKey, Point)>>,
     next: AtomicU64,
+    count: OnceLock<Gauge>,
 }
 
 /// An invocation under way, until dropped.
@@ -25,24 +28,31 @@ impl Running {
     /// One invocation that has its permit, until what it came to is safe.
     pub(super) fn enter(&self, key: &InvocationKey, at: Point) -> Entered<'_> {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
-        self.runs
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(id, format!("{key} generation {} attempt {}", at.generation, at.attempt));
-        Metric::InFlight.add(1.0);
+        self.lock().insert(id, (key.clone(), at));
+        self.gauge().increment(1.0);
         Entered { running: self, id }
     }
 
     /// Their names: for the list of orphans.
     #[must_use]
     pub fn names(&self) -> Vec<String> {
-        self.runs.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+        let name =
+            |(key, at): &(InvocationKey, Point)| format!("{key} generation {} attempt {}", at.generation, at.attempt);
+        self.lock().values().map(name).collect()
+    }
+
+    fn gauge(&self) -> &Gauge {
+        self.count.get_or_init(|| Metric::InFlight.gauge())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<u64, (InvocationKey, Point)>> {
+        self.runs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Drop for Entered<'_> {
     fn drop(&mut self) {
-        self.running.runs.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.id);
-        Metric::InFlight.add(-1.0);
+        self.running.lock().remove(&self.id);
+        self.running.gauge().decrement(1.0);
     }
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::time::Instant;
 
 use super::Worker;
-use super::permits::Permit;
+use super::permits::{OfHook, Permit};
 use crate::crash;
 use crate::domain::claim;
 use crate::domain::dead_letter::{Cause, Letter, Mark, Record, Subject};
@@ -24,6 +24,7 @@ const NO_PERMIT_WAIT: Duration = Duration::from_secs(2);
 pub(super) struct Scene<'w> {
     pub(super) worker: &'w Worker,
     pub(super) hook: Arc<Hook>,
+    pub(super) of_hook: Arc<OfHook>,
     pub(super) invocation: Invocation,
     pub(super) key: InvocationKey,
     pub(super) queue: Queue,
@@ -43,7 +44,7 @@ impl Scene<'_> {
 
     /// Waits for a permit; without one the invocation goes round the ladder, and no attempt is spent.
     pub(super) async fn admit(&self) -> Option<Permit> {
-        let permit = self.worker.permits.admit(&self.hook, self.hold_until).await;
+        let permit = self.worker.permits.admit(&self.of_hook, self.hold_until).await;
         if permit.is_none() {
             Metric::Waited.count(&[("hook", self.hook.id.to_string())]);
             let wait = NO_PERMIT_WAIT.mul_f64(1.0 + fastrand::f64());
@@ -96,7 +97,7 @@ impl Scene<'_> {
                 let target = Some(self.hook.action.target());
                 let cause = Cause { class: *class, report: report.clone(), unprotected, deaths: *deaths, target };
                 let letter = Letter::of_invocation(&self.invocation, *at, cause, self.queue.name(), now_ms());
-                tracing::warn!(letter = %letter.id, class = ?class, error = letter.error, "given up");
+                self.within(|| tracing::warn!(letter = %letter.id, class = ?class, error = letter.error, "given up"));
                 Message::Dead(Record::Letter(Box::new(letter)))
             }
         }
@@ -113,48 +114,53 @@ impl Scene<'_> {
     }
 
     pub(super) fn count_claim(&self, answer: &claim::Answer) {
-        let name = match answer {
-            claim::Answer::Won { taken_over: true, .. } => "takeover",
-            claim::Answer::Won { .. } => "won",
-            claim::Answer::Done { token } => {
-                if token.body != self.invocation.event.body_digest {
-                    Metric::EventsConflicting.count(&[]);
-                    tracing::warn!("an event with this source and id but another body was handled before: dropped");
-                }
-                "done"
-            }
-            claim::Answer::Superseded => "superseded",
-            claim::Answer::Busy { .. } => "busy",
-            claim::Answer::Resume { .. } => "resume",
-            claim::Answer::Suspect { .. } => "suspect",
-            claim::Answer::Ok | claim::Answer::NotYours => "other",
-        };
-        Metric::Claims.count(&[("answer", name.to_owned())]);
-        if name != "won" {
-            tracing::debug!(answer = name, "claim");
+        let name = self.worker.meters.claimed(answer);
+        if let claim::Answer::Done { token } = answer
+            && token.body != self.invocation.event.body_digest
+        {
+            Metric::EventsConflicting.count(&[]);
+            self.within(|| {
+                tracing::warn!("an event with this source and id but another body was handled before: dropped");
+            });
+        }
+        if name != "won" && tracing::enabled!(tracing::Level::DEBUG) {
+            self.within(|| tracing::debug!(answer = name, "claim"));
         }
     }
 
     /// Tells of an attempt: metrics, a log line, and whoever listens.
     pub(super) fn report(&self, outcome: &Outcome, settlement: &Settlement, took: Duration, deaths: u32) {
-        let (name, error) = match outcome {
-            Outcome::Done => ("done", ""),
-            Outcome::Failed(failure) => ("failed", failure.error.as_str()),
-            Outcome::Interrupted => ("interrupted", ""),
-        };
-        let hook = self.hook.id.to_string();
-        Metric::AttemptSeconds.observe(took.as_secs_f64(), &[("hook", hook.clone())]);
-        Metric::Attempts.count(&[("hook", hook), ("outcome", name.to_owned())]);
-        let took_ms = millis(took);
-        match settlement {
-            Settlement::Finish => tracing::debug!(took_ms, deaths, "done"),
-            Settlement::Release => tracing::info!(took_ms, "interrupted"),
-            Settlement::Next(Next::Retry { delay_ms, .. }) => {
-                tracing::info!(took_ms, error, retry_in_ms = delay_ms, "failed, will be retried");
-            }
-            Settlement::Next(Next::Bury { .. }) => tracing::info!(took_ms, error, "failed for good"),
-        }
+        self.of_hook.meters.attempted(outcome, took.as_secs_f64());
         (self.worker.listener)(&super::Attempted { invocation: &self.invocation, outcome, settlement, took });
+        let took_ms = millis(took);
+        let error = if let Outcome::Failed(failure) = outcome { failure.error.as_str() } else { "" };
+        match settlement {
+            Settlement::Finish if !tracing::enabled!(tracing::Level::DEBUG) => {}
+            Settlement::Finish => self.within(|| tracing::debug!(took_ms, deaths, "done")),
+            Settlement::Release => self.within(|| tracing::info!(took_ms, "interrupted")),
+            Settlement::Next(Next::Retry { delay_ms, .. }) => {
+                self.within(|| tracing::info!(took_ms, error, retry_in_ms = delay_ms, "failed, will be retried"));
+            }
+            Settlement::Next(Next::Bury { .. }) => {
+                self.within(|| tracing::info!(took_ms, error, "failed for good"));
+            }
+        }
+    }
+
+    /// Writes a line that says which invocation it is about. Made for the line and not for the whole way, which most
+    /// invocations go without one.
+    pub(super) fn within(&self, line: impl FnOnce()) {
+        let Invocation { event, hook, at, .. } = &self.invocation;
+        // Of the highest level, so that no filter takes it off a line.
+        let span = tracing::error_span!(
+            "invocation",
+            event = event.id,
+            %hook,
+            invocation = %self.key,
+            generation = at.generation,
+            attempt = at.attempt,
+        );
+        span.in_scope(line);
     }
 }
 

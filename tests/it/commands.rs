@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use crate::fleet::Site;
 use crate::pipeline::{Place, Stage, hook, site, stage};
 use crate::publishing::{Publisher, event};
-use crate::servers::{free_port, shared};
+use crate::servers::{Redis, free_port, shared};
 use crate::sink::{Answer, Sink};
 
 fn text(output: &std::process::Output) -> String {
@@ -177,8 +177,9 @@ async fn a_worker_drains_on_sigterm() {
     sink.until("all runs", Duration::from_secs(10), |calls| calls.len() == 21).await;
     let code = worker.stop().await;
     let log = worker.log();
-    assert_eq!(code, Some(1), "one run was cut off: {log}");
-    assert!(log.contains("1 runs were cut off") && log.contains("long"), "{log}");
+    assert_eq!(code, Some(0), "the one run that was interrupted was released: {log}");
+    let interrupted = log.lines().find(|line| line.contains(" interrupted"));
+    assert!(interrupted.is_some_and(|line| line.contains("\"long\"")), "it is named: {log}");
     let finished = sink.calls().iter().filter(|call| call.hook == "short" && call.finished.is_some()).count();
     assert_eq!(finished, 20, "short runs finished");
 
@@ -187,6 +188,24 @@ async fn a_worker_drains_on_sigterm() {
     let calls = sink.calls();
     assert_eq!((calls[21].event.as_str(), calls[21].attempt), ("long", 1), "no attempt was spent");
     assert_eq!(second.stop().await, Some(0));
+}
+
+/// What can neither finish nor be released is named, and the exit code says so.
+#[tokio::test]
+async fn what_a_shutdown_cuts_off_is_named() {
+    let mut redis = Redis::start().await;
+    let (rabbit, _) = shared().await;
+    let sink = Sink::start().await;
+    sink.behave(|_, _| Answer::after(Duration::from_secs(60)));
+    let site = Site::servers(rabbit, &redis).hooks(&hook(&sink, "long", "b", ", timeout: 90s"));
+    let site = site.set("HOOKFLEET_WORKER_GRACE", "1s");
+    let mut worker = site.worker().await;
+    Publisher::amqp(rabbit, &site).await.send(event("b", "1")).await;
+    sink.until("the run", Duration::from_secs(10), |calls| calls.len() == 1).await;
+    redis.kill();
+    assert_eq!(worker.stop().await, Some(1));
+    let log = worker.log();
+    assert!(log.contains("1 runs were cut off") && log.contains("/long generation 0 attempt 1"), "{log}");
 }
 
 #[tokio::test]

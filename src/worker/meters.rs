@@ -1,0 +1,88 @@
+//! What is counted at every event, its series looked up once. Made after the recorder of the process is installed.
+
+use std::collections::HashMap;
+
+use metrics::{Counter, Histogram};
+
+use crate::domain::claim::Answer;
+use crate::domain::hook::HookId;
+use crate::domain::message::Queue;
+use crate::domain::outcome::Outcome;
+use crate::telemetry::Metric;
+
+/// Answers to claims, by the names of their series.
+const ANSWERS: [&str; 8] = ["won", "takeover", "done", "superseded", "busy", "resume", "suspect", "other"];
+
+/// The series of a pipeline.
+pub struct Meters {
+    deliveries: HashMap<Queue, Counter>,
+    claims: HashMap<&'static str, Counter>,
+}
+
+impl Default for Meters {
+    fn default() -> Self {
+        let delivered = |&queue: &Queue| (queue, Metric::Deliveries.counter(&[("queue", queue.name().to_owned())]));
+        let answered = |name: &'static str| (name, Metric::Claims.counter(&[("answer", name.to_owned())]));
+        Self {
+            deliveries: Queue::ALL.iter().map(delivered).collect(),
+            claims: ANSWERS.into_iter().map(answered).collect(),
+        }
+    }
+}
+
+impl Meters {
+    pub(super) fn delivered(&self, queue: Queue) {
+        if let Some(counter) = self.deliveries.get(&queue) {
+            counter.increment(1);
+        }
+    }
+
+    /// Counts an answer to a claim; says what it is called.
+    pub(super) fn claimed(&self, answer: &Answer) -> &'static str {
+        let name = match answer {
+            Answer::Won { taken_over: true, .. } => "takeover",
+            Answer::Won { .. } => "won",
+            Answer::Done { .. } => "done",
+            Answer::Superseded => "superseded",
+            Answer::Busy { .. } => "busy",
+            Answer::Resume { .. } => "resume",
+            Answer::Suspect { .. } => "suspect",
+            Answer::Ok | Answer::NotYours => "other",
+        };
+        if let Some(counter) = self.claims.get(name) {
+            counter.increment(1);
+        }
+        name
+    }
+}
+
+/// The series of one hook.
+pub struct HookMeters {
+    done: Counter,
+    failed: Counter,
+    interrupted: Counter,
+    seconds: Histogram,
+}
+
+impl HookMeters {
+    pub(super) fn new(hook: &HookId) -> Self {
+        let label = || ("hook", hook.to_string());
+        let ended = |outcome: &str| Metric::Attempts.counter(&[label(), ("outcome", outcome.to_owned())]);
+        Self {
+            done: ended("done"),
+            failed: ended("failed"),
+            interrupted: ended("interrupted"),
+            seconds: Metric::AttemptSeconds.histogram(&[label()]),
+        }
+    }
+
+    pub(super) fn attempted(&self, outcome: &Outcome, seconds: f64) {
+        self.seconds.record(seconds);
+        let counter = match outcome {
+            Outcome::Done => &self.done,
+            Outcome::Failed(_) => &self.failed,
+            Outcome::Interrupted => &self.interrupted,
+        };
+        counter.increment(1);
+    }
+}
