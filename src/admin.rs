@@ -19,6 +19,7 @@ use crate::config::WhenAway;
 use crate::desk::Desk;
 use crate::domain::event::Reading;
 use crate::domain::matching::HookSet;
+use crate::worker::admission::Admission;
 
 mod browser;
 mod events;
@@ -37,6 +38,7 @@ pub struct Admin {
     pub when_away: WhenAway,
     pub catalog: watch::Receiver<Arc<HookSet>>,
     pub reading: Reading,
+    pub admission: Arc<Admission>,
     pub desk: Desk,
 }
 
@@ -113,6 +115,8 @@ async fn status(State(admin): State<Admin>) -> Response {
             WhenAway::Hold => format!("away, holding: {reason}"),
             WhenAway::Proceed => format!("away, proceeding without claims: {reason}"),
         }),
+        "hooks": admin.admission.hooks(),
+        "broken_targets": admin.admission.broken(),
         "catalog": { "revision": catalog.revision(), "hooks": catalog.hooks().len() },
     }))
     .into_response()

@@ -12,25 +12,31 @@ use crate::admin::{self, Admin, Scope};
 use crate::broker::amqp::AmqpBroker;
 use crate::broker::embedded::EmbeddedBroker;
 use crate::broker::{Broker, Wanted};
-use crate::config::{Backend, Settings};
+use crate::config::{self, Backend, Settings};
 use crate::dead_letters::DeadLetters;
 use crate::dead_letters::embedded::EmbeddedLetters;
 use crate::dead_letters::stream::StreamLetters;
 use crate::desk::Desk;
+use crate::domain::hook::HookLane;
 use crate::domain::matching::HookSet;
 use crate::domain::message::{Lane, Queue};
 use crate::embedded;
 use crate::executor::Executors;
 use crate::fleet::Fleet;
+use crate::flow::Flow;
+use crate::flow::local::LocalFlow;
+use crate::flow::redis::RedisFlow;
 use crate::idempotency::Idempotency;
 use crate::idempotency::embedded::EmbeddedClaims;
 use crate::idempotency::redis::RedisClaims;
 use crate::telemetry;
+use crate::worker::admission::{Admission, Limits};
 use crate::worker::meters::Meters;
-use crate::worker::permits::Permits;
 use crate::worker::store::Store;
 use crate::worker::{Listener, Rules, Running, Worker};
 
+/// Unacked deliveries of an overflow queue.
+const OVERFLOW_PREFETCH: u16 = 16;
 /// Between two rounds of the metrics' housekeeping.
 const UPKEEP_EVERY: Duration = Duration::from_secs(5);
 
@@ -40,6 +46,7 @@ pub struct Backends {
     pub broker: Arc<dyn Broker>,
     pub claims: Arc<dyn Idempotency>,
     pub letters: Arc<dyn DeadLetters>,
+    pub flow: Arc<dyn Flow>,
     /// The file, if everything is in one.
     pub file: Option<embedded::Store>,
 }
@@ -55,7 +62,8 @@ impl Backends {
                 let claims = RedisClaims::new(redis.expose().as_str(), &settings.namespace)?;
                 let broker: Arc<dyn Broker> = Arc::new(AmqpBroker::connect(url, &settings.namespace).await?);
                 let letters = StreamLetters::new(Arc::clone(&broker), url.clone(), &settings.namespace);
-                Ok(Self { broker, claims: Arc::new(claims), letters: Arc::new(letters), file: None })
+                let flow: Arc<dyn Flow> = Arc::new(RedisFlow::new(claims.connection(), &settings.namespace));
+                Ok(Self { broker, claims: Arc::new(claims), letters: Arc::new(letters), flow, file: None })
             }
             Backend::Embedded { path } => {
                 let store = embedded::Store::open(path)?;
@@ -63,6 +71,7 @@ impl Backends {
                     broker: Arc::new(EmbeddedBroker::new(store.clone())),
                     claims: Arc::new(EmbeddedClaims::new(store.clone())),
                     letters: Arc::new(EmbeddedLetters::new(store.clone())),
+                    flow: Arc::new(LocalFlow::default()),
                     file: Some(store),
                 })
             }
@@ -107,6 +116,7 @@ impl App {
         }
         let (_, catalog) = watch::channel(Arc::new(hooks));
         let store = Store::new(Arc::clone(&backends.claims));
+        let admission = Arc::new(Admission::new(&limits(settings), Arc::clone(&backends.flow)));
         let admin = Admin {
             metrics,
             broker: Arc::clone(&backends.broker),
@@ -114,6 +124,7 @@ impl App {
             when_away: settings.claims.when_away,
             catalog: catalog.clone(),
             reading: settings.events,
+            admission: Arc::clone(&admission),
             desk: backends.desk(),
         };
         let worker = Worker {
@@ -122,14 +133,14 @@ impl App {
             letters: backends.letters,
             executors: Executors::new(&settings.egress, &settings.commands)?,
             catalog,
-            permits: Permits::new(settings.worker.concurrency, usize::from(settings.worker.prefetch / 8)),
+            admission,
             meters: Meters::default(),
             rules: rules(settings),
             interrupt: CancellationToken::new(),
             running: Running::default(),
             listener: listen,
         };
-        let wanted = wanted(settings.worker.prefetch);
+        let wanted = wanted(&settings.worker);
         let fleet = Fleet { worker: Arc::new(worker), wanted, grace: settings.worker.grace };
         Ok(Self { fleet, admin, listener, scope, file: backends.file })
     }
@@ -180,6 +191,7 @@ fn rules(settings: &Settings) -> Rules {
     Rules {
         reading: settings.events,
         hold: settings.worker.hold_max,
+        lanes: settings.worker.lanes,
         lease: settings.claims.lease,
         window: settings.claims.window,
         retention: settings.dead_letter_retention,
@@ -188,11 +200,28 @@ fn rules(settings: &Settings) -> Rules {
     }
 }
 
-/// Every queue; what may kill a worker comes one at a time.
-fn wanted(prefetch: u16) -> Vec<Wanted> {
+fn limits(settings: &Settings) -> Limits {
+    Limits {
+        lane: settings.worker.concurrency,
+        waiting: usize::from(settings.worker.prefetch / 8),
+        breaker: settings.breaker,
+    }
+}
+
+/// The queues of the lanes that are served. What may kill a worker comes one at a time, and of what only waits few are
+/// in hand.
+fn wanted(worker: &config::Worker) -> Vec<Wanted> {
+    let serves = |lane: HookLane| worker.lanes[lane as usize];
     let prefetch_of = |queue| match queue {
-        Queue::Lane(Lane::Suspect) => 1,
-        Queue::Events | Queue::Lane(Lane::Default | Lane::Slow | Lane::Replay) => prefetch,
+        Queue::Events | Queue::Lane(Lane::Default) => serves(HookLane::Default).then_some(worker.prefetch),
+        Queue::Lane(Lane::Slow) => serves(HookLane::Slow).then_some(worker.prefetch),
+        Queue::Lane(Lane::Replay) => Some(worker.prefetch),
+        Queue::Lane(Lane::Suspect) => Some(1),
+        Queue::Lane(Lane::Overflow(number)) => {
+            let of = |lane: &HookLane| lane.overflows().contains(&number);
+            HookLane::ALL.iter().find(|lane| of(lane)).filter(|lane| serves(**lane)).map(|_| OVERFLOW_PREFETCH)
+        }
     };
-    Queue::ALL.iter().map(|&queue| Wanted { queue, prefetch: prefetch_of(queue) }).collect()
+    let wanted = |&queue: &Queue| prefetch_of(queue).map(|prefetch| Wanted { queue, prefetch });
+    Queue::ALL.iter().filter_map(wanted).collect()
 }

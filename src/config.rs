@@ -12,7 +12,8 @@ use ipnet::IpNet;
 use url::Url;
 
 use crate::domain::event::Reading;
-use crate::domain::hook::Secret;
+use crate::domain::flow::BreakerPolicy;
+use crate::domain::hook::{HookLane, Secret};
 use crate::yaml;
 use crate::yaml::problem::{At, Mismatch, Problems};
 use crate::yaml::report::Report;
@@ -39,6 +40,7 @@ pub struct Settings {
     pub bind: SocketAddr,
     pub worker: Worker,
     pub claims: Claims,
+    pub breaker: BreakerPolicy,
     pub events: Reading,
     /// Longest `Retry-After` that is honoured.
     pub hint_max: Duration,
@@ -79,8 +81,10 @@ pub enum Backend {
 pub struct Worker {
     /// Unacked deliveries a queue.
     pub prefetch: u16,
-    /// Runs at a time in this process, over all hooks.
+    /// Runs at a time in this process, in each lane.
     pub concurrency: usize,
+    /// The lanes whose hooks run here, by place in [`HookLane::ALL`].
+    pub lanes: [bool; HookLane::ALL.len()],
     /// No delivery is held longer than this.
     pub hold_max: Duration,
     /// Time that runs get to finish at shutdown.

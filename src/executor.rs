@@ -120,10 +120,9 @@ mod fixture {
 
     use super::*;
     use crate::domain::event::{Event, Reading};
-    use crate::domain::hook::{HookId, Pattern};
+    use crate::domain::hook::{HookId, fixture};
     use crate::domain::message::{Message, Properties};
     use crate::domain::outcome::{Again, Failure};
-    use crate::domain::retry::RetryPolicy;
 
     /// May call this machine, and run `sh`.
     pub(super) fn executors() -> Executors {
@@ -133,14 +132,7 @@ mod fixture {
     }
 
     pub(super) fn hook(action: Action, timeout_ms: u64) -> Hook {
-        Hook {
-            id: HookId::new("h-1").unwrap(),
-            on: vec![Pattern::new("a.b").unwrap()],
-            action,
-            timeout: Duration::from_millis(timeout_ms),
-            retry: RetryPolicy::default(),
-            concurrency: 1,
-        }
+        Hook { action, timeout: Duration::from_millis(timeout_ms), ..fixture::hook("h-1") }
     }
 
     pub(super) fn invocation(body: &str) -> Invocation {

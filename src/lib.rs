@@ -29,7 +29,7 @@
 //! | [`worker`] | the pipeline, and one invocation's way through it |
 //! | [`desk`], [`publish`] | what operators do with letters; preparing events |
 //! | [`executor`] | runs a hook once: http, command |
-//! | [`broker`], [`idempotency`], [`dead_letters`] | the three seams: a trait with its contract, and an adapter a file |
+//! | [`broker`], [`idempotency`], [`dead_letters`], [`flow`] | the seams: a trait with its contract, and an adapter a file |
 //! | [`amqp`], [`embedded`] | what adapters share: AMQP connections and topology; the one SQLite file |
 //! | [`config`], [`telemetry`], [`crash`] | settings; metric names and logs; places where tests kill the process |
 //! | [`domain`], [`yaml`] | every decision, pure; YAML with positions |
@@ -59,6 +59,7 @@ pub mod embedded;
 
 pub mod broker;
 pub mod dead_letters;
+pub mod flow;
 pub mod idempotency;
 
 pub mod executor;

@@ -27,8 +27,16 @@ pub enum Metric {
     Letters,
     /// Guards published.
     Guards,
-    /// Invocations that found no permit and went round the ladder, by hook.
-    Waited,
+    /// Invocations that were over the capacity of their hook and moved to overflow, by hook.
+    Overflowed,
+    /// Invocations that waited in overflow for longer than a delivery is held there, and went once round, by hook.
+    OverflowTrips,
+    /// Invocations parked before a broken target, by hook.
+    Parked,
+    /// Invocations handed over to another lane, by lane.
+    HandedOver,
+    /// 1 while a target's breaker is open, by target.
+    BreakerOpen,
     /// Messages handed back at shutdown.
     HandedBack,
     /// Publishes that were not confirmed and repeated.
@@ -43,7 +51,7 @@ pub enum Metric {
 
 impl Metric {
     /// Every metric: for descriptions and tests.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 19] = [
         Self::Deliveries,
         Self::EventsUnmatched,
         Self::EventsConflicting,
@@ -53,7 +61,11 @@ impl Metric {
         Self::Retries,
         Self::Letters,
         Self::Guards,
-        Self::Waited,
+        Self::Overflowed,
+        Self::OverflowTrips,
+        Self::Parked,
+        Self::HandedOver,
+        Self::BreakerOpen,
         Self::HandedBack,
         Self::PublishRepeated,
         Self::StoreUnanswered,
@@ -79,7 +91,13 @@ impl Metric {
             Self::Retries => ("hookfleet_retries_total", "Retries published"),
             Self::Letters => ("hookfleet_letters_total", "Letters appended, by class"),
             Self::Guards => ("hookfleet_guards_total", "Guards published for long runs"),
-            Self::Waited => ("hookfleet_waited_total", "Invocations that found no permit and went round the ladder"),
+            Self::Overflowed => {
+                ("hookfleet_overflowed_total", "Invocations over the capacity of their hook, moved once")
+            }
+            Self::OverflowTrips => ("hookfleet_overflow_trips_total", "Trips of invocations that wait in overflow"),
+            Self::Parked => ("hookfleet_parked_total", "Invocations parked before a broken target"),
+            Self::HandedOver => ("hookfleet_handed_over_total", "Invocations handed over to another lane"),
+            Self::BreakerOpen => ("hookfleet_breaker_open", "1 while a target is broken"),
             Self::HandedBack => ("hookfleet_handed_back_total", "Messages handed back at shutdown"),
             Self::PublishRepeated => ("hookfleet_publish_repeated_total", "Publishes repeated for want of a confirm"),
             Self::StoreUnanswered => ("hookfleet_store_unanswered_total", "Calls that the store did not answer"),
@@ -103,9 +121,9 @@ impl Metric {
         counter!(self.name(), labels)
     }
 
-    /// A gauge, looked up once.
-    pub fn gauge(self) -> Gauge {
-        gauge!(self.name())
+    /// One series of a gauge, looked up once.
+    pub fn gauge(self, labels: &[(&'static str, String)]) -> Gauge {
+        gauge!(self.name(), labels)
     }
 
     /// One series of a histogram of seconds, looked up once.
@@ -128,7 +146,7 @@ pub fn metrics() -> anyhow::Result<PrometheusHandle> {
     for metric in Metric::ALL {
         let (name, text) = metric.parts();
         match metric {
-            Metric::InFlight | Metric::Holding => metrics::describe_gauge!(name, text),
+            Metric::InFlight | Metric::Holding | Metric::BreakerOpen => metrics::describe_gauge!(name, text),
             Metric::AttemptSeconds => metrics::describe_histogram!(name, text),
             _ => metrics::describe_counter!(name, text),
         }

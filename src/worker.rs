@@ -30,7 +30,7 @@ use crate::dead_letters::DeadLetters;
 use crate::domain::claim::Request;
 use crate::domain::dead_letter::{Cause, Letter, Mark, Record, Subject};
 use crate::domain::event::{Malformed, Reading};
-use crate::domain::hook::Hook;
+use crate::domain::hook::{Hook, HookLane};
 use crate::domain::invocation::{self, Client, Envelope, Invocation, WholeEvent};
 use crate::domain::matching::HookSet;
 use crate::domain::message::{LADDER_UNIT, Lane, Outgoing, Queue, WAIT_AFTER};
@@ -39,23 +39,25 @@ use crate::domain::replay::undeliverable;
 use crate::domain::settle::{Class, STORE_AWAY_WAIT, Settlement, millis};
 use crate::executor::Executors;
 use crate::telemetry::Metric;
+use admission::Admission;
 use job::Job;
 use meters::Meters;
-use permits::Permits;
 pub use running::Running;
 use scene::now_ms;
 use store::Store;
 
+pub mod admission;
 mod job;
 mod lease;
 pub mod meters;
-pub mod permits;
 mod running;
 mod scene;
 pub mod store;
 
 /// A delivery that the broker has made this often is run alone, if at all.
 const SUSPECT_DELIVERIES: u32 = 3;
+/// A delivery from overflow is held longer than others: few are in hand, and to wait is what they are there for.
+const OVERFLOW_HOLD: Duration = Duration::from_mins(1);
 /// On lane `suspect` it is buried unread after this many: one more than the claims need to name the poison, so that
 /// only what kills a worker before it can be claimed ends here.
 const LAST_DELIVERIES: u32 = 4;
@@ -72,6 +74,8 @@ pub struct Rules {
     pub reading: Reading,
     /// No delivery is held longer than this.
     pub hold: Duration,
+    /// The lanes whose hooks run here: by place in [`HookLane::ALL`].
+    pub lanes: [bool; HookLane::ALL.len()],
     pub lease: Duration,
     /// How long a finished invocation is remembered.
     pub window: Duration,
@@ -80,6 +84,14 @@ pub struct Rules {
     pub when_away: WhenAway,
     /// Show payloads in debug lines.
     pub log_payloads: bool,
+}
+
+impl Rules {
+    /// Whether hooks of this lane run here.
+    #[must_use]
+    pub const fn serves(&self, lane: HookLane) -> bool {
+        self.lanes[lane as usize]
+    }
 }
 
 /// One finished attempt, for whoever listens.
@@ -107,7 +119,8 @@ pub struct Worker {
     pub letters: Arc<dyn DeadLetters>,
     pub executors: Executors,
     pub catalog: watch::Receiver<Arc<HookSet>>,
-    pub permits: Permits,
+    /// Shared by the cells of a process.
+    pub admission: Arc<Admission>,
     pub meters: Meters,
     pub rules: Rules,
     /// Stops every run at once: the grace period is over.
@@ -129,7 +142,8 @@ enum Aside {
 impl Worker {
     /// Takes one delivery to its end: acked once everything that follows from it is safe.
     pub async fn handle(&self, delivery: &Delivery) {
-        let hold_until = Instant::now() + self.rules.hold;
+        let hold = if matches!(delivery.queue.lane(), Lane::Overflow(_)) { OVERFLOW_HOLD } else { self.rules.hold };
+        let hold_until = Instant::now() + hold;
         self.meters.delivered(delivery.queue);
         crash::Point::Received.reached(delivery.message.properties.message_id.as_deref().unwrap_or_default());
         match self.decode(delivery).await {
@@ -175,7 +189,9 @@ impl Worker {
             let error = format!("it was delivered {deliveries} times before and never acked");
             return Err(Aside::Malformed(Malformed { class: Class::Poisoned, error }));
         }
-        if !alone && *deliveries >= SUSPECT_DELIVERIES {
+        // Who waits in overflow is held for long, so that its count says less.
+        let waited = matches!(queue, Queue::Lane(Lane::Overflow(_)));
+        if !alone && !waited && *deliveries >= SUSPECT_DELIVERIES {
             return Err(Aside::Suspect);
         }
         if matches!(queue, Queue::Lane(_)) {

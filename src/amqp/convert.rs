@@ -19,6 +19,7 @@ pub fn route(names: &Names, outgoing: &Outgoing) -> (String, String) {
             (names.events(), cut(kind).to_owned())
         }
         To::Dead => (names.dead(), String::new()),
+        To::Parked(lane, level) => (names.park(level), lane.name().to_owned()),
         To::Lane(lane) => {
             let units = outgoing.delay.as_millis() / LADDER_UNIT.as_millis();
             match units.checked_ilog2() {
@@ -144,6 +145,7 @@ mod tests {
     #[test]
     fn routes() {
         check(To::Dead, 0, "t.dead", "");
+        check(To::Parked(Lane::Slow, 3), 0, "t.park.3", "slow");
         check(To::Lane(Lane::Slow), 0, "t.lane", "slow");
         check(To::Lane(Lane::Slow), 250, "t.delay.0", "0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.1.slow");
         check(To::Lane(Lane::Slow), 1250, "t.delay.2", "0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.1.0.1.slow");

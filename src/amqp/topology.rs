@@ -10,7 +10,7 @@ use lapin::types::{AMQPValue, FieldTable, ShortString};
 use lapin::{Connection, ExchangeKind};
 
 use super::connection::call;
-use crate::domain::message::{LADDER_LEVELS, LADDER_UNIT, Lane, Queue};
+use crate::domain::message::{LADDER_LEVELS, LADDER_UNIT, Lane, Outgoing, PARK_LEVELS, Queue};
 
 /// A value of an argument.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -107,6 +107,12 @@ impl Names {
         format!("{}.delay.{level}", self.0)
     }
 
+    /// Exchange and queue of one level of parking.
+    #[must_use]
+    pub fn park(&self, level: u8) -> String {
+        format!("{}.park.{level}", self.0)
+    }
+
     /// Where the ladder ends.
     #[must_use]
     pub fn ladder_end(&self) -> String {
@@ -130,6 +136,7 @@ impl Topology {
         topology.dead(&names);
         topology.work(&names);
         topology.ladder(&names);
+        topology.parks(&names);
         topology
     }
 
@@ -173,6 +180,19 @@ impl Topology {
         }
     }
 
+    /// Each level holds what comes for its time and hands it on to the lane of its routing key.
+    fn parks(&mut self, names: &Names) {
+        for level in PARK_LEVELS {
+            let name = names.park(level);
+            self.exchange(names, name.clone(), "fanout");
+            let mut arguments = safe_queue(&names.lanes());
+            let hold_ms = i64::try_from(Outgoing::park_time(level).as_millis()).unwrap_or(i64::MAX);
+            arguments.push(("x-message-ttl", Argument::Number(hold_ms)));
+            self.queues.push(QueueSpec { name: name.clone(), arguments });
+            self.bind_queue(&name, &name, "");
+        }
+    }
+
     /// An exchange whose unroutable messages become letters.
     fn exchange(&mut self, names: &Names, name: String, kind: &'static str) {
         let arguments = vec![("alternate-exchange", text(&names.dead()))];
@@ -201,7 +221,11 @@ fn policies(namespace: &str) -> Vec<Policy> {
         |name: &str, pattern: String, definition| Policy { name: format!("{namespace}-{name}"), pattern, definition };
     vec![
         // A small limit buries the innocent beside the poison: connection losses count too.
-        policy("work", format!("^{escaped}\\.(events|lane\\.(default|slow|replay))$"), r#"{"delivery-limit":200}"#),
+        policy(
+            "work",
+            format!("^{escaped}\\.(events|lane\\.(default|slow|replay|overflow\\.[0-7]))$"),
+            r#"{"delivery-limit":200}"#,
+        ),
         // Suspects are alone: whatever kills a worker before it can be claimed is buried here.
         policy("suspect", format!("^{escaped}\\.lane\\.suspect$"), r#"{"delivery-limit":20}"#),
         policy("dead", format!("^{escaped}\\.dead$"), r#"{"max-age":"30D","stream-max-segment-size-bytes":50000000}"#),
@@ -359,7 +383,7 @@ mod tests {
             }
         }
         assert_eq!(topology.exchanges[0].name, "t.dead");
-        assert_eq!(topology.queues.len(), 1 + 5 + 19);
+        assert_eq!(topology.queues.len(), 1 + 13 + 19 + 8);
     }
 
     #[test]

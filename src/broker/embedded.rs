@@ -56,6 +56,7 @@ impl Broker for EmbeddedBroker {
         let written = match to {
             To::Events => desk.publish(Queue::Events, Duration::ZERO, message).await,
             To::Lane(lane) => desk.publish(Queue::Lane(lane), delay, message).await,
+            To::Parked(lane, level) => desk.publish(Queue::Lane(lane), Outgoing::park_time(level), message).await,
             To::Dead => letters::append(&self.store, message.body).await,
         };
         written.map_err(PublishError::from)

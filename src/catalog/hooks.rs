@@ -5,10 +5,11 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::{Lookup, action};
-use crate::domain::hook::{Hook, HookId, Pattern};
+use crate::domain::flow::Rate;
+use crate::domain::hook::{Hook, HookId, HookLane, Pattern};
 use crate::domain::retry::RetryPolicy;
 use crate::yaml::problem::Mismatch;
-use crate::yaml::scalar::{count, duration, number, show_duration};
+use crate::yaml::scalar::{count, duration, number, one_of, show_duration};
 use crate::yaml::value::Value;
 
 /// The only version of the format so far.
@@ -17,6 +18,8 @@ const TIMEOUT_DEFAULT: Duration = Duration::from_secs(10);
 const TIMEOUTS: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_hours(24);
 const CONCURRENCY_DEFAULT: usize = 64;
 const CONCURRENCIES: RangeInclusive<usize> = 1..=100_000;
+const FLEET_CONCURRENCIES: RangeInclusive<u32> = 1..=1_000_000;
+const LANES: [(&str, HookLane); 2] = [("default", HookLane::Default), ("slow", HookLane::Slow)];
 const ATTEMPTS: RangeInclusive<u32> = 1..=100;
 const FACTORS: RangeInclusive<f64> = 1.0..=1000.0;
 const JITTERS: RangeInclusive<f64> = 0.0..=1.0;
@@ -62,8 +65,37 @@ fn read_hook(value: &Value<'_>, reading: &mut Reading<'_>) -> Option<Hook> {
         None => Some(default),
     };
     let concurrency = fields.read_or("concurrency", CONCURRENCY_DEFAULT, count(CONCURRENCIES));
+    // What is wrong with these two is reported, and no hook of such a file is used.
+    let concurrency_fleet = fields.get("concurrency_fleet").and_then(|value| value.read(count(FLEET_CONCURRENCIES)));
+    let rate = fields.get("rate").and_then(|value| value.read(rate));
+    let lane = fields.read_or("lane", HookLane::Default, one_of(&LANES));
     fields.end();
-    Some(Hook { id: id?, on: on?, action: action?, timeout: timeout?, retry: retry?, concurrency: concurrency? })
+    Some(Hook {
+        id: id?,
+        on: on?,
+        action: action?,
+        timeout: timeout?,
+        retry: retry?,
+        concurrency: concurrency?,
+        concurrency_fleet,
+        rate,
+        lane: lane?,
+    })
+}
+
+/// Such as `50/s`, `100/m` or `5/h`.
+fn rate(text: &str) -> Result<Rate, Mismatch> {
+    let parsed = text.split_once('/').and_then(|(number, unit)| {
+        let per = match unit.trim() {
+            "s" => Duration::from_secs(1),
+            "m" => Duration::from_mins(1),
+            "h" => Duration::from_hours(1),
+            "d" => Duration::from_hours(24),
+            _ => return None,
+        };
+        Rate::new(number.trim().parse().ok()?, per)
+    });
+    parsed.ok_or_else(|| Mismatch::new("runs in a second, minute, hour or day, such as 50/s, 100/m, 5/h or 1/d"))
 }
 
 fn read_id(value: &Value<'_>, ids: &mut HashMap<HookId, usize>) -> Option<HookId> {

@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use super::*;
-use crate::domain::hook::{Action, Hook, Pattern};
+use crate::domain::hook::{Action, Hook, HookLane, Pattern};
 use crate::domain::retry::RetryPolicy;
 
 const HINT_MAX: Duration = Duration::from_secs(1234);
@@ -62,6 +62,9 @@ hooks:
     timeout: 1.5s
     retry: { attempts: 3, backoff: { initial: 2s, factor: 1.5, max: 1m, jitter: 0 }, give_up_after: 10m }
     concurrency: 7
+    concurrency_fleet: 20
+    rate: 120/m
+    lane: slow
   - id: plain
     on: "**"
     run: { command: { argv: [python3, "a b", ""], env: { A: "x${env:TOKEN}y" }, cwd: /srv } }
@@ -75,6 +78,8 @@ hooks:
     let headers: Vec<_> = http.headers.iter().map(|(name, value)| (name.as_str(), value.expose().as_str())).collect();
     assert_eq!(headers, [("authorization", "Bearer hunter2"), ("x-empty", "")]);
     assert_eq!((full.timeout, full.concurrency), (Duration::from_millis(1500), 7));
+    assert_eq!((full.concurrency_fleet, full.lane), (Some(20), HookLane::Slow));
+    assert_eq!(full.rate.unwrap().interval, Duration::from_millis(500));
     let retry = RetryPolicy {
         attempts: 3,
         initial: Duration::from_secs(2),
@@ -94,6 +99,7 @@ hooks:
     let defaults = Hook { retry: RetryPolicy { hint_max: HINT_MAX, ..Default::default() }, ..(**plain).clone() };
     assert_eq!(**plain, defaults);
     assert_eq!((plain.timeout, plain.concurrency), (Duration::from_secs(10), 64));
+    assert_eq!((plain.concurrency_fleet, plain.rate, plain.lane), (None, None, HookLane::Default));
     assert!(!format!("{set:?}").contains("hunter2"));
 }
 
@@ -156,12 +162,28 @@ fn fields() {
             "5:22 hooks[0].on[2]: expected an event type or a pattern such as `task.*`, found a map",
         ],
     );
-    let known = "expected one of `id`, `on`, `run`, `timeout`, `retry`, `concurrency`";
+    let known = "expected one of `id`, `on`, `run`, `timeout`, `retry`, `concurrency`, \
+                 `concurrency_fleet`, `rate`, `lane`";
     check(
         "tiemout: 1s\nmode: gate",
         &[
             &format!("6:5 hooks[0].tiemout: {known}, found `tiemout`"),
             &format!("7:5 hooks[0].mode: {known}, found `mode`"),
+        ],
+    );
+}
+
+#[test]
+fn capacities() {
+    let expected = "expected runs in a second, minute, hour or day, such as 50/s, 100/m, 5/h or 1/d, found";
+    for rate in ["50", "0/s", "x/s", "5/w", "-1/s", "5000000/s"] {
+        check(&format!("rate: {rate}"), &[&format!("6:11 hooks[0].rate: {expected} \"{rate}\"")]);
+    }
+    check(
+        "lane: fast\nconcurrency_fleet: 0",
+        &[
+            "6:11 hooks[0].lane: expected `default` or `slow`, found \"fast\"",
+            "7:24 hooks[0].concurrency_fleet: expected a whole number from 1 to 1000000, found \"0\"",
         ],
     );
 }
@@ -313,7 +335,7 @@ fn problems_are_laid_out_with_their_line() {
     let text =
         "version: 1\nhooks:\n  - id: a\n    on: x\n    run: { http: { url: 'http://a?hunter2' } }\n    tiemout: 3\n";
     let expected = "\
-error: expected one of `id`, `on`, `run`, `timeout`, `retry`, `concurrency`, found `tiemout`
+error: expected one of `id`, `on`, `run`, `timeout`, `retry`, `concurrency`, `concurrency_fleet`, `rate`, `lane`, found `tiemout`
  --> hooks.yaml:6:5 (hooks[0].tiemout)
   |
 6 |     tiemout: *

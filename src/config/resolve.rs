@@ -13,9 +13,10 @@ use url::Url;
 use super::raw::Raw;
 use super::{Backend, Claims, Commands, Egress, Log, Settings, WhenAway, Worker, shown};
 use crate::domain::event::Reading;
-use crate::domain::hook::Secret;
+use crate::domain::flow::BreakerPolicy;
+use crate::domain::hook::{HookLane, Secret};
 use crate::yaml::problem::Mismatch;
-use crate::yaml::scalar::{count, duration, flag, one_of, text, variable};
+use crate::yaml::scalar::{count, duration, flag, number, one_of, text, variable};
 
 const fn seconds(from: u64, to: u64) -> RangeInclusive<Duration> {
     Duration::from_secs(from)..=Duration::from_secs(to)
@@ -24,6 +25,9 @@ const fn seconds(from: u64, to: u64) -> RangeInclusive<Duration> {
 const DAY: u64 = 24 * 3600;
 const HOLDS: RangeInclusive<Duration> = seconds(1, 60);
 const GRACES: RangeInclusive<Duration> = seconds(0, DAY);
+const FAILURES: RangeInclusive<u32> = 0..=1_000_000;
+const SHARES: RangeInclusive<f64> = 0.01..=1.0;
+const BREAKER_WINDOWS: RangeInclusive<Duration> = seconds(1, 3600);
 const LEASES: RangeInclusive<Duration> = seconds(1, DAY);
 const WINDOWS: RangeInclusive<Duration> = seconds(1, 365 * DAY);
 const HINTS: RangeInclusive<Duration> = seconds(0, 365 * DAY);
@@ -42,6 +46,7 @@ pub(super) fn resolve(raw: &Raw<'_>) -> Option<Settings> {
     let bind = bind(raw);
     let worker = worker(raw);
     let claims = claims(raw);
+    let breaker = breaker(raw);
     let events = events(raw);
     let hint_max = raw.read("retry.hint_max", duration(HINTS));
     let allow_addresses = raw.read_list("egress.allow", parse_net);
@@ -56,6 +61,7 @@ pub(super) fn resolve(raw: &Raw<'_>) -> Option<Settings> {
         bind: bind?,
         worker: worker?,
         claims: claims?,
+        breaker: breaker?,
         events: events?,
         hint_max: hint_max?,
         egress: Egress { allow: allow_addresses? },
@@ -142,7 +148,24 @@ fn worker(raw: &Raw<'_>) -> Option<Worker> {
     let concurrency = raw.read("worker.concurrency", count(CONCURRENCIES));
     let hold_max = raw.read("worker.hold", duration(HOLDS));
     let grace = raw.read("worker.grace", duration(GRACES));
-    Some(Worker { prefetch: prefetch?, concurrency: concurrency?, hold_max: hold_max?, grace: grace? })
+    let lanes = lanes(raw);
+    Some(Worker { prefetch: prefetch?, concurrency: concurrency?, lanes: lanes?, hold_max: hold_max?, grace: grace? })
+}
+
+fn lanes(raw: &Raw<'_>) -> Option<[bool; HookLane::ALL.len()]> {
+    let named = raw.read_list("worker.lanes", one_of(&HookLane::ALL.map(|lane| (lane.name(), lane))))?;
+    if named.is_empty() {
+        raw.wrong("worker.lanes", Mismatch::new("at least one of default and slow").found("an empty list"));
+        return None;
+    }
+    Some(HookLane::ALL.map(|lane| named.contains(&lane)))
+}
+
+fn breaker(raw: &Raw<'_>) -> Option<BreakerPolicy> {
+    let failures = raw.read("breaker.failures", count(FAILURES));
+    let share = raw.read("breaker.share", number(SHARES));
+    let window = raw.read("breaker.window", duration(BREAKER_WINDOWS));
+    Some(BreakerPolicy { failures: failures?, share: share?, window: window? })
 }
 
 fn claims(raw: &Raw<'_>) -> Option<Claims> {

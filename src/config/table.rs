@@ -45,7 +45,7 @@ const fn secret_url(path: &'static str, example: &'static str, doc: &'static str
 }
 
 /// All settings; those of a section stand together.
-pub(super) static SETTINGS: [Setting; 24] = [
+pub(super) static SETTINGS: [Setting; 28] = [
     one(
         "namespace",
         "hookfleet",
@@ -77,8 +77,9 @@ pub(super) static SETTINGS: [Setting; 24] = [
         "Allow an address that others can reach. There are no tokens yet: for containers whose port is not published\n\
          beyond health checks and a trusted network.",
     ),
+    list("worker.lanes", "default,slow", "The lanes whose hooks run here: default and slow, or one of them."),
     one("worker.prefetch", "256", "Unacked deliveries a queue, 1 to 2000."),
-    one("worker.concurrency", "512", "Runs at a time in one process, over all hooks."),
+    one("worker.concurrency", "512", "Runs at a time in one process, in each lane, over all its hooks."),
     one("worker.hold", "5s", "No delivery is held longer than this, 1s to 60s; a longer run goes on under its claim."),
     one("worker.grace", "25s", "Time that runs get to finish at shutdown."),
     one("idempotency.lease", "30s", "A run whose claim is not renewed this long is taken over; at least 1s."),
@@ -90,6 +91,14 @@ pub(super) static SETTINGS: [Setting; 24] = [
         "Plain JSON without a message_id: refuse (a dead letter) or digest (equal bodies are one event: within the\n\
          second that the property timestamp names, without it for as long as idempotency.window).",
     ),
+    one(
+        "breaker.failures",
+        "20",
+        "So many failures of a target one after the other hold its invocations back until a single one succeeds, for\n\
+         2s at first and 256s at most; no attempt is spent meanwhile. 0: never.",
+    ),
+    one("breaker.share", "0.9", "Or this share of failures among the attempts of breaker.window (at least 20)."),
+    one("breaker.window", "30s", "The time over which breaker.share is taken."),
     one("retry.hint_max", "1h", "Longest Retry-After that is honoured; a longer one is cut to it."),
     list(
         "egress.allow",

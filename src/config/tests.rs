@@ -35,7 +35,8 @@ fn defaults() {
     assert!(matches!(&settings.backend, Backend::Embedded { path } if path == Path::new("data/hookfleet.db")));
     assert_eq!(settings.hooks, Path::new("config/hooks.yaml"));
     assert_eq!(settings.bind, "127.0.0.1:8733".parse().unwrap());
-    let Worker { prefetch, concurrency, hold_max, grace } = settings.worker;
+    let Worker { prefetch, concurrency, lanes, hold_max, grace } = settings.worker;
+    assert_eq!(lanes, [true; 2]);
     assert_eq!((prefetch, concurrency, hold_max.as_secs(), grace.as_secs()), (256, 512, 5, 25));
     let Claims { lease, window, when_away } = settings.claims;
     assert_eq!((lease.as_secs(), window.as_secs(), when_away), (30, 24 * 3600, WhenAway::Hold));
@@ -59,7 +60,8 @@ fn later_words_count_more() {
         ("HOOKFLEET_LOG", "warn,hookfleet=debug"),
     ];
     let settings = read(text, &variables, &[("worker.grace", "4s"), ("commands.env", "")]).unwrap();
-    let Worker { prefetch, concurrency, hold_max, grace } = settings.worker;
+    let Worker { prefetch, concurrency, lanes, hold_max, grace } = settings.worker;
+    assert_eq!(lanes, [true; 2]);
     assert_eq!((prefetch, concurrency, hold_max.as_secs(), grace.as_secs()), (2, 512, 3, 4));
     assert_eq!(
         settings.egress.allow.iter().map(ToString::to_string).collect::<Vec<_>>(),
@@ -78,11 +80,11 @@ fn names_that_do_not_exist() {
         &[("HOOKFLEET_BROKR_URL", "hunter2"), ("HOOKFLEET_X", "1"), ("PATH", "/bin")],
         &[("worker.hld", "1s")],
         &[
-            "2:3 worker.prefech: expected one of `prefetch`, `concurrency`, `hold`, `grace`, found `prefech`",
+            "2:3 worker.prefech: expected one of `lanes`, `prefetch`, `concurrency`, `hold`, `grace`, found `prefech`",
             "3:1 brokr: expected one of `namespace`, `hooks`, `broker`, `redis`, `embedded`, `http`, `worker`, \
-             `idempotency`, `events`, `retry`, `egress`, `commands`, `dead_letters`, `log`, found `brokr`",
+             `idempotency`, `events`, `breaker`, `retry`, `egress`, `commands`, `dead_letters`, `log`, found `brokr`",
             "4:1 worker.hold: expected one of `namespace`, `hooks`, `broker`, `redis`, `embedded`, `http`, `worker`, \
-             `idempotency`, `events`, `retry`, `egress`, `commands`, `dead_letters`, `log`, found `worker.hold`",
+             `idempotency`, `events`, `breaker`, `retry`, `egress`, `commands`, `dead_letters`, `log`, found `worker.hold`",
             "HOOKFLEET_BROKR_URL: expected the name of a setting, found a variable that nothing reads",
             "HOOKFLEET_X: expected the name of a setting, found a variable that nothing reads",
             "--set worker.hld: expected the name of a setting, found `worker.hld`",

@@ -78,7 +78,7 @@ impl StreamLetters {
         }
         let (queue, reason) = death.map_or((exchange, None), |(queue, reason)| (queue, Some(reason)));
         let place = self.names.short(&queue);
-        let ours = reason.is_some() && (place.starts_with("lane.") || place.starts_with("delay."));
+        let ours = reason.is_some() && (["lane.", "delay.", "park."].iter().any(|ours| place.starts_with(ours)));
         let made = BrokerMade { place, reason: reason.as_deref(), ours };
         Some(Record::Letter(Box::new(broker_made(&message, &made))))
     }

@@ -6,8 +6,11 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use sha2::{Digest as _, Sha256};
 use url::Url;
 
+use super::flow::Rate;
+use super::message::{Lane, OVERFLOWS};
 use super::retry::RetryPolicy;
 
 /// The id of a hook: 1 to 128 of `a-z A-Z 0-9 . _ -`, starting with a letter or digit. It is part of every
@@ -82,6 +85,56 @@ pub struct Hook {
     pub retry: RetryPolicy,
     /// Runs at a time in one process.
     pub concurrency: usize,
+    /// Runs at a time in the whole fleet.
+    pub concurrency_fleet: Option<u32>,
+    /// Runs begun in a while, in the whole fleet.
+    pub rate: Option<Rate>,
+    pub lane: HookLane,
+}
+
+/// A lane that hooks are put in, so that slow work never stands before fast work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum HookLane {
+    Default,
+    Slow,
+}
+
+impl HookLane {
+    pub const ALL: [Self; 2] = [Self::Default, Self::Slow];
+
+    #[must_use]
+    pub const fn lane(self) -> Lane {
+        match self {
+            Self::Default => Lane::Default,
+            Self::Slow => Lane::Slow,
+        }
+    }
+
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        self.lane().name()
+    }
+
+    /// The overflow queues of its hooks. A worker that does not serve a lane does not serve these either.
+    #[must_use]
+    pub const fn overflows(self) -> std::ops::Range<u8> {
+        const SLOW: u8 = 2;
+        match self {
+            Self::Default => 0..OVERFLOWS - SLOW,
+            Self::Slow => OVERFLOWS - SLOW..OVERFLOWS,
+        }
+    }
+
+    /// The overflow queue of a hook: always the same one.
+    #[must_use]
+    pub fn overflow(self, hook: &HookId) -> Lane {
+        let range = self.overflows();
+        // FNV-1a: any hash would do that is the same in every worker and version.
+        let hash =
+            hook.0.bytes().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
+        let count = u32::from(range.end - range.start);
+        Lane::Overflow(range.start + u8::try_from(hash % count).unwrap_or_default())
+    }
 }
 
 /// How a hook is run, as data.
@@ -111,6 +164,16 @@ pub struct CommandAction {
 }
 
 impl Action {
+    /// Names exactly what this hook calls: the target, and a digest of what may not be shown of it.
+    #[must_use]
+    pub fn identity(&self) -> String {
+        let digest = match self {
+            Self::Http(http) => Sha256::digest(http.url.expose().as_str()),
+            Self::Command(command) => Sha256::digest(command.argv.join("\0")),
+        };
+        format!("{}#{}", self.target(), hex::encode(&digest[..4]))
+    }
+
     /// Where this hook goes, safe to show: scheme, host and port, or the program's name.
     #[must_use]
     pub fn target(&self) -> String {
@@ -161,6 +224,26 @@ impl Pattern {
 }
 
 #[cfg(test)]
+pub(crate) mod fixture {
+    use super::*;
+
+    /// A hook that asks for nothing special.
+    pub(crate) fn hook(id: &str) -> Hook {
+        Hook {
+            id: HookId::new(id).unwrap(),
+            on: vec![Pattern::new("a.b").unwrap()],
+            action: Action::Command(CommandAction { argv: vec!["true".into()], env: [].into(), cwd: None }),
+            timeout: Duration::from_secs(1),
+            retry: RetryPolicy::default(),
+            concurrency: 64,
+            concurrency_fleet: None,
+            rate: None,
+            lane: HookLane::Default,
+        }
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
 
@@ -169,7 +252,19 @@ mod tests {
         let url = Url::parse("https://hooks.example.com:8443/services/T0/secret?key=1").unwrap();
         let action = Action::Http(HttpAction { url: Secret::new(url), headers: vec![] });
         assert_eq!(action.target(), "https://hooks.example.com:8443");
+        assert!(action.identity().starts_with("https://hooks.example.com:8443#"));
+        assert!(!action.identity().contains("secret"));
         assert!(!format!("{action:?}").contains("secret"));
+    }
+
+    #[test]
+    fn overflow_queues_are_the_lanes_own() {
+        let of = |lane: HookLane, id: &str| lane.overflow(&HookId::new(id).unwrap());
+        assert_eq!(of(HookLane::Default, "a"), of(HookLane::Default, "a"));
+        let queues =
+            |lane: HookLane| (0..100).map(|n| of(lane, &format!("h{n}"))).collect::<std::collections::BTreeSet<_>>();
+        assert_eq!((queues(HookLane::Default).len(), queues(HookLane::Slow).len()), (6, 2));
+        assert!(queues(HookLane::Default).is_disjoint(&queues(HookLane::Slow)));
     }
 
     #[test]

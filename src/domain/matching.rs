@@ -113,25 +113,16 @@ impl Node {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use proptest::prelude::*;
 
     use super::*;
     use crate::domain::event::Reading;
-    use crate::domain::hook::{Action, CommandAction};
+    use crate::domain::hook::fixture;
     use crate::domain::message::Message;
-    use crate::domain::retry::RetryPolicy;
 
     fn hook(id: usize, patterns: &[&str]) -> Hook {
-        Hook {
-            id: HookId::new(&format!("h{id}")).unwrap(),
-            on: patterns.iter().map(|pattern| Pattern::new(pattern).unwrap()).collect(),
-            action: Action::Command(CommandAction { argv: vec!["true".into()], env: [].into(), cwd: None }),
-            timeout: Duration::from_secs(1),
-            retry: RetryPolicy::default(),
-            concurrency: 1,
-        }
+        let on = patterns.iter().map(|pattern| Pattern::new(pattern).unwrap()).collect();
+        Hook { on, ..fixture::hook(&format!("h{id}")) }
     }
 
     fn event(kind: &str) -> Event {

@@ -19,10 +19,28 @@ pub enum Lane {
     Replay,
     /// Where what killed a worker is run alone.
     Suspect,
+    /// Where what is over its hook's capacity waits: 0 to [`OVERFLOWS`] less one, by hook.
+    Overflow(u8),
 }
 
+/// Overflow queues in all.
+pub const OVERFLOWS: u8 = 8;
+
 impl Lane {
-    pub const ALL: [Self; 4] = [Self::Default, Self::Slow, Self::Replay, Self::Suspect];
+    pub const ALL: [Self; 12] = [
+        Self::Default,
+        Self::Slow,
+        Self::Replay,
+        Self::Suspect,
+        Self::Overflow(0),
+        Self::Overflow(1),
+        Self::Overflow(2),
+        Self::Overflow(3),
+        Self::Overflow(4),
+        Self::Overflow(5),
+        Self::Overflow(6),
+        Self::Overflow(7),
+    ];
 
     /// The name as it stands in queue names and routing keys.
     #[must_use]
@@ -32,6 +50,14 @@ impl Lane {
             Self::Slow => "slow",
             Self::Replay => "replay",
             Self::Suspect => "suspect",
+            Self::Overflow(0) => "overflow.0",
+            Self::Overflow(1) => "overflow.1",
+            Self::Overflow(2) => "overflow.2",
+            Self::Overflow(3) => "overflow.3",
+            Self::Overflow(4) => "overflow.4",
+            Self::Overflow(5) => "overflow.5",
+            Self::Overflow(6) => "overflow.6",
+            Self::Overflow(_) => "overflow.7",
         }
     }
 }
@@ -48,13 +74,15 @@ pub enum Queue {
 
 impl Queue {
     /// Every queue a worker may consume from.
-    pub const ALL: [Self; 5] = [
-        Self::Events,
-        Self::Lane(Lane::Default),
-        Self::Lane(Lane::Slow),
-        Self::Lane(Lane::Replay),
-        Self::Lane(Lane::Suspect),
-    ];
+    pub const ALL: [Self; 13] = {
+        let mut all = [Self::Events; 13];
+        let mut at = 0;
+        while at < Lane::ALL.len() {
+            all[at + 1] = Self::Lane(Lane::ALL[at]);
+            at += 1;
+        }
+        all
+    };
 
     #[must_use]
     pub const fn name(self) -> &'static str {
@@ -87,6 +115,8 @@ pub enum To {
     Events,
     /// A lane, at once or over the delay ladder.
     Lane(Lane),
+    /// A lane, after a wait of two seconds to the power of this level, in one hop.
+    Parked(Lane, u8),
     /// The dead-letter log.
     Dead,
 }
@@ -205,6 +235,9 @@ pub struct Outgoing {
     pub message: Message,
 }
 
+/// Levels of parking: 2, 4, … 256 seconds.
+pub const PARK_LEVELS: std::ops::RangeInclusive<u8> = 1..=8;
+
 /// The smallest step of the delay ladder.
 pub const LADDER_UNIT: Duration = Duration::from_millis(250);
 /// Levels of the ladder: level k holds a message for `LADDER_UNIT << k`.
@@ -227,6 +260,21 @@ impl Outgoing {
             message.headers.remove(WAIT_AFTER);
         }
         Self { to: To::Lane(lane), delay, message }
+    }
+
+    /// To a lane after about `wait`: what waits for something that nobody knows the end of needs no exact time.
+    #[must_use]
+    pub fn parked(lane: Lane, wait: Duration, message: Message) -> Self {
+        let level = PARK_LEVELS.clone().find(|&level| Self::park_time(level) >= wait).unwrap_or(*PARK_LEVELS.end());
+        let mut message = message;
+        message.headers.remove(WAIT_AFTER);
+        Self { to: To::Parked(lane, level), delay: Duration::ZERO, message }
+    }
+
+    /// How long a message is parked at a level.
+    #[must_use]
+    pub const fn park_time(level: u8) -> Duration {
+        Duration::from_secs(1 << level)
     }
 
     /// To the dead-letter log.
@@ -254,5 +302,19 @@ mod tests {
         let longest = 250 * ((1 << 19) - 1);
         check(longest, longest, None);
         check(longest + 10_000, longest, Some(10_000)); // longer waits go round again
+    }
+
+    #[test]
+    fn parking_takes_the_next_level() {
+        for (wait_ms, level) in [(0, 1), (2000, 1), (2001, 2), (100_000, 7), (900_000, 8)] {
+            let parked = Outgoing::parked(Lane::Slow, Duration::from_millis(wait_ms), Message::default());
+            assert_eq!(parked.to, To::Parked(Lane::Slow, level), "{wait_ms}");
+        }
+    }
+
+    #[test]
+    fn queues_have_names_of_their_own() {
+        let names: std::collections::BTreeSet<&str> = Queue::ALL.iter().map(|queue| queue.name()).collect();
+        assert_eq!(names.len(), 13);
     }
 }

@@ -141,7 +141,7 @@ pub fn broker_made(message: &Message, made: &BrokerMade<'_>) -> Letter {
     let (class, error) = match made.reason {
         None => (Class::Unrouted, format!("nothing was bound for it at {}", made.place)),
         // The first death of what came over the ladder is its end of a wait: what buried it came later.
-        Some("expired") if !made.place.starts_with("delay.") => {
+        Some("expired") if !made.place.starts_with("delay.") && !made.place.starts_with("park.") => {
             (Class::Expired, format!("it waited too long in {}", made.place))
         }
         Some("delivery_limit") => (Class::Poisoned, format!("it was delivered too often from {}", made.place)),

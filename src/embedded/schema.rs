@@ -74,7 +74,8 @@ fn settle_in(conn: &Connection) -> rusqlite::Result<()> {
     conn.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
     conn.pragma_update(None, "synchronous", "FULL")?; // in WAL mode: one fsync a commit
     conn.pragma_update(None, "journal_size_limit", 64 * 1024 * 1024)?; // a log once grown is cut again
-    conn.pragma_update(None, "wal_autocheckpoint", 4000) // pages
+    conn.pragma_update(None, "wal_autocheckpoint", 4000)?; // pages
+    conn.pragma_update(None, "cache_size", -1024) // KiB; beyond that the system's own cache serves as well
 }
 
 fn create(conn: &mut Connection, path: &Path) -> Result<(), OpenError> {

@@ -54,6 +54,12 @@ impl RedisClaims {
         })
     }
 
+    /// The connection, for others that keep something there.
+    #[must_use]
+    pub fn connection(&self) -> ConnectionManager {
+        self.connection.clone()
+    }
+
     fn key(&self, key: &InvocationKey) -> String {
         format!("{}:claim:{{{}}}:{}", self.namespace, key.event, key.hook)
     }

@@ -7,6 +7,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
 use super::Worker;
+use super::admission::Permit;
 use super::lease::{Gone, Lease};
 use super::scene::{Message, Scene, now_ms};
 use super::store::Unanswered;
@@ -34,6 +35,7 @@ pub(super) struct Job<'w> {
     token: Token,
     /// When the claim was asked for.
     claimed_at: Instant,
+    permit: Option<Permit>,
     /// Says that the delivery no longer needs to be kept for this invocation.
     released: mpsc::Sender<()>,
 }
@@ -50,17 +52,18 @@ impl<'w> Job<'w> {
         let state = settle::Job { at: invocation.at, guarded: false, unprotected: false };
         let key = invocation.key();
         let token = fresh_token(&invocation);
-        let of_hook = worker.permits.of_hook(&hook);
-        let scene = Scene { worker, hook, of_hook, invocation, key, queue, hold_until };
-        Self { scene, state, token, claimed_at: Instant::now(), released }
+        let gate = worker.admission.gate(&hook);
+        let scene = Scene { worker, hook, gate, invocation, key, queue, hold_until };
+        Self { scene, state, token, claimed_at: Instant::now(), permit: None, released }
     }
 
     /// Takes the invocation to its end.
     pub(super) async fn drive(mut self) {
-        let Some(_permit) = self.scene.admit().await else {
+        let Some(permit) = self.scene.admit().await else {
             self.release();
             return;
         };
+        self.permit = Some(permit);
         let _entered = self.scene.worker.running.enter(&self.scene.key, self.state.at);
         let mut stage = Stage::Claiming { repeat: false };
         while stage != Stage::Ended {
@@ -93,7 +96,8 @@ impl<'w> Job<'w> {
         // A run without a claim has nothing to keep its guard from running it again: it holds its delivery instead.
         let may_be_guarded = !self.state.unprotected
             && matches!(stage, Stage::Running { .. } | Stage::Recording { .. } | Stage::Releasing);
-        let run = Run { scene: &self.scene, state: self.state, token: self.token, claimed_at: self.claimed_at };
+        let (scene, permit) = (&self.scene, self.permit.as_ref());
+        let run = Run { scene, permit, state: self.state, token: self.token, claimed_at: self.claimed_at };
         let effect = run.effect(stage);
         tokio::pin!(effect);
         let answer = if may_be_guarded && !self.state.guarded {
@@ -103,6 +107,9 @@ impl<'w> Job<'w> {
                 () = run.guard() => {
                     self.scene.crash(crash::Point::Guarded);
                     self.state.guarded = true;
+                    if let Some(permit) = &self.permit {
+                        permit.is_long();
+                    }
                     let _ = self.released.try_send(());
                     effect.await
                 }
@@ -127,6 +134,7 @@ fn fresh_token(invocation: &Invocation) -> Token {
 #[derive(Clone, Copy)]
 struct Run<'a, 'w> {
     scene: &'a Scene<'w>,
+    permit: Option<&'a Permit>,
     state: settle::Job,
     token: Token,
     claimed_at: Instant,
@@ -228,6 +236,9 @@ impl Run<'_, '_> {
             () = worker.interrupt.cancelled() => Outcome::Interrupted,
         };
         let took = began.elapsed();
+        if let Some(permit) = self.permit {
+            worker.admission.ended(permit, &outcome);
+        }
         let tried = Tried { attempt: self.state.at.attempt, spent: invocation.spent, at_ms, took };
         let settlement = settle::settle(&tried, outcome.clone(), &hook.retry, fastrand::f64());
         self.scene.report(&outcome, &settlement, took, deaths);

@@ -42,7 +42,7 @@ impl Running {
     }
 
     fn gauge(&self) -> &Gauge {
-        self.count.get_or_init(|| Metric::InFlight.gauge())
+        self.count.get_or_init(|| Metric::InFlight.gauge(&[]))
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<u64, (InvocationKey, Point)>> {

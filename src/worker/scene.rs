@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::time::Instant;
 
 use super::Worker;
-use super::permits::{OfHook, Permit};
+use super::admission::{Elsewhere, Gate, Permit};
 use crate::crash;
 use crate::domain::claim;
 use crate::domain::dead_letter::{Cause, Letter, Mark, Record, Subject};
@@ -17,14 +17,15 @@ use crate::domain::outcome::Outcome;
 use crate::domain::settle::{Follow, Next, Settlement, millis};
 use crate::telemetry::Metric;
 
-/// An invocation without a permit goes round the ladder for this long, plus up to as much again.
-const NO_PERMIT_WAIT: Duration = Duration::from_secs(2);
+/// An invocation that has waited in overflow as long as a delivery is held there goes round for this long, and up to a
+/// quarter more, back to the same queue.
+const OVERFLOW_TRIP: Duration = Duration::from_secs(16);
 
 /// One invocation and its surroundings.
 pub(super) struct Scene<'w> {
     pub(super) worker: &'w Worker,
     pub(super) hook: Arc<Hook>,
-    pub(super) of_hook: Arc<OfHook>,
+    pub(super) gate: Arc<Gate>,
     pub(super) invocation: Invocation,
     pub(super) key: InvocationKey,
     pub(super) queue: Queue,
@@ -42,16 +43,46 @@ impl Scene<'_> {
         point.reached(&self.invocation.event.id);
     }
 
-    /// Waits for a permit; without one the invocation goes round the ladder, and no attempt is spent.
+    /// Waits for a permit. Without one the invocation moves to where it can wait, and no attempt is spent.
     pub(super) async fn admit(&self) -> Option<Permit> {
-        let permit = self.worker.permits.admit(&self.of_hook, self.hold_until).await;
-        if permit.is_none() {
-            Metric::Waited.count(&[("hook", self.hook.id.to_string())]);
-            let wait = NO_PERMIT_WAIT.mul_f64(1.0 + fastrand::f64());
-            let message = self.invocation.message();
-            self.worker.send(Outgoing::to_lane(self.queue.lane(), wait, message)).await;
+        let (worker, hook) = (self.worker, || [("hook", self.hook.id.to_string())]);
+        let own = self.hook.lane.lane();
+        let here = match self.queue.lane() {
+            lane @ (Lane::Default | Lane::Slow) => lane == own,
+            Lane::Replay | Lane::Suspect => worker.rules.serves(self.hook.lane),
+            Lane::Overflow(number) => self.hook.lane.overflows().contains(&number),
+        };
+        if !here {
+            Metric::HandedOver.count(&[("lane", own.name().to_owned())]);
+            worker.send(Outgoing::to_lane(own, Duration::ZERO, self.invocation.message())).await;
+            return None;
         }
-        permit
+        let at_leisure = matches!(self.queue.lane(), Lane::Overflow(_));
+        match worker.admission.admit(&self.gate, at_leisure, self.hold_until).await {
+            Ok(permit) => return Some(permit),
+            Err(Elsewhere::Overflow) if at_leisure => {
+                Metric::OverflowTrips.count(&hook());
+                let wait = OVERFLOW_TRIP.mul_f64(1.0 + fastrand::f64() / 4.0);
+                worker.send(Outgoing::to_lane(self.queue.lane(), wait, self.invocation.message())).await;
+            }
+            Err(Elsewhere::Overflow) => {
+                Metric::Overflowed.count(&hook());
+                worker.send(Outgoing::to_lane(self.gate.overflow(), Duration::ZERO, self.invocation.message())).await;
+            }
+            Err(Elsewhere::Parked(wait)) => {
+                Metric::Parked.count(&hook());
+                worker.send(Outgoing::parked(self.home(), wait, self.invocation.message())).await;
+            }
+        }
+        None
+    }
+
+    /// The lane that what follows goes to: waiting and suspicion are over then.
+    fn home(&self) -> Lane {
+        match self.queue.lane() {
+            Lane::Suspect | Lane::Overflow(_) => self.hook.lane.lane(),
+            lane @ (Lane::Default | Lane::Slow | Lane::Replay) => lane,
+        }
     }
 
     /// A wait for a lease to end, up to a quarter of a lease longer: takeovers that keep step with whatever kills the
@@ -90,8 +121,7 @@ impl Scene<'_> {
             Follow::Next { at, deaths, next: Next::Retry { delay_ms, spent_ms, report }, .. } => {
                 let spent = Duration::from_millis(*spent_ms);
                 let next = self.invocation.next(*at, *deaths, spent, report.as_ref());
-                let lane = if lane == Lane::Suspect { Lane::Default } else { lane };
-                Message::Out(Outgoing::to_lane(lane, Duration::from_millis(*delay_ms), next.message()))
+                Message::Out(Outgoing::to_lane(self.home(), Duration::from_millis(*delay_ms), next.message()))
             }
             Follow::Next { at, deaths, next: Next::Bury { class, report }, .. } => {
                 let target = Some(self.hook.action.target());
@@ -130,7 +160,7 @@ impl Scene<'_> {
 
     /// Tells of an attempt: metrics, a log line, and whoever listens.
     pub(super) fn report(&self, outcome: &Outcome, settlement: &Settlement, took: Duration, deaths: u32) {
-        self.of_hook.meters.attempted(outcome, took.as_secs_f64());
+        self.gate.meters.attempted(outcome, took.as_secs_f64());
         (self.worker.listener)(&super::Attempted { invocation: &self.invocation, outcome, settlement, took });
         let took_ms = millis(took);
         let error = if let Outcome::Failed(failure) = outcome { failure.error.as_str() } else { "" };

@@ -5,4 +5,5 @@
 
 pub(crate) mod broker;
 pub(crate) mod dead_letters;
+pub(crate) mod flow;
 pub(crate) mod idempotency;

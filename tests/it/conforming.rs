@@ -9,12 +9,15 @@ use hookfleet::dead_letters::DeadLetters;
 use hookfleet::dead_letters::stream::StreamLetters;
 use hookfleet::domain::hook::Secret;
 use hookfleet::domain::invocation::InvocationKey;
+use hookfleet::flow::Flow;
+use hookfleet::flow::local::LocalFlow;
+use hookfleet::flow::redis::RedisFlow;
 use hookfleet::idempotency::redis::RedisClaims;
 use tokio::time::timeout;
 use url::Url;
 
 use crate::conformance::idempotency::Stored;
-use crate::conformance::{broker, dead_letters, idempotency};
+use crate::conformance::{broker, dead_letters, flow, idempotency};
 use crate::servers::{namespace, shared};
 
 async fn url() -> Secret<Url> {
@@ -64,4 +67,21 @@ async fn redis_conforms() {
         value.map(|value| Stored { value, ttl_ms: u64::try_from(ttl).unwrap() })
     };
     idempotency::suite(&claims, peek).await;
+}
+
+#[tokio::test]
+async fn the_flow_in_redis_conforms() {
+    let (space, redis) = (namespace(), &shared().await.1);
+    let worker = || {
+        let claims = RedisClaims::new(&redis.url(), &space).unwrap();
+        Arc::new(RedisFlow::new(claims.connection(), &space)) as Arc<dyn Flow>
+    };
+    flow::suite(&*worker(), &*worker()).await;
+    flow::workers_share(&*worker(), &*worker()).await;
+}
+
+#[tokio::test]
+async fn the_flow_of_one_process_conforms() {
+    let flow = LocalFlow::default();
+    flow::suite(&flow, &flow).await;
 }

@@ -21,6 +21,7 @@ mod fleet;
 mod input;
 mod pipeline;
 mod publishing;
+mod saturation;
 mod servers;
 mod sink;
 mod storm;

@@ -11,7 +11,7 @@ const LAYERS: [&[&str]; 9] = [
     &["fleet", "admin", "catalog"],
     &["worker", "desk", "publish"],
     &["executor"],
-    &["broker", "dead_letters", "idempotency"],
+    &["broker", "dead_letters", "flow", "idempotency"],
     &["amqp", "embedded", "config", "crash", "telemetry"],
     &["yaml", "domain"],
 ];

@@ -1,0 +1,129 @@
+//! The flow of a fleet, in the Redis that keeps its claims. Every request touches one key.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use ::redis::aio::ConnectionManager;
+use ::redis::{RedisError, Script};
+use async_trait::async_trait;
+
+use super::{Crew, Flow, FlowError, GONE_AFTER};
+use crate::domain::flow::{Opened, PROBE, RESERVE_AHEAD, Rate, Slots, open_time};
+use crate::domain::hook::HookId;
+
+/// A breaker that nobody has probed for this long is forgotten: its hooks are gone, or have nothing to do.
+const FORGET_AFTER: Duration = Duration::from_hours(1);
+
+/// What a fleet shares through Redis.
+pub struct RedisFlow {
+    connection: ConnectionManager,
+    script: Script,
+    namespace: String,
+    /// This worker's name.
+    worker: String,
+}
+
+impl RedisFlow {
+    /// Over a connection that others may use too.
+    #[must_use]
+    pub fn new(connection: ConnectionManager, namespace: &str) -> Self {
+        let worker = format!("{:016x}", fastrand::u64(..));
+        let script = Script::new(include_str!("redis/flow.lua"));
+        Self { connection, script, namespace: namespace.to_owned(), worker }
+    }
+
+    async fn call(&self, key: &str, arguments: &[&str]) -> Result<Vec<String>, FlowError> {
+        let mut call = self.script.key(format!("{}:{key}", self.namespace));
+        for argument in arguments {
+            call.arg(argument);
+        }
+        call.invoke_async(&mut self.connection.clone()).await.map_err(|error| failed(&error))
+    }
+}
+
+fn failed(error: &RedisError) -> FlowError {
+    FlowError(error.to_string())
+}
+
+/// The numbers of an answer, as many as were asked for.
+fn numbers<const N: usize>(answer: &[String]) -> Result<[u64; N], FlowError> {
+    let unreadable = || FlowError(format!("expected {N} numbers from Redis, found {answer:?}"));
+    let parsed: Vec<u64> = answer.iter().map_while(|word| word.parse().ok()).collect();
+    parsed.try_into().map_err(|_| unreadable())
+}
+
+fn count(number: u64) -> u32 {
+    u32::try_from(number).unwrap_or(u32::MAX)
+}
+
+#[async_trait]
+impl Flow for RedisFlow {
+    async fn slots(&self, hook: &HookId, rate: Rate, want: u32) -> Result<Slots, FlowError> {
+        let interval_us = rate.interval.as_micros();
+        let ahead_us = RESERVE_AHEAD.as_micros().max(interval_us);
+        let arguments = ["slots", &interval_us.to_string(), &want.to_string(), &ahead_us.to_string()];
+        let [wait_us, granted] = numbers(&self.call(&format!("rate:{{{hook}}}"), &arguments).await?)?;
+        Ok(Slots { wait: Duration::from_micros(wait_us), count: count(granted) })
+    }
+
+    async fn share(&self, hook: &HookId, limit: u32, want: u32, workers: u32) -> Result<u32, FlowError> {
+        let ttl_ms = GONE_AFTER.as_millis().to_string();
+        let (limit, want, workers) = (limit.to_string(), want.to_string(), workers.to_string());
+        let arguments = ["share", &self.worker, &limit, &want, &workers, &ttl_ms];
+        let [granted] = numbers(&self.call(&format!("share:{{{hook}}}"), &arguments).await?)?;
+        Ok(count(granted))
+    }
+
+    async fn opened(&self) -> Result<BTreeMap<String, Opened>, FlowError> {
+        let forget_ms = FORGET_AFTER.as_millis().to_string();
+        let answer = self.call("breakers", &["opened", &forget_ms]).await?;
+        let mut opened = BTreeMap::new();
+        for entry in answer.chunks_exact(3) {
+            let [level, left_ms] = numbers(&entry[1..])?;
+            let level = u8::try_from(level).unwrap_or(u8::MAX);
+            opened.insert(entry[0].clone(), Opened { level, left: Duration::from_millis(left_ms) });
+        }
+        Ok(opened)
+    }
+
+    async fn open(&self, target: &str, level: u8) -> Result<(), FlowError> {
+        let open_ms = open_time(level).as_millis().to_string();
+        let keep_ms = (FORGET_AFTER * 2).as_millis().to_string();
+        self.call("breakers", &["open", target, &level.to_string(), &open_ms, &keep_ms]).await?;
+        self.end_probe(target).await
+    }
+
+    async fn close(&self, target: &str) -> Result<(), FlowError> {
+        let mut delete = ::redis::cmd("HDEL");
+        delete.arg(format!("{}:breakers", self.namespace)).arg(target);
+        delete.query_async::<()>(&mut self.connection.clone()).await.map_err(|error| failed(&error))?;
+        self.end_probe(target).await
+    }
+
+    async fn probe(&self, target: &str) -> Result<bool, FlowError> {
+        let ttl_ms = u64::try_from(PROBE.as_millis()).unwrap_or(u64::MAX);
+        let mut set = ::redis::cmd("SET");
+        set.arg(self.probe_key(target)).arg(&self.worker).arg("NX").arg("PX").arg(ttl_ms);
+        let taken: Option<String> =
+            set.query_async(&mut self.connection.clone()).await.map_err(|error| failed(&error))?;
+        Ok(taken.is_some())
+    }
+
+    async fn beat(&self) -> Result<Crew, FlowError> {
+        let ttl_ms = GONE_AFTER.as_millis().to_string();
+        let [workers, rank] = numbers(&self.call("workers", &["beat", &self.worker, &ttl_ms]).await?)?;
+        Ok(Crew { workers: count(workers), rank: count(rank) })
+    }
+}
+
+impl RedisFlow {
+    fn probe_key(&self, target: &str) -> String {
+        format!("{}:probe:{{{target}}}", self.namespace)
+    }
+
+    async fn end_probe(&self, target: &str) -> Result<(), FlowError> {
+        let mut delete = ::redis::cmd("DEL");
+        delete.arg(self.probe_key(target));
+        delete.query_async::<()>(&mut self.connection.clone()).await.map_err(|error| failed(&error))
+    }
+}

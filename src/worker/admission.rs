@@ -1,0 +1,193 @@
+//! Who may run now, and where the others wait.
+//!
+//! A run needs a permit of its hook, one of its lane, a slot of the hook's rate, a part of its share of the fleet, and a
+//! target whose breaker lets it through. What does not get all of that soon waits in a queue of the broker and not here,
+//! so that no hook stands before another: over its capacity in overflow, before a broken target parked. No attempt is
+//! spent by waiting, and nothing is dropped.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, sleep, timeout_at};
+
+use crate::domain::flow::{BreakerPolicy, Change, PROBE_AGAIN, Pass, is_well};
+use crate::domain::hook::{Hook, HookId, HookLane};
+use crate::domain::outcome::Outcome;
+use crate::flow::{BEAT_EVERY, Flow};
+use crate::telemetry::Metric;
+pub use gate::{Gate, GateStatus, Permit};
+use gate::{LaneGate, Take};
+use ration::Ration;
+use target::Target;
+
+mod gate;
+mod ration;
+mod target;
+
+/// What a process may do at a time.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Runs in each lane.
+    pub lane: usize,
+    /// Invocations that may wait for a permit in memory. Few, so that those of a saturated hook do not fill the prefetch
+    /// of all.
+    pub waiting: usize,
+    pub breaker: BreakerPolicy,
+}
+
+/// Where an invocation waits that may not run now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Elsewhere {
+    /// With others that are over the capacity of their hook.
+    Overflow,
+    /// For about this long, before a target that is broken.
+    Parked(Duration),
+}
+
+/// The admission of a process: shared by its cells.
+pub struct Admission {
+    lanes: [Arc<LaneGate>; HookLane::ALL.len()],
+    waiting: Semaphore,
+    hooks: Mutex<HashMap<HookId, Arc<Gate>>>,
+    targets: Mutex<BTreeMap<String, Arc<Target>>>,
+    ration: Arc<Ration>,
+    policy: BreakerPolicy,
+}
+
+impl Admission {
+    /// For a process that shares `flow` with the fleet.
+    #[must_use]
+    pub fn new(limits: &Limits, flow: Arc<dyn Flow>) -> Self {
+        Self {
+            lanes: HookLane::ALL.map(|_| Arc::new(LaneGate::new(limits.lane))),
+            waiting: Semaphore::new(limits.waiting.max(1)),
+            hooks: Mutex::default(),
+            targets: Mutex::default(),
+            ration: Arc::new(Ration::new(flow)),
+            policy: limits.breaker,
+        }
+    }
+
+    /// What is kept of a hook; new when the catalog has changed its capacity. Runs under the old one finish beside it.
+    pub fn gate(&self, hook: &Hook) -> Arc<Gate> {
+        let mut hooks = lock(&self.hooks);
+        match hooks.get(&hook.id) {
+            Some(gate) if gate.is_of(hook) => Arc::clone(gate),
+            _ => {
+                let lane = &self.lanes[hook.lane as usize];
+                let gate = Arc::new(Gate::new(hook, Arc::clone(lane), self.target(&hook.action.identity())));
+                hooks.insert(hook.id.clone(), Arc::clone(&gate));
+                gate
+            }
+        }
+    }
+
+    /// A permit for one run of this hook, at once or before `until`. `at_leisure`: it waits in overflow already, whose
+    /// consumers may hold what they have.
+    ///
+    /// # Errors
+    /// Where it has to wait instead.
+    pub async fn admit(&self, gate: &Arc<Gate>, at_leisure: bool, until: Instant) -> Result<Permit, Elsewhere> {
+        if let Pass::Wait(wait) = gate.target.look() {
+            return Err(Elsewhere::Parked(wait));
+        }
+        let permit = match gate.take() {
+            Take::Taken(permit) => permit,
+            Take::Refused => return Err(Elsewhere::Overflow),
+            Take::Later => {
+                let place =
+                    if at_leisure { None } else { Some(self.waiting.try_acquire().or(Err(Elsewhere::Overflow))?) };
+                let waited = timeout_at(until, gate.wait(&self.ration)).await;
+                drop(place);
+                waited.ok().flatten().ok_or(Elsewhere::Overflow)?
+            }
+        };
+        match gate.target.pass() {
+            Pass::Go => Ok(permit),
+            Pass::Wait(wait) => Err(Elsewhere::Parked(wait)),
+            Pass::Probe => {
+                permit.begin_probe(); // from here on its end is the probe's
+                match self.ration.flow.probe(gate.target.name()).await {
+                    Ok(false) => Err(Elsewhere::Parked(PROBE_AGAIN)),
+                    Ok(true) | Err(_) => Ok(permit),
+                }
+            }
+        }
+    }
+
+    /// A run came to this: its target may be broken, or well again.
+    pub fn ended(&self, permit: &Permit, outcome: &Outcome) {
+        let target = Arc::clone(&permit.gate().target);
+        let Some(well) = is_well(outcome) else { return };
+        let change = target.ended(&self.policy, well, permit.end_probe());
+        if change == Change::None {
+            return;
+        }
+        let flow = Arc::clone(&self.ration.flow);
+        tokio::spawn(async move {
+            let told = match change {
+                Change::Opened(level) => flow.open(target.name(), level).await,
+                Change::Closed | Change::None => flow.close(target.name()).await,
+            };
+            match told {
+                Ok(()) => target.told(),
+                Err(error) => tracing::debug!(%error, target = target.name(), "the fleet was not told of a breaker"),
+            }
+        });
+    }
+
+    /// Says that this worker is there, renews its shares, and hears of the breakers of others. For ever.
+    pub async fn keep(&self) {
+        loop {
+            self.ration.beat().await;
+            let gates: Vec<Arc<Gate>> = lock(&self.hooks).values().cloned().collect();
+            for gate in gates {
+                gate.renew(&self.ration).await;
+            }
+            if let Ok(opened) = self.ration.flow.opened().await {
+                for name in opened.keys() {
+                    self.target(name);
+                }
+                let targets: Vec<Arc<Target>> = lock(&self.targets).values().cloned().collect();
+                for target in targets {
+                    target.heard(opened.get(target.name()).copied());
+                }
+            }
+            sleep(BEAT_EVERY).await;
+        }
+    }
+
+    /// The hooks that have run here, by name.
+    #[must_use]
+    pub fn hooks(&self) -> Vec<GateStatus> {
+        let mut hooks: Vec<GateStatus> = lock(&self.hooks).values().map(|gate| gate.status()).collect();
+        hooks.sort_by(|a, b| a.hook.cmp(&b.hook));
+        hooks
+    }
+
+    /// The targets whose breakers are open, as this worker sees it.
+    #[must_use]
+    pub fn broken(&self) -> Vec<String> {
+        let targets = lock(&self.targets);
+        targets.values().filter(|target| target.is_open()).map(|target| target.name().to_owned()).collect()
+    }
+
+    fn target(&self, name: &str) -> Arc<Target> {
+        let mut targets = lock(&self.targets);
+        if let Some(target) = targets.get(name) {
+            return Arc::clone(target);
+        }
+        let target = Arc::new(Target::new(name, Metric::BreakerOpen.gauge(&[("target", name.to_owned())])));
+        targets.insert(name.to_owned(), Arc::clone(&target));
+        target
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,338 @@
+//! What a process keeps of one hook: its permits, its rate, its share, its target.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use serde::Serialize;
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, sleep, sleep_until};
+
+use super::ration::Ration;
+use super::target::Target;
+use crate::domain::flow::Rate;
+use crate::domain::hook::{Hook, HookId, HookLane};
+use crate::domain::message::Lane;
+use crate::worker::meters::HookMeters;
+
+/// Between two requests for a greater share, while some wait for one.
+const ASK_AGAIN: Duration = Duration::from_millis(250);
+
+/// The runs of one lane.
+pub(super) struct LaneGate {
+    permits: Arc<Semaphore>,
+    width: usize,
+    /// Runs that have gone on for long.
+    long: AtomicUsize,
+}
+
+impl LaneGate {
+    pub(super) fn new(width: usize) -> Self {
+        Self { permits: Arc::new(Semaphore::new(width)), width, long: AtomicUsize::new(0) }
+    }
+}
+
+/// One hook.
+pub struct Gate {
+    hook: HookId,
+    lane: HookLane,
+    width: usize,
+    permits: Arc<Semaphore>,
+    of_lane: Arc<LaneGate>,
+    rate: Option<Rate>,
+    /// Slots in hand; held while the next one is waited for, so that all take their turn.
+    slots: tokio::sync::Mutex<Hand>,
+    share: Option<Share>,
+    pub(super) target: Arc<Target>,
+    long: AtomicUsize,
+    waiting: AtomicUsize,
+    pub(in crate::worker) meters: HookMeters,
+}
+
+/// Slots of a rate that this worker has reserved.
+struct Hand {
+    next: Instant,
+    left: u32,
+}
+
+/// This worker's part of a limit of the fleet.
+struct Share {
+    limit: u32,
+    state: Mutex<ShareState>,
+    /// A run has ended, or more was granted.
+    freed: Notify,
+}
+
+#[derive(Debug, Default, Clone, Copy)]
+struct ShareState {
+    granted: u32,
+    in_use: u32,
+    waiting: u32,
+}
+
+/// What was found at a gate.
+pub(super) enum Take {
+    Taken(Permit),
+    /// It is to be waited for.
+    Later,
+    /// Waiting would be of no use.
+    Refused,
+}
+
+/// How a hook is doing here.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct GateStatus {
+    pub hook: String,
+    pub lane: &'static str,
+    pub running: usize,
+    /// In memory, for a permit, a slot or a share.
+    pub waiting: usize,
+    /// Runs at a time that the fleet grants this worker, where there is a limit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub granted: Option<u32>,
+    /// Its breaker is open.
+    pub parked: bool,
+}
+
+impl Gate {
+    pub(super) fn new(hook: &Hook, of_lane: Arc<LaneGate>, target: Arc<Target>) -> Self {
+        let share = |limit| Share { limit, state: Mutex::default(), freed: Notify::new() };
+        Self {
+            hook: hook.id.clone(),
+            lane: hook.lane,
+            width: hook.concurrency,
+            permits: Arc::new(Semaphore::new(hook.concurrency)),
+            of_lane,
+            rate: hook.rate,
+            slots: tokio::sync::Mutex::new(Hand { next: Instant::now(), left: 0 }),
+            share: hook.concurrency_fleet.map(share),
+            target,
+            long: AtomicUsize::new(0),
+            waiting: AtomicUsize::new(0),
+            meters: HookMeters::new(&hook.id),
+        }
+    }
+
+    /// Whether the hook still has this capacity.
+    pub(super) fn is_of(&self, hook: &Hook) -> bool {
+        let limit = self.share.as_ref().map(|share| share.limit);
+        self.width == hook.concurrency
+            && self.lane == hook.lane
+            && self.rate == hook.rate
+            && limit == hook.concurrency_fleet
+            && self.target.name() == hook.action.identity()
+    }
+
+    /// Its overflow queue.
+    #[must_use]
+    pub fn overflow(&self) -> Lane {
+        self.lane.overflow(&self.hook)
+    }
+
+    /// What can be had without waiting. Runs that go on for long may fill half of a lane: then their hooks get no more.
+    pub(super) fn take(self: &Arc<Self>) -> Take {
+        let long_in_lane = self.of_lane.long.load(Ordering::Relaxed);
+        if self.long.load(Ordering::Relaxed) > 0 && long_in_lane * 2 >= self.of_lane.width {
+            return Take::Refused;
+        }
+        if self.rate.is_some() {
+            return Take::Later; // slots are given out in order
+        }
+        let own = Arc::clone(&self.permits).try_acquire_owned();
+        let lane = Arc::clone(&self.of_lane.permits).try_acquire_owned();
+        let (Ok(own), Ok(lane)) = (own, lane) else { return Take::Later };
+        if self.share.as_ref().is_some_and(|share| !share.take()) {
+            return Take::Later;
+        }
+        Take::Taken(self.permit(own, lane))
+    }
+
+    /// Waits for everything that a run needs. Cancel-safe.
+    pub(super) async fn wait(self: &Arc<Self>, ration: &Ration) -> Option<Permit> {
+        let _waiting = Counted::new(&self.waiting);
+        let own = Arc::clone(&self.permits).acquire_owned().await.ok()?;
+        if let Some(rate) = self.rate {
+            self.slot(rate, ration).await;
+        }
+        let lane = Arc::clone(&self.of_lane.permits).acquire_owned().await.ok()?;
+        if let Some(share) = &self.share {
+            share.wait(&self.hook, ration).await;
+        }
+        Some(self.permit(own, lane))
+    }
+
+    /// Waits for a slot of the rate. One that is given up while it is waited for is lost: the next asks for another.
+    async fn slot(&self, rate: Rate, ration: &Ration) {
+        let mut hand = self.slots.lock().await;
+        while hand.left == 0 {
+            let waiting = u32::try_from(self.waiting.load(Ordering::Relaxed)).unwrap_or(u32::MAX);
+            let slots = ration.slots(&self.hook, rate, rate.slice(waiting)).await;
+            if slots.count == 0 {
+                sleep(slots.wait).await;
+            } else {
+                *hand = Hand { next: Instant::now() + slots.wait, left: slots.count };
+            }
+        }
+        let at = hand.next;
+        *hand = Hand { next: at + rate.interval, left: hand.left - 1 };
+        sleep_until(at).await;
+    }
+
+    /// Asks the fleet again for the share that is in use and waited for.
+    pub(super) async fn renew(&self, ration: &Ration) {
+        if let Some(share) = &self.share
+            && share.is_of_use()
+        {
+            share.ask(&self.hook, ration).await;
+        }
+    }
+
+    pub(super) fn status(&self) -> GateStatus {
+        GateStatus {
+            hook: self.hook.to_string(),
+            lane: self.lane.name(),
+            running: self.width - self.permits.available_permits().min(self.width),
+            waiting: self.waiting.load(Ordering::Relaxed),
+            granted: self.share.as_ref().map(|share| share.state().granted),
+            parked: self.target.is_open(),
+        }
+    }
+
+    fn permit(self: &Arc<Self>, own: OwnedSemaphorePermit, lane: OwnedSemaphorePermit) -> Permit {
+        Permit {
+            gate: Arc::clone(self),
+            _own: own,
+            _lane: lane,
+            long: AtomicBool::new(false),
+            probe: AtomicBool::new(false),
+        }
+    }
+}
+
+impl Share {
+    fn take(&self) -> bool {
+        let mut state = self.state();
+        let free = state.in_use < state.granted;
+        state.in_use += u32::from(free);
+        free
+    }
+
+    async fn wait(&self, hook: &HookId, ration: &Ration) {
+        let _waiting = Waiting::new(self);
+        while !self.take() {
+            let freed = self.freed.notified();
+            self.ask(hook, ration).await;
+            if self.take() {
+                return;
+            }
+            tokio::select! {
+                () = freed => {}
+                () = sleep(ASK_AGAIN) => {}
+            }
+        }
+    }
+
+    async fn ask(&self, hook: &HookId, ration: &Ration) {
+        let want = {
+            let state = self.state();
+            state.in_use + state.waiting
+        };
+        let granted = ration.share(hook, self.limit, want).await;
+        let more = {
+            let mut state = self.state();
+            std::mem::replace(&mut state.granted, granted) < granted
+        };
+        if more {
+            self.freed.notify_waiters();
+        }
+    }
+
+    fn is_of_use(&self) -> bool {
+        let state = self.state();
+        state.granted + state.in_use + state.waiting > 0
+    }
+
+    fn state(&self) -> MutexGuard<'_, ShareState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Counts those who wait for a share.
+struct Waiting<'a>(&'a Share);
+
+impl<'a> Waiting<'a> {
+    fn new(share: &'a Share) -> Self {
+        share.state().waiting += 1;
+        Self(share)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.state().waiting -= 1;
+    }
+}
+
+/// One more, until dropped.
+struct Counted<'a>(&'a AtomicUsize);
+
+impl<'a> Counted<'a> {
+    fn new(count: &'a AtomicUsize) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(count)
+    }
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// The right to run once; given back when dropped.
+pub struct Permit {
+    gate: Arc<Gate>,
+    _own: OwnedSemaphorePermit,
+    _lane: OwnedSemaphorePermit,
+    long: AtomicBool,
+    probe: AtomicBool,
+}
+
+impl Permit {
+    pub(super) const fn gate(&self) -> &Arc<Gate> {
+        &self.gate
+    }
+
+    /// The run has gone on for longer than a delivery may be held.
+    pub(in crate::worker) fn is_long(&self) {
+        if !self.long.swap(true, Ordering::Relaxed) {
+            self.gate.long.fetch_add(1, Ordering::Relaxed);
+            self.gate.of_lane.long.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    pub(super) fn begin_probe(&self) {
+        self.probe.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the run was the probe of its target; from now on it is not.
+    pub(super) fn end_probe(&self) -> bool {
+        self.probe.swap(false, Ordering::Relaxed)
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        if *self.long.get_mut() {
+            self.gate.long.fetch_sub(1, Ordering::Relaxed);
+            self.gate.of_lane.long.fetch_sub(1, Ordering::Relaxed);
+        }
+        if *self.probe.get_mut() {
+            self.gate.target.not_probed(); // it ended without an outcome
+        }
+        if let Some(share) = &self.gate.share {
+            share.state().in_use -= 1;
+            share.freed.notify_one();
+        }
+    }
+}

@@ -1,0 +1,79 @@
+//! A target as this process sees it: its breaker, and the clock that it goes by.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use metrics::Gauge;
+use tokio::time::Instant;
+
+use crate::domain::flow::{Breaker, BreakerPolicy, Change, Opened, Pass, open_time};
+
+/// What several hooks may call.
+pub(super) struct Target {
+    name: String,
+    since: Instant,
+    breaker: Mutex<Breaker>,
+    open: Gauge,
+}
+
+impl Target {
+    pub(super) fn new(name: &str, open: Gauge) -> Self {
+        Self { name: name.to_owned(), since: Instant::now(), breaker: Mutex::default(), open }
+    }
+
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Whether it lets anybody through, without becoming the one who probes.
+    pub(super) fn look(&self) -> Pass {
+        let breaker = self.breaker();
+        if breaker.is_open() { breaker.clone().pass(self.now_ms()) } else { Pass::Go }
+    }
+
+    pub(super) fn pass(&self) -> Pass {
+        self.breaker().pass(self.now_ms())
+    }
+
+    pub(super) fn not_probed(&self) {
+        self.breaker().not_probed(self.now_ms());
+    }
+
+    pub(super) fn ended(&self, policy: &BreakerPolicy, well: bool, probe: bool) -> Change {
+        let change = self.breaker().ended(policy, self.now_ms(), well, probe);
+        match change {
+            Change::Opened(level) => {
+                let wait = open_time(level);
+                tracing::warn!(target = self.name, ?wait, "a target is broken: its invocations are parked");
+                self.open.set(1.0);
+            }
+            Change::Closed => {
+                tracing::info!(target = self.name, "a target is well again");
+                self.open.set(0.0);
+            }
+            Change::None => {}
+        }
+        change
+    }
+
+    pub(super) fn told(&self) {
+        self.breaker().told();
+    }
+
+    pub(super) fn heard(&self, opened: Option<Opened>) {
+        let mut breaker = self.breaker();
+        breaker.heard(self.now_ms(), opened);
+        self.open.set(f64::from(u8::from(breaker.is_open())));
+    }
+
+    pub(super) fn is_open(&self) -> bool {
+        self.breaker().is_open()
+    }
+
+    fn now_ms(&self) -> u64 {
+        u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    fn breaker(&self) -> MutexGuard<'_, Breaker> {
+        self.breaker.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,124 @@
+use super::*;
+use crate::domain::flow::Rate;
+use crate::domain::hook::fixture::hook;
+use crate::flow::local::LocalFlow;
+
+fn admission(lane: usize, waiting: usize) -> Admission {
+    let breaker = BreakerPolicy { failures: 3, share: 1.0, window: Duration::from_secs(30) };
+    Admission::new(&Limits { lane, waiting, breaker }, Arc::new(LocalFlow::default()))
+}
+
+fn narrow(id: &str, concurrency: usize) -> Hook {
+    Hook { concurrency, ..hook(id) }
+}
+
+fn soon() -> Instant {
+    Instant::now() + Duration::from_secs(5)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_saturated_hook_waits_and_others_go_on() {
+    let admission = admission(10, 1);
+    let (slow, quick) = (admission.gate(&narrow("slow", 1)), admission.gate(&narrow("quick", 1)));
+    let first = admission.admit(&slow, false, soon()).await.unwrap();
+    let (waiting, turned_away, other) = tokio::join!(
+        async {
+            let began = Instant::now();
+            (admission.admit(&slow, false, soon()).await.err(), began.elapsed())
+        },
+        admission.admit(&slow, false, soon()),
+        admission.admit(&quick, false, soon()),
+    );
+    assert_eq!(waiting, (Some(Elsewhere::Overflow), Duration::from_secs(5))); // held as long as one may
+    assert_eq!(turned_away.err(), Some(Elsewhere::Overflow)); // no place to wait
+    assert!(other.is_ok());
+    drop(first);
+    assert!(admission.admit(&slow, false, soon()).await.is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lane_has_a_bound_of_its_own() {
+    let admission = admission(1, 1);
+    let slow_lane = Hook { lane: HookLane::Slow, ..hook("c") };
+    let [a, b, c] = [hook("a"), hook("b"), slow_lane].map(|hook| admission.gate(&hook));
+    let first = admission.admit(&a, false, soon()).await;
+    assert!(first.is_ok());
+    assert!(admission.admit(&b, false, Instant::now()).await.is_err());
+    assert!(admission.admit(&c, false, Instant::now()).await.is_ok());
+}
+
+/// Half of a lane may be filled by runs that go on for long; then their hooks get no more.
+#[tokio::test(start_paused = true)]
+async fn long_runs_leave_room_for_others() {
+    let admission = admission(4, 4);
+    let (hanging, quick) = (admission.gate(&hook("hanging")), admission.gate(&hook("quick")));
+    let mut runs = Vec::new();
+    for _ in 0..2 {
+        runs.push(admission.admit(&hanging, false, soon()).await.unwrap());
+    }
+    runs.iter().for_each(Permit::is_long);
+    assert_eq!(admission.admit(&hanging, false, soon()).await.err(), Some(Elsewhere::Overflow));
+    assert!(admission.admit(&quick, false, soon()).await.is_ok());
+    runs.pop();
+    assert!(admission.admit(&hanging, false, soon()).await.is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rate_spreads_runs_evenly() {
+    let admission = admission(100, 100);
+    let gate = admission.gate(&Hook { rate: Rate::new(50, Duration::from_secs(1)), ..hook("h") });
+    let began = Instant::now();
+    let runs =
+        (0..100).map(|_| async { admission.admit(&gate, false, soon()).await.map(|_| began.elapsed().as_millis()) });
+    let mut at: Vec<u128> = futures_util::future::join_all(runs).await.into_iter().map(Result::unwrap).collect();
+    at.sort_unstable();
+    assert!((1900..2100).contains(&at[99]), "{at:?}");
+    assert!(at.windows(2).all(|pair| pair[1] - pair[0] >= 15), "{at:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_share_of_the_fleet_is_kept() {
+    let admission = admission(100, 100);
+    let gate = admission.gate(&Hook { concurrency_fleet: Some(2), ..hook("h") });
+    let first = admission.admit(&gate, false, soon()).await.unwrap();
+    let _second = admission.admit(&gate, false, soon()).await.unwrap();
+    assert_eq!(admission.admit(&gate, false, soon()).await.err(), Some(Elsewhere::Overflow));
+    drop(first);
+    assert!(admission.admit(&gate, false, soon()).await.is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_broken_target_is_probed_by_one() {
+    let admission = admission(100, 100);
+    let gate = admission.gate(&hook("h"));
+    for _ in 0..3 {
+        let permit = admission.admit(&gate, false, soon()).await.unwrap();
+        admission.ended(&permit, &Outcome::later("503"));
+    }
+    let parked = admission.admit(&gate, false, soon()).await.err();
+    assert_eq!(parked, Some(Elsewhere::Parked(Duration::from_secs(2))));
+    assert_eq!(admission.broken().len(), 1);
+    sleep(Duration::from_secs(2)).await;
+    let probe = admission.admit(&gate, false, soon()).await.unwrap();
+    assert!(matches!(admission.admit(&gate, false, soon()).await, Err(Elsewhere::Parked(_))));
+    admission.ended(&probe, &Outcome::Done);
+    assert!(admission.admit(&gate, false, soon()).await.is_ok());
+    assert!(admission.broken().is_empty());
+}
+
+/// A probe that ends without an outcome leaves the target to another.
+#[tokio::test(start_paused = true)]
+async fn an_interrupted_probe_is_none() {
+    let admission = admission(100, 100);
+    let gate = admission.gate(&hook("h"));
+    for _ in 0..3 {
+        let permit = admission.admit(&gate, false, soon()).await.unwrap();
+        admission.ended(&permit, &Outcome::later("503"));
+    }
+    sleep(Duration::from_secs(2)).await;
+    let probe = admission.admit(&gate, false, soon()).await.unwrap();
+    admission.ended(&probe, &Outcome::Interrupted);
+    drop(probe);
+    let parked = admission.admit(&gate, false, soon()).await.err();
+    assert_eq!(parked, Some(Elsewhere::Parked(Duration::from_secs(2))));
+}

@@ -1,0 +1,90 @@
+//! What every [`Flow`] does, seen by two who use it.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use hookfleet::domain::flow::{Opened, Rate, open_time};
+use hookfleet::domain::hook::HookId;
+use hookfleet::flow::{Crew, Flow, GONE_AFTER};
+use tokio::time::sleep;
+
+fn hook(name: &str) -> HookId {
+    HookId::new(&format!("{name}-{:08x}", fastrand::u32(..))).unwrap()
+}
+
+/// Every check, one after the other.
+pub(crate) async fn suite(one: &dyn Flow, other: &dyn Flow) {
+    slots_are_given_out_once(one, other).await;
+    slots_have_an_end(one).await;
+    shares_are_bounded(one).await;
+    breakers_are_seen_by_all(one, other).await;
+}
+
+/// Two workers that take as much as they can get no more than the rate in sum.
+async fn slots_are_given_out_once(one: &dyn Flow, other: &dyn Flow) {
+    let (hook, rate) = (hook("rate"), Rate::new(1000, Duration::from_secs(1)).unwrap());
+    let began = Instant::now();
+    let mut last = Duration::ZERO;
+    for round in 0..20 {
+        let flow = if round % 2 == 0 { one } else { other };
+        let slots = flow.slots(&hook, rate, 20).await.unwrap();
+        assert_eq!(slots.count, 20, "{round}: {slots:?}");
+        let first = began.elapsed() + slots.wait;
+        assert!(first + Duration::from_millis(5) >= last + rate.interval * 20 || round == 0, "{round}: {slots:?}");
+        last = first;
+    }
+    assert!(last >= Duration::from_millis(375), "400 slots of a millisecond, the last 20 begin after 380: {last:?}");
+}
+
+async fn slots_have_an_end(flow: &dyn Flow) {
+    let (hook, rate) = (hook("ahead"), Rate::new(10, Duration::from_secs(1)).unwrap());
+    assert_eq!(flow.slots(&hook, rate, 30).await.unwrap().count, 30);
+    let refused = flow.slots(&hook, rate, 1).await.unwrap();
+    assert_eq!(refused.count, 0, "three seconds ahead is too much");
+    assert!((Duration::from_millis(1500)..=Duration::from_secs(2)).contains(&refused.wait), "{refused:?}");
+}
+
+async fn shares_are_bounded(flow: &dyn Flow) {
+    let hook = hook("share");
+    assert_eq!(flow.share(&hook, 10, 4, 1).await.unwrap(), 4);
+    assert_eq!(flow.share(&hook, 10, 40, 1).await.unwrap(), 10);
+    assert_eq!(flow.share(&hook, 10, 0, 1).await.unwrap(), 0);
+}
+
+async fn breakers_are_seen_by_all(one: &dyn Flow, other: &dyn Flow) {
+    let target = format!("http://h#{:08x}", fastrand::u32(..));
+    let seen = async |flow: &dyn Flow| -> Option<Opened> {
+        let opened: BTreeMap<String, Opened> = flow.opened().await.unwrap();
+        opened.get(&target).copied()
+    };
+    assert_eq!(seen(other).await, None);
+    one.open(&target, 3).await.unwrap();
+    let opened = seen(other).await.unwrap();
+    assert_eq!(opened.level, 3);
+    assert!(opened.left <= open_time(3) && opened.left > Duration::from_secs(5), "{opened:?}");
+    assert!(one.probe(&target).await.unwrap());
+    assert!(!other.probe(&target).await.unwrap(), "one at a time");
+    one.open(&target, 4).await.unwrap(); // it failed
+    assert!(other.probe(&target).await.unwrap());
+    other.close(&target).await.unwrap();
+    assert_eq!(seen(one).await, None);
+    assert!(one.probe(&target).await.unwrap());
+}
+
+/// What only a fleet of several has.
+pub(crate) async fn workers_share(one: &dyn Flow, other: &dyn Flow) {
+    assert_eq!(one.beat().await.unwrap().workers, 1);
+    let crews = [other.beat().await.unwrap(), one.beat().await.unwrap()];
+    assert!(crews.iter().all(|crew| crew.workers == 2), "{crews:?}");
+    assert_eq!(crews.iter().map(|Crew { rank, .. }| rank).sum::<u32>(), 1, "{crews:?}");
+
+    let hook = hook("share");
+    assert_eq!(one.share(&hook, 5, 9, 2).await.unwrap(), 3, "half of it, rounded up");
+    assert_eq!(other.share(&hook, 5, 9, 2).await.unwrap(), 2, "the rest");
+    assert_eq!(one.share(&hook, 5, 1, 2).await.unwrap(), 1);
+    assert_eq!(other.share(&hook, 5, 9, 2).await.unwrap(), 3);
+    // A worker that is gone leaves its share.
+    sleep(GONE_AFTER + Duration::from_millis(100)).await;
+    assert_eq!(one.share(&hook, 5, 9, 1).await.unwrap(), 5);
+    assert_eq!(one.beat().await.unwrap(), Crew { workers: 1, rank: 0 });
+}
