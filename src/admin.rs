@@ -33,13 +33,21 @@ use browser::Loopback;
 pub struct Admin {
     pub metrics: PrometheusHandle,
     pub broker: Arc<dyn Broker>,
-    /// Why the store of claims is away, while it is.
-    pub store_away: watch::Receiver<Option<String>>,
+    /// What readiness asks, a cell each.
+    pub parts: Vec<Part>,
     pub when_away: WhenAway,
     pub catalog: watch::Receiver<Arc<HookSet>>,
     pub reading: Reading,
     pub admission: Arc<Admission>,
     pub desk: Desk,
+}
+
+/// How one cell is doing.
+#[derive(Clone)]
+pub struct Part {
+    pub health: watch::Receiver<Health>,
+    /// Why the store of claims is away, while it is.
+    pub store_away: watch::Receiver<Option<String>>,
 }
 
 /// Which parts are served.
@@ -83,18 +91,20 @@ async fn metrics(State(admin): State<Admin>) -> Response {
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], admin.metrics.render()).into_response()
 }
 
-/// Why this process takes no work, if it does not.
+/// Why this process takes no work, if it does not: each reason once, whichever cells have it.
 fn troubles(admin: &Admin) -> Vec<String> {
     let mut troubles = Vec::new();
-    if let Health::Down(reason) = &*admin.broker.health().borrow() {
-        troubles.push(format!("broker: {reason}"));
-    }
-    if let Some(reason) = &*admin.store_away.borrow() {
-        match admin.when_away {
-            WhenAway::Hold => troubles.push(format!("holding: {reason}")),
-            WhenAway::Proceed => {} // said in the status; work goes on
+    for part in &admin.parts {
+        if let Health::Down(reason) = &*part.health.borrow() {
+            troubles.push(format!("broker: {reason}"));
+        }
+        // While it proceeds work goes on: the status says so.
+        if let (Some(reason), WhenAway::Hold) = (&*part.store_away.borrow(), admin.when_away) {
+            troubles.push(format!("holding: {reason}"));
         }
     }
+    troubles.sort();
+    troubles.dedup();
     troubles
 }
 
@@ -106,7 +116,7 @@ async fn ready(State(admin): State<Admin>) -> Response {
 
 async fn status(State(admin): State<Admin>) -> Response {
     let catalog = admin.catalog.borrow().clone();
-    let store = admin.store_away.borrow().clone();
+    let store = admin.parts.iter().find_map(|part| part.store_away.borrow().clone());
     Json(json!({
         "version": env!("CARGO_PKG_VERSION"),
         "ready": troubles(&admin).is_empty(),

@@ -21,7 +21,6 @@ use crate::domain::hook::HookLane;
 use crate::domain::matching::HookSet;
 use crate::domain::message::{Lane, Queue};
 use crate::embedded;
-use crate::executor::Executors;
 use crate::fleet::Fleet;
 use crate::flow::Flow;
 use crate::flow::local::LocalFlow;
@@ -31,9 +30,10 @@ use crate::idempotency::embedded::EmbeddedClaims;
 use crate::idempotency::redis::RedisClaims;
 use crate::telemetry;
 use crate::worker::admission::{Admission, Limits};
-use crate::worker::meters::Meters;
-use crate::worker::store::Store;
-use crate::worker::{Listener, Rules, Running, Worker};
+use crate::worker::{Listener, Rules, Worker};
+use cells::{Cell, Shared};
+
+mod cells;
 
 /// Unacked deliveries of an overflow queue.
 const OVERFLOW_PREFETCH: u16 = 16;
@@ -87,7 +87,10 @@ impl Backends {
 
 /// A worker process that is ready to run.
 pub struct App {
+    /// The cell of this runtime.
     fleet: Fleet,
+    cells: Vec<Cell>,
+    shared: Shared,
     admin: Admin,
     listener: TcpListener,
     scope: Scope,
@@ -95,7 +98,7 @@ pub struct App {
 }
 
 impl App {
-    /// Puts the parts together and binds the address.
+    /// Puts the parts together, starts the cells and binds the address.
     ///
     /// # Errors
     /// One sentence: the address is taken, or a part refuses its settings.
@@ -115,34 +118,33 @@ impl App {
             file.announce(listener.local_addr()?)?;
         }
         let (_, catalog) = watch::channel(Arc::new(hooks));
-        let store = Store::new(Arc::clone(&backends.claims));
-        let admission = Arc::new(Admission::new(&limits(settings), Arc::clone(&backends.flow)));
+        let shared = Shared {
+            settings: Arc::new(settings.clone()),
+            catalog: catalog.clone(),
+            admission: Arc::new(Admission::new(&limits(settings), Arc::clone(&backends.flow))),
+            listener: Arc::new(listen),
+            stop: CancellationToken::new(),
+        };
+        // A file has one owner, and its one thread that writes is what bounds it.
+        let count = if backends.file.is_some() { 1 } else { settings.worker.cells };
+        let (broker, desk, file) = (Arc::clone(&backends.broker), backends.desk(), backends.file.clone());
+        let fleet = shared.fleet(backends, count)?;
+        let mut cells = Vec::new();
+        for number in 1..count {
+            cells.push(shared.start(number, count).await?);
+        }
+        let parts = std::iter::once(cells::part(&fleet)).chain(cells.iter().map(|cell| cell.part.clone())).collect();
         let admin = Admin {
             metrics,
-            broker: Arc::clone(&backends.broker),
-            store_away: store.away(),
+            broker,
+            parts,
             when_away: settings.claims.when_away,
-            catalog: catalog.clone(),
-            reading: settings.events,
-            admission: Arc::clone(&admission),
-            desk: backends.desk(),
-        };
-        let worker = Worker {
-            broker: backends.broker,
-            store,
-            letters: backends.letters,
-            executors: Executors::new(&settings.egress, &settings.commands)?,
             catalog,
-            admission,
-            meters: Meters::default(),
-            rules: rules(settings),
-            interrupt: CancellationToken::new(),
-            running: Running::default(),
-            listener: listen,
+            reading: settings.events,
+            admission: Arc::clone(&shared.admission),
+            desk,
         };
-        let wanted = wanted(&settings.worker);
-        let fleet = Fleet { worker: Arc::new(worker), wanted, grace: settings.worker.grace };
-        Ok(Self { fleet, admin, listener, scope, file: backends.file })
+        Ok(Self { fleet, cells, shared, admin, listener, scope, file })
     }
 
     /// Where `/metrics` and the rest are served.
@@ -153,7 +155,7 @@ impl App {
         self.listener.local_addr()
     }
 
-    /// The pipeline: for those who watch it from outside.
+    /// The pipeline of the first cell: for those who watch it from outside.
     #[must_use]
     pub fn worker(&self) -> Arc<Worker> {
         Arc::clone(&self.fleet.worker)
@@ -164,7 +166,7 @@ impl App {
     /// # Errors
     /// The HTTP listener broke.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> anyhow::Result<Vec<String>> {
-        let Self { fleet, admin, listener, scope, file } = self;
+        let Self { fleet, cells, shared, admin, listener, scope, file } = self;
         let metrics = admin.metrics.clone();
         let upkeep = async {
             loop {
@@ -172,9 +174,19 @@ impl App {
                 metrics.run_upkeep(); // else samples pile up until somebody scrapes
             }
         };
+        let stopped = async {
+            shutdown.await;
+            shared.stop.cancel();
+        };
+        let work = async {
+            let (mut orphans, others) = tokio::join!(fleet.run(stopped), cells::join(cells));
+            orphans.extend(others);
+            orphans
+        };
         let orphans = tokio::select! {
-            orphans = fleet.run(shutdown) => orphans,
+            orphans = work => orphans,
             () = upkeep => Vec::new(),
+            () = shared.admission.keep() => Vec::new(),
             served = admin::serve(listener, admin, scope) => {
                 served.context("the HTTP listener broke")?;
                 Vec::new()
@@ -208,18 +220,19 @@ fn limits(settings: &Settings) -> Limits {
     }
 }
 
-/// The queues of the lanes that are served. What may kill a worker comes one at a time, and of what only waits few are
-/// in hand.
-fn wanted(worker: &config::Worker) -> Vec<Wanted> {
+/// The queues of the lanes that are served, by one cell of so many. What may kill a worker comes one at a time, and of
+/// what only waits few are in hand.
+fn wanted(worker: &config::Worker, cells: u16) -> Vec<Wanted> {
+    let share = |prefetch: u16| (prefetch / cells.max(1)).max(1);
     let serves = |lane: HookLane| worker.lanes[lane as usize];
     let prefetch_of = |queue| match queue {
-        Queue::Events | Queue::Lane(Lane::Default) => serves(HookLane::Default).then_some(worker.prefetch),
-        Queue::Lane(Lane::Slow) => serves(HookLane::Slow).then_some(worker.prefetch),
-        Queue::Lane(Lane::Replay) => Some(worker.prefetch),
+        Queue::Events | Queue::Lane(Lane::Default) => serves(HookLane::Default).then_some(share(worker.prefetch)),
+        Queue::Lane(Lane::Slow) => serves(HookLane::Slow).then_some(share(worker.prefetch)),
+        Queue::Lane(Lane::Replay) => Some(share(worker.prefetch)),
         Queue::Lane(Lane::Suspect) => Some(1),
         Queue::Lane(Lane::Overflow(number)) => {
             let of = |lane: &HookLane| lane.overflows().contains(&number);
-            HookLane::ALL.iter().find(|lane| of(lane)).filter(|lane| serves(**lane)).map(|_| OVERFLOW_PREFETCH)
+            HookLane::ALL.iter().find(|lane| of(lane)).filter(|lane| serves(**lane)).map(|_| share(OVERFLOW_PREFETCH))
         }
     };
     let wanted = |&queue: &Queue| prefetch_of(queue).map(|prefetch| Wanted { queue, prefetch });

@@ -79,6 +79,8 @@ pub enum Backend {
 /// How a worker takes and leaves work.
 #[derive(Debug, Clone, Copy)]
 pub struct Worker {
+    /// Threads that work.
+    pub cells: u16,
     /// Unacked deliveries a queue.
     pub prefetch: u16,
     /// Runs at a time in this process, in each lane.

@@ -36,15 +36,12 @@ impl Fleet {
         let mut tasks = JoinSet::new();
         let watched = Arc::clone(&self.worker);
         let pinging = tokio::spawn(async move { watched.store.watch().await });
-        let shared = Arc::clone(&self.worker);
-        let keeping = tokio::spawn(async move { shared.admission.keep().await });
         tokio::select! {
             () = shutdown => {}
             () = self.work(&mut tasks) => {}
         }
         let orphans = self.drain(&mut tasks).await;
         pinging.abort();
-        keeping.abort();
         self.worker.broker.close().await;
         orphans
     }

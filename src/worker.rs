@@ -126,7 +126,7 @@ pub struct Worker {
     /// Stops every run at once: the grace period is over.
     pub interrupt: CancellationToken,
     pub running: Running,
-    pub listener: Listener,
+    pub listener: Arc<Listener>,
 }
 
 /// Why a message does not go on.

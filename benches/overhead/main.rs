@@ -90,7 +90,8 @@ async fn compare(options: &Options) {
                 .args(["worker", "--log-level", "warn", "--namespace", namespace, "--hooks", hooks.to_str().unwrap()])
                 .args(["--broker-url", &rabbit.url(), "--redis-url", &redis.url()])
                 .args(["--http-bind", &format!("127.0.0.1:{}", servers::free_port())])
-                .args(["--set", "egress.allow=127.0.0.0/8", "--set", "worker.prefetch=256"]);
+                .args(["--set", "egress.allow=127.0.0.0/8", "--set", "worker.prefetch=256"])
+                .args(["--set", "worker.cells=1"]);
             command
         })
         .await;

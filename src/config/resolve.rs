@@ -25,6 +25,7 @@ const fn seconds(from: u64, to: u64) -> RangeInclusive<Duration> {
 const DAY: u64 = 24 * 3600;
 const HOLDS: RangeInclusive<Duration> = seconds(1, 60);
 const GRACES: RangeInclusive<Duration> = seconds(0, DAY);
+const CELLS: RangeInclusive<u16> = 0..=64;
 const FAILURES: RangeInclusive<u32> = 0..=1_000_000;
 const SHARES: RangeInclusive<f64> = 0.01..=1.0;
 const BREAKER_WINDOWS: RangeInclusive<Duration> = seconds(1, 3600);
@@ -144,12 +145,26 @@ fn bind(raw: &Raw<'_>) -> Option<SocketAddr> {
 }
 
 fn worker(raw: &Raw<'_>) -> Option<Worker> {
+    let cells = raw.read("worker.cells", count(CELLS)).map(|cells| if cells == 0 { cores() } else { cells });
     let prefetch = raw.read("worker.prefetch", count(PREFETCHES));
     let concurrency = raw.read("worker.concurrency", count(CONCURRENCIES));
     let hold_max = raw.read("worker.hold", duration(HOLDS));
     let grace = raw.read("worker.grace", duration(GRACES));
     let lanes = lanes(raw);
-    Some(Worker { prefetch: prefetch?, concurrency: concurrency?, lanes: lanes?, hold_max: hold_max?, grace: grace? })
+    Some(Worker {
+        cells: cells?,
+        prefetch: prefetch?,
+        concurrency: concurrency?,
+        lanes: lanes?,
+        hold_max: hold_max?,
+        grace: grace?,
+    })
+}
+
+/// As many as this process may use.
+fn cores() -> u16 {
+    std::thread::available_parallelism()
+        .map_or(1, |cores| u16::try_from(cores.get()).unwrap_or(*CELLS.end()).min(*CELLS.end()))
 }
 
 fn lanes(raw: &Raw<'_>) -> Option<[bool; HookLane::ALL.len()]> {

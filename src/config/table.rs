@@ -45,7 +45,7 @@ const fn secret_url(path: &'static str, example: &'static str, doc: &'static str
 }
 
 /// All settings; those of a section stand together.
-pub(super) static SETTINGS: [Setting; 28] = [
+pub(super) static SETTINGS: [Setting; 29] = [
     one(
         "namespace",
         "hookfleet",
@@ -76,6 +76,11 @@ pub(super) static SETTINGS: [Setting; 28] = [
         "false",
         "Allow an address that others can reach. There are no tokens yet: for containers whose port is not published\n\
          beyond health checks and a trusted network.",
+    ),
+    one(
+        "worker.cells",
+        "0",
+        "Threads that work, each with connections of its own, 1 to 64; 0: as many as there are cores.",
     ),
     list("worker.lanes", "default,slow", "The lanes whose hooks run here: default and slow, or one of them."),
     one("worker.prefetch", "256", "Unacked deliveries a queue, 1 to 2000."),

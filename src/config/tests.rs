@@ -35,7 +35,8 @@ fn defaults() {
     assert!(matches!(&settings.backend, Backend::Embedded { path } if path == Path::new("data/hookfleet.db")));
     assert_eq!(settings.hooks, Path::new("config/hooks.yaml"));
     assert_eq!(settings.bind, "127.0.0.1:8733".parse().unwrap());
-    let Worker { prefetch, concurrency, lanes, hold_max, grace } = settings.worker;
+    let Worker { cells, prefetch, concurrency, lanes, hold_max, grace } = settings.worker;
+    assert!(cells >= 1);
     assert_eq!(lanes, [true; 2]);
     assert_eq!((prefetch, concurrency, hold_max.as_secs(), grace.as_secs()), (256, 512, 5, 25));
     let Claims { lease, window, when_away } = settings.claims;
@@ -60,7 +61,7 @@ fn later_words_count_more() {
         ("HOOKFLEET_LOG", "warn,hookfleet=debug"),
     ];
     let settings = read(text, &variables, &[("worker.grace", "4s"), ("commands.env", "")]).unwrap();
-    let Worker { prefetch, concurrency, lanes, hold_max, grace } = settings.worker;
+    let Worker { cells: _, prefetch, concurrency, lanes, hold_max, grace } = settings.worker;
     assert_eq!(lanes, [true; 2]);
     assert_eq!((prefetch, concurrency, hold_max.as_secs(), grace.as_secs()), (2, 512, 3, 4));
     assert_eq!(
@@ -80,7 +81,7 @@ fn names_that_do_not_exist() {
         &[("HOOKFLEET_BROKR_URL", "hunter2"), ("HOOKFLEET_X", "1"), ("PATH", "/bin")],
         &[("worker.hld", "1s")],
         &[
-            "2:3 worker.prefech: expected one of `lanes`, `prefetch`, `concurrency`, `hold`, `grace`, found `prefech`",
+            "2:3 worker.prefech: expected one of `cells`, `lanes`, `prefetch`, `concurrency`, `hold`, `grace`, found `prefech`",
             "3:1 brokr: expected one of `namespace`, `hooks`, `broker`, `redis`, `embedded`, `http`, `worker`, \
              `idempotency`, `events`, `breaker`, `retry`, `egress`, `commands`, `dead_letters`, `log`, found `brokr`",
             "4:1 worker.hold: expected one of `namespace`, `hooks`, `broker`, `redis`, `embedded`, `http`, `worker`, \

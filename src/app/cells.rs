@@ -1,0 +1,103 @@
+//! A worker uses every core by cells: a runtime of one thread each, with connections and an HTTP client of its own, so
+//! that nothing is passed between threads at every event. Permits, breakers and the catalog are the process's.
+
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use anyhow::Context as _;
+use tokio::sync::{oneshot, watch};
+use tokio_util::sync::CancellationToken;
+
+use super::{Backends, rules, wanted};
+use crate::admin::Part;
+use crate::config::Settings;
+use crate::domain::matching::HookSet;
+use crate::executor::Executors;
+use crate::fleet::Fleet;
+use crate::worker::admission::Admission;
+use crate::worker::meters::Meters;
+use crate::worker::store::Store;
+use crate::worker::{Listener, Running, Worker};
+
+/// What the cells of a process share.
+#[derive(Clone)]
+pub(super) struct Shared {
+    pub(super) settings: Arc<Settings>,
+    pub(super) catalog: watch::Receiver<Arc<HookSet>>,
+    pub(super) admission: Arc<Admission>,
+    pub(super) listener: Arc<Listener>,
+    /// Ends the consuming of all cells.
+    pub(super) stop: CancellationToken,
+}
+
+/// A cell on a thread of its own.
+pub(super) struct Cell {
+    thread: JoinHandle<Vec<String>>,
+    pub(super) part: Part,
+}
+
+impl Shared {
+    /// A pipeline on the runtime that this is called on, `backends` being its own.
+    pub(super) fn fleet(&self, backends: Backends, cells: u16) -> anyhow::Result<Fleet> {
+        let settings = &self.settings;
+        let worker = Worker {
+            broker: backends.broker,
+            store: Store::new(backends.claims),
+            letters: backends.letters,
+            executors: Executors::new(&settings.egress, &settings.commands)?,
+            catalog: self.catalog.clone(),
+            admission: Arc::clone(&self.admission),
+            meters: Meters::default(),
+            rules: rules(settings),
+            interrupt: CancellationToken::new(),
+            running: Running::default(),
+            listener: Arc::clone(&self.listener),
+        };
+        Ok(Fleet { worker: Arc::new(worker), wanted: wanted(&settings.worker, cells), grace: settings.worker.grace })
+    }
+
+    /// Starts a cell and waits until it is connected. It ends, drained, after `stop`.
+    ///
+    /// # Errors
+    /// No thread, or what [`Backends::open`] says.
+    pub(super) async fn start(&self, number: u16, cells: u16) -> anyhow::Result<Cell> {
+        let (ready, connected) = oneshot::channel();
+        let shared = self.clone();
+        let work = move || {
+            let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+                Ok(runtime) => runtime,
+                Err(error) => {
+                    let _ = ready.send(Err(error.into())); // nobody waits: the process is ending
+                    return Vec::new();
+                }
+            };
+            runtime.block_on(async {
+                let opened = async { shared.fleet(Backends::open(&shared.settings).await?, cells) };
+                match opened.await {
+                    Ok(fleet) => {
+                        let _ = ready.send(Ok(part(&fleet)));
+                        fleet.run(shared.stop.cancelled()).await
+                    }
+                    Err(error) => {
+                        let _ = ready.send(Err(error));
+                        Vec::new()
+                    }
+                }
+            })
+        };
+        let thread = std::thread::Builder::new().name(format!("hookfleet-cell-{number}")).spawn(work)?;
+        let part = connected.await.context("a cell ended before it was connected")??;
+        Ok(Cell { thread, part })
+    }
+}
+
+/// What readiness asks of a cell.
+pub(super) fn part(fleet: &Fleet) -> Part {
+    Part { health: fleet.worker.broker.health(), store_away: fleet.worker.store.away() }
+}
+
+/// Waits for the cells to drain; answers the names of what they cut off.
+pub(super) async fn join(cells: Vec<Cell>) -> Vec<String> {
+    let all = move || cells.into_iter().flat_map(|cell| cell.thread.join().unwrap_or_default()).collect();
+    tokio::task::spawn_blocking(all).await.unwrap_or_default()
+}
