@@ -205,21 +205,12 @@ async fn policies_are_applied_and_checked() {
     }
 
     rabbit.ctl(&["set_vm_memory_high_watermark", "0"]);
-    let alarmed = text(&site.run(&["topology", "check"]));
-    assert!(alarmed.contains("is short of memory: the broker takes no messages"), "{alarmed}");
+    until_check(&site, "is short of memory: the broker takes no messages").await;
     rabbit.ctl(&["set_vm_memory_high_watermark", "0.6"]);
 
     rabbit.ctl(&["clear_policy", &format!("{space}-suspect")]);
     rabbit.ctl(&["set_policy", "--apply-to", "queues", "--priority", "9", "ours", "events$", r#"{"max-length":9}"#]);
-    // What the API says of queues may lag by some seconds.
-    let began = Instant::now();
-    let found = loop {
-        let found = text(&site.run(&["topology", "check"]));
-        if found.contains("2 findings") {
-            break found;
-        }
-        assert!(began.elapsed() < Duration::from_secs(20), "{found}");
-    };
+    let found = until_check(&site, "2 findings").await;
     assert!(found.contains(&format!("policy {space}-suspect does not exist")), "{found}");
     assert!(found.contains(&format!("queue {space}.events is under policy ours")), "{found}");
 
@@ -234,6 +225,19 @@ async fn policies_are_applied_and_checked() {
     let commands = String::from_utf8_lossy(&printed.stdout).into_owned();
     assert!(commands.contains(&format!("rabbitmqctl -p / set_policy --apply-to queues {space}-suspect")), "{commands}");
     assert!(text(&without.run(&["topology", "check"])).contains("bindings and policies NOT checked"));
+}
+
+/// Checks until this is said; what the API says of nodes and queues may lag by some seconds.
+async fn until_check(site: &Site, expected: &str) -> String {
+    let began = Instant::now();
+    loop {
+        let found = text(&site.run(&["topology", "check"]));
+        if found.contains(expected) {
+            return found;
+        }
+        assert!(began.elapsed() < Duration::from_secs(30), "expected {expected} in {found}");
+        sleep(Duration::from_millis(500)).await;
+    }
 }
 
 /// The stream is deleted, as if a power cut had taken it whole: every record comes back, once.
