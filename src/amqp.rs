@@ -1,6 +1,11 @@
-//! AMQP 0-9-1 as this crate uses it: how to connect, which exchanges and queues there are, how messages translate.
+//! AMQP 0-9-1 as this crate uses it: how to connect, which exchanges and queues there are, how messages translate,
+//! and what the broker's management API says and sets.
 //! Shared by `broker/amqp` and `dead_letters/stream`; knows nothing of either.
 
 pub mod connection;
 pub mod convert;
+pub mod declare;
+pub mod management;
+pub mod policy;
+pub mod tls;
 pub mod topology;

@@ -58,10 +58,10 @@ impl Backends {
     /// One sentence: what cannot be reached or opened, and what to do.
     pub async fn open(settings: &Settings) -> anyhow::Result<Self> {
         match &settings.backend {
-            Backend::Servers { broker: url, redis } => {
+            Backend::Servers { broker: server, redis } => {
                 let claims = RedisClaims::new(redis.expose().as_str(), &settings.namespace)?;
-                let broker: Arc<dyn Broker> = Arc::new(AmqpBroker::connect(url, &settings.namespace).await?);
-                let letters = StreamLetters::new(Arc::clone(&broker), url.clone(), &settings.namespace);
+                let broker: Arc<dyn Broker> = Arc::new(AmqpBroker::connect(server, &settings.namespace).await?);
+                let letters = StreamLetters::new(Arc::clone(&broker), (**server).clone(), &settings.namespace);
                 let flow: Arc<dyn Flow> = Arc::new(RedisFlow::new(claims.connection(), &settings.namespace));
                 Ok(Self { broker, claims: Arc::new(claims), letters: Arc::new(letters), flow, file: None })
             }

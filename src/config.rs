@@ -18,6 +18,7 @@ use crate::yaml;
 use crate::yaml::problem::{At, Mismatch, Problems};
 use crate::yaml::report::Report;
 
+mod broker;
 mod raw;
 mod resolve;
 mod shown;
@@ -65,8 +66,7 @@ pub struct Overrides(pub Vec<(String, String)>);
 #[derive(Debug, Clone)]
 pub enum Backend {
     Servers {
-        /// `amqp://user:password@host:port/vhost`.
-        broker: Secret<Url>,
+        broker: Box<BrokerServer>,
         /// `redis://[user:password@]host:port[/db]`.
         redis: Secret<Url>,
     },
@@ -74,6 +74,46 @@ pub enum Backend {
         /// The SQLite file; one process owns it.
         path: PathBuf,
     },
+}
+
+/// How the message broker is reached.
+#[derive(Debug, Clone)]
+pub struct BrokerServer {
+    /// `amqp[s]://user:password@host:port/vhost`, one for each node; at least one.
+    pub urls: Vec<Secret<Url>>,
+    /// A file with the password, in place of the one in the URLs. What it holds may change at any time.
+    pub password_file: Option<PathBuf>,
+    pub tls: Tls,
+    /// The name that the broker's certificate has to have, if it is not the URL's host.
+    pub tls_name: Option<String>,
+    /// The management API, if it is not where the URLs let one expect it.
+    pub management: Option<Secret<Url>>,
+}
+
+impl BrokerServer {
+    /// One node, with nothing but its URL.
+    #[must_use]
+    pub fn at(url: Url) -> Self {
+        let urls = vec![Secret::new(url)];
+        Self { urls, password_file: None, tls: Tls::default(), tls_name: None, management: None }
+    }
+}
+
+/// Files (PEM) for connections with TLS.
+#[derive(Debug, Clone, Default)]
+pub struct Tls {
+    /// Who is trusted in place of the public authorities.
+    pub ca: Option<PathBuf>,
+    pub client: Option<ClientCertificate>,
+}
+
+/// How this process shows who it is.
+#[derive(Debug, Clone)]
+pub struct ClientCertificate {
+    /// The certificate, then those that lead to the authority.
+    pub chain: PathBuf,
+    /// Its private key.
+    pub key: PathBuf,
 }
 
 /// How a worker takes and leaves work.

@@ -30,7 +30,7 @@
 //! | [`desk`], [`publish`] | what operators do with letters; preparing events |
 //! | [`executor`] | runs a hook once: http, command |
 //! | [`broker`], [`idempotency`], [`dead_letters`], [`flow`] | the seams: a trait with its contract, and an adapter a file |
-//! | [`amqp`], [`embedded`] | what adapters share: AMQP connections and topology; the one SQLite file |
+//! | [`amqp`], [`embedded`] | what adapters share: AMQP connections, topology, management; the one SQLite file |
 //! | [`config`], [`telemetry`], [`crash`] | settings; metric names and logs; places where tests kill the process |
 //! | [`domain`], [`yaml`] | every decision, pure; YAML with positions |
 //!

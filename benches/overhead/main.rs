@@ -29,7 +29,6 @@ use futures_util::{StreamExt as _, stream};
 use hookfleet::broker::Broker as _;
 use hookfleet::broker::amqp::AmqpBroker;
 use hookfleet::domain::event::Reading;
-use hookfleet::domain::hook::Secret;
 use hookfleet::publish::prepare;
 use serde_json::json;
 use tokio::net::TcpListener;
@@ -149,8 +148,7 @@ async fn side(
 }
 
 async fn publish(rabbit: &Rabbit, namespace: &str, count: u64) {
-    let url = Secret::new(url::Url::parse(&rabbit.url()).unwrap());
-    let broker = AmqpBroker::connect(&url, namespace).await.unwrap();
+    let broker = AmqpBroker::connect(&rabbit.server(), namespace).await.unwrap();
     let pad = "x".repeat(880);
     let send = async |number: u64| {
         let event = json!({ "specversion": "1.0", "type": "order.paid", "source": "/bench", "id": number.to_string(), "data": pad });

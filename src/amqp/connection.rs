@@ -7,20 +7,25 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_compat::Compat;
+use lapin::tcp::RustlsConnector;
 use lapin::uri::{AMQPScheme, AMQPUri};
 use lapin::{AsyncTcpStream, Connection, ConnectionProperties, Error, ErrorKind};
+use rustls::ClientConfig;
 use tokio::time::timeout;
-use url::Url;
+use url::{Host, Url};
 
-use crate::domain::hook::Secret;
+use super::tls;
+use crate::config::BrokerServer;
 
-/// Longest wait for one connection, TCP and handshake together.
+/// Longest wait for one connection, TCP, TLS and greeting together.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longest wait for one declaration, `qos` and the like.
 pub const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 /// Reconnects wait between these two, doubled each time, with jitter.
 const BACKOFF_FIRST: Duration = Duration::from_millis(100);
 const BACKOFF_MAX: Duration = Duration::from_secs(5);
+/// Seconds between heartbeats, unless the URL says otherwise.
+const HEARTBEAT_S: u16 = 15;
 
 /// Why there is no connection. `Display` says what to do; it never shows a password.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -33,47 +38,124 @@ pub enum ConnectError {
     Away(String),
 }
 
-/// Opens a connection. Recovery by the library stays off: supervisors here start again from nothing.
+/// Opens a connection to a node: a random one first, so that a fleet spreads over all, then the others in turn.
+/// Recovery by the library stays off: supervisors here start again from nothing.
 ///
 /// # Errors
-/// [`ConnectError`], with a sentence that says what to do.
-pub async fn connect(url: &Secret<Url>, name: &str) -> Result<Connection, ConnectError> {
-    let url = url.expose();
-    let shown = shown(url);
-    let properties = ConnectionProperties::default().with_connection_name(name.into());
-    let mut with_heartbeat = url.clone();
-    if !url.query_pairs().any(|(key, _)| key == "heartbeat") {
-        with_heartbeat.query_pairs_mut().append_pair("heartbeat", "15");
+/// [`ConnectError`], with a sentence a node that says what to do. As long as one of them may come back by itself, so
+/// may the whole.
+pub async fn connect(server: &BrokerServer, name: &str) -> Result<Connection, ConnectError> {
+    let count = server.urls.len();
+    let first = fastrand::usize(..count.max(1));
+    let mut failed = Vec::new();
+    for url in server.urls.iter().cycle().skip(first).take(count) {
+        match connect_to(server, url.expose(), name).await {
+            Ok(connection) => return Ok(connection),
+            Err(error) => failed.push(error),
+        }
     }
+    Err(together(&failed))
+}
+
+fn together(failed: &[ConnectError]) -> ConnectError {
+    let text = failed.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
+    if failed.iter().all(|error| matches!(error, ConnectError::Settings(_))) {
+        ConnectError::Settings(text)
+    } else {
+        ConnectError::Away(text)
+    }
+}
+
+async fn connect_to(server: &BrokerServer, url: &Url, name: &str) -> Result<Connection, ConnectError> {
+    let mut uri = uri(url).map_err(ConnectError::Settings)?;
+    uri.authority.userinfo.password = password(server, url).await.map_err(ConnectError::Settings)?;
+    let target = Target { shown: shown(url), uri: uri.clone(), server };
+    let tls = match uri.scheme {
+        AMQPScheme::AMQP => None,
+        AMQPScheme::AMQPS => {
+            let config = tls::client_config(&server.tls).await.map_err(ConnectError::Settings)?;
+            Some((Arc::new(config), target.tls_name().to_owned()))
+        }
+    };
+    let properties = ConnectionProperties::default().with_connection_name(name.into());
     let socket = Socket::default();
-    let opened = timeout(CONNECT_TIMEOUT, open(with_heartbeat.as_str(), properties, socket.clone())).await;
-    match opened {
+    match timeout(CONNECT_TIMEOUT, open(uri, tls, properties, socket.clone())).await {
         Ok(Ok(connection)) => {
             socket.forget();
             Ok(connection)
         }
-        Ok(Err(error)) => Err(sentence(&shown, url, &error)),
+        Ok(Err(error)) => Err(target.sentence(&error)),
         Err(_) => {
             socket.cut();
             Err(ConnectError::Away(format!(
-                "the broker at {shown} did not answer within {CONNECT_TIMEOUT:?}: check host and port in broker.url"
+                "the broker at {} did not answer within {CONNECT_TIMEOUT:?}: check host and port in broker.url, and \
+                 whether that port speaks TLS (amqps://) or not (amqp://)",
+                target.shown
             )))
         }
     }
 }
 
-async fn open(url: &str, properties: ConnectionProperties, socket: Socket) -> lapin::Result<Connection> {
-    let uri: AMQPUri = url.parse().map_err(|error: String| io::Error::new(io::ErrorKind::InvalidInput, error))?;
+/// What the library needs to know of a URL. It reads no IPv6 addresses, and takes a slash alone for a vhost without a
+/// name, which nobody has.
+fn uri(url: &Url) -> Result<AMQPUri, String> {
+    let mut uri: AMQPUri =
+        url.as_str().parse().map_err(|error| format!("broker.url {} cannot be used: {error}", shown(url)))?;
+    uri.authority.host = host(url);
+    if uri.vhost.is_empty() {
+        "/".clone_into(&mut uri.vhost);
+    }
+    uri.query.heartbeat.get_or_insert(HEARTBEAT_S);
+    Ok(uri)
+}
+
+/// The vhost that a URL names.
+///
+/// # Errors
+/// The URL is none that the library can use.
+pub fn vhost(url: &Url) -> Result<String, String> {
+    uri(url).map(|uri| uri.vhost)
+}
+
+/// User and password for a URL of the broker: the password file counts more than the URL.
+///
+/// # Errors
+/// The file cannot be read.
+pub async fn login(server: &BrokerServer, url: &Url) -> Result<(String, String), String> {
+    let userinfo = uri(url)?.authority.userinfo;
+    Ok((userinfo.username, password(server, url).await?))
+}
+
+async fn password(server: &BrokerServer, url: &Url) -> Result<String, String> {
+    let Some(file) = &server.password_file else { return Ok(uri(url)?.authority.userinfo.password) };
+    match tokio::fs::read_to_string(file).await {
+        Ok(text) => Ok(text.trim_end_matches(['\r', '\n']).to_owned()),
+        Err(error) => Err(format!(
+            "cannot read the password of the broker from {} ({error}): check broker.password_file",
+            file.display()
+        )),
+    }
+}
+
+/// The configuration of TLS, and the name that the certificate has to have.
+type Encryption = Option<(Arc<ClientConfig>, String)>;
+
+async fn open(
+    uri: AMQPUri,
+    tls: Encryption,
+    properties: ConnectionProperties,
+    socket: Socket,
+) -> lapin::Result<Connection> {
     let dial = async move |uri: AMQPUri, _| {
-        let host = uri.authority.host.as_str();
-        let connected = timeout(CONNECT_TIMEOUT, tokio::net::TcpStream::connect((host, uri.authority.port)));
+        let connected =
+            timeout(CONNECT_TIMEOUT, tokio::net::TcpStream::connect((uri.authority.host.as_str(), uri.authority.port)));
         let stream = connected.await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
         stream.set_nodelay(true)?;
         socket.keep(&stream)?;
         let stream = AsyncTcpStream::Plain(Compat::new(stream));
-        match uri.scheme {
-            AMQPScheme::AMQP => Ok(stream),
-            AMQPScheme::AMQPS => Ok(stream.into_tls(host, lapin::tcp::TLSConfig::default()).await?),
+        match &tls {
+            None => Ok(stream),
+            Some((config, name)) => Ok(stream.into_rustls(&RustlsConnector::from(Arc::clone(config)), name).await?),
         }
     };
     Connection::connector(uri, lapin::runtime::default_runtime()?, dial, properties).await
@@ -119,37 +201,60 @@ impl Socket {
     }
 }
 
-fn sentence(shown: &str, url: &Url, error: &Error) -> ConnectError {
-    let text = error.to_string();
-    let vhost = match url.path() {
-        "" | "/" => "/",
-        path => path.trim_start_matches('/'),
-    };
-    if text.contains("ACCESS_REFUSED") || text.contains("ACCESS-REFUSED") || text.contains("auth") {
-        return ConnectError::Settings(format!(
-            "the broker at {shown} refused user \"{}\": check user and password in broker.url",
-            url.username()
-        ));
+/// A node, for what is said of it.
+struct Target<'a> {
+    shown: String,
+    uri: AMQPUri,
+    server: &'a BrokerServer,
+}
+
+impl Target<'_> {
+    fn tls_name(&self) -> &str {
+        self.server.tls_name.as_deref().unwrap_or(&self.uri.authority.host)
     }
-    if text.contains("NOT_ALLOWED") || text.contains("NOT-ALLOWED") {
-        return ConnectError::Settings(format!(
-            "the broker at {shown} has no vhost \"{vhost}\", or user \"{}\" may not use it: check the path of \
-             broker.url, or create the vhost (rabbitmqctl add_vhost)",
-            url.username()
-        ));
+
+    fn sentence(&self, error: &Error) -> ConnectError {
+        let (shown, text, user) = (&self.shown, error.to_string(), &self.uri.authority.userinfo.username);
+        if let ErrorKind::IOError(error) = error.kind() {
+            return match tls::cause(error) {
+                Some(cause) => ConnectError::Settings(tls::sentence(cause, shown, self.tls_name())),
+                None => ConnectError::Away(format!(
+                    "cannot connect to the broker at {shown} ({error}): is it running, and are host and port in \
+                     broker.url right?"
+                )),
+            };
+        }
+        if text.contains("ACCESS_REFUSED") || text.contains("ACCESS-REFUSED") || text.contains("auth") {
+            let places = match self.server.password_file {
+                None => "user and password in broker.url",
+                Some(_) => "the user in broker.url and the password in broker.password_file",
+            };
+            return ConnectError::Settings(format!("the broker at {shown} refused user \"{user}\": check {places}"));
+        }
+        if text.contains("NOT_ALLOWED") || text.contains("NOT-ALLOWED") {
+            let vhost = &self.uri.vhost;
+            return ConnectError::Settings(format!(
+                "the broker at {shown} has no vhost \"{vhost}\", or user \"{user}\" may not use it: check the path of \
+                 broker.url, or create the vhost (rabbitmqctl add_vhost)"
+            ));
+        }
+        ConnectError::Away(format!("cannot connect to the broker at {shown}: {text}"))
     }
-    if let ErrorKind::IOError(error) = error.kind() {
-        return ConnectError::Away(format!(
-            "cannot connect to the broker at {shown} ({error}): is it running, and are host and port in broker.url right?"
-        ));
+}
+
+/// The host of a URL, as it is dialled.
+fn host(url: &Url) -> String {
+    match url.host() {
+        Some(Host::Ipv6(address)) => address.to_string(),
+        Some(host) => host.to_string(),
+        None => String::new(),
     }
-    ConnectError::Away(format!("cannot connect to the broker at {shown}: {text}"))
 }
 
 /// Scheme, host and port of a broker URL.
 #[must_use]
 pub fn shown(url: &Url) -> String {
-    let port = url.port().unwrap_or(5672);
+    let port = url.port().unwrap_or(if url.scheme() == "amqps" { 5671 } else { 5672 });
     format!("{}://{}:{port}", url.scheme(), url.host_str().unwrap_or_default())
 }
 
@@ -175,6 +280,7 @@ pub async fn call<T>(what: &str, future: impl Future<Output = lapin::Result<T>>)
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::hook::Secret;
 
     #[test]
     fn backoff_grows_to_its_bound() {
@@ -195,8 +301,8 @@ mod tests {
             tokio::io::AsyncReadExt::read_to_end(&mut stream, &mut greeting).await.unwrap(); // to the end of it
             greeting
         };
-        let secret = Secret::new(url);
-        let (error, greeting) = tokio::join!(connect(&secret, "test"), accepted);
+        let server = BrokerServer::at(url);
+        let (error, greeting) = tokio::join!(connect(&server, "test"), accepted);
         assert!(error.unwrap_err().to_string().contains("did not answer within 5s"));
         assert_eq!(greeting, b"AMQP\x00\x00\x09\x01");
         let again = timeout(Duration::from_secs(1), silent.accept()).await;
@@ -207,5 +313,47 @@ mod tests {
     fn urls_are_shown_without_secrets() {
         let url = Url::parse("amqp://user:secret@broker.example:5673/prod?x=secret").unwrap();
         assert_eq!(shown(&url), "amqp://broker.example:5673");
+        assert_eq!(shown(&Url::parse("amqps://user:secret@b").unwrap()), "amqps://b:5671");
+    }
+
+    #[test]
+    fn urls_are_read() {
+        let check = |url: &str, expected: (&str, u16, &str)| {
+            let uri = uri(&Url::parse(url).unwrap()).unwrap();
+            assert_eq!((uri.authority.host.as_str(), uri.authority.port, uri.vhost.as_str()), expected, "{url}");
+            assert_eq!(uri.query.heartbeat, Some(if url.contains("heartbeat") { 3 } else { 15 }), "{url}");
+        };
+        check("amqp://h", ("h", 5672, "/"));
+        check("amqp://h/", ("h", 5672, "/"));
+        check("amqps://h/%2f?heartbeat=3", ("h", 5671, "/"));
+        check("amqp://[::1]:1/a%2fb", ("::1", 1, "a/b"));
+        check("amqp://10.0.0.1/prod", ("10.0.0.1", 5672, "prod"));
+    }
+
+    #[tokio::test]
+    async fn the_password_file_counts_more() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "new\n").unwrap();
+        let url = Url::parse("amqp://me:old@h").unwrap();
+        let server = BrokerServer { password_file: Some(file.path().to_owned()), ..BrokerServer::at(url.clone()) };
+        assert_eq!(login(&server, &url).await.unwrap(), ("me".to_owned(), "new".to_owned()));
+        assert_eq!(login(&BrokerServer::at(url.clone()), &url).await.unwrap().1, "old");
+        let server = BrokerServer { password_file: Some("no/such".into()), ..server };
+        assert!(login(&server, &url).await.unwrap_err().contains("check broker.password_file"));
+    }
+
+    /// All nodes are tried, and one that may come back by itself is worth waiting for.
+    #[tokio::test]
+    async fn every_node_is_tried() {
+        let nodes = ["amqp://127.0.0.1:1", "amqp://127.0.0.1:2"].map(|url| Secret::new(Url::parse(url).unwrap()));
+        let server = BrokerServer { urls: nodes.to_vec(), ..BrokerServer::at(Url::parse("amqp://h").unwrap()) };
+        let error = connect(&server, "test").await.unwrap_err();
+        assert!(
+            matches!(&error, ConnectError::Away(text) if text.contains(":1 (") && text.contains(":2 (")),
+            "{error}"
+        );
+        let settings = || ConnectError::Settings("a".to_owned());
+        assert!(matches!(together(&[settings(), error]), ConnectError::Away(_)));
+        assert!(matches!(together(&[settings(), settings()]), ConnectError::Settings(text) if text == "a; a"));
     }
 }

@@ -1,15 +1,11 @@
-//! The exchanges and queues of a namespace. Pure description, plus declaring and checking it.
+//! The exchanges and queues of a namespace: a pure description. `declare` makes and checks it.
 //!
-//! Arguments hold only what can never change (type, dead-letter route and strategy, overflow, the ladder's times);
-//! limits and retention are policies, which operators may change while the fleet runs.
+//! Arguments hold only what can never change (type, dead-letter route and strategy, overflow, times); limits and
+//! retention are policies, which operators may change while the fleet runs.
 
 use std::fmt;
+use std::time::Duration;
 
-use lapin::options::{ExchangeBindOptions, ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
-use lapin::types::{AMQPValue, FieldTable, ShortString};
-use lapin::{Connection, ExchangeKind};
-
-use super::connection::call;
 use crate::domain::message::{LADDER_LEVELS, LADDER_UNIT, Lane, Outgoing, PARK_LEVELS, Queue};
 
 /// A value of an argument.
@@ -50,13 +46,11 @@ pub struct Binding {
     pub key: String,
 }
 
-/// A policy that an operator should set.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Policy {
-    pub name: String,
-    pub pattern: String,
-    pub definition: &'static str,
-}
+/// How long a copy of a dead letter is kept beside the stream: far longer than a system takes to write what it holds in
+/// memory to disk.
+const RECENT_KEPT: Duration = Duration::from_hours(1);
+/// The oldest copies make room for new ones beyond this: the copies must never hold up what they are copies of.
+const RECENT_BYTES_MAX: i64 = 256 * 1024 * 1024;
 
 /// Everything the fleet needs on a broker, in the order in which it must be declared: targets before what feeds them.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,7 +58,6 @@ pub struct Topology {
     pub exchanges: Vec<Exchange>,
     pub queues: Vec<QueueSpec>,
     pub bindings: Vec<Binding>,
-    pub policies: Vec<Policy>,
 }
 
 /// The names within a namespace.
@@ -90,6 +83,12 @@ impl Names {
     #[must_use]
     pub fn dead(&self) -> String {
         format!("{}.dead", self.0)
+    }
+
+    /// Copies of what the dead-letter stream got of late: streams are not fsynced, quorum queues are.
+    #[must_use]
+    pub fn recent(&self) -> String {
+        format!("{}.dead.recent", self.0)
     }
 
     /// The name of the queue itself.
@@ -131,8 +130,7 @@ impl Topology {
     #[must_use]
     pub fn new(namespace: &str) -> Self {
         let names = Names::new(namespace);
-        let mut topology =
-            Self { exchanges: Vec::new(), queues: Vec::new(), bindings: Vec::new(), policies: policies(namespace) };
+        let mut topology = Self { exchanges: Vec::new(), queues: Vec::new(), bindings: Vec::new() };
         topology.dead(&names);
         topology.work(&names);
         topology.ladder(&names);
@@ -144,6 +142,15 @@ impl Topology {
         self.exchanges.push(Exchange { name: names.dead(), kind: "fanout", arguments: Vec::new() });
         self.queues.push(QueueSpec { name: names.dead(), arguments: vec![("x-queue-type", text("stream"))] });
         self.bind_queue(&names.dead(), &names.dead(), "");
+        let kept_ms = i64::try_from(RECENT_KEPT.as_millis()).unwrap_or(i64::MAX);
+        let arguments = vec![
+            ("x-queue-type", text("quorum")),
+            ("x-overflow", text("drop-head")),
+            ("x-message-ttl", Argument::Number(kept_ms)),
+            ("x-max-length-bytes", Argument::Number(RECENT_BYTES_MAX)),
+        ];
+        self.queues.push(QueueSpec { name: names.recent(), arguments });
+        self.bind_queue(&names.dead(), &names.recent(), "");
     }
 
     fn work(&mut self, names: &Names) {
@@ -215,126 +222,8 @@ fn safe_queue(dead_letter_exchange: &str) -> Vec<(&'static str, Argument)> {
     ]
 }
 
-fn policies(namespace: &str) -> Vec<Policy> {
-    let escaped = namespace.replace('.', "\\.");
-    let policy =
-        |name: &str, pattern: String, definition| Policy { name: format!("{namespace}-{name}"), pattern, definition };
-    vec![
-        // A small limit buries the innocent beside the poison: connection losses count too.
-        policy(
-            "work",
-            format!("^{escaped}\\.(events|lane\\.(default|slow|replay|overflow\\.[0-7]))$"),
-            r#"{"delivery-limit":200}"#,
-        ),
-        // Suspects are alone: whatever kills a worker before it can be claimed is buried here.
-        policy("suspect", format!("^{escaped}\\.lane\\.suspect$"), r#"{"delivery-limit":20}"#),
-        policy("dead", format!("^{escaped}\\.dead$"), r#"{"max-age":"30D","stream-max-segment-size-bytes":50000000}"#),
-    ]
-}
-
 fn text(text: &str) -> Argument {
     Argument::Text(text.to_owned())
-}
-
-fn table(arguments: &[(&'static str, Argument)]) -> FieldTable {
-    let mut table = FieldTable::default();
-    for (name, value) in arguments {
-        let value = match value {
-            Argument::Text(text) => AMQPValue::LongString(text.as_str().into()),
-            Argument::Number(number) => AMQPValue::LongLongInt(*number),
-        };
-        table.insert(ShortString::from(*name), value);
-    }
-    table
-}
-
-/// Declares all of it; what exists already is left as it is.
-///
-/// # Errors
-/// What differs from what the broker has, and what to do about it.
-pub async fn declare(connection: &Connection, topology: &Topology) -> Result<(), String> {
-    let channel = call("open a channel", connection.create_channel()).await?;
-    for Exchange { name, kind, arguments } in &topology.exchanges {
-        let options = ExchangeDeclareOptions { durable: true, ..ExchangeDeclareOptions::default() };
-        let declared = channel.exchange_declare(name.as_str().into(), exchange_kind(kind), options, table(arguments));
-        call(&format!("declare exchange {name}"), declared).await.map_err(incompatible)?;
-    }
-    for QueueSpec { name, arguments } in &topology.queues {
-        let options = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
-        let declared = channel.queue_declare(name.as_str().into(), options, table(arguments));
-        call(&format!("declare queue {name}"), declared).await.map_err(incompatible)?;
-    }
-    for Binding { from, to, fed, key } in &topology.bindings {
-        let what = format!("bind {to} to {from}");
-        let (from, to, key) = (from.as_str().into(), to.as_str().into(), key.as_str().into());
-        let none = FieldTable::default();
-        match fed {
-            Fed::Queue => {
-                call(&what, channel.queue_bind(to, from, key, QueueBindOptions::default(), none)).await?;
-            }
-            Fed::Exchange => {
-                call(&what, channel.exchange_bind(to, from, key, ExchangeBindOptions::default(), none)).await?;
-            }
-        }
-    }
-    Ok(())
-}
-
-/// Compares the broker with the topology without creating anything. Bindings cannot be read over AMQP; they are made
-/// again at every start.
-///
-/// # Errors
-/// The connection broke.
-pub async fn check(connection: &Connection, topology: &Topology) -> Result<Vec<String>, String> {
-    let mut findings = Vec::new();
-    for Exchange { name, kind, arguments } in &topology.exchanges {
-        for passive in [true, false] {
-            let channel = call("open a channel", connection.create_channel()).await?;
-            let options = ExchangeDeclareOptions { passive, durable: true, ..ExchangeDeclareOptions::default() };
-            let found = channel.exchange_declare(name.as_str().into(), exchange_kind(kind), options, table(arguments));
-            if let Err(error) = call(&format!("exchange {name}"), found).await {
-                findings.push(finding(error));
-                break;
-            }
-        }
-    }
-    for QueueSpec { name, arguments } in &topology.queues {
-        for passive in [true, false] {
-            let channel = call("open a channel", connection.create_channel()).await?;
-            let options = QueueDeclareOptions { passive, durable: true, ..QueueDeclareOptions::default() };
-            let found = channel.queue_declare(name.as_str().into(), options, table(arguments));
-            if let Err(error) = call(&format!("queue {name}"), found).await {
-                findings.push(finding(error));
-                break;
-            }
-        }
-    }
-    Ok(findings)
-}
-
-fn finding(error: String) -> String {
-    if error.contains("NOT_FOUND") || error.contains("NOT-FOUND") {
-        let name = error.split(':').next().unwrap_or_default();
-        format!("{name} does not exist: the first worker or publisher that starts declares it")
-    } else {
-        incompatible(error)
-    }
-}
-
-fn incompatible(error: String) -> String {
-    if error.contains("PRECONDITION") {
-        format!("{error}. It exists with other properties: drain and delete it, or use another namespace")
-    } else {
-        error
-    }
-}
-
-fn exchange_kind(kind: &str) -> ExchangeKind {
-    match kind {
-        "topic" => ExchangeKind::Topic,
-        "fanout" => ExchangeKind::Fanout,
-        _ => ExchangeKind::Direct,
-    }
 }
 
 impl fmt::Display for Argument {
@@ -360,9 +249,6 @@ impl fmt::Display for Topology {
         for binding in &self.bindings {
             writeln!(f, "binding {} -> {} \"{}\"", binding.from, binding.to, binding.key)?;
         }
-        for Policy { name, pattern, definition } in &self.policies {
-            writeln!(f, "policy: rabbitmqctl set_policy --apply-to queues {name} '{pattern}' '{definition}'")?;
-        }
         Ok(())
     }
 }
@@ -383,7 +269,26 @@ mod tests {
             }
         }
         assert_eq!(topology.exchanges[0].name, "t.dead");
-        assert_eq!(topology.queues.len(), 1 + 13 + 19 + 8);
+        assert_eq!(topology.queues.len(), 2 + Queue::ALL.len() + 19 + 8);
+    }
+
+    /// What the fanout feeds beside the stream can neither refuse nor grow without end, and sends nothing on.
+    #[test]
+    fn the_copies_never_hold_up_the_stream() {
+        let topology = Topology::new("t");
+        let recent = topology.queues.iter().find(|queue| queue.name == "t.dead.recent").unwrap();
+        let arguments: Vec<String> = recent.arguments.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        assert_eq!(
+            arguments,
+            ["x-queue-type=quorum", "x-overflow=drop-head", "x-message-ttl=3600000", "x-max-length-bytes=268435456"]
+        );
+        let fed: Vec<&str> = topology
+            .bindings
+            .iter()
+            .filter(|binding| binding.from == "t.dead")
+            .map(|binding| binding.to.as_str())
+            .collect();
+        assert_eq!(fed, ["t.dead", "t.dead.recent"]);
     }
 
     #[test]

@@ -12,12 +12,12 @@ use lapin::Connection;
 use tokio::sync::{Mutex, mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
-use url::Url;
 
 use super::{Broker, Delivery, Health, PublishError, Receipt, Wanted};
 use crate::amqp::connection::{self, ConnectError};
-use crate::amqp::topology::{self, Names, Topology};
-use crate::domain::hook::Secret;
+use crate::amqp::declare::declare;
+use crate::amqp::topology::{Names, Topology};
+use crate::config::BrokerServer;
 use crate::domain::message::Outgoing;
 use consumer::{Command, Consuming};
 use publisher::Publisher;
@@ -47,18 +47,32 @@ pub struct AmqpBroker {
 
 /// Where and what to connect to.
 struct Dial {
-    url: Secret<Url>,
+    server: BrokerServer,
     names: Names,
     topology: Topology,
+    /// What was said of queues that differ without harm: once is enough.
+    differences: Mutex<Vec<String>>,
 }
 
 impl Dial {
     /// A connection on which everything is declared.
     async fn connect(&self, purpose: &str) -> Result<Connection, String> {
-        let opened = connection::connect(&self.url, &format!("hookfleet {purpose}")).await;
+        let opened = connection::connect(&self.server, &format!("hookfleet {purpose}")).await;
         let connection = opened.map_err(|error| error.to_string())?;
-        topology::declare(&connection, &self.topology).await?;
+        self.declare(&connection).await?;
         Ok(connection)
+    }
+
+    async fn declare(&self, connection: &Connection) -> Result<(), String> {
+        let found = declare(connection, &self.topology).await?;
+        let mut said = self.differences.lock().await;
+        for difference in found {
+            if !said.contains(&difference) {
+                tracing::warn!(difference, "a queue differs from what this version declares");
+                said.push(difference);
+            }
+        }
+        Ok(())
     }
 }
 
@@ -67,11 +81,15 @@ impl AmqpBroker {
     ///
     /// # Errors
     /// At once if trying again cannot help (user, vhost, incompatible queue), after some seconds if nothing answers.
-    pub async fn connect(url: &Secret<Url>, namespace: &str) -> Result<Self, ConnectError> {
-        let dial =
-            Arc::new(Dial { url: url.clone(), names: Names::new(namespace), topology: Topology::new(namespace) });
+    pub async fn connect(server: &BrokerServer, namespace: &str) -> Result<Self, ConnectError> {
+        let dial = Arc::new(Dial {
+            server: server.clone(),
+            names: Names::new(namespace),
+            topology: Topology::new(namespace),
+            differences: Mutex::default(),
+        });
         let first = first_connection(&dial).await?;
-        topology::declare(&first, &dial.topology).await.map_err(ConnectError::Settings)?;
+        dial.declare(&first).await.map_err(ConnectError::Settings)?;
         let _ = first.close(200, "bye".into()).await;
 
         let (status, stop) = (Arc::new(Status::new()), CancellationToken::new());
@@ -99,7 +117,7 @@ async fn first_connection(dial: &Dial) -> Result<Connection, ConnectError> {
     let give_up_at = Instant::now() + STARTUP_PATIENCE;
     let mut tries = 0;
     loop {
-        match connection::connect(&dial.url, "hookfleet").await {
+        match connection::connect(&dial.server, "hookfleet").await {
             Ok(connection) => return Ok(connection),
             Err(ConnectError::Away(reason)) if Instant::now() < give_up_at => {
                 tracing::warn!(reason, "waiting for the broker");

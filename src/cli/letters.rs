@@ -11,6 +11,7 @@ use super::output;
 use super::remote::Remote;
 use crate::app::Backends;
 use crate::config::{Backend, Settings};
+use crate::dead_letters::Recovered;
 use crate::desk::Desk;
 use crate::domain::dead_letter::LetterId;
 use crate::embedded;
@@ -39,6 +40,8 @@ pub(super) enum Letters {
         #[arg(long)]
         force: bool,
     },
+    /// Append again what the broker's stream lost in a power cut, from the copies of the last hour
+    Recover,
 }
 
 /// The letters where they are: in reach, or behind the process that owns the file.
@@ -57,6 +60,10 @@ pub(super) async fn run(settings: &Settings, letters: Letters) -> anyhow::Result
             ExitCode::SUCCESS
         }
         Letters::Replay { ids, force } => replay(&reach, &ids, force).await,
+        Letters::Recover => {
+            output::out(&reach.recover().await?);
+            ExitCode::SUCCESS
+        }
     };
     reach.close().await;
     Ok(code)
@@ -142,6 +149,18 @@ impl Reach {
                 let path = format!("{PATH}/{id}/replay?force={force}&by={by}");
                 let answer = remote.call(Method::POST, &path, None).await?;
                 Ok(answer.get("generation").cloned().unwrap_or_default())
+            }
+        }
+    }
+
+    async fn recover(&self) -> anyhow::Result<String> {
+        match self {
+            Self::Desk(desk, backends) if backends.file.is_none() => {
+                let Recovered { copies, appended } = desk.letters.recover().await?;
+                Ok(format!("{copies} copies compared, {appended} records were missing and are back"))
+            }
+            Self::Desk(..) | Self::Owner(_) => {
+                Ok("nothing to recover: the file is on disk before a letter is confirmed".to_owned())
             }
         }
     }

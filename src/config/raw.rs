@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use super::table::{self, Fallback, Kind, SETTINGS, Setting};
+use super::table::{self, Fallback, SETTINGS, Setting};
 use super::{Environment, Overrides};
 use crate::yaml::Node;
 use crate::yaml::problem::{At, Mismatch, quoted};
@@ -49,7 +49,7 @@ impl<'a> Raw<'a> {
                 _ if !keys.contains(&key.name.as_str()) => value.unknown(key, &keys),
                 None => self.take_file(&value.secret_unless_map(), Some(&key.name)),
                 Some(setting) => {
-                    let value = if setting.kind == Kind::SecretUrl { value.secret() } else { value };
+                    let value = if setting.kind.is_secret() { value.secret() } else { value };
                     self.said.insert(setting.path, Said::InFile(value));
                 }
             }
@@ -119,6 +119,15 @@ impl<'a> Raw<'a> {
         }
     }
 
+    /// One value or a list of them, of texts that begin with a scheme: so a comma in the middle of one splits nothing.
+    pub(super) fn read_some<T>(&self, path: &str, parse: impl Fn(&str) -> Result<T, Mismatch>) -> Option<Vec<T>> {
+        match self.said.get(path)? {
+            Said::InFile(value) if value.is_list() => value.list(|item| item.read(&parse)),
+            Said::InFile(value) => value.read(parse).map(|one| vec![one]),
+            Said::Elsewhere { text, at } => all(split_urls(text).iter().map(|item| self.parse(path, item, at, &parse))),
+        }
+    }
+
     fn parse<T>(&self, path: &str, text: &str, at: &At, parse: impl Fn(&str) -> Result<T, Mismatch>) -> Option<T> {
         parse(text).map_err(|mismatch| self.wrong_at(path, text, at, mismatch)).ok()
     }
@@ -133,7 +142,7 @@ impl<'a> Raw<'a> {
     }
 
     fn wrong_at(&self, path: &str, text: &str, at: &At, mismatch: Mismatch) {
-        let secret = table::find(path).is_some_and(|setting| setting.kind == Kind::SecretUrl);
+        let secret = table::find(path).is_some_and(|setting| setting.kind.is_secret());
         let shown = || if secret { "another value".to_owned() } else { quoted(text) };
         let mismatch = Mismatch { found: Some(mismatch.found.unwrap_or_else(shown)), ..mismatch };
         self.report.push(at.clone(), path, mismatch);
@@ -148,6 +157,21 @@ impl<'a> Raw<'a> {
             Some(Said::Elsewhere { .. }) => "default".to_owned(),
         }
     }
+}
+
+/// The URLs of a list with commas. A password may have commas too: only what has a scheme begins a URL.
+fn split_urls(text: &str) -> Vec<String> {
+    let mut urls: Vec<String> = Vec::new();
+    for part in text.split(',') {
+        match urls.last_mut() {
+            Some(last) if !part.contains("://") => {
+                last.push(',');
+                last.push_str(part);
+            }
+            _ => urls.push(part.trim().to_owned()),
+        }
+    }
+    urls
 }
 
 /// Variables that begin like ours and are none: the CLI's, those of tests, and those that Kubernetes sets in every pod

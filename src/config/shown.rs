@@ -27,6 +27,13 @@ pub(super) fn effective(raw: &Raw<'_>) -> Vec<Effective> {
         let value = match setting.kind {
             Kind::One => raw.read(setting.path, as_is).map(|text| scalar(&text)),
             Kind::SecretUrl => raw.read(setting.path, as_is).map(|text| scalar(&without_password(&text))),
+            Kind::OneOrMoreSecretUrls => raw.read_some(setting.path, as_is).map(|urls| {
+                let urls: Vec<String> = urls.iter().map(|url| without_password(url)).collect();
+                match urls.as_slice() {
+                    [one] => scalar(one),
+                    many => flow_list(many.iter().map(String::as_str)),
+                }
+            }),
             Kind::List => raw.read_list(setting.path, as_is).map(|items| flow_list(items.iter().map(String::as_str))),
         };
         Effective { setting, value, origin: raw.origin(setting.path) }

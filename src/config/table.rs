@@ -19,6 +19,8 @@ pub(super) enum Kind {
     One,
     /// A URL whose password nobody may see.
     SecretUrl,
+    /// One such URL, or a list of them.
+    OneOrMoreSecretUrls,
     /// A list; in variables and flags with commas.
     List,
 }
@@ -45,7 +47,7 @@ const fn secret_url(path: &'static str, example: &'static str, doc: &'static str
 }
 
 /// All settings; those of a section stand together.
-pub(super) static SETTINGS: [Setting; 29] = [
+pub(super) static SETTINGS: [Setting; 35] = [
     one(
         "namespace",
         "hookfleet",
@@ -53,10 +55,41 @@ pub(super) static SETTINGS: [Setting; 29] = [
          1 to 40 of a-z 0-9 - _",
     ),
     one("hooks", "config/hooks.yaml", "The hooks file: what to run when."),
+    Setting {
+        path: "broker.url",
+        kind: Kind::OneOrMoreSecretUrls,
+        default: Fallback::Unset { example: "amqp://guest:guest@127.0.0.1:5672/%2f" },
+        doc: "The message broker, and with it redis.url. Without both, everything is kept in the file embedded.path.\n\
+              Of a cluster, a list of all nodes: a connection starts at a random one and tries the others in turn.\n\
+              amqps:// for TLS; with ?auth_mechanism=external the client certificate is the login.",
+    },
+    one(
+        "broker.password_file",
+        "",
+        "A file with the password, in place of the one in broker.url. Read again at each connect.",
+    ),
+    one(
+        "broker.tls_ca",
+        "",
+        "For amqps:// and a management API over https://: a file with the authorities (PEM) to trust in place of the\n\
+         public ones. Files of TLS are read again at each connect.",
+    ),
+    one(
+        "broker.tls_cert",
+        "",
+        "The client's certificate chain (a PEM file), if the broker asks for one, and broker.tls_key.",
+    ),
+    one("broker.tls_key", "", "Its private key (a PEM file)."),
+    one(
+        "broker.tls_name",
+        "",
+        "The name that the broker's certificate has to have, if it is not the host of broker.url.",
+    ),
     secret_url(
-        "broker.url",
-        "amqp://guest:guest@127.0.0.1:5672/%2f",
-        "The message broker, and with it redis.url. Without both, everything is kept in the file embedded.path.",
+        "broker.management_url",
+        "http://guest:guest@127.0.0.1:15672",
+        "The management API, for `hookfleet topology`: if it is not on port 15672 of the hosts of broker.url (15671\n\
+         with TLS), or takes another user.",
     ),
     secret_url("redis.url", "redis://127.0.0.1:6379/0", "The store of claims."),
     one(
@@ -125,6 +158,13 @@ pub(super) static SETTINGS: [Setting; 29] = [
     one("log.format", "text", "text or json."),
     one("log.payloads", "false", "Show payloads in debug lines."),
 ];
+
+impl Kind {
+    /// Whether nobody may see the value as it is.
+    pub(super) const fn is_secret(self) -> bool {
+        matches!(self, Self::SecretUrl | Self::OneOrMoreSecretUrls)
+    }
+}
 
 impl Setting {
     /// Its section, if it is in one, and its key there.

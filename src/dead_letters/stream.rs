@@ -4,6 +4,9 @@
 //! stream closes every channel beside it, and end at a barrier record: a stream has no end-of-stream signal, and its
 //! message count is an estimate.
 //!
+//! Streams are written, but not synced to disk, when they are confirmed: `recover` appends again what a power cut took,
+//! from the copies of the last hour that a quorum queue keeps.
+//!
 //! A letter that is too large for one message is two: its body as it came, which the broker has taken in that size
 //! before, and after its confirm the letter without it.
 
@@ -19,17 +22,18 @@ use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions};
 use lapin::types::{AMQPValue, FieldTable, ShortString};
 use lapin::{Channel, Consumer};
 use tokio::time::timeout;
-use url::Url;
 
-use super::{DeadLetterError, DeadLetters};
+use super::{DeadLetterError, DeadLetters, Recovered};
 use crate::amqp::connection::{call, connect};
 use crate::amqp::convert;
 use crate::amqp::topology::Names;
 use crate::broker::Broker;
+use crate::config::BrokerServer;
 use crate::domain::dead_letter::{Body, Letter, RECORD, Record};
-use crate::domain::hook::Secret;
 use crate::domain::message::{Message, Outgoing};
 use crate::domain::replay::{BrokerMade, broker_made};
+
+mod recover;
 
 /// Unacked records while reading; acks are written every half of it.
 const PREFETCH: u16 = 500;
@@ -48,22 +52,23 @@ type Bodies = HashMap<String, Bytes>;
 /// The log on a broker.
 pub struct StreamLetters {
     broker: Arc<dyn Broker>,
-    url: Secret<Url>,
+    server: BrokerServer,
     names: Names,
 }
 
 impl StreamLetters {
-    /// Appends through `broker`, reads from the broker at `url`.
+    /// Appends through `broker`, reads from `server`, where it is.
     #[must_use]
-    pub fn new(broker: Arc<dyn Broker>, url: Secret<Url>, namespace: &str) -> Self {
-        Self { broker, url, names: Names::new(namespace) }
+    pub fn new(broker: Arc<dyn Broker>, server: BrokerServer, namespace: &str) -> Self {
+        Self { broker, server, names: Names::new(namespace) }
     }
 
     /// Whether a delivery is a record of ours, or a message that the broker put here by itself.
     fn record(&self, delivery: Delivery, bodies: &mut Bodies) -> Option<Record> {
         let (exchange, death) = (delivery.exchange.to_string(), death(&delivery));
+        let is_ours = self.is_ours(&delivery);
         let message = convert::message(delivery.data, &delivery.properties);
-        if exchange == self.names.dead() && death.is_none() && message.headers.contains_key(RECORD) {
+        if is_ours {
             if let Some(name) = message.text(BODY) {
                 bodies.insert(name.to_owned(), message.body.clone());
                 return None;
@@ -83,8 +88,17 @@ impl StreamLetters {
         Some(Record::Letter(Box::new(broker_made(&message, &made))))
     }
 
+    /// Whether it was published as a record, to the log or back to the copies: our headers are believed only there.
+    fn is_ours(&self, delivery: &Delivery) -> bool {
+        let to_the_log = delivery.exchange.as_str() == self.names.dead();
+        let to_the_copies =
+            delivery.exchange.as_str().is_empty() && delivery.routing_key.as_str() == self.names.recent();
+        let marked = || delivery.properties.headers().as_ref().is_some_and(|headers| headers.contains_key(RECORD));
+        (to_the_log || to_the_copies) && death(delivery).is_none() && marked()
+    }
+
     async fn open(&self) -> Result<(lapin::Connection, Channel, Consumer), String> {
-        let connection = connect(&self.url, "hookfleet dead letters").await.map_err(|error| error.to_string())?;
+        let connection = connect(&self.server, "hookfleet dead letters").await.map_err(|error| error.to_string())?;
         let channel = call("open a channel", connection.create_channel()).await?;
         call("set the prefetch", channel.basic_qos(PREFETCH, BasicQosOptions::default())).await?;
         let mut arguments = FieldTable::default();
@@ -172,5 +186,9 @@ impl DeadLetters for StreamLetters {
         let nonce = format!("{:032x}", fastrand::u128(..));
         self.append(&Record::Barrier { nonce: nonce.clone() }).await?;
         self.read_to(&nonce, visit).await.map_err(DeadLetterError::Read)
+    }
+
+    async fn recover(&self) -> Result<Recovered, DeadLetterError> {
+        self.recover_from_copies().await.map_err(DeadLetterError::Recover)
     }
 }

@@ -5,28 +5,27 @@ use std::time::Duration;
 
 use hookfleet::broker::amqp::AmqpBroker;
 use hookfleet::broker::{Broker, Health};
+use hookfleet::config::BrokerServer;
 use hookfleet::dead_letters::DeadLetters;
 use hookfleet::dead_letters::stream::StreamLetters;
-use hookfleet::domain::hook::Secret;
 use hookfleet::domain::invocation::InvocationKey;
 use hookfleet::flow::Flow;
 use hookfleet::flow::local::LocalFlow;
 use hookfleet::flow::redis::RedisFlow;
 use hookfleet::idempotency::redis::RedisClaims;
 use tokio::time::timeout;
-use url::Url;
 
 use crate::conformance::idempotency::Stored;
 use crate::conformance::{broker, dead_letters, flow, idempotency};
 use crate::servers::{namespace, shared};
 
-async fn url() -> Secret<Url> {
-    Secret::new(Url::parse(&shared().await.0.url()).unwrap())
+async fn server() -> BrokerServer {
+    shared().await.0.server()
 }
 
 /// A broker in this namespace that is up.
 async fn open(namespace: &str) -> Arc<dyn Broker> {
-    let broker = AmqpBroker::connect(&url().await, namespace).await.unwrap();
+    let broker = AmqpBroker::connect(&server().await, namespace).await.unwrap();
     let mut health = broker.health();
     let up = health.wait_for(|health| *health == Health::Up);
     timeout(Duration::from_secs(20), up).await.unwrap().unwrap();
@@ -44,12 +43,12 @@ async fn the_stream_conforms() {
     let space = namespace();
     let letters = async |name: &'static str| {
         let space = format!("{space}-{name}");
-        Arc::new(StreamLetters::new(open(&space).await, url().await, &space)) as Arc<dyn DeadLetters>
+        Arc::new(StreamLetters::new(open(&space).await, server().await, &space)) as Arc<dyn DeadLetters>
     };
     dead_letters::suite(letters).await;
     let space = format!("{space}-together");
     let broker = open(&space).await;
-    let letters = StreamLetters::new(Arc::clone(&broker), url().await, &space);
+    let letters = StreamLetters::new(Arc::clone(&broker), server().await, &space);
     dead_letters::what_is_published_is_read(broker.as_ref(), &letters).await;
 }
 

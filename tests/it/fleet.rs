@@ -43,7 +43,7 @@ impl Site {
 
     /// On these servers.
     pub(crate) fn servers(rabbit: &Rabbit, redis: &Redis) -> Self {
-        Self::new(&[("HOOKFLEET_BROKER_URL", rabbit.url()), ("HOOKFLEET_REDIS_URL", redis.url())])
+        Self::new(&[("HOOKFLEET_BROKER_URL", rabbit.urls()), ("HOOKFLEET_REDIS_URL", redis.url())])
     }
 
     /// In a file of its own.

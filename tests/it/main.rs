@@ -11,6 +11,7 @@
     reason = "tests print their figures, fail loudly, and say seconds where they mean seconds"
 )]
 
+mod brokers;
 mod commands;
 mod conformance;
 mod conforming;
@@ -26,3 +27,4 @@ mod servers;
 mod sink;
 mod storm;
 mod tidy;
+mod tls;

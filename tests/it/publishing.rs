@@ -7,11 +7,9 @@ use futures_util::{StreamExt as _, stream};
 use hookfleet::broker::Broker as _;
 use hookfleet::broker::amqp::AmqpBroker;
 use hookfleet::domain::event::Reading;
-use hookfleet::domain::hook::Secret;
 use hookfleet::publish::prepare;
 use serde_json::json;
 use tokio::time::sleep;
-use url::Url;
 
 use crate::fleet::Site;
 use crate::servers::{Rabbit, client};
@@ -32,8 +30,7 @@ pub(crate) fn event(kind: &str, id: &str) -> Bytes {
 
 impl Publisher {
     pub(crate) async fn amqp(rabbit: &Rabbit, site: &Site) -> Self {
-        let url = Secret::new(Url::parse(&rabbit.url()).unwrap());
-        Self::Amqp(AmqpBroker::connect(&url, &site.namespace).await.unwrap())
+        Self::Amqp(AmqpBroker::connect(&rabbit.server(), &site.namespace).await.unwrap())
     }
 
     /// To whichever process listens on this port.

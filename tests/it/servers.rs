@@ -10,10 +10,13 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use hookfleet::config::BrokerServer;
+use hookfleet::domain::hook::Secret;
 use tempfile::TempDir;
 use tokio::net::TcpStream;
 use tokio::sync::OnceCell;
 use tokio::time::sleep;
+use url::Url;
 
 /// A child in a process group of its own, which is killed when this process ends or the value is dropped.
 pub(crate) struct Leashed {
@@ -103,14 +106,51 @@ fn found(names: &[&str], what: &str) -> PathBuf {
 /// What RabbitMQ 4 comes with; 3.10 takes eight times as much by itself.
 pub(crate) const MESSAGE_BYTES_MAX: usize = 16 * 1024 * 1024;
 
-/// A RabbitMQ node.
+/// A RabbitMQ broker: one node, or a cluster of three.
 pub(crate) struct Rabbit {
-    node: Leashed,
-    _epmd: Leashed,
-    home: Arc<TempDir>,
+    nodes: Vec<Node>,
     pub(crate) port: u16,
-    dist_port: u16,
+    folder: Folder,
+    _epmd: Leashed,
+}
+
+/// What the nodes of a broker share.
+struct Folder {
+    home: Arc<TempDir>,
     epmd_port: u16,
+    make: Make,
+}
+
+struct Node {
+    process: Option<Leashed>,
+    port: u16,
+    dist_port: u16,
+}
+
+/// Which broker to start.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Make {
+    /// Of a cluster of three nodes.
+    pub(crate) cluster: bool,
+    /// RabbitMQ 4 out of `tests/newer-servers`, not the one of this system.
+    pub(crate) newer: bool,
+    /// Plugins by name.
+    pub(crate) plugins: &'static [&'static str],
+    /// More lines of rabbitmq.conf.
+    pub(crate) config: String,
+}
+
+impl Make {
+    /// As HOOKFLEET_TEST_BROKERS says: `single` (the default), `cluster`, or `newer`, a single node of RabbitMQ 4.
+    pub(crate) fn of_environment() -> Self {
+        let make = Self::default();
+        match std::env::var("HOOKFLEET_TEST_BROKERS").as_deref() {
+            Err(_) | Ok("" | "single") => make,
+            Ok("cluster") => Self { cluster: true, ..make },
+            Ok("newer") => Self { newer: true, ..make },
+            Ok(other) => panic!("HOOKFLEET_TEST_BROKERS: expected single, cluster or newer, found {other}"),
+        }
+    }
 }
 
 /// The server's own script: the wrapper in sbin of Debian's package changes the user.
@@ -120,85 +160,162 @@ const RABBIT: [&str; 4] = [
     "/usr/local/sbin/rabbitmq-server",
     "rabbitmq-server",
 ];
+const CTL: [&str; 4] = [
+    "/usr/lib/rabbitmq/bin/rabbitmqctl",
+    "/opt/homebrew/sbin/rabbitmqctl",
+    "/usr/local/sbin/rabbitmqctl",
+    "rabbitmqctl",
+];
+const EPMD: [&str; 4] =
+    ["epmd", "/usr/bin/epmd", "/usr/lib/erlang/bin/epmd", "/opt/homebrew/opt/erlang/lib/erlang/bin/epmd"];
+
+/// A program of `tests/newer-servers`.
+pub(crate) fn newer(program: &str) -> PathBuf {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/newer-servers/bin").join(program);
+    assert!(path.is_file(), "{} is not there: run tests/newer-servers as root, which sets it up", path.display());
+    path
+}
 
 impl Rabbit {
+    /// The broker that the tests are to run on.
     pub(crate) async fn start() -> Self {
-        let home = Arc::new(tempfile::tempdir().unwrap());
-        let (port, dist_port, epmd_port) = (free_port(), free_port(), free_port());
-        let epmd = Leashed::start(
-            Command::new(found(
-                &["epmd", "/usr/bin/epmd", "/usr/lib/erlang/bin/epmd", "/opt/homebrew/opt/erlang/lib/erlang/bin/epmd"],
-                "Erlang's epmd",
-            ))
-            .args(["-port", &epmd_port.to_string(), "-address", "127.0.0.1"])
-            .stdout(Stdio::null())
-            .stderr(Stdio::null()),
-        );
-        let config = format!(
-            "listeners.tcp.default = 127.0.0.1:{port}\ndisk_free_limit.absolute = 100MB\nvm_memory_high_watermark.relative = 0.6\nmax_message_size = {MESSAGE_BYTES_MAX}\n"
-        );
-        fs::write(home.path().join("rabbitmq.conf"), config).unwrap();
-        fs::write(home.path().join("plugins"), "[].").unwrap();
-        let node = Self::boot(home.path(), port, dist_port, epmd_port).await;
-        Self { node, _epmd: epmd, home, port, dist_port, epmd_port }
+        Self::make(Make::of_environment()).await
     }
 
-    fn command(program: PathBuf, home: &Path, dist_port: u16, epmd_port: u16) -> Command {
+    pub(crate) async fn make(make: Make) -> Self {
+        let epmd_port = free_port();
+        let epmd = Leashed::start(
+            Command::new(found(&EPMD, "Erlang's epmd"))
+                .args(["-port", &epmd_port.to_string(), "-address", "127.0.0.1"])
+                .stdout(Stdio::null())
+                .stderr(Stdio::null()),
+        );
+        let nodes = if make.cluster { 3 } else { 1 };
+        let folder = Folder { home: Arc::new(tempfile::tempdir().unwrap()), epmd_port, make };
+        let mut started: Vec<Node> = Vec::new();
+        for _ in 0..nodes {
+            let mut node = Node { process: None, port: free_port(), dist_port: free_port() };
+            folder.prepare(&node);
+            node.process = Some(folder.boot(&node).await);
+            if let Some(first) = started.first() {
+                for arguments in [&["stop_app"][..], &["join_cluster", &first.name()], &["start_app"]] {
+                    folder.ctl(&node, arguments);
+                }
+            }
+            started.push(node);
+        }
+        Self { port: started[0].port, nodes: started, folder, _epmd: epmd }
+    }
+
+    /// The first node.
+    pub(crate) fn url(&self) -> String {
+        format!("amqp://guest:guest@127.0.0.1:{}", self.port)
+    }
+
+    /// All nodes, as the setting broker.url takes them.
+    pub(crate) fn urls(&self) -> String {
+        let urls: Vec<String> =
+            self.nodes.iter().map(|node| format!("amqp://guest:guest@127.0.0.1:{}", node.port)).collect();
+        urls.join(",")
+    }
+
+    /// All nodes, as the library takes them.
+    pub(crate) fn server(&self) -> BrokerServer {
+        let parse = |url: &str| Secret::new(Url::parse(url).unwrap());
+        let urls: Vec<_> = self.urls().split(',').map(parse).collect();
+        BrokerServer { urls, ..BrokerServer::at(Url::parse(&self.url()).unwrap()) }
+    }
+
+    /// Kills the first node, which leads the queues that were declared through it.
+    pub(crate) fn kill(&mut self) {
+        self.nodes[0].process = None;
+    }
+
+    /// Starts the killed nodes again on the data that they had.
+    pub(crate) async fn restart(&mut self) {
+        for node in self.nodes.iter_mut().filter(|node| node.process.is_none()) {
+            node.process = Some(self.folder.boot(node).await);
+        }
+    }
+
+    /// The place of the node that leads a queue.
+    pub(crate) fn leader(&self, queue: &str) -> usize {
+        let listed = self.ctl(&["-q", "list_queues", "name", "pid", "--no-table-headers"]);
+        let line =
+            listed.lines().find(|line| line.split('\t').next() == Some(queue)).unwrap_or_else(|| panic!("{listed}"));
+        self.nodes.iter().position(|node| line.contains(&node.name())).unwrap_or_else(|| panic!("{line}"))
+    }
+
+    pub(crate) fn kill_node(&mut self, node: usize) {
+        self.nodes[node].process = None;
+    }
+
+    /// Runs `rabbitmqctl` on the first node that runs.
+    pub(crate) fn ctl(&self, arguments: &[&str]) -> String {
+        let node = self.nodes.iter().find(|node| node.process.is_some()).expect("a node that runs");
+        self.folder.ctl(node, arguments)
+    }
+}
+
+impl Node {
+    fn name(&self) -> String {
+        format!("t{}@localhost", self.dist_port)
+    }
+}
+
+impl Folder {
+    fn of(&self, node: &Node) -> PathBuf {
+        self.home.path().join(format!("node-{}", node.dist_port))
+    }
+
+    /// Writes the settings of a node.
+    fn prepare(&self, node: &Node) {
+        let folder = self.of(node);
+        fs::create_dir(&folder).unwrap();
+        let config = format!(
+            "listeners.tcp.default = 127.0.0.1:{}\ndisk_free_limit.absolute = 100MB\n\
+             vm_memory_high_watermark.relative = 0.6\nmax_message_size = {MESSAGE_BYTES_MAX}\n{}",
+            node.port, self.make.config
+        );
+        fs::write(folder.join("rabbitmq.conf"), config).unwrap();
+        fs::write(folder.join("plugins"), format!("[{}].", self.make.plugins.join(","))).unwrap();
+    }
+
+    fn command(&self, program: PathBuf, node: &Node) -> Command {
+        let folder = self.of(node);
         let mut command = Command::new(program);
         command
-            .env("HOME", home)
+            .env("HOME", self.home.path())
             .env("ERL_EPMD_ADDRESS", "127.0.0.1")
-            .env("ERL_EPMD_PORT", epmd_port.to_string())
-            .env("RABBITMQ_NODENAME", format!("t{dist_port}@localhost"))
-            .env("RABBITMQ_DIST_PORT", dist_port.to_string())
-            .env("RABBITMQ_MNESIA_BASE", home.join("data"))
-            .env("RABBITMQ_LOG_BASE", home.join("log"))
-            .env("RABBITMQ_PID_FILE", home.join("pid"))
-            .env("RABBITMQ_GENERATED_CONFIG_DIR", home.join("generated"))
-            .env("RABBITMQ_ENABLED_PLUGINS_FILE", home.join("plugins"))
-            .env("RABBITMQ_CONFIG_FILE", home.join("rabbitmq.conf"))
-            .env("RABBITMQ_ADVANCED_CONFIG_FILE", home.join("advanced.config"))
+            .env("ERL_EPMD_PORT", self.epmd_port.to_string())
+            .env("RABBITMQ_NODENAME", node.name())
+            .env("RABBITMQ_DIST_PORT", node.dist_port.to_string())
+            .env("RABBITMQ_MNESIA_BASE", folder.join("data"))
+            .env("RABBITMQ_LOG_BASE", folder.join("log"))
+            .env("RABBITMQ_PID_FILE", folder.join("pid"))
+            .env("RABBITMQ_GENERATED_CONFIG_DIR", folder.join("generated"))
+            .env("RABBITMQ_ENABLED_PLUGINS_FILE", folder.join("plugins"))
+            .env("RABBITMQ_CONFIG_FILE", folder.join("rabbitmq.conf"))
+            .env("RABBITMQ_ADVANCED_CONFIG_FILE", folder.join("advanced.config"))
             .env("RABBITMQ_CONF_ENV_FILE", "/dev/null")
             .env("RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS", "-kernel inet_dist_use_interface {127,0,0,1}")
             .stdin(Stdio::null());
         command
     }
 
-    async fn boot(home: &Path, port: u16, dist_port: u16, epmd_port: u16) -> Leashed {
-        let log = home.join("out.txt");
+    async fn boot(&self, node: &Node) -> Leashed {
+        let log = self.of(node).join("out.txt");
         let out = fs::OpenOptions::new().create(true).append(true).open(&log).unwrap();
-        let mut command = Self::command(found(&RABBIT, "RabbitMQ"), home, dist_port, epmd_port);
-        let mut node = Leashed::start(command.stdout(out.try_clone().unwrap()).stderr(out));
-        until_open(&mut node, port, "RabbitMQ", &log).await;
-        node
+        let program = if self.make.newer { newer("rabbitmq-server") } else { found(&RABBIT, "RabbitMQ") };
+        let mut command = self.command(program, node);
+        let mut process = Leashed::start(command.stdout(out.try_clone().unwrap()).stderr(out));
+        until_open(&mut process, node.port, "RabbitMQ", &log).await;
+        process
     }
 
-    pub(crate) fn url(&self) -> String {
-        format!("amqp://guest:guest@127.0.0.1:{}", self.port)
-    }
-
-    pub(crate) fn kill(&mut self) {
-        self.node.kill();
-    }
-
-    /// Starts the node again on the data that it had.
-    pub(crate) async fn restart(&mut self) {
-        self.node = Self::boot(self.home.path(), self.port, self.dist_port, self.epmd_port).await;
-    }
-
-    /// Runs `rabbitmqctl` on this node.
-    pub(crate) fn ctl(&self, arguments: &[&str]) -> String {
-        let program = found(
-            &[
-                "/usr/lib/rabbitmq/bin/rabbitmqctl",
-                "/opt/homebrew/sbin/rabbitmqctl",
-                "/usr/local/sbin/rabbitmqctl",
-                "rabbitmqctl",
-            ],
-            "rabbitmqctl",
-        );
-        let output =
-            Self::command(program, self.home.path(), self.dist_port, self.epmd_port).args(arguments).output().unwrap();
+    fn ctl(&self, node: &Node, arguments: &[&str]) -> String {
+        let program = if self.make.newer { newer("rabbitmqctl") } else { found(&CTL, "rabbitmqctl") };
+        let output = self.command(program, node).args(arguments).output().unwrap();
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         assert!(
             output.status.success(),
@@ -228,7 +345,7 @@ impl Redis {
         let log = home.join("out.txt");
         let out = fs::OpenOptions::new().create(true).append(true).open(&log).unwrap();
         let mut server = Leashed::start(
-            Command::new(found(&["redis-server"], "Redis"))
+            Command::new(Self::program())
                 .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--dir", home.to_str().unwrap()])
                 .args(["--appendonly", "yes", "--save", "", "--maxmemory-policy", "noeviction"])
                 .stdin(Stdio::null())
@@ -237,6 +354,14 @@ impl Redis {
         );
         until_open(&mut server, port, "Redis", &log).await;
         server
+    }
+
+    /// The one that HOOKFLEET_TEST_REDIS_SERVER names, or that of this system.
+    fn program() -> PathBuf {
+        match std::env::var_os("HOOKFLEET_TEST_REDIS_SERVER").filter(|path| !path.is_empty()) {
+            Some(path) => path.into(),
+            None => found(&["redis-server"], "Redis"),
+        }
     }
 
     pub(crate) fn url(&self) -> String {

@@ -17,10 +17,11 @@ const LAYERS: [&[&str]; 9] = [
 ];
 
 /// Sideways uses within a layer, each with its reason.
-const SIDEWAYS: [(&str, &str); 6] = [
+const SIDEWAYS: [(&str, &str); 7] = [
     ("admin", "catalog"),       // shows it
     ("dead_letters", "broker"), // appends through its confirmed publishing
     ("worker", "publish"),      // wrapped events are published as any other
+    ("amqp", "config"),         // how the broker is reached
     ("telemetry", "config"),    // the log settings
     ("crash", "telemetry"),
     ("yaml", "domain"),

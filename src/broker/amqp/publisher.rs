@@ -124,6 +124,10 @@ async fn session(dial: &Dial, status: &Status, sender: &watch::Sender<Option<Arc
 /// Waits until the connection or the channel is gone; reports blocking meanwhile.
 pub(super) async fn until_lost(connection: &Connection, channel: &Channel, status: &Status, part: Part) -> String {
     let mut events = Box::pin(connection.events_listener());
+    if connection.status().blocked() {
+        // Before anybody listened.
+        status.down(part, "the broker takes no messages".to_owned());
+    }
     loop {
         let event = tokio::select! {
             event = events.next() => event,
