@@ -19,6 +19,7 @@ use crate::yaml::problem::{At, Mismatch, Problems};
 use crate::yaml::report::Report;
 
 mod raw;
+mod redis;
 mod resolve;
 mod shown;
 mod table;
@@ -67,13 +68,59 @@ pub enum Backend {
     Servers {
         /// `amqp://user:password@host:port/vhost`.
         broker: Secret<Url>,
-        /// `redis://[user:password@]host:port[/db]`.
-        redis: Secret<Url>,
+        redis: Box<Redis>,
     },
     Embedded {
         /// The SQLite file; one process owns it.
         path: PathBuf,
     },
+}
+
+/// How the store of claims is reached.
+#[derive(Debug, Clone)]
+pub struct Redis {
+    /// `redis[s]://[user[:password]@]host[:port][/database]`; with sentinels, the host is the name of the primary.
+    pub url: Secret<Url>,
+    /// A file with the password, if the URL has none. What it holds may change at any time.
+    pub password_file: Option<PathBuf>,
+    pub tls: Tls,
+    pub topology: Topology,
+}
+
+/// What stands behind the URL of the store of claims.
+#[derive(Debug, Clone)]
+pub enum Topology {
+    /// One server.
+    Single,
+    /// A primary and its replicas; these sentinels know which of them is the primary.
+    Sentinels(Vec<Secret<Url>>),
+    /// A Redis Cluster. The node in the URL and these are asked for the others.
+    Cluster { nodes: Vec<Node> },
+}
+
+/// A server by its address.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Node {
+    /// A name, or an IP address without brackets.
+    pub host: String,
+    pub port: u16,
+}
+
+/// Files (PEM) for connections with TLS.
+#[derive(Debug, Clone, Default)]
+pub struct Tls {
+    /// Who is trusted in place of the public authorities.
+    pub ca: Option<PathBuf>,
+    pub client: Option<ClientCertificate>,
+}
+
+/// How this process shows who it is.
+#[derive(Debug, Clone)]
+pub struct ClientCertificate {
+    /// The certificate, then those that lead to the authority.
+    pub chain: PathBuf,
+    /// Its private key.
+    pub key: PathBuf,
 }
 
 /// How a worker takes and leaves work.

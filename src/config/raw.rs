@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use super::table::{self, Fallback, Kind, SETTINGS, Setting};
+use super::table::{self, Fallback, SETTINGS, Setting};
 use super::{Environment, Overrides};
 use crate::yaml::Node;
 use crate::yaml::problem::{At, Mismatch, quoted};
@@ -49,7 +49,7 @@ impl<'a> Raw<'a> {
                 _ if !keys.contains(&key.name.as_str()) => value.unknown(key, &keys),
                 None => self.take_file(&value.secret_unless_map(), Some(&key.name)),
                 Some(setting) => {
-                    let value = if setting.kind == Kind::SecretUrl { value.secret() } else { value };
+                    let value = if setting.kind.is_secret() { value.secret() } else { value };
                     self.said.insert(setting.path, Said::InFile(value));
                 }
             }
@@ -133,7 +133,7 @@ impl<'a> Raw<'a> {
     }
 
     fn wrong_at(&self, path: &str, text: &str, at: &At, mismatch: Mismatch) {
-        let secret = table::find(path).is_some_and(|setting| setting.kind == Kind::SecretUrl);
+        let secret = table::find(path).is_some_and(|setting| setting.kind.is_secret());
         let shown = || if secret { "another value".to_owned() } else { quoted(text) };
         let mismatch = Mismatch { found: Some(mismatch.found.unwrap_or_else(shown)), ..mismatch };
         self.report.push(at.clone(), path, mismatch);

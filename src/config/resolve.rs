@@ -11,7 +11,7 @@ use tracing_subscriber::EnvFilter;
 use url::Url;
 
 use super::raw::Raw;
-use super::{Backend, Claims, Commands, Egress, Log, Settings, WhenAway, Worker, shown};
+use super::{Backend, Claims, Commands, Egress, Log, Settings, WhenAway, Worker, redis, shown};
 use crate::domain::event::Reading;
 use crate::domain::flow::BreakerPolicy;
 use crate::domain::hook::{HookLane, Secret};
@@ -75,8 +75,8 @@ pub(super) fn resolve(raw: &Raw<'_>) -> Option<Settings> {
 /// Servers or one file: broker and claims go together.
 fn backend(raw: &Raw<'_>) -> Option<Backend> {
     let path = raw.read("embedded.path", text("the path of a file"));
-    let broker = raw.read("broker.url", |text| parse_server(text, "amqp"));
-    let redis = raw.read("redis.url", |text| parse_server(text, "redis").and_then(check_database));
+    let broker = raw.read("broker.url", parse_broker);
+    let redis = redis::redis(raw);
     let alone = |set: &str, missing: &str| {
         let mismatch = Mismatch::new(format!("`{missing}` to be set too")).found("it unset");
         raw.wrong(set, mismatch.help("a fleet needs broker and Redis; a single process without servers needs neither"));
@@ -84,35 +84,33 @@ fn backend(raw: &Raw<'_>) -> Option<Backend> {
     match (raw.is_set("broker.url"), raw.is_set("redis.url")) {
         (true, false) => alone("broker.url", "redis.url"),
         (false, true) => alone("redis.url", "broker.url"),
-        (true, true) => return Some(Backend::Servers { broker: Secret::new(broker?), redis: Secret::new(redis?) }),
+        (true, true) => return Some(Backend::Servers { broker: Secret::new(broker?), redis: Box::new(redis?) }),
         (false, false) => return Some(Backend::Embedded { path: PathBuf::from(path?) }),
     }
     None
 }
 
-/// No message repeats a part of the URL: it may hold a password anywhere, the way it is written.
-fn parse_server(text: &str, scheme: &str) -> Result<Url, Mismatch> {
-    let expected = || Mismatch::new(format!("a URL such as {scheme}://host"));
-    let url = Url::parse(text).map_err(|error| expected().found(format!("something else ({error})")))?;
-    if url.scheme() == format!("{scheme}s") {
-        let mismatch = expected().found(format!("`{scheme}s`"));
-        return Err(mismatch.help("TLS to the servers comes later: until then, keep them inside a trusted network"));
+fn parse_broker(text: &str) -> Result<Url, Mismatch> {
+    let expected = || Mismatch::new("a URL such as amqp://host");
+    if text.starts_with("amqps:") {
+        let mismatch = expected().found("`amqps`");
+        return Err(mismatch.help("TLS to the broker comes later: until then, keep it inside a trusted network"));
     }
-    if url.scheme() != scheme {
+    parse_server(text, &["amqp"])
+}
+
+/// A URL of one of these schemes with a host. No message repeats a part of it: it may hold a password anywhere, the way
+/// it is written.
+pub(super) fn parse_server(text: &str, schemes: &[&str]) -> Result<Url, Mismatch> {
+    let expected = || Mismatch::new(format!("a URL such as {}://host", schemes.first().unwrap_or(&"")));
+    let url = Url::parse(text).map_err(|error| expected().found(format!("something else ({error})")))?;
+    if !schemes.contains(&url.scheme()) {
         return Err(expected().found("another scheme"));
     }
     if url.host_str().is_none_or(str::is_empty) {
         return Err(expected().found("one without a host"));
     }
     Ok(url)
-}
-
-fn check_database(url: Url) -> Result<Url, Mismatch> {
-    let database = url.path().trim_start_matches('/');
-    if database.is_empty() || database.parse::<u16>().is_ok() {
-        return Ok(url);
-    }
-    Err(Mismatch::new("the number of a database behind the host, such as /0").found("something else"))
 }
 
 fn parse_namespace(text: &str) -> Result<String, Mismatch> {

@@ -28,6 +28,10 @@ pub(super) fn effective(raw: &Raw<'_>) -> Vec<Effective> {
             Kind::One => raw.read(setting.path, as_is).map(|text| scalar(&text)),
             Kind::SecretUrl => raw.read(setting.path, as_is).map(|text| scalar(&without_password(&text))),
             Kind::List => raw.read_list(setting.path, as_is).map(|items| flow_list(items.iter().map(String::as_str))),
+            Kind::SecretUrls => {
+                let shown = |text: &str| Ok(without_password(text));
+                raw.read_list(setting.path, shown).map(|items| flow_list(items.iter().map(String::as_str)))
+            }
         };
         Effective { setting, value, origin: raw.origin(setting.path) }
     });
@@ -71,7 +75,9 @@ impl Settings {
                 let _ = writeln!(text, "{indent}# {line}");
             }
             let value = match (setting.default, setting.kind) {
-                (Fallback::Is(default), Kind::List) => flow_list(default.split(',').filter(|item| !item.is_empty())),
+                (Fallback::Is(default), kind) if kind.is_list() => {
+                    flow_list(default.split(',').filter(|item| !item.is_empty()))
+                }
                 (Fallback::Is(value) | Fallback::Unset { example: value }, _) => scalar(value),
             };
             let _ = writeln!(text, "{indent}#{key}: {value}");

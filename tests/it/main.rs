@@ -24,5 +24,6 @@ mod publishing;
 mod saturation;
 mod servers;
 mod sink;
+mod stores;
 mod storm;
 mod tidy;
