@@ -25,7 +25,6 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(1);
 const GAP: Duration = Duration::from_millis(100);
 /// A new connection is not doubted again before this, so that a cluster without one of its primaries is not flooded.
 const TRUST: Duration = Duration::from_millis(500);
-
 /// What a ping leaves behind goes by itself.
 const PING_TTL_MS: u64 = 60_000;
 
@@ -73,7 +72,8 @@ enum Look {
 pub struct Call<'l> {
     link: &'l Link,
     until: Instant,
-    open: Option<Open>,
+    /// The number of the connection that was used last.
+    on: Option<u64>,
     /// Nothing was sent twice yet.
     may_repeat: bool,
 }
@@ -90,7 +90,7 @@ impl Link {
     /// Begins a call: all its commands together take a second at most.
     #[must_use]
     pub fn call(&self) -> Call<'_> {
-        Call { link: self, until: Instant::now() + CALL_TIMEOUT, open: None, may_repeat: true }
+        Call { link: self, until: Instant::now() + CALL_TIMEOUT, on: None, may_repeat: true }
     }
 
     /// Writes a key of this name wherever keys are kept, because a server that only reads (full, loading, a replica) can
@@ -251,9 +251,8 @@ impl Call<'_> {
     async fn connection(&mut self) -> Result<Connection, Failure> {
         loop {
             match self.link.look() {
-                Look::Open(open) => {
-                    let connection = open.connection.clone();
-                    self.open = Some(open);
+                Look::Open(Open { number, connection }) => {
+                    self.on = Some(number);
                     return Ok(connection);
                 }
                 Look::Closed(error) => return Err(error),
@@ -291,8 +290,8 @@ impl Call<'_> {
     }
 
     fn fail<T>(&mut self, trouble: &Trouble) -> Result<Option<T>, Failure> {
-        if let Some(open) = &self.open {
-            self.link.blame(open.number, trouble);
+        if let Some(number) = self.on {
+            self.link.blame(number, trouble);
         }
         if trouble.connection == Fate::Broken && std::mem::take(&mut self.may_repeat) {
             return Ok(None);

@@ -11,6 +11,7 @@ pub enum Failure {
     /// There may be one later, by itself or when somebody has seen to it.
     #[error("Redis is away: {0}")]
     Away(String),
+    /// It was reached, and said nothing.
     #[error("Redis did not answer in time")]
     Timeout,
 }
