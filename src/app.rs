@@ -6,13 +6,14 @@ use std::time::Duration;
 use anyhow::Context as _;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
+use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use crate::admin::{self, Admin, Scope};
 use crate::broker::amqp::AmqpBroker;
 use crate::broker::embedded::EmbeddedBroker;
 use crate::broker::{Broker, Wanted};
-use crate::config::{self, Backend, Settings};
+use crate::config::{self, Backend, Redis, Settings};
 use crate::dead_letters::DeadLetters;
 use crate::dead_letters::embedded::EmbeddedLetters;
 use crate::dead_letters::stream::StreamLetters;
@@ -21,13 +22,15 @@ use crate::domain::hook::HookLane;
 use crate::domain::matching::HookSet;
 use crate::domain::message::{Lane, Queue};
 use crate::embedded;
+use crate::executor;
 use crate::fleet::Fleet;
 use crate::flow::Flow;
 use crate::flow::local::LocalFlow;
 use crate::flow::redis::RedisFlow;
-use crate::idempotency::Idempotency;
 use crate::idempotency::embedded::EmbeddedClaims;
 use crate::idempotency::redis::RedisClaims;
+use crate::idempotency::{Idempotency, StoreError};
+use crate::redis::link::Link;
 use crate::telemetry;
 use crate::worker::admission::{Admission, Limits};
 use crate::worker::{Listener, Rules, Worker};
@@ -39,6 +42,10 @@ mod cells;
 const OVERFLOW_PREFETCH: u16 = 16;
 /// Between two rounds of the metrics' housekeeping.
 const UPKEEP_EVERY: Duration = Duration::from_secs(5);
+/// How long a process that starts waits for a store of claims that is away.
+const STARTUP_PATIENCE: Duration = Duration::from_secs(15);
+/// Between two pings meanwhile.
+const PING_EVERY: Duration = Duration::from_millis(500);
 
 /// The adapters that the settings name, connected.
 #[derive(Clone)]
@@ -59,10 +66,12 @@ impl Backends {
     pub async fn open(settings: &Settings) -> anyhow::Result<Self> {
         match &settings.backend {
             Backend::Servers { broker: server, redis } => {
-                let claims = RedisClaims::new(redis.expose().as_str(), &settings.namespace)?;
+                executor::install_crypto();
+                let link = Link::new(Redis::clone(redis));
+                let claims = RedisClaims::new(link.clone(), &settings.namespace);
                 let broker: Arc<dyn Broker> = Arc::new(AmqpBroker::connect(server, &settings.namespace).await?);
                 let letters = StreamLetters::new(Arc::clone(&broker), (**server).clone(), &settings.namespace);
-                let flow: Arc<dyn Flow> = Arc::new(RedisFlow::new(claims.connection(), &settings.namespace));
+                let flow: Arc<dyn Flow> = Arc::new(RedisFlow::new(link, &settings.namespace));
                 Ok(Self { broker, claims: Arc::new(claims), letters: Arc::new(letters), flow, file: None })
             }
             Backend::Embedded { path } => {
@@ -109,7 +118,7 @@ impl App {
         scope: Scope,
         listen: Listener,
     ) -> anyhow::Result<Self> {
-        backends.claims.ping().await.context("cannot use the Redis of redis.url")?;
+        first_ping(backends.claims.as_ref()).await?;
         let metrics = telemetry::metrics()?;
         let listener = TcpListener::bind(settings.bind)
             .await
@@ -170,7 +179,7 @@ impl App {
         let metrics = admin.metrics.clone();
         let upkeep = async {
             loop {
-                tokio::time::sleep(UPKEEP_EVERY).await;
+                sleep(UPKEEP_EVERY).await;
                 metrics.run_upkeep(); // else samples pile up until somebody scrapes
             }
         };
@@ -196,6 +205,23 @@ impl App {
             file.close().await;
         }
         Ok(orphans)
+    }
+}
+
+/// Waits for the store of claims as long as for the broker: a process may start in the middle of a failover.
+async fn first_ping(claims: &dyn Idempotency) -> anyhow::Result<()> {
+    let give_up_at = Instant::now() + STARTUP_PATIENCE;
+    loop {
+        match claims.ping().await {
+            Err(StoreError::Away(reason)) if Instant::now() < give_up_at => {
+                tracing::warn!(reason, "waiting for the store of claims");
+            }
+            Err(StoreError::Timeout) if Instant::now() < give_up_at => {
+                tracing::warn!("waiting for the store of claims, which does not answer in time");
+            }
+            pinged => return pinged.context("cannot use the Redis of redis.url"),
+        }
+        sleep(PING_EVERY).await;
     }
 }
 

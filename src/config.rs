@@ -20,6 +20,7 @@ use crate::yaml::report::Report;
 
 mod broker;
 mod raw;
+mod redis;
 mod resolve;
 mod shown;
 mod table;
@@ -67,8 +68,7 @@ pub struct Overrides(pub Vec<(String, String)>);
 pub enum Backend {
     Servers {
         broker: Box<BrokerServer>,
-        /// `redis://[user:password@]host:port[/db]`.
-        redis: Secret<Url>,
+        redis: Box<Redis>,
     },
     Embedded {
         /// The SQLite file; one process owns it.
@@ -97,6 +97,36 @@ impl BrokerServer {
         let urls = vec![Secret::new(url)];
         Self { urls, password_file: None, tls: Tls::default(), tls_name: None, management: None }
     }
+}
+
+/// How the store of claims is reached.
+#[derive(Debug, Clone)]
+pub struct Redis {
+    /// `redis[s]://[user[:password]@]host[:port][/database]`; with sentinels, the host is the name of the primary.
+    pub url: Secret<Url>,
+    /// A file with the password, if the URL has none. What it holds may change at any time.
+    pub password_file: Option<PathBuf>,
+    pub tls: Tls,
+    pub topology: Topology,
+}
+
+/// What stands behind the URL of the store of claims.
+#[derive(Debug, Clone)]
+pub enum Topology {
+    /// One server.
+    Single,
+    /// A primary and its replicas; these sentinels know which of them is the primary.
+    Sentinels(Vec<Secret<Url>>),
+    /// A Redis Cluster. The node in the URL and these are asked for the others.
+    Cluster { nodes: Vec<Node> },
+}
+
+/// A server by its address.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Node {
+    /// A name, or an IP address without brackets.
+    pub host: String,
+    pub port: u16,
 }
 
 /// Files (PEM) for connections with TLS.

@@ -11,8 +11,12 @@ pub mod redis;
 pub mod value;
 
 /// Why the store gave no answer. The call may have run.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum StoreError {
+    /// It will not answer until somebody mends the settings, here or there. One sentence says which.
+    #[error("the store of claims cannot be used: {0}")]
+    Settings(String),
+    /// It may answer later, by itself or when somebody has seen to it.
     #[error("the store of claims is away: {0}")]
     Away(String),
     #[error("the store of claims did not answer in time")]

@@ -30,7 +30,7 @@
 //! | [`desk`], [`publish`] | what operators do with letters; preparing events |
 //! | [`executor`] | runs a hook once: http, command |
 //! | [`broker`], [`idempotency`], [`dead_letters`], [`flow`] | the seams: a trait with its contract, and an adapter a file |
-//! | [`amqp`], [`embedded`] | what adapters share: AMQP connections, topology, management; the one SQLite file |
+//! | [`amqp`], [`redis`], [`embedded`] | what adapters share: AMQP connections, topology, management; the way to Redis; the one SQLite file |
 //! | [`config`], [`telemetry`], [`crash`] | settings; metric names and logs; places where tests kill the process |
 //! | [`domain`], [`yaml`] | every decision, pure; YAML with positions |
 //!
@@ -56,6 +56,7 @@ pub mod telemetry;
 
 pub mod amqp;
 pub mod embedded;
+pub mod redis;
 
 pub mod broker;
 pub mod dead_letters;

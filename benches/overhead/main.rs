@@ -40,7 +40,8 @@ mod servers;
 
 mod bare;
 
-use servers::{Leashed, Rabbit, Redis};
+use servers::redis::Redis;
+use servers::{Leashed, Rabbit};
 
 /// One side of one pair.
 #[derive(Debug, Clone, Copy)]

@@ -11,10 +11,10 @@ use tracing_subscriber::EnvFilter;
 use url::Url;
 
 use super::raw::Raw;
-use super::{Backend, Claims, Commands, Egress, Log, Settings, WhenAway, Worker, broker, shown};
+use super::{Backend, Claims, Commands, Egress, Log, Settings, WhenAway, Worker, broker, redis, shown};
 use crate::domain::event::Reading;
 use crate::domain::flow::BreakerPolicy;
-use crate::domain::hook::{HookLane, Secret};
+use crate::domain::hook::HookLane;
 use crate::yaml::problem::Mismatch;
 use crate::yaml::scalar::{count, duration, flag, number, one_of, text, variable};
 
@@ -77,7 +77,7 @@ pub(super) fn resolve(raw: &Raw<'_>) -> Option<Settings> {
 fn backend(raw: &Raw<'_>) -> Option<Backend> {
     let path = raw.read("embedded.path", text("the path of a file"));
     let broker = broker::broker(raw);
-    let redis = raw.read("redis.url", |text| parse_redis(text).and_then(check_database));
+    let redis = redis::redis(raw);
     let alone = |set: &str, missing: &str| {
         let mismatch = Mismatch::new(format!("`{missing}` to be set too")).found("it unset");
         raw.wrong(set, mismatch.help("a fleet needs broker and Redis; a single process without servers needs neither"));
@@ -85,7 +85,7 @@ fn backend(raw: &Raw<'_>) -> Option<Backend> {
     match (raw.is_set("broker.url"), raw.is_set("redis.url")) {
         (true, false) => alone("broker.url", "redis.url"),
         (false, true) => alone("redis.url", "broker.url"),
-        (true, true) => return Some(Backend::Servers { broker: Box::new(broker?), redis: Secret::new(redis?) }),
+        (true, true) => return Some(Backend::Servers { broker: Box::new(broker?), redis: Box::new(redis?) }),
         (false, false) => return Some(Backend::Embedded { path: PathBuf::from(path?) }),
     }
     None
@@ -103,22 +103,6 @@ pub(super) fn parse_server(text: &str, schemes: &[&str]) -> Result<Url, Mismatch
         return Err(expected().found("one without a host"));
     }
     Ok(url)
-}
-
-fn parse_redis(text: &str) -> Result<Url, Mismatch> {
-    if text.starts_with("rediss:") {
-        let mismatch = Mismatch::new("a URL such as redis://host").found("`rediss`");
-        return Err(mismatch.help("TLS to Redis comes later: until then, keep it inside a trusted network"));
-    }
-    parse_server(text, &["redis"])
-}
-
-fn check_database(url: Url) -> Result<Url, Mismatch> {
-    let database = url.path().trim_start_matches('/');
-    if database.is_empty() || database.parse::<u16>().is_ok() {
-        return Ok(url);
-    }
-    Err(Mismatch::new("the number of a database behind the host, such as /0").found("something else"))
 }
 
 fn parse_namespace(text: &str) -> Result<String, Mismatch> {

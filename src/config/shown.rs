@@ -35,6 +35,10 @@ pub(super) fn effective(raw: &Raw<'_>) -> Vec<Effective> {
                 }
             }),
             Kind::List => raw.read_list(setting.path, as_is).map(|items| flow_list(items.iter().map(String::as_str))),
+            Kind::SecretUrls => {
+                let shown = |text: &str| Ok(without_password(text));
+                raw.read_list(setting.path, shown).map(|items| flow_list(items.iter().map(String::as_str)))
+            }
         };
         Effective { setting, value, origin: raw.origin(setting.path) }
     });
@@ -78,7 +82,9 @@ impl Settings {
                 let _ = writeln!(text, "{indent}# {line}");
             }
             let value = match (setting.default, setting.kind) {
-                (Fallback::Is(default), Kind::List) => flow_list(default.split(',').filter(|item| !item.is_empty())),
+                (Fallback::Is(default), kind) if kind.is_list() => {
+                    flow_list(default.split(',').filter(|item| !item.is_empty()))
+                }
                 (Fallback::Is(value) | Fallback::Unset { example: value }, _) => scalar(value),
             };
             let _ = writeln!(text, "{indent}#{key}: {value}");

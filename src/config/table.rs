@@ -23,6 +23,20 @@ pub(super) enum Kind {
     OneOrMoreSecretUrls,
     /// A list; in variables and flags with commas.
     List,
+    /// A list of URLs whose passwords nobody may see.
+    SecretUrls,
+}
+
+impl Kind {
+    /// Whether values may hold passwords.
+    pub(super) const fn is_secret(self) -> bool {
+        matches!(self, Self::SecretUrl | Self::OneOrMoreSecretUrls | Self::SecretUrls)
+    }
+
+    /// Whether there are many values.
+    pub(super) const fn is_list(self) -> bool {
+        matches!(self, Self::List | Self::SecretUrls)
+    }
 }
 
 /// What holds if nobody says otherwise.
@@ -46,8 +60,12 @@ const fn secret_url(path: &'static str, example: &'static str, doc: &'static str
     Setting { path, kind: Kind::SecretUrl, default: Fallback::Unset { example }, doc }
 }
 
+const fn secret_urls(path: &'static str, doc: &'static str) -> Setting {
+    Setting { path, kind: Kind::SecretUrls, default: Fallback::Is(""), doc }
+}
+
 /// All settings; those of a section stand together.
-pub(super) static SETTINGS: [Setting; 35] = [
+pub(super) static SETTINGS: [Setting; 42] = [
     one(
         "namespace",
         "hookfleet",
@@ -91,7 +109,26 @@ pub(super) static SETTINGS: [Setting; 35] = [
         "The management API, for `hookfleet topology`: if it is not on port 15672 of the hosts of broker.url (15671\n\
          with TLS), or takes another user.",
     ),
-    secret_url("redis.url", "redis://127.0.0.1:6379/0", "The store of claims."),
+    secret_url(
+        "redis.url",
+        "redis://127.0.0.1:6379/0",
+        "The store of claims: redis://user:password@host:port/database, rediss:// with TLS. For a Redis Cluster, a node of\n\
+         it; with redis.sentinels, the name of the primary in place of host and port.",
+    ),
+    one(
+        "redis.password_file",
+        "",
+        "A file with the password, in place of one in redis.url. Read again for every new connection.",
+    ),
+    secret_urls(
+        "redis.sentinels",
+        "The sentinels that know the primary: [redis://sentinel-1:26379, ...], with users and passwords of their own.",
+    ),
+    one("redis.cluster", "false", "redis.url names a node of a Redis Cluster."),
+    list("redis.nodes", "", "More nodes of the cluster, in case that one is down: [redis-2:6379, redis-3:6379]."),
+    one("redis.tls_ca", "", "For rediss://: a file with the authorities (PEM) to trust in place of the public ones."),
+    one("redis.tls_cert", "", "The client's certificate chain (a PEM file), if Redis asks for one, and redis.tls_key."),
+    one("redis.tls_key", "", "The private key of redis.tls_cert (a PEM file)."),
     one(
         "redis.when_away",
         "hold",
@@ -158,13 +195,6 @@ pub(super) static SETTINGS: [Setting; 35] = [
     one("log.format", "text", "text or json."),
     one("log.payloads", "false", "Show payloads in debug lines."),
 ];
-
-impl Kind {
-    /// Whether nobody may see the value as it is.
-    pub(super) const fn is_secret(self) -> bool {
-        matches!(self, Self::SecretUrl | Self::OneOrMoreSecretUrls)
-    }
-}
 
 impl Setting {
     /// Its section, if it is in one, and its key there.

@@ -1,5 +1,5 @@
 use super::*;
-use table::{Kind, SETTINGS};
+use table::SETTINGS;
 
 fn env(variables: &[(&str, &str)]) -> Environment {
     variables.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned())).collect()
@@ -114,10 +114,10 @@ fn variables_of_others() {
 #[test]
 fn every_setting_is_checked_wherever_it_is_set() {
     for setting in &SETTINGS {
-        let wrong = if setting.kind == Kind::List { "," } else { "\0" };
-        let count = if setting.kind == Kind::List { 2 } else { 1 };
+        let wrong = if setting.kind.is_list() { "," } else { "\0" };
+        let count = if setting.kind.is_list() { 2 } else { 1 };
         let (section, key) = setting.place();
-        let in_file = match (section, setting.kind == Kind::List) {
+        let in_file = match (section, setting.kind.is_list()) {
             (None, _) => format!("{key}: {{}}"),
             (Some(section), true) => format!("{section}: {{ {key}: [{{}}, {{}}] }}"),
             (Some(section), false) => format!("{section}: {{ {key}: {{}} }}"),
@@ -188,9 +188,10 @@ fn servers() {
         read("broker: { url: 'amqp://fleet:hunter2@mq/%2f' }\nredis: { url: 'redis://r/1' }", &[], &[]).unwrap();
     let Backend::Servers { broker, redis } = &settings.backend else { panic!("{settings:?}") };
     assert_eq!(
-        (broker.urls[0].expose().as_str(), redis.expose().as_str()),
+        (broker.urls[0].expose().as_str(), redis.url.expose().as_str()),
         ("amqp://fleet:hunter2@mq/%2f", "redis://r/1")
     );
+    assert!(matches!(redis.topology, Topology::Single) && redis.password_file.is_none());
     assert!(!format!("{settings:?}").contains("hunter2"));
 
     check_file(
@@ -210,7 +211,6 @@ fn servers() {
         "--set broker.url broker.url: expected a URL such as amqp://host, found",
         "--set redis.url redis.url: expected a URL such as redis://host, found",
     );
-    check("amqp://a", "rediss://hunter2@a", &[&format!("{redis} `rediss`")]);
     check(
         "hunter2",
         "http://hunter2",
@@ -228,6 +228,106 @@ fn servers() {
             "--set redis.url redis.url: expected the number of a database behind the host, such as /0, found something else",
         ],
     );
+    for url in ["rediss://a/#insecure", "redis://a?password=hunter2"] {
+        let found = "--set redis.url redis.url: expected nothing behind host and database, found something that begins \
+                     with ? or #";
+        check("amqp://a", url, &[found]);
+    }
+}
+
+/// The settings of Redis, with both URLs set.
+fn read_redis(redis: &[(&str, &str)]) -> Result<Redis, Problems> {
+    let both = [("broker.url", "amqp://a"), ("redis.url", "redis://fleet@r")];
+    let settings = read("", &[], &[both.as_slice(), redis].concat())?;
+    let Backend::Servers { redis, .. } = settings.backend else { panic!("{:?}", settings.backend) };
+    Ok(*redis)
+}
+
+#[test]
+fn kinds_of_redis() {
+    let redis = read_redis(&[]).unwrap();
+    assert!(matches!(redis.topology, Topology::Single));
+    let sentinels = ("redis.sentinels", "redis://s1, rediss://:hunter2@s2:26380");
+    let redis = read_redis(&[("redis.url", "rediss://mymaster/1"), sentinels, ("redis.tls_ca", "ca.pem")]).unwrap();
+    let Topology::Sentinels(sentinels) = &redis.topology else { panic!("{redis:?}") };
+    let sentinels: Vec<&str> = sentinels.iter().map(|url| url.expose().as_str()).collect();
+    assert_eq!(sentinels, ["redis://s1", "rediss://:hunter2@s2:26380"]);
+    assert!(!format!("{redis:?}").contains("hunter2"));
+    assert_eq!((redis.tls.ca.as_deref(), redis.tls.client.is_none()), (Some(Path::new("ca.pem")), true));
+    let variables = [("HOOKFLEET_BROKER_URL", "amqp://a"), ("HOOKFLEET_REDIS_URL", "redis://mymaster")];
+    let text = "redis: { sentinels: ['redis://u:hunter2@s1:26379', 'redis://s2'] }";
+    let shown = read(text, &variables, &[]).unwrap().shown();
+    assert!(shown.contains("  sentinels: [redis://u:***@s1:26379, redis://s2] "), "{shown}");
+    let nodes = [("redis.cluster", "true"), ("redis.nodes", "r2, 10.0.0.3:7000, [::1]:7001")];
+    let redis = read_redis(&nodes).unwrap();
+    let Topology::Cluster { nodes } = &redis.topology else { panic!("{redis:?}") };
+    let nodes: Vec<(&str, u16)> = nodes.iter().map(|node| (node.host.as_str(), node.port)).collect();
+    assert_eq!(nodes, [("r2", 6379), ("10.0.0.3", 7000), ("::1", 7001)]);
+    let file = ("redis.password_file", "/run/secrets/redis");
+    let client = [("redis.tls_cert", "c.pem"), ("redis.tls_key", "k.pem"), ("redis.url", "valkeys://fleet@r"), file];
+    let redis = read_redis(&client).unwrap();
+    assert!(redis.tls.client.is_some() && redis.password_file.is_some());
+}
+
+#[test]
+fn settings_of_redis_that_do_not_go_together() {
+    let check = |settings: &[(&str, &str)], expected: &str| {
+        let problems = read_redis(settings).unwrap_err();
+        let shown: Vec<String> = problems.list().iter().map(|problem| format!("{problem:#}")).collect();
+        assert_eq!(shown, [format!("--set {expected}")], "{settings:?}");
+        assert!(!problems.to_string().contains("hunter2"), "{problems}");
+    };
+    let sentinels = ("redis.sentinels", "redis://:hunter2@s1");
+    check(
+        &[("redis.nodes", "r2")],
+        "redis.nodes redis.nodes: expected `redis.cluster: true` beside it, found no cluster",
+    );
+    check(
+        &[("redis.cluster", "true"), sentinels],
+        "redis.cluster redis.cluster: expected either it or redis.sentinels, found both",
+    );
+    check(
+        &[("redis.cluster", "true"), ("redis.url", "redis://r/1")],
+        "redis.url redis.url: expected database 0, the only one of a cluster, found another one",
+    );
+    check(
+        &[sentinels, ("redis.url", "redis://r:6379")],
+        "redis.url redis.url: expected the name of the primary in place of host and port, found a port",
+    );
+    check(
+        &[("redis.sentinels", "redis://s1/hunter2")],
+        "redis.sentinels redis.sentinels: expected the number of a database behind the host, such as /0, found something \
+         else",
+    );
+    check(
+        &[("redis.sentinels", "redis://s1/0")],
+        "redis.sentinels redis.sentinels: expected a sentinel's address such as redis://host:26379, found one with a path",
+    );
+    for node in ["hunter2@r2", "r2:port"] {
+        let found = node.replace("hunter2", "u");
+        check(
+            &[("redis.cluster", "true"), ("redis.nodes", &found)],
+            &format!("redis.nodes redis.nodes: expected the address of a node such as redis-2:6379, found \"{found}\""),
+        );
+    }
+    check(
+        &[("redis.password_file", "p"), ("redis.url", "redis://:hunter2@r")],
+        "redis.password_file redis.password_file: expected no file, as redis.url has a password, found both",
+    );
+    check(
+        &[("redis.tls_ca", "ca.pem")],
+        "redis.tls_ca redis.tls_ca: expected a redis.url that begins with rediss://, found one without TLS",
+    );
+    check(
+        &[("redis.tls_cert", "c.pem"), ("redis.url", "rediss://r")],
+        "redis.tls_cert redis.tls_cert: expected `redis.tls_key` to be set too, found it unset",
+    );
+    check(
+        &[("redis.tls_key", "k.pem"), ("redis.url", "rediss://r")],
+        "redis.tls_key redis.tls_key: expected `redis.tls_cert` to be set too, found it unset",
+    );
+    let alone = read("redis: { sentinels: ['redis://s1'] }", &[], &[]).unwrap_err().to_string();
+    assert!(alone.contains("redis.sentinels") && alone.contains("`redis.url` to be set too"), "{alone}");
 }
 
 #[test]
@@ -324,7 +424,7 @@ fn settings_are_shown_with_their_origin() {
     for line in [
         "namespace: hookfleet                                 # default",
         "broker:\n  url: amqp://fleet:***@mq:5672/%2f                  # HOOKFLEET_BROKER_URL",
-        "redis:\n  url: redis://:***@r:6379                           # hookfleet.yaml:2\n  when_away: hold ",
+        "redis:\n  url: redis://:***@r:6379                           # hookfleet.yaml:2\n  password_file: \"\" ",
         "  hold: 4s                                           # --set worker.hold",
         "  allow: [\"::1\", 10.0.0.0/8]                         # HOOKFLEET_EGRESS_ALLOW",
         "  env: [PATH, HOME, LANG, LC_ALL, TZ, TMPDIR]        # default",

@@ -3,20 +3,22 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use ::redis::aio::ConnectionManager;
-use ::redis::{RedisError, Script};
+use ::redis::cmd;
 use async_trait::async_trait;
 
 use super::{Crew, Flow, FlowError, GONE_AFTER};
 use crate::domain::flow::{Opened, PROBE, RESERVE_AHEAD, Rate, Slots, open_time};
 use crate::domain::hook::HookId;
+use crate::redis::link::Link;
+use crate::redis::script::Script;
+use crate::redis::trouble::Failure;
 
 /// A breaker that nobody has probed for this long is forgotten: its hooks are gone, or have nothing to do.
 const FORGET_AFTER: Duration = Duration::from_hours(1);
 
 /// What a fleet shares through Redis.
 pub struct RedisFlow {
-    connection: ConnectionManager,
+    link: Link,
     script: Script,
     namespace: String,
     /// This worker's name.
@@ -26,23 +28,22 @@ pub struct RedisFlow {
 impl RedisFlow {
     /// Over a connection that others may use too.
     #[must_use]
-    pub fn new(connection: ConnectionManager, namespace: &str) -> Self {
+    pub fn new(link: Link, namespace: &str) -> Self {
         let worker = format!("{:016x}", fastrand::u64(..));
         let script = Script::new(include_str!("redis/flow.lua"));
-        Self { connection, script, namespace: namespace.to_owned(), worker }
+        Self { link, script, namespace: namespace.to_owned(), worker }
     }
 
     async fn call(&self, key: &str, arguments: &[&str]) -> Result<Vec<String>, FlowError> {
-        let mut call = self.script.key(format!("{}:{key}", self.namespace));
-        for argument in arguments {
-            call.arg(argument);
-        }
-        call.invoke_async(&mut self.connection.clone()).await.map_err(|error| failed(&error))
+        let key = format!("{}:{key}", self.namespace);
+        Ok(self.link.call().run(&self.script, &key, arguments).await?)
     }
 }
 
-fn failed(error: &RedisError) -> FlowError {
-    FlowError(error.to_string())
+impl From<Failure> for FlowError {
+    fn from(failure: Failure) -> Self {
+        Self(failure.to_string())
+    }
 }
 
 /// The numbers of an answer, as many as were asked for.
@@ -94,18 +95,17 @@ impl Flow for RedisFlow {
     }
 
     async fn close(&self, target: &str) -> Result<(), FlowError> {
-        let mut delete = ::redis::cmd("HDEL");
+        let mut delete = cmd("HDEL");
         delete.arg(format!("{}:breakers", self.namespace)).arg(target);
-        delete.query_async::<()>(&mut self.connection.clone()).await.map_err(|error| failed(&error))?;
+        self.link.call().query::<()>(&delete).await?;
         self.end_probe(target).await
     }
 
     async fn probe(&self, target: &str) -> Result<bool, FlowError> {
         let ttl_ms = u64::try_from(PROBE.as_millis()).unwrap_or(u64::MAX);
-        let mut set = ::redis::cmd("SET");
+        let mut set = cmd("SET");
         set.arg(self.probe_key(target)).arg(&self.worker).arg("NX").arg("PX").arg(ttl_ms);
-        let taken: Option<String> =
-            set.query_async(&mut self.connection.clone()).await.map_err(|error| failed(&error))?;
+        let taken: Option<String> = self.link.call().query(&set).await?;
         Ok(taken.is_some())
     }
 
@@ -122,8 +122,8 @@ impl RedisFlow {
     }
 
     async fn end_probe(&self, target: &str) -> Result<(), FlowError> {
-        let mut delete = ::redis::cmd("DEL");
+        let mut delete = cmd("DEL");
         delete.arg(self.probe_key(target));
-        delete.query_async::<()>(&mut self.connection.clone()).await.map_err(|error| failed(&error))
+        Ok(self.link.call().query(&delete).await?)
     }
 }

@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 use crate::fleet::Site;
 use crate::pipeline::{Place, Stage, hook, site, stage};
 use crate::publishing::{Publisher, event};
-use crate::servers::{Redis, free_port, shared};
+use crate::servers::redis::Redis;
+use crate::servers::{free_port, shared};
 use crate::sink::{Answer, Sink};
 
 fn text(output: &std::process::Output) -> String {
@@ -90,6 +91,11 @@ async fn mistakes_are_answered_clearly() {
         ("HOOKFLEET_BROKER_URL", "amqp://guest:guest@127.0.0.1:1".to_owned(), "is it running, and are host and port"),
         ("HOOKFLEET_BROKER_URL", "nonsense".to_owned(), "HOOKFLEET_BROKER_URL"),
         ("HOOKFLEET_REDIS_URL", "redis://127.0.0.1:1".to_owned(), "cannot use the Redis of redis.url"),
+        (
+            "HOOKFLEET_REDIS_URL",
+            format!("redis://nobody:wrong@127.0.0.1:{}", redis.port),
+            "refused user \"nobody\": check user and password in redis.url",
+        ),
         ("HOOKFLEET_WORKER_PREFETCH", "many".to_owned(), "HOOKFLEET_WORKER_PREFETCH"),
         ("HOOKFLEET_WORKER_PREFTCH", "1".to_owned(), "HOOKFLEET_WORKER_PREFETCH"),
     ] {

@@ -5,19 +5,22 @@ use std::time::Duration;
 
 use hookfleet::broker::amqp::AmqpBroker;
 use hookfleet::broker::{Broker, Health};
-use hookfleet::config::BrokerServer;
+use hookfleet::config::{self, BrokerServer};
 use hookfleet::dead_letters::DeadLetters;
 use hookfleet::dead_letters::stream::StreamLetters;
 use hookfleet::domain::invocation::InvocationKey;
-use hookfleet::flow::Flow;
 use hookfleet::flow::local::LocalFlow;
 use hookfleet::flow::redis::RedisFlow;
 use hookfleet::idempotency::redis::RedisClaims;
+use hookfleet::redis::link::Link;
+use redis::aio::{ConnectionLike, MultiplexedConnection};
 use tokio::time::timeout;
 
-use crate::conformance::idempotency::Stored;
+use crate::conformance::idempotency::{Sequences, Stored};
 use crate::conformance::{broker, dead_letters, flow, idempotency};
+use crate::servers::redis::{Cluster, Redis, Watched};
 use crate::servers::{namespace, shared};
+use crate::stores::{Safe, clustered, settings, watched_by};
 
 async fn server() -> BrokerServer {
     shared().await.0.server()
@@ -52,31 +55,66 @@ async fn the_stream_conforms() {
     dead_letters::what_is_published_is_read(broker.as_ref(), &letters).await;
 }
 
-#[tokio::test]
-async fn redis_conforms() {
-    let (space, redis) = (namespace(), &shared().await.1);
-    let claims = RedisClaims::new(&redis.url(), &space).unwrap();
-    let client = redis::Client::open(redis.url()).unwrap();
-    let connection = client.get_multiplexed_async_connection().await.unwrap();
+/// The suite on claims that are reached in some way; `look` reaches the same keys in another one.
+async fn redis_suite(settings: config::Redis, look: impl ConnectionLike + Clone, sequences: Sequences) {
+    let space = namespace();
+    let claims = RedisClaims::new(Link::new(settings), &space);
     let peek = async |key: &InvocationKey| {
         let key = format!("{space}:claim:{{{}}}:{}", key.event, key.hook);
         let mut both = redis::pipe();
         both.atomic().cmd("GET").arg(&key).cmd("PTTL").arg(&key);
-        let (value, ttl): (Option<String>, i64) = both.query_async(&mut connection.clone()).await.unwrap();
+        let (value, ttl): (Option<String>, i64) = both.query_async(&mut look.clone()).await.unwrap();
         value.map(|value| Stored { value, ttl_ms: u64::try_from(ttl).unwrap() })
     };
-    idempotency::suite(&claims, peek).await;
+    idempotency::suite(&claims, peek, sequences).await;
+}
+
+async fn plain(server: &Redis) -> MultiplexedConnection {
+    redis::Client::open(server.url()).unwrap().get_multiplexed_async_connection().await.unwrap()
+}
+
+#[tokio::test]
+async fn redis_conforms() {
+    let server = &shared().await.1;
+    redis_suite(settings(&server.url()), plain(server).await, idempotency::MANY).await;
+}
+
+/// Everything that protects a Redis, at once: TLS with certificates on both sides, a user who may do only what claims
+/// need, the password in a file.
+#[tokio::test]
+async fn redis_behind_tls_and_users_conforms() {
+    let safe = Safe::start().await;
+    redis_suite(safe.settings(), plain(&safe.server).await, idempotency::SOME).await;
+    flow_suite(safe.settings()).await;
+}
+
+#[tokio::test]
+async fn redis_with_sentinels_conforms() {
+    let watched = Watched::start().await;
+    let look = plain(&watched.servers[0]).await;
+    redis_suite(watched_by("redis://mymaster", &watched.urls()), look, idempotency::SOME).await;
+}
+
+#[tokio::test]
+async fn a_redis_cluster_conforms() {
+    let cluster = Cluster::start().await;
+    let nodes = redis::cluster::ClusterClient::new(cluster.servers.iter().map(Redis::url)).unwrap();
+    let look = nodes.get_async_connection().await.unwrap();
+    let settings = clustered(&cluster.servers[0].url(), &[]);
+    redis_suite(settings.clone(), look, idempotency::SOME).await;
+    flow_suite(settings).await;
+}
+
+async fn flow_suite(settings: config::Redis) {
+    let space = namespace();
+    let worker = || RedisFlow::new(Link::new(settings.clone()), &space);
+    flow::suite(&worker(), &worker()).await;
+    flow::workers_share(&worker(), &worker()).await;
 }
 
 #[tokio::test]
 async fn the_flow_in_redis_conforms() {
-    let (space, redis) = (namespace(), &shared().await.1);
-    let worker = || {
-        let claims = RedisClaims::new(&redis.url(), &space).unwrap();
-        Arc::new(RedisFlow::new(claims.connection(), &space)) as Arc<dyn Flow>
-    };
-    flow::suite(&*worker(), &*worker()).await;
-    flow::workers_share(&*worker(), &*worker()).await;
+    flow_suite(settings(&shared().await.1.url())).await;
 }
 
 #[tokio::test]

@@ -55,7 +55,7 @@ async fn idempotency_conforms() {
     let folder = Folder::new();
     let claims = EmbeddedClaims::new(folder.open("claims"));
     let conn = Connection::open(folder.path("claims")).unwrap();
-    idempotency::suite(&claims, async |key: &InvocationKey| peek(&conn, key)).await;
+    idempotency::suite(&claims, async |key: &InvocationKey| peek(&conn, key), idempotency::MANY).await;
 }
 
 #[tokio::test]

@@ -9,7 +9,8 @@ use tokio::time::sleep;
 use crate::fleet::{Site, Worker};
 use crate::pipeline::{Place, Stage, hook, site, stage, until_letters};
 use crate::publishing::{Publisher, event};
-use crate::servers::{Redis, client, shared};
+use crate::servers::redis::Redis;
+use crate::servers::{client, shared};
 use crate::sink::{Answer, Call, Sink};
 
 /// Keeps one process alive for as long as the test wants, counting its deaths.

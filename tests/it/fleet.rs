@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use tokio::time::sleep;
 
-use crate::servers::{Leashed, Rabbit, Redis, client, free_port, namespace};
+use crate::servers::redis::Redis;
+use crate::servers::{Leashed, Rabbit, client, free_port, namespace};
 
 /// The program under test.
 pub(crate) const HOOKFLEET: &str = env!("CARGO_BIN_EXE_hookfleet");

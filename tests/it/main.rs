@@ -25,6 +25,7 @@ mod publishing;
 mod saturation;
 mod servers;
 mod sink;
+mod stores;
 mod storm;
 mod tidy;
 mod tls;

@@ -10,7 +10,8 @@ use tokio::time::{interval, sleep};
 use crate::fleet::{Site, Worker};
 use crate::pipeline::{Place, hook, site};
 use crate::publishing::{Publisher, event};
-use crate::servers::{Rabbit, Redis, client};
+use crate::servers::redis::Redis;
+use crate::servers::{Rabbit, client};
 use crate::sink::{Answer, Call, Sink};
 
 /// Counters of processes that may die at any moment: the last reading of each is kept.

@@ -14,9 +14,17 @@ use hookfleet::domain::settle::{AttemptReport, Class, Next};
 use hookfleet::idempotency::{Idempotency, value};
 use tokio::time::sleep;
 
-const SEQUENCES: u64 = 100_000;
-/// Sequences under way at a time, so that requests share commits and round trips.
-const AT_A_TIME: usize = 512;
+/// How many random sequences, and how many of them are under way at a time, so that requests share commits and round trips.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Sequences {
+    count: u64,
+    at_a_time: usize,
+}
+
+/// For a store that is an implementation of its own.
+pub(crate) const MANY: Sequences = Sequences { count: 100_000, at_a_time: 512 };
+/// For one that is the same as another, reached in another way, with several servers that share the machine.
+pub(crate) const SOME: Sequences = Sequences { count: 10_000, at_a_time: 64 };
 const HOUR_MS: u64 = 3_600_000;
 /// What a run of the random sequences takes at most, as far as times to live are concerned.
 const RUN_MS_MAX: u64 = 600_000;
@@ -38,25 +46,25 @@ pub(crate) trait Peek: AsyncFn(&InvocationKey) -> Option<Stored> {}
 impl<F: AsyncFn(&InvocationKey) -> Option<Stored>> Peek for F {}
 
 /// Every check. The store may hold other keys.
-pub(crate) async fn suite(store: &dyn Idempotency, peek: impl Peek) {
+pub(crate) async fn suite(store: &dyn Idempotency, peek: impl Peek, sequences: Sequences) {
     store.ping().await.expect("ping");
     one_of_many_wins(store).await;
     a_lease_ends(store).await;
     a_renewed_lease_lasts(store, &peek).await;
     a_claim_is_forgotten_after_its_floor(store, &peek).await;
     a_finished_invocation_is_forgotten_after_its_window(store).await;
-    random_sequences(store, &peek).await;
+    random_sequences(store, &peek, sequences).await;
 }
 
 /// `HOOKFLEET_SEED` repeats a failed sequence as the first one.
-async fn random_sequences(store: &dyn Idempotency, peek: &impl Peek) {
+async fn random_sequences(store: &dyn Idempotency, peek: &impl Peek, size: Sequences) {
     let base = match std::env::var("HOOKFLEET_SEED") {
         Ok(seed) => seed.parse().expect("HOOKFLEET_SEED is a number"),
         Err(_) => fastrand::u64(..),
     };
-    let sequences = (0..SEQUENCES).map(|n| sequence(store, peek, base.wrapping_add(n)));
+    let sequences = (0..size.count).map(|n| sequence(store, peek, base.wrapping_add(n)));
     let seen: BTreeSet<&str> =
-        stream::iter(sequences).buffer_unordered(AT_A_TIME).flat_map(stream::iter).collect().await;
+        stream::iter(sequences).buffer_unordered(size.at_a_time).flat_map(stream::iter).collect().await;
     let all = ["busy", "done", "not yours", "ok", "resume", "superseded", "suspect", "taken over", "won"];
     assert_eq!(seen.into_iter().collect::<Vec<_>>(), all, "answers that were given, base seed {base}");
 }
