@@ -45,13 +45,14 @@ pub struct AmqpBroker {
     epoch: Arc<AtomicU64>,
 }
 
+/// What was said of queues that differ without harm: once a process is enough, however many connections find it.
+static SAID: Mutex<Vec<String>> = Mutex::const_new(Vec::new());
+
 /// Where and what to connect to.
 struct Dial {
     server: BrokerServer,
     names: Names,
     topology: Topology,
-    /// What was said of queues that differ without harm: once is enough.
-    differences: Mutex<Vec<String>>,
 }
 
 impl Dial {
@@ -65,7 +66,7 @@ impl Dial {
 
     async fn declare(&self, connection: &Connection) -> Result<(), String> {
         let found = declare(connection, &self.topology).await?;
-        let mut said = self.differences.lock().await;
+        let mut said = SAID.lock().await;
         for difference in found {
             if !said.contains(&difference) {
                 tracing::warn!(difference, "a queue differs from what this version declares");
@@ -82,12 +83,8 @@ impl AmqpBroker {
     /// # Errors
     /// At once if trying again cannot help (user, vhost, incompatible queue), after some seconds if nothing answers.
     pub async fn connect(server: &BrokerServer, namespace: &str) -> Result<Self, ConnectError> {
-        let dial = Arc::new(Dial {
-            server: server.clone(),
-            names: Names::new(namespace),
-            topology: Topology::new(namespace),
-            differences: Mutex::default(),
-        });
+        let dial =
+            Arc::new(Dial { server: server.clone(), names: Names::new(namespace), topology: Topology::new(namespace) });
         let first = first_connection(&dial).await?;
         dial.declare(&first).await.map_err(ConnectError::Settings)?;
         let _ = first.close(200, "bye".into()).await;
