@@ -27,7 +27,7 @@
 //! | [`fleet`] | one process: takes deliveries while it may, stops in order |
 //! | [`admin`], [`catalog`] | HTTP for people and probes; hooks from a file |
 //! | [`worker`] | the pipeline, and one invocation's way through it |
-//! | [`desk`], [`publish`] | what operators do with letters; preparing events |
+//! | [`desk`], [`publish`] | what operators do with letters; publishing events, for the gateway, the command line and the library |
 //! | [`executor`] | runs a hook once: http, command |
 //! | [`broker`], [`idempotency`], [`dead_letters`], [`flow`] | the seams: a trait with its contract, and an adapter a file |
 //! | [`amqp`], [`embedded`] | what adapters share: AMQP connections and topology; the one SQLite file |

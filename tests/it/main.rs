@@ -26,3 +26,4 @@ mod servers;
 mod sink;
 mod storm;
 mod tidy;
+mod ways;
