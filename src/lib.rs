@@ -24,6 +24,7 @@
 //! |---|---|
 //! | `main`, [`cli`] | the program: commands, what they print |
 //! | [`app`] | the composition root: the only place that names every adapter |
+//! | [`doctor`] | what is wrong around a fleet: facts gathered, findings judged |
 //! | [`fleet`] | one process: takes deliveries while it may, stops in order |
 //! | [`admin`], [`catalog`] | HTTP for people and probes; hooks from a file |
 //! | [`worker`] | the pipeline, and one invocation's way through it |
@@ -73,5 +74,6 @@ pub mod catalog;
 pub mod fleet;
 
 pub mod app;
+pub mod doctor;
 
 pub mod cli;

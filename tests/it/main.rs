@@ -15,6 +15,7 @@ mod commands;
 mod conformance;
 mod conforming;
 mod crash;
+mod doctor;
 mod embedded;
 mod faults;
 mod fleet;
