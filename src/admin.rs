@@ -4,7 +4,7 @@ use std::future::IntoFuture as _;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::{DefaultBodyLimit, State};
+use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Json, Response};
@@ -19,6 +19,7 @@ use crate::config::WhenAway;
 use crate::desk::Desk;
 use crate::domain::event::Reading;
 use crate::domain::matching::HookSet;
+use crate::publish::Publisher;
 use crate::worker::admission::Admission;
 
 mod browser;
@@ -27,6 +28,7 @@ mod letters;
 mod problem;
 
 use browser::Loopback;
+pub use events::publisher;
 
 /// What the handlers work with.
 #[derive(Clone)]
@@ -39,6 +41,8 @@ pub struct Admin {
     pub catalog: watch::Receiver<Arc<HookSet>>,
     pub reading: Reading,
     pub admission: Arc<Admission>,
+    /// See [`publisher`].
+    pub publisher: Arc<Publisher>,
     pub desk: Desk,
 }
 
@@ -75,11 +79,10 @@ fn router(admin: Admin, scope: Scope) -> Router {
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
         .route("/v1/status", get(status));
-    let body_max = admin.reading.body_bytes_max.saturating_add(1024);
     let routes = match scope {
         Scope::Operations => operations,
         Scope::Everything => operations
-            .route("/v1/events", post(events::publish).layer(DefaultBodyLimit::max(body_max)))
+            .route("/v1/events", post(events::publish))
             .route("/v1/runtime/hooks/dead-letter", get(letters::list))
             .route("/v1/runtime/hooks/dead-letter/{id}", get(letters::show))
             .route("/v1/runtime/hooks/dead-letter/{id}/replay", post(letters::replay)),

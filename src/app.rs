@@ -145,6 +145,7 @@ impl App {
         let parts = std::iter::once(cells::part(&fleet)).chain(cells.iter().map(|cell| cell.part.clone())).collect();
         let admin = Admin {
             metrics,
+            publisher: admin::publisher(Arc::clone(&broker), &settings.events),
             broker,
             parts,
             when_away: settings.claims.when_away,

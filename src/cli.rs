@@ -8,6 +8,8 @@ use clap::{Args, Parser, Subcommand};
 use crate::config::{Environment, Overrides, Settings};
 use crate::yaml::problem::Problems;
 
+mod bench;
+mod doctor;
 mod hooks;
 mod letters;
 mod output;
@@ -73,6 +75,10 @@ enum Command {
     /// Exchanges and queues on the broker.
     #[command(subcommand)]
     Topology(topology::Command),
+    /// Look at servers, catalog, clocks and disk: what is wrong, and what to do about it.
+    Doctor(doctor::Doctor),
+    /// Put load on the fleet's servers, or on a file: throughput, latency, cost, what was lost.
+    Bench(bench::Bench),
     /// Every setting in force and where it comes from; secrets stay hidden.
     Settings,
 }
@@ -90,6 +96,8 @@ pub async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Hooks(hooks) => Ok(hooks::run(&settings, &hooks)),
         Command::DeadLetters(letters) => letters::run(&settings, letters).await,
         Command::Topology(command) => topology::run(&settings, command).await,
+        Command::Doctor(doctor) => doctor::run(&settings, &doctor).await,
+        Command::Bench(bench) => bench::run(settings, bench).await,
         Command::Settings => {
             output::out(&settings.shown());
             Ok(ExitCode::SUCCESS)

@@ -50,6 +50,14 @@ pub fn install_crypto() {
     let _ = rustls::crypto::ring::default_provider().install_default();
 }
 
+/// Why the guard lets no hook call this URL, if so; an error says that its name has no address.
+///
+/// # Errors
+/// One sentence.
+pub async fn refused(egress: &config::Egress, url: &url::Url) -> Result<Option<String>, String> {
+    egress::refused(&egress.allow, url).await
+}
+
 impl Executors {
     /// Built once. The pooled connections live on the runtime that opened them, so each runtime is best given its own.
     pub fn new(egress: &config::Egress, commands: &config::Commands) -> Result<Self, ExecutorError> {

@@ -24,10 +24,11 @@
 //! |---|---|
 //! | `main`, [`cli`] | the program: commands, what they print |
 //! | [`app`] | the composition root: the only place that names every adapter |
+//! | [`doctor`] | what is wrong around a fleet: facts gathered, findings judged |
 //! | [`fleet`] | one process: takes deliveries while it may, stops in order |
 //! | [`admin`], [`catalog`] | HTTP for people and probes; hooks from a file |
 //! | [`worker`] | the pipeline, and one invocation's way through it |
-//! | [`desk`], [`publish`] | what operators do with letters; preparing events |
+//! | [`desk`], [`publish`] | what operators do with letters; publishing events, for the gateway, the command line and the library |
 //! | [`executor`] | runs a hook once: http, command |
 //! | [`broker`], [`idempotency`], [`dead_letters`], [`flow`] | the seams: a trait with its contract, and an adapter a file |
 //! | [`amqp`], [`redis`], [`embedded`] | what adapters share: AMQP connections, topology, management; the way to Redis; the one SQLite file |
@@ -74,5 +75,6 @@ pub mod catalog;
 pub mod fleet;
 
 pub mod app;
+pub mod doctor;
 
 pub mod cli;

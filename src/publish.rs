@@ -1,131 +1,202 @@
-//! Preparing events for the broker: what the gateway, the command line and the library have in common.
+//! Publishing: what the library, the command line and the event gateway have in common.
+//!
+//! ```no_run
+//! use hookfleet::publish::{Event, Publisher};
+//!
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! let publisher = Publisher::connect("amqp://hookfleet:hookfleet@127.0.0.1:5672", "hookfleet").await?;
+//! let event = Event::builder("order.paid").source("/shop").id("order-17-paid").data(&[17]).build()?;
+//! publisher.publish(&event).await?; // confirmed: safe on the broker's disks
+//! publisher.close().await;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # What an answer means
+//!
+//! - `Ok`: the broker has the event for good, on a majority of its nodes where it has several. Every hook that wants it
+//!   runs, or the event becomes a dead letter.
+//! - An error: nobody knows. The event may have arrived, and only its confirm been lost. Publish the same [`Event`] again,
+//!   or another one with the same source and id: it is handled once within `idempotency.window`. Only
+//!   [`PublishError::TooLarge`] is final.
+//! - No answer yet: [`Publisher::publish`] repeats for as long as [`Options::patience`] lasts, over losses of the
+//!   connection and restarts of the broker.
 
-use bytes::Bytes;
-use serde_json::value::{RawValue, to_raw_value};
-use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
-use crate::domain::event::{CLOUDEVENTS_JSON, Event, Reading, TRACEPARENT};
-use crate::domain::message::{Message, Outgoing, Properties, To};
-use crate::domain::settle::Class;
+use async_trait::async_trait;
+use futures_util::{Stream, StreamExt as _};
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, sleep_until, timeout_at};
+use url::Url;
 
-/// A JSON object whose values stay as they are, to the last digit.
-pub type Fields = BTreeMap<String, Box<RawValue>>;
+use crate::amqp::connection::ConnectError;
+use crate::broker::amqp::AmqpBroker;
+use crate::broker::{Broker, PublishError};
+use crate::config::BrokerServer;
+use crate::domain::event::Reading;
 
-/// An event that is ready to go out.
-#[derive(Debug, Clone)]
-pub struct Prepared {
-    pub event: Event,
+mod event;
+mod reading;
+
+pub use event::{Builder, Event, Invalid};
+pub use reading::{Fields, Rejected, Request, prepare, read, request_bytes_max};
+
+/// The pause before an event is sent again.
+const REPEAT_AFTER: Duration = Duration::from_millis(500);
+
+/// How a [`Publisher`] works.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Options {
+    /// Unconfirmed events at a time; who publishes more waits.
+    pub window: usize,
+    /// How long one event may take: the wait for the window, the confirm, and all repeats.
+    pub patience: Duration,
+    /// Larger events are refused: the workers' `events.body_bytes_max`.
+    pub body_bytes_max: usize,
 }
 
-/// Why it is not.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Rejected {
-    ContentType(String),
-    /// What was expected and what was found.
-    Event(String),
-}
-
-/// Reads one event in structured JSON. A missing id is assigned (random), and a missing `specversion` or `source`
-/// filled in, since whoever publishes through us need not know them.
-///
-/// # Errors
-/// [`Rejected`], with a sentence for the publisher.
-pub fn prepare(
-    body: &Bytes,
-    content_type: Option<&str>,
-    traceparent: Option<&str>,
-    reading: &Reading,
-) -> Result<Prepared, Rejected> {
-    let essence = content_type.unwrap_or("application/json").split(';').next().unwrap_or_default().trim();
-    if !matches!(essence, CLOUDEVENTS_JSON | "application/json") {
-        return Err(Rejected::ContentType(format!("expected {CLOUDEVENTS_JSON}, found {essence}")));
-    }
-    if body.len() > reading.body_bytes_max {
-        let max = reading.body_bytes_max;
-        return Err(Rejected::Event(format!("the event has {} bytes, the limit is {max}", body.len())));
-    }
-    let mut event: Fields =
-        serde_json::from_slice(body).map_err(|error| Rejected::Event(format!("expected a JSON object: {error}")))?;
-    let filled = fill(&mut event);
-    let body = if filled { Bytes::from(serde_json::to_vec(&event).unwrap_or_default()) } else { body.clone() };
-    let properties = Properties { content_type: Some(CLOUDEVENTS_JSON.to_owned()), ..Properties::default() };
-    let mut message = Message { body, properties, ..Message::default() };
-    if let Some(trace) = traceparent {
-        message = message.with(TRACEPARENT, trace);
-    }
-    match Event::decode(&message, reading) {
-        Ok(event) => Ok(Prepared { event }),
-        Err(malformed) if malformed.class == Class::Invalid && malformed.error.contains("`type`") => {
-            Err(Rejected::Event(format!("{}: say what happened, such as \"type\": \"task.failed\"", malformed.error)))
-        }
-        Err(malformed) => Err(Rejected::Event(malformed.error)),
+impl Default for Options {
+    fn default() -> Self {
+        let body_bytes_max = Reading::default().body_bytes_max;
+        Self { window: 256, patience: Duration::from_secs(30), body_bytes_max }
     }
 }
 
-/// Fills in what a publisher may leave out; true if anything was missing.
-fn fill(event: &mut Fields) -> bool {
-    let mut filled = false;
-    let mut missing = |name: &str, value: String| {
-        if !event.contains_key(name)
-            && let Ok(value) = to_raw_value(&value)
-        {
-            event.insert(name.to_owned(), value);
-            filled = true;
-        }
-    };
-    missing("specversion", "1.0".to_owned());
-    missing("id", format!("{:032x}", fastrand::u128(..)));
-    missing("source", "/hookfleet/publish".to_owned());
-    filled
+/// Why an event is not known to be safe, and which one it is.
+#[derive(Debug, thiserror::Error)]
+#[error("{error}{}", if self.is_final() { "" } else { "; publish the same event again: it is handled once" })]
+pub struct Unpublished {
+    /// To be published again as it is.
+    pub event: Box<Event>,
+    pub error: PublishError,
 }
 
-impl Prepared {
-    /// As a message for the events exchange.
+impl Unpublished {
+    /// Whether publishing it again is of no use.
     #[must_use]
-    pub fn outgoing(&self) -> Outgoing {
-        let event = &self.event;
-        let properties = Properties {
-            content_type: Some(CLOUDEVENTS_JSON.to_owned()),
-            message_id: Some(event.id.clone()).filter(|id| id.len() <= 255),
-            kind: Some(event.kind.clone()),
-            ..Properties::default()
+    pub const fn is_final(&self) -> bool {
+        matches!(self.error, PublishError::TooLarge(_))
+    }
+}
+
+/// The way of an event to its broker: one try, which ends with the confirm.
+#[async_trait]
+pub(crate) trait Route: Send + Sync {
+    async fn send(&self, event: &Event) -> Result<(), PublishError>;
+
+    async fn close(&self);
+}
+
+#[async_trait]
+impl Route for Arc<dyn Broker> {
+    async fn send(&self, event: &Event) -> Result<(), PublishError> {
+        self.publish(event.outgoing()).await
+    }
+
+    async fn close(&self) {
+        Broker::close(self.as_ref()).await;
+    }
+}
+
+/// Publishes events and waits for their confirms; the [module](self) says what its answers mean. Connects again by
+/// itself, for ever. To be shared: all methods take `&self`.
+pub struct Publisher {
+    route: Box<dyn Route>,
+    window: Semaphore,
+    options: Options,
+}
+
+impl Publisher {
+    /// Connects to RabbitMQ and declares the fleet's exchanges and queues, so that events find their place before the
+    /// first worker has started. `url` is `amqp://user:password@host:port/vhost`, `namespace` that of the workers.
+    ///
+    /// # Errors
+    /// At once if trying again cannot help (URL, user, vhost, incompatible queue), after some seconds if nothing answers.
+    pub async fn connect(url: &str, namespace: &str) -> Result<Self, ConnectError> {
+        Self::connect_with(url, namespace, Options::default()).await
+    }
+
+    /// [`Publisher::connect`] with other options.
+    ///
+    /// # Errors
+    /// As for [`Publisher::connect`].
+    pub async fn connect_with(url: &str, namespace: &str, options: Options) -> Result<Self, ConnectError> {
+        let parsed = Url::parse(url).ok().filter(|url| matches!(url.scheme(), "amqp" | "amqps"));
+        let url = parsed.ok_or_else(|| ConnectError::Settings("expected a URL such as amqp://host".to_owned()))?;
+        let broker: Arc<dyn Broker> = Arc::new(AmqpBroker::connect(&BrokerServer::at(url), namespace).await?);
+        Ok(Self::new(broker, options))
+    }
+
+    /// Publishes to a broker that is there already.
+    #[must_use]
+    pub fn new(broker: Arc<dyn Broker>, options: Options) -> Self {
+        Self::over(Box::new(broker), options)
+    }
+
+    /// Publishes over another way.
+    pub(crate) fn over(route: Box<dyn Route>, options: Options) -> Self {
+        let window = options.window.clamp(1, Semaphore::MAX_PERMITS);
+        Self { route, window: Semaphore::new(window), options: Options { window, ..options } }
+    }
+
+    /// Publishes one event; returns after the confirm. Waits while the window is full.
+    ///
+    /// # Errors
+    /// [`Unpublished`]: patience is over, the event is too large, or the publisher is closed.
+    pub async fn publish(&self, event: &Event) -> Result<(), Unpublished> {
+        self.confirmed(event).await.map_err(|error| Unpublished { event: Box::new(event.clone()), error })
+    }
+
+    /// Publishes a stream of events, a window of them at a time. Answers one by one, in the order of the confirms; an
+    /// event that is not published does not stop the others. Nothing is taken from `events` unless the answers are read.
+    pub fn publish_all<'a, S>(&'a self, events: S) -> impl Stream<Item = Result<Event, Unpublished>> + 'a
+    where
+        S: Stream<Item = Event> + 'a,
+    {
+        let send = move |event: Event| async move { self.publish(&event).await.map(|()| event) };
+        events.map(send).buffer_unordered(self.options.window)
+    }
+
+    /// Waits for what is under way, for as long as patience lasts, and closes the connection. What is published later is
+    /// refused.
+    pub async fn close(&self) {
+        let all = u32::try_from(self.options.window).unwrap_or(u32::MAX);
+        let until = Instant::now() + self.options.patience;
+        let _all = timeout_at(until, self.window.acquire_many(all)).await;
+        self.window.close();
+        self.route.close().await;
+    }
+
+    async fn confirmed(&self, event: &Event) -> Result<(), PublishError> {
+        let (bytes, max) = (event.json().len(), self.options.body_bytes_max);
+        if bytes > max {
+            let error = format!("the event has {bytes} bytes, the limit is {max} (events.body_bytes_max)");
+            return Err(PublishError::TooLarge(error));
+        }
+        let until = Instant::now() + self.options.patience;
+        let _permit = match timeout_at(until, self.window.acquire()).await {
+            Ok(Ok(permit)) => permit,
+            Ok(Err(_)) => return Err(PublishError::Away("closed".to_owned())),
+            Err(_) => return Err(PublishError::Unconfirmed),
         };
-        let message = Message { body: event.body.clone(), properties, ..Message::default() };
-        let message = match &event.traceparent {
-            Some(trace) => message.with(TRACEPARENT, trace.as_str()),
-            None => message,
-        };
-        Outgoing { to: To::Events, delay: Duration::ZERO, message }
+        let mut failed = PublishError::Unconfirmed;
+        loop {
+            match timeout_at(until, self.route.send(event)).await {
+                Ok(Ok(())) => return Ok(()),
+                Ok(Err(error @ PublishError::TooLarge(_))) => return Err(error),
+                Ok(Err(error)) => failed = error,
+                Err(_) => return Err(failed),
+            }
+            let again = Instant::now() + REPEAT_AFTER;
+            if again >= until {
+                return Err(failed);
+            }
+            sleep_until(again).await;
+        }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn check(body: &str, expected: &str) {
-        let prepared = prepare(&Bytes::copy_from_slice(body.as_bytes()), None, None, &Reading::default());
-        let found = match prepared {
-            Ok(Prepared { event }) => format!("{} {} {}", event.source, event.id.len(), event.kind),
-            Err(Rejected::ContentType(error) | Rejected::Event(error)) => error,
-        };
-        assert!(found.starts_with(expected), "{body}: {found}");
-    }
-
-    #[test]
-    fn what_is_missing_is_filled_in() {
-        check(r#"{"type":"a"}"#, "/hookfleet/publish 32 a");
-        check(r#"{"specversion":"1.0","type":"a","id":"7","source":"/s"}"#, "/s 1 a");
-        check(r#"{"data":1}"#, "expected the attribute `type`, found none: say what happened");
-        check("[]", "expected a JSON object");
-    }
-
-    #[test]
-    fn data_stays_as_it_is() {
-        let body = Bytes::from_static(br#"{"type":"a","data":[18446744073709551617,0.10000000000000000001,1e400]}"#);
-        let event = prepare(&body, None, None, &Reading::default()).unwrap().event;
-        let data = "[18446744073709551617,0.10000000000000000001,1e400]";
-        assert!(String::from_utf8_lossy(&event.body).contains(data), "{:?}", event.body);
-    }
-}
+mod tests;

@@ -1,38 +1,162 @@
 //! The event gateway: 202 once the broker has confirmed, 503 with `Retry-After` when it has not.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use axum::body::Bytes;
-use axum::extract::State;
+use axum::extract::{DefaultBodyLimit, FromRequest as _, Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Json, Response};
-use serde_json::json;
+use futures_util::future::join_all;
+use serde_json::{Value, json};
 
 use super::Admin;
 use super::problem::Problem;
-use crate::domain::event::TRACEPARENT;
-use crate::publish::{Rejected, prepare};
+use crate::broker::Broker;
+use crate::domain::event::Reading;
+use crate::publish::{self, Event, Options, Publisher, Rejected, Unpublished, read, request_bytes_max};
 
-/// `POST /v1/events` with one event in structured JSON. An event without an id is given one, which the answer tells:
-/// a caller that wants to repeat a call safely sends its own.
-pub(super) async fn publish(
-    State(admin): State<Admin>,
-    headers: HeaderMap,
-    body: Result<Bytes, axum::extract::rejection::BytesRejection>,
-) -> Result<Response, Problem> {
-    let body = body.map_err(|rejection| Problem::new(rejection.status(), rejection.body_text()))?;
-    let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
-    // A page in a browser can send an untyped body to loopback, but none of these types unasked.
-    let content_type = Some(content_type.unwrap_or("no content type"));
-    let trace = headers.get(TRACEPARENT).and_then(|value| value.to_str().ok());
-    let prepared = prepare(&body, content_type, trace, &admin.reading).map_err(|rejected| match rejected {
-        Rejected::ContentType(detail) => Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail),
-        Rejected::Event(detail) => Problem::new(StatusCode::UNPROCESSABLE_ENTITY, detail),
+/// How long a caller waits for a confirm before it is told to come again.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What the gateway publishes through.
+#[must_use]
+pub fn publisher(broker: Arc<dyn Broker>, reading: &Reading) -> Arc<Publisher> {
+    let options = Options { patience: PATIENCE, body_bytes_max: reading.body_bytes_max, ..Options::default() };
+    Arc::new(Publisher::new(broker, options))
+}
+
+/// `POST /v1/events` with one event in structured or binary mode, or with a batch. An event without an id is given one,
+/// which every answer tells: a caller that wants to repeat a call safely sends its own.
+///
+/// A page in a browser can send some types to loopback unasked. None of those is taken here, unless there are `ce-`
+/// headers beside it, for which a browser asks first and gets no answer.
+pub(super) async fn publish(State(admin): State<Admin>, mut request: Request) -> Result<Response, Problem> {
+    let content_type = request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    let max = request_bytes_max(content_type, &admin.reading);
+    DefaultBodyLimit::max(max).apply(&mut request);
+    let headers = std::mem::take(request.headers_mut());
+    let body = Bytes::from_request(request, &()).await.map_err(|rejection| match rejection.status() {
+        StatusCode::PAYLOAD_TOO_LARGE => {
+            let detail = format!("the request is larger than {max} bytes, the limit (events.body_bytes_max)");
+            Problem::new(StatusCode::PAYLOAD_TOO_LARGE, detail)
+        }
+        status => Problem::new(status, rejection.body_text()),
     })?;
-    let (id, source) = (prepared.event.id.clone(), prepared.event.source.clone());
-    match admin.broker.publish(prepared.outgoing()).await {
-        Ok(()) => Ok((StatusCode::ACCEPTED, Json(json!({ "id": id, "source": source }))).into_response()),
-        Err(error) => Err(Problem::new(
-            StatusCode::SERVICE_UNAVAILABLE,
-            format!("{error}; send the same event again (id {id}): it is handled once"),
-        )),
+    match read(&pairs(&headers), &body, &admin.reading)? {
+        publish::Request::One(event) => one(&admin.publisher, &event).await,
+        publish::Request::Batch(events) => batch(&admin.publisher, &events).await,
+    }
+}
+
+fn pairs(headers: &HeaderMap) -> Vec<(&str, &[u8])> {
+    headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes())).collect()
+}
+
+async fn one(publisher: &Publisher, event: &Event) -> Result<Response, Problem> {
+    match publisher.publish(event).await {
+        Ok(()) => Ok((StatusCode::ACCEPTED, Json(identity(event))).into_response()),
+        Err(unpublished) => {
+            let detail = format!("{unpublished} (id {})", event.id());
+            Err(Problem::new(status(&unpublished), detail).with("event", identity(event)))
+        }
+    }
+}
+
+/// Valid as a whole before anything is sent, and 202 only if every event is confirmed. Whatever the answer, it names all
+/// events in their order, ids that were assigned included, so that the batch can be sent again as it is.
+async fn batch(publisher: &Publisher, events: &[Event]) -> Result<Response, Problem> {
+    let sent = join_all(events.iter().map(|event| publisher.publish(event))).await;
+    let failed: Vec<&Unpublished> = sent.iter().filter_map(|result| result.as_ref().err()).collect();
+    let told = |(event, result): (&Event, &Result<(), Unpublished>)| {
+        let mut told = identity(event);
+        told["confirmed"] = Value::from(result.is_ok());
+        told
+    };
+    let told = Value::from(events.iter().zip(&sent).map(told).collect::<Vec<_>>());
+    let Some(worst) = failed.iter().max_by_key(|unpublished| unpublished.is_final()) else {
+        return Ok((StatusCode::ACCEPTED, Json(json!({ "events": told }))).into_response());
+    };
+    let confirmed = events.len() - failed.len();
+    let detail = format!(
+        "{confirmed} of {} events are confirmed: {}. Send the batch again, each event with the id that it has here: what \
+         is confirmed is not handled twice",
+        events.len(),
+        worst.error
+    );
+    Err(Problem::new(status(worst), detail).with("confirmed", Value::from(confirmed)).with("events", told))
+}
+
+fn identity(event: &Event) -> Value {
+    json!({ "id": event.id(), "source": event.source() })
+}
+
+fn status(unpublished: &Unpublished) -> StatusCode {
+    if unpublished.is_final() { StatusCode::PAYLOAD_TOO_LARGE } else { StatusCode::SERVICE_UNAVAILABLE }
+}
+
+impl From<Rejected> for Problem {
+    fn from(rejected: Rejected) -> Self {
+        match rejected {
+            Rejected::ContentType(detail) => Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail),
+            Rejected::Event(detail) => Self::new(StatusCode::UNPROCESSABLE_ENTITY, detail),
+            Rejected::TooLarge(detail) => Self::new(StatusCode::PAYLOAD_TOO_LARGE, detail),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use async_trait::async_trait;
+    use axum::body::to_bytes;
+
+    use super::*;
+    use crate::broker::PublishError;
+    use crate::publish::Route;
+
+    /// Confirms what is no `bad`, and is too small for a `large`.
+    struct Picky;
+
+    #[async_trait]
+    impl Route for Picky {
+        async fn send(&self, event: &Event) -> Result<(), PublishError> {
+            match event.kind() {
+                "bad" => Err(PublishError::Refused("nack".to_owned())),
+                "large" => Err(PublishError::TooLarge("no".to_owned())),
+                _ => Ok(()),
+            }
+        }
+
+        async fn close(&self) {}
+    }
+
+    async fn answer(kinds: &[&str]) -> (u16, Option<String>, Value) {
+        let publisher = Publisher::over(Box::new(Picky), Options { patience: PATIENCE, ..Options::default() });
+        let event = |kind: &&str| Event::builder(kind).id(kind).source("/s").build().unwrap();
+        let response = batch(&publisher, &kinds.iter().map(event).collect::<Vec<_>>()).await;
+        let response = response.unwrap_or_else(IntoResponse::into_response);
+        let retry = response.headers().get(header::RETRY_AFTER).map(|value| value.to_str().unwrap().to_owned());
+        let status = response.status().as_u16();
+        (status, retry, serde_json::from_slice(&to_bytes(response.into_body(), 10_000).await.unwrap()).unwrap())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_batch_tells_what_is_confirmed() {
+        let told = |id: &str, confirmed: bool| json!({ "id": id, "source": "/s", "confirmed": confirmed });
+        let (status, _, body) = answer(&["a", "b"]).await;
+        assert_eq!((status, &body["events"]), (202, &json!([told("a", true), told("b", true)])));
+
+        let (status, retry, body) = answer(&["a", "bad", "b"]).await;
+        assert_eq!((status, retry.as_deref(), &body["confirmed"]), (503, Some("1"), &json!(2)));
+        assert_eq!(body["events"], json!([told("a", true), told("bad", false), told("b", true)]));
+        let detail = body["detail"].as_str().unwrap();
+        assert!(
+            detail.starts_with("2 of 3 events are confirmed: the broker refused the message: nack. Send"),
+            "{detail}"
+        );
+
+        let (status, retry, body) = answer(&["bad", "large"]).await;
+        assert_eq!((status, retry, &body["confirmed"]), (413, None, &json!(0)));
+        assert_eq!(answer(&[]).await.0, 202);
     }
 }

@@ -2,7 +2,7 @@
 
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use serde_json::json;
+use serde_json::{Map, Value};
 
 use crate::desk::DeskError;
 
@@ -11,11 +11,19 @@ use crate::desk::DeskError;
 pub(super) struct Problem {
     status: StatusCode,
     detail: String,
+    /// What a program may want to know of it, beside the standard members.
+    more: Map<String, Value>,
 }
 
 impl Problem {
     pub(super) fn new(status: StatusCode, detail: impl Into<String>) -> Self {
-        Self { status, detail: detail.into() }
+        Self { status, detail: detail.into(), more: Map::new() }
+    }
+
+    /// Adds a member; chainable.
+    pub(super) fn with(mut self, name: &str, value: Value) -> Self {
+        self.more.insert(name.to_owned(), value);
+        self
     }
 }
 
@@ -33,9 +41,12 @@ impl From<DeskError> for Problem {
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let title = self.status.canonical_reason().unwrap_or_default();
-        let body =
-            json!({ "type": "about:blank", "title": title, "status": self.status.as_u16(), "detail": self.detail });
-        let mut response = (self.status, body.to_string()).into_response();
+        let mut body = self.more;
+        body.insert("type".to_owned(), Value::from("about:blank"));
+        body.insert("title".to_owned(), Value::from(title));
+        body.insert("status".to_owned(), Value::from(self.status.as_u16()));
+        body.insert("detail".to_owned(), Value::from(self.detail));
+        let mut response = (self.status, Value::from(body).to_string()).into_response();
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, header::HeaderValue::from_static("application/problem+json"));
         if self.status == StatusCode::SERVICE_UNAVAILABLE {

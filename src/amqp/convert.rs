@@ -1,10 +1,13 @@
 //! Messages to and from AMQP. Properties are built afresh: nothing of a received message's frame is ever passed on.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use lapin::BasicProperties;
 use lapin::types::{AMQPValue, FieldTable, ShortString};
 
 use super::topology::Names;
+use crate::domain::event::binary;
 use crate::domain::message::{Header, Headers, LADDER_LEVELS, LADDER_UNIT, Message, Outgoing, Properties, To};
 
 /// Delivery mode of a message that survives a restart of the broker.
@@ -99,9 +102,33 @@ pub fn deliveries(message: &Message, redelivered: bool) -> u32 {
     counted.unwrap_or(u32::from(redelivered))
 }
 
-/// Headers that are plain values; tables and arrays (`x-death`) are dropped.
+/// Headers that are plain values; tables and arrays (`x-death`) are dropped, unless one is to be an event's attribute.
 fn headers(table: &FieldTable) -> Headers {
-    let plain = |value: &AMQPValue| match value {
+    let read =
+        |name: &str, value: &AMQPValue| if binary::attribute(name).is_some() { attribute(value) } else { plain(value) };
+    table.inner().iter().filter_map(|(name, value)| Some((name.to_string(), read(name.as_str(), value)?))).collect()
+}
+
+/// An attribute of an event in binary mode, in the canonical form of its type (CloudEvents 1.0.2, 2.4). What has none
+/// becomes the replacement character, which readers refuse: left out, it would make another event.
+fn attribute(value: &AMQPValue) -> Option<Header> {
+    match value {
+        AMQPValue::Timestamp(seconds) => {
+            let time = i64::try_from(*seconds).ok().and_then(|seconds| jiff::Timestamp::from_second(seconds).ok());
+            Some(time.map_or_else(unreadable, |time| Header::Text(time.to_string())))
+        }
+        AMQPValue::ByteArray(bytes) => Some(Header::Text(STANDARD.encode(bytes.as_slice()))),
+        AMQPValue::DecimalValue(_) | AMQPValue::FieldArray(_) | AMQPValue::FieldTable(_) => Some(unreadable()),
+        _ => plain(value),
+    }
+}
+
+fn unreadable() -> Header {
+    Header::Text(char::REPLACEMENT_CHARACTER.to_string())
+}
+
+fn plain(value: &AMQPValue) -> Option<Header> {
+    match value {
         AMQPValue::Boolean(flag) => Some(Header::Flag(*flag)),
         AMQPValue::ShortShortInt(number) => Some(Header::Number(i64::from(*number))),
         AMQPValue::ShortShortUInt(number) => Some(Header::Number(i64::from(*number))),
@@ -117,8 +144,7 @@ fn headers(table: &FieldTable) -> Headers {
         AMQPValue::Double(number) => Some(Header::Text(number.to_string())),
         AMQPValue::ByteArray(bytes) => Some(Header::Text(String::from_utf8_lossy(bytes.as_slice()).into_owned())),
         AMQPValue::DecimalValue(_) | AMQPValue::FieldArray(_) | AMQPValue::FieldTable(_) | AMQPValue::Void => None,
-    };
-    table.inner().iter().filter_map(|(name, value)| Some((name.to_string(), plain(value)?))).collect()
+    }
 }
 
 /// At most 255 bytes, the longest short string of AMQP 0-9-1 (4.2.5.3).
@@ -164,6 +190,25 @@ mod tests {
         .with("t", "x")
         .with("f", true);
         assert_eq!(message(sent.body.to_vec(), &properties(&sent)), sent);
+    }
+
+    #[test]
+    fn attributes_of_events_keep_their_meaning() {
+        let check = |value: AMQPValue, expected: &str| {
+            let mut table = FieldTable::default();
+            table.insert("cloudEvents:x".into(), value);
+            let found = headers(&table).into_values().map(|header| serde_json::to_string(&header).unwrap());
+            assert_eq!(found.collect::<Vec<_>>().concat(), expected);
+        };
+        check(AMQPValue::Timestamp(1_522_900_584), "\"2018-04-05T03:56:24Z\"");
+        check(AMQPValue::ByteArray(vec![0xff, 0].into()), "\"/wA=\"");
+        check(AMQPValue::LongInt(-7), "-7");
+        check(AMQPValue::Boolean(true), "true");
+        check(AMQPValue::LongString("ä".into()), "\"ä\"");
+        check(AMQPValue::LongString(vec![0xff].into()), "\"\u{fffd}\"");
+        check(AMQPValue::FieldTable(FieldTable::default()), "\"\u{fffd}\"");
+        check(AMQPValue::Timestamp(u64::MAX), "\"\u{fffd}\"");
+        check(AMQPValue::Void, "");
     }
 
     #[test]

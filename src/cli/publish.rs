@@ -3,32 +3,28 @@
 use std::io::{BufRead, BufReader, IsTerminal as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, bail};
+use async_trait::async_trait;
 use bytes::Bytes;
 use clap::Args;
 use futures_util::{Stream, StreamExt as _, stream};
 use indicatif::{ProgressBar, ProgressStyle};
 use reqwest::Method;
-use serde_json::value::to_raw_value;
+use serde_json::value::RawValue;
 use tokio::sync::mpsc;
-use tokio::time::sleep;
 
 use super::output;
 use super::remote::Remote;
 use crate::app::Backends;
-use crate::broker::Broker;
+use crate::broker::PublishError;
 use crate::config::{Backend, Settings};
 use crate::domain::event::Reading;
 use crate::embedded;
-use crate::publish::{Fields, Prepared, Rejected, prepare};
+use crate::publish::{Builder, Event, Options, Publisher, Rejected, Route, prepare};
 
-/// Unconfirmed events at a time.
-const WINDOW: usize = 256;
-/// Tries of one event, a second apart.
-const TRIES: u32 = 15;
+/// Lines that are read ahead.
+const LINES_AHEAD: usize = 256;
 
 #[derive(Debug, Args)]
 pub(super) struct Publish {
@@ -52,18 +48,6 @@ pub(super) struct Publish {
     file: Option<PathBuf>,
 }
 
-/// Why an event of many was not published.
-enum Failed {
-    Line(anyhow::Error),
-    Send(anyhow::Error),
-}
-
-/// Where events go.
-enum Sink {
-    Broker(Arc<dyn Broker>, Backends),
-    Owner(Remote),
-}
-
 pub(super) async fn run(settings: &Settings, publish: Publish) -> anyhow::Result<ExitCode> {
     match &publish.file {
         None => one(settings, &publish).await,
@@ -72,16 +56,14 @@ pub(super) async fn run(settings: &Settings, publish: Publish) -> anyhow::Result
 }
 
 async fn one(settings: &Settings, publish: &Publish) -> anyhow::Result<ExitCode> {
-    let mut event = Fields::new();
-    for (name, value) in [
-        ("type", &publish.kind),
-        ("source", &publish.source),
-        ("subject", &publish.subject),
-        ("id", &publish.id),
-        ("datacontenttype", &publish.data.as_ref().map(|_| "application/json".to_owned())),
+    let mut event = Event::builder(publish.kind.as_deref().unwrap_or_default());
+    for (set, value) in [
+        (Builder::source as fn(Builder, &str) -> Builder, &publish.source),
+        (Builder::subject, &publish.subject),
+        (Builder::id, &publish.id),
     ] {
         if let Some(value) = value {
-            event.insert(name.to_owned(), to_raw_value(value)?);
+            event = set(event, value);
         }
     }
     if let Some(data) = &publish.data {
@@ -89,14 +71,14 @@ async fn one(settings: &Settings, publish: &Publish) -> anyhow::Result<ExitCode>
             Some(path) => std::fs::read_to_string(path).with_context(|| format!("cannot read --data {path}"))?,
             None => data.clone(),
         };
-        event.insert("data".to_owned(), serde_json::from_str(&text).context("--data: expected JSON")?);
+        event = event.data(&serde_json::from_str::<&RawValue>(&text).context("--data: expected JSON")?);
     }
-    let prepared = ready(&serde_json::to_vec(&event)?, &settings.events).map_err(|error| anyhow!(error))?;
+    let event = event.build()?;
     let sink = Sink::open(settings).await?;
-    let sent = sink.send(&prepared).await;
+    let sent = sink.publisher.publish(&event).await;
     sink.close().await;
     sent?;
-    output::out(&format!("published {} (source {}), confirmed", prepared.event.id, prepared.event.source));
+    output::out(&format!("published {} (source {}), confirmed", event.id(), event.source()));
     Ok(ExitCode::SUCCESS)
 }
 
@@ -111,27 +93,25 @@ async fn many(settings: &Settings, file: &Path) -> anyhow::Result<ExitCode> {
         (Box::new(open(file)?), bar(Some(total)))
     };
     let sink = Sink::open(settings).await?;
-    let mut sent = events(lines, reading)
-        .map(|event| {
-            let sink = &sink;
-            async move { sink.send(&event.map_err(Failed::Line)?).await.map_err(Failed::Send) }
-        })
-        .buffer_unordered(WINDOW);
     let (mut confirmed, mut failed) = (0u64, None);
-    while let Some(result) = sent.next().await {
-        match result {
-            Ok(()) => {
-                confirmed += 1;
-                bar.inc(1);
-            }
-            Err(Failed::Line(error)) => failed = Some(error), // the last one; what is under way goes on
-            Err(Failed::Send(error)) => {
-                failed = Some(error);
-                break; // what is under way may still arrive: ids make sending again safe
+    {
+        let mut bad = None;
+        let mut sent = Box::pin(sink.publisher.publish_all(until_bad(lines, reading, &mut bad)));
+        while let Some(result) = sent.next().await {
+            match result {
+                Ok(_) => {
+                    confirmed += 1;
+                    bar.inc(1);
+                }
+                Err(error) => {
+                    failed = Some(error.into());
+                    break; // what is under way may still arrive: ids make sending again safe
+                }
             }
         }
+        drop(sent);
+        failed = failed.or(bad);
     }
-    drop(sent);
     bar.finish_and_clear();
     sink.close().await;
     if let Some(error) = failed {
@@ -141,10 +121,14 @@ async fn many(settings: &Settings, file: &Path) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The events of these lines, up to the first that is none. Read by a thread of its own: a slow pipe must not keep
-/// confirms and heartbeats waiting.
-fn events(lines: Box<dyn BufRead + Send>, reading: Reading) -> impl Stream<Item = anyhow::Result<Prepared>> {
-    let (sender, mut receiver) = mpsc::channel(WINDOW);
+/// The events of these lines, up to the first that is none, which is left in `bad`. Read by a thread of its own: a slow
+/// pipe must not keep confirms and heartbeats waiting.
+fn until_bad(
+    lines: Box<dyn BufRead + Send>,
+    reading: Reading,
+    bad: &mut Option<anyhow::Error>,
+) -> impl Stream<Item = Event> {
+    let (sender, mut receiver) = mpsc::channel(LINES_AHEAD);
     // No task of the runtime: its end would wait for the pipe's.
     std::thread::spawn(move || {
         for (index, line) in lines.split(b'\n').enumerate() {
@@ -159,7 +143,15 @@ fn events(lines: Box<dyn BufRead + Send>, reading: Reading) -> impl Stream<Item 
             }
         }
     });
-    stream::poll_fn(move |context| receiver.poll_recv(context))
+    stream::poll_fn(move |context| {
+        receiver.poll_recv(context).map(|line| match line? {
+            Ok(event) => Some(event),
+            Err(error) => {
+                *bad = Some(error);
+                None
+            }
+        })
+    })
 }
 
 fn open(file: &Path) -> anyhow::Result<BufReader<std::fs::File>> {
@@ -181,9 +173,9 @@ fn check(lines: impl BufRead, reading: &Reading) -> anyhow::Result<u64> {
     Ok(count)
 }
 
-fn ready(text: &[u8], reading: &Reading) -> Result<Prepared, String> {
+fn ready(text: &[u8], reading: &Reading) -> Result<Event, String> {
     prepare(&Bytes::copy_from_slice(text), None, None, reading).map_err(|rejected| match rejected {
-        Rejected::ContentType(error) | Rejected::Event(error) => error,
+        Rejected::ContentType(error) | Rejected::Event(error) | Rejected::TooLarge(error) => error,
     })
 }
 
@@ -200,43 +192,40 @@ fn bar(total: Option<u64>) -> ProgressBar {
     }
 }
 
+/// Where events go.
+struct Sink {
+    publisher: Publisher,
+    file: Option<embedded::Store>,
+}
+
 impl Sink {
     async fn open(settings: &Settings) -> anyhow::Result<Self> {
+        let options = Options { body_bytes_max: settings.events.body_bytes_max, ..Options::default() };
         if let Backend::Embedded { path } = &settings.backend
             && let Some(address) = embedded::owner(path)
         {
-            return Ok(Self::Owner(Remote::new(address)?));
+            let publisher = Publisher::over(Box::new(Remote::new(address)?), options);
+            return Ok(Self { publisher, file: None });
         }
         let backends = Backends::open(settings).await?;
-        Ok(Self::Broker(Arc::clone(&backends.broker), backends))
-    }
-
-    /// Publishes one event until it is confirmed, for a while.
-    async fn send(&self, event: &Prepared) -> anyhow::Result<()> {
-        let mut tries = 0;
-        loop {
-            let sent = match self {
-                Self::Broker(broker, _) => broker.publish(event.outgoing()).await.map_err(anyhow::Error::from),
-                Self::Owner(remote) => {
-                    let body = event.event.body.to_vec();
-                    remote.call(Method::POST, "/v1/events", Some(body)).await.map(|_| ())
-                }
-            };
-            match sent {
-                Ok(()) => return Ok(()),
-                Err(error) if tries >= TRIES => return Err(error),
-                Err(_) => sleep(Duration::from_secs(1)).await,
-            }
-            tries += 1;
-        }
+        Ok(Self { publisher: Publisher::new(backends.broker, options), file: backends.file })
     }
 
     async fn close(self) {
-        if let Self::Broker(broker, backends) = self {
-            broker.close().await;
-            if let Some(file) = backends.file {
-                file.close().await;
-            }
+        self.publisher.close().await;
+        if let Some(file) = self.file {
+            file.close().await;
         }
     }
+}
+
+/// Through the gateway of the file's owner.
+#[async_trait]
+impl Route for Remote {
+    async fn send(&self, event: &Event) -> Result<(), PublishError> {
+        let sent = self.call(Method::POST, "/v1/events", Some(event.json().to_vec())).await;
+        sent.map(|_| ()).map_err(|error| PublishError::Away(format!("{error:#}")))
+    }
+
+    async fn close(&self) {}
 }

@@ -12,6 +12,8 @@ use sha2::{Digest as _, Sha256};
 use super::message::Message;
 use super::settle::Class;
 
+pub mod binary;
+
 /// Content type of an event in structured mode.
 pub const CLOUDEVENTS_JSON: &str = "application/cloudevents+json";
 /// Header that carries the trace context, W3C Trace Context.
@@ -109,7 +111,8 @@ struct Probe {
 impl Event {
     /// Reads a message as an event.
     ///
-    /// A JSON object with a `specversion` is CloudEvents in structured mode, whatever JSON content type it came with
+    /// Attributes in headers make it CloudEvents in binary mode, unless its content type says that it is structured. A
+    /// JSON object with a `specversion` is CloudEvents in structured mode, whatever JSON content type it came with
     /// (CloudEvents 1.0, JSON format 3). Any other JSON is plain: the properties `type` and `message_id` make it an event.
     ///
     /// # Errors
@@ -120,19 +123,20 @@ impl Event {
             let max = reading.body_bytes_max;
             return Err(malformed(Class::Invalid, format!("the body has {size} bytes, the limit is {max}")));
         }
-        let structured = match media_type(message)? {
-            Media::CloudEvents => true,
-            Media::Json => {
-                is_object(&message.body)
-                    && serde_json::from_slice::<Probe>(&message.body).is_ok_and(|probe| probe.specversion.is_some())
+        let has_version = |body| serde_json::from_slice::<Probe>(body).is_ok_and(|probe| probe.specversion.is_some());
+        match media_type(message)? {
+            Media::Binary => Self::structured(&binary::structured(message)?, message),
+            Media::CloudEvents => Self::structured(&message.body, message),
+            Media::Json if is_object(&message.body) && has_version(&message.body) => {
+                Self::structured(&message.body, message)
             }
-        };
-        if structured { Self::structured(message) } else { Self::plain(message, reading) }
+            Media::Json => Self::plain(message, reading),
+        }
     }
 
-    fn structured(message: &Message) -> Result<Self, Malformed> {
-        let event: Structured<'_> = serde_json::from_slice(&message.body).map_err(|error| unreadable(&error))?;
-        if !is_object(&message.body) {
+    fn structured(body: &Bytes, message: &Message) -> Result<Self, Malformed> {
+        let event: Structured<'_> = serde_json::from_slice(body).map_err(|error| unreadable(&error))?;
+        if !is_object(body) {
             return Err(malformed(Class::Invalid, "expected a JSON object, found an array"));
         }
         if event.specversion != "1.0" {
@@ -144,7 +148,7 @@ impl Event {
         let kind = required("type", event.kind, Class::Invalid)?;
         let subject = event.subject.map(Cow::into_owned);
         let trace = event.traceparent.map(Cow::into_owned);
-        let mut event = Self::assemble(id, source, kind, subject, message.body.clone(), message);
+        let mut event = Self::assemble(id, source, kind, subject, body.clone(), message);
         event.traceparent = event.traceparent.or(trace.filter(|trace| is_traceparent(trace)));
         Ok(event)
     }
@@ -199,6 +203,7 @@ fn is_object(body: &[u8]) -> bool {
 }
 
 enum Media {
+    Binary,
     CloudEvents,
     Json,
 }
@@ -209,9 +214,9 @@ fn media_type(message: &Message) -> Result<Media, Malformed> {
         let error = format!("expected a body without content encoding, found \"{}\"", shown(encoding));
         return Err(malformed(Class::Unreadable, error));
     }
-    let given = message.properties.content_type.as_deref().unwrap_or("application/json");
-    let essence = given.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    let essence = essence(message.properties.content_type.as_deref().unwrap_or("application/json"));
     match essence.as_str() {
+        other if !other.starts_with("application/cloudevents") && binary::is_binary(message) => Ok(Media::Binary),
         CLOUDEVENTS_JSON => Ok(Media::CloudEvents),
         "" | "application/json" | "text/json" => Ok(Media::Json),
         other
@@ -226,6 +231,11 @@ fn media_type(message: &Message) -> Result<Media, Malformed> {
             format!("expected content type {CLOUDEVENTS_JSON} or application/json, found \"{}\"", shown(other)),
         )),
     }
+}
+
+/// A media type without its parameters.
+fn essence(content_type: &str) -> String {
+    content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
 }
 
 fn required(name: &str, value: Option<Cow<'_, str>>, class: Class) -> Result<String, Malformed> {

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use super::claim::Point;
 use super::dead_letter::LetterId;
-use super::event::{CLOUDEVENTS_JSON, Event, EventDigest, Malformed, Reading, TRACEPARENT};
+use super::event::{CLOUDEVENTS_JSON, Event, EventDigest, Malformed, Reading, TRACEPARENT, binary};
 use super::hook::HookId;
 use super::message::{FORMAT_VERSION, Header, Message, Properties, Queue};
 use super::settle::{AttemptReport, Class};
@@ -220,12 +220,15 @@ pub struct Client {
 }
 
 impl Client {
-    /// As JSON of about so many bytes at most: without its largest headers where they would not fit.
+    /// As JSON of about so many bytes at most: without its largest headers where they would not fit. Attributes of an
+    /// event in binary mode stay, since it would be another event without them; where they alone are too much, the
+    /// broker's limit makes the message a letter.
     fn cut_to(mut self, bytes_max: usize) -> String {
         loop {
             let text = serde_json::to_string(&self).unwrap_or_default();
             let size = |header: &Header| header.as_text().map_or(0, str::len);
-            let largest = self.headers.iter().max_by_key(|(_, header)| size(header)).map(|(name, _)| name.clone());
+            let others = self.headers.iter().filter(|(name, _)| binary::attribute(name).is_none());
+            let largest = others.max_by_key(|(_, header)| size(header)).map(|(name, _)| name.clone());
             match largest.filter(|_| text.len() > bytes_max) {
                 Some(name) => self.headers.remove(&name),
                 None => return text,
@@ -370,6 +373,21 @@ mod tests {
         let raw = suspect(Queue::Events, &plain);
         assert_eq!(raw.properties, Properties::default());
         assert_eq!(Envelope::decode(Queue::Lane(Lane::Suspect), &raw, &Reading::default()), expected);
+    }
+
+    #[test]
+    fn a_raw_message_keeps_the_attributes_in_its_headers() {
+        let binary = Message { body: "{}".into(), ..Message::default() }
+            .with("cloudEvents:specversion", "1.0")
+            .with("cloudEvents:id", "7")
+            .with("cloudEvents_source", "/s")
+            .with("cloudEvents:type", "a")
+            .with("cloudEvents:large", "x".repeat(50_000));
+        let expected = Envelope::decode(Queue::Events, &binary, &Reading::default());
+        assert!(matches!(expected, Ok(Envelope::Event(_))), "{expected:?}");
+        let raw = suspect(Queue::Events, &binary.with("larger", "x".repeat(60_000)).with("other", "x".repeat(20_000)));
+        assert_eq!(Envelope::decode(Queue::Lane(Lane::Suspect), &raw, &Reading::default()), expected);
+        assert_eq!(client(&raw).unwrap().headers.len(), 5);
     }
 
     #[test]

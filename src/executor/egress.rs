@@ -80,6 +80,17 @@ impl Resolve for Guard {
     }
 }
 
+/// What the guard says of a URL now, its name resolved as for a call.
+pub(super) async fn refused(allow: &[IpNet], url: &Url) -> Result<Option<String>, String> {
+    if let Err(refused) = Guard::new(allow).check(url) {
+        return Ok(Some(refused.to_string()));
+    }
+    let Some(Host::Domain(name)) = url.host() else { return Ok(None) };
+    let found = tokio::net::lookup_host((name, 0)).await;
+    let found = found.map_err(|error| format!("the name {name} has no address here ({error})"))?.collect();
+    Ok(judge(name, found, allow).err().map(|refused| refused.to_string()))
+}
+
 /// One bad address refuses the whole answer: which of them is called is chance.
 fn judge(host: &str, found: Vec<SocketAddr>, allow: &[IpNet]) -> Result<Vec<SocketAddr>, Refused> {
     match found.iter().find_map(|address| refusal(address.ip(), allow)) {

@@ -24,13 +24,16 @@ pub(crate) struct Site {
     env: BTreeMap<String, String>,
     /// Of every worker here; else each takes a free one.
     port: Option<u16>,
+    /// Workers serve the gateway too, as `up` does.
+    everything: bool,
 }
 
 impl Site {
     fn new(env: &[(&str, String)]) -> Self {
         let folder = Arc::new(tempfile::tempdir().unwrap());
         let namespace = namespace();
-        let mut site = Self { folder, namespace: namespace.clone(), env: BTreeMap::new(), port: None };
+        let mut site =
+            Self { folder, namespace: namespace.clone(), env: BTreeMap::new(), port: None, everything: false };
         for (name, value) in env {
             site.env.insert((*name).to_owned(), value.clone());
         }
@@ -49,14 +52,15 @@ impl Site {
 
     /// In a file of its own.
     pub(crate) fn embedded() -> Self {
-        let mut site = Self::new(&[]);
+        let mut site = Self { everything: true, ..Self::new(&[]) };
         let file = site.folder.path().join("hookfleet.db").to_str().unwrap().to_owned();
         site.env.insert("HOOKFLEET_EMBEDDED_PATH".into(), file);
         site
     }
 
-    pub(crate) fn is_embedded(&self) -> bool {
-        self.env.contains_key("HOOKFLEET_EMBEDDED_PATH")
+    /// Workers on servers serve the gateway too.
+    pub(crate) fn with_gateway(self) -> Self {
+        Self { everything: true, ..self }
     }
 
     pub(crate) fn hooks_file(&self) -> PathBuf {
@@ -117,7 +121,7 @@ impl Site {
         let log = self.folder.path().join(format!("worker-{:08x}.log", fastrand::u32(..)));
         let file = fs::File::create(&log).unwrap();
         let mut command = self.command();
-        command.arg(if self.is_embedded() { "up" } else { "worker" });
+        command.arg(if self.everything { "up" } else { "worker" });
         command.env("HOOKFLEET_HTTP_BIND", format!("127.0.0.1:{port}")).envs(env.iter().copied());
         command.stdout(file.try_clone().unwrap()).stderr(file);
         Worker { process: Leashed::start(&mut command), port, log, _folder: Arc::clone(&self.folder) }

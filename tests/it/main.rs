@@ -11,11 +11,13 @@
     reason = "tests print their figures, fail loudly, and say seconds where they mean seconds"
 )]
 
+mod bench;
 mod brokers;
 mod commands;
 mod conformance;
 mod conforming;
 mod crash;
+mod doctor;
 mod embedded;
 mod faults;
 mod fleet;
@@ -29,3 +31,4 @@ mod stores;
 mod storm;
 mod tidy;
 mod tls;
+mod ways;

@@ -16,6 +16,9 @@ use tokio::net::TcpListener;
 use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
 
+/// Calls whose bodies are kept.
+const BODIES_MAX: usize = 1000;
+
 /// One call that the sink received.
 #[derive(Debug, Clone)]
 pub(crate) struct Call {
@@ -23,6 +26,8 @@ pub(crate) struct Call {
     pub(crate) event: String,
     pub(crate) key: String,
     pub(crate) attempt: u64,
+    /// Of the first calls only: a long test would fill the memory.
+    pub(crate) body: Bytes,
     pub(crate) at: Instant,
     pub(crate) status: u16,
     /// Set once the whole answer was given to the server.
@@ -135,11 +140,13 @@ async fn receive(
     let answer = (inner.behaviour.lock().unwrap())(&hook, before);
     let index = {
         let mut calls = inner.calls.lock().unwrap();
+        let body = if calls.len() < BODIES_MAX { body } else { Bytes::new() };
         calls.push(Call {
             hook,
             event: payload.pointer("/event/id").and_then(Value::as_str).unwrap_or_default().to_owned(),
             key,
             attempt: payload.get("attempt").and_then(Value::as_u64).unwrap_or_default(),
+            body,
             at: Instant::now(),
             status: answer.status,
             finished: None,

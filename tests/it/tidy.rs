@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 const LAYERS: [&[&str]; 9] = [
     &["main"],
     &["cli"],
-    &["app"],
+    &["app", "doctor"],
     &["fleet", "admin", "catalog"],
     &["worker", "desk", "publish"],
     &["executor"],

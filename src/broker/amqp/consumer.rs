@@ -75,8 +75,24 @@ enum End {
 }
 
 impl Consuming {
-    /// Runs until `stop`: a session after the other.
+    /// Runs until `stop`: a session after the other, from when something is wanted. Who only publishes needs none.
     pub(super) async fn run(mut self) {
+        self.status.up(Part::Consume);
+        loop {
+            let command = tokio::select! {
+                _ = self.wanted.wait_for(|wanted| !wanted.is_empty()) => break,
+                command = self.commands.recv() => command,
+            };
+            if let Some(Command::Ack(_)) = command {
+                continue; // of nothing that came from here
+            }
+            self.stop.cancel();
+            if let Some(Command::Close(answer)) = command {
+                let _ = answer.send(());
+            }
+            return;
+        }
+        self.status.down(Part::Consume, "connecting".to_owned());
         let mut pace = Pace::new(Part::Consume);
         loop {
             let reason = match self.session().await {

@@ -1,0 +1,109 @@
+//! What a doctor can know. Data only; what could not be found out is a sentence instead.
+
+use std::time::Duration;
+
+/// A part that was asked, or why it could not be.
+pub type Gathered<T> = Result<T, String>;
+
+/// Everything that is looked at.
+#[derive(Debug, Clone)]
+pub struct Facts {
+    pub servers: Servers,
+    /// Or every problem of the hooks file.
+    pub catalog: Gathered<CatalogFacts>,
+}
+
+/// Where the fleet works.
+#[derive(Debug, Clone)]
+pub enum Servers {
+    Fleet(Box<Fleet>),
+    File(Gathered<FileFacts>),
+}
+
+/// The servers of a fleet.
+#[derive(Debug, Clone)]
+pub struct Fleet {
+    pub broker: Gathered<BrokerFacts>,
+    pub redis: Gathered<RedisFacts>,
+}
+
+/// A RabbitMQ, as far as AMQP tells.
+#[derive(Debug, Clone)]
+pub struct BrokerFacts {
+    pub product: String,
+    /// Such as `3.10.8`; empty if it does not say.
+    pub version: String,
+    /// Largest frame, in bytes; headers have to fit one. 0: no limit.
+    pub frame_max: u32,
+    /// Whether it takes messages now.
+    pub blocked: bool,
+    /// What differs from the topology, one sentence each.
+    pub topology: Vec<String>,
+    /// What the fleet takes of an event, in bytes.
+    pub body_bytes_max: usize,
+    /// What only the management API tells, or why it was not asked.
+    pub management: Gathered<ManagementFacts>,
+}
+
+/// A RabbitMQ, as its management API tells.
+#[derive(Debug, Clone, Default)]
+pub struct ManagementFacts {
+    pub nodes: Vec<NodeFacts>,
+    /// What is missing or different of the policies that a fleet wants, one sentence each.
+    pub policies: Vec<String>,
+    /// How long a delivery may be unacked, if the broker bounds it.
+    pub consumer_timeout: Option<Duration>,
+    /// The largest message, in bytes, if known.
+    pub message_bytes_max: Option<u64>,
+}
+
+/// One node of a cluster.
+#[derive(Debug, Clone, Default)]
+pub struct NodeFacts {
+    pub name: String,
+    pub running: bool,
+    pub memory_alarm: bool,
+    pub disk_alarm: bool,
+}
+
+/// A Redis server.
+#[derive(Debug, Clone)]
+pub struct RedisFacts {
+    pub version: String,
+    pub is_replica: bool,
+    pub append_only: bool,
+    /// `appendfsync`, if it could be read.
+    pub fsync: Option<String>,
+    /// What went wrong at the last write to disk, if anything.
+    pub write_error: bool,
+    pub policy: String,
+    /// 0: no limit.
+    pub memory_max: u64,
+    pub memory_used: u64,
+    pub replicas: u64,
+    /// What a finished invocation takes, measured; bytes.
+    pub invocation_bytes: u64,
+    /// Of a ping, the median.
+    pub ping: Duration,
+    /// This machine's clock against Redis's.
+    pub ahead_ms: i64,
+}
+
+/// The hooks file.
+#[derive(Debug, Clone, Default)]
+pub struct CatalogFacts {
+    pub hooks: usize,
+    /// Hooks whose target the egress guard refuses, with its reason.
+    pub refused: Vec<(String, String)>,
+    /// Hooks whose target's name has no address here.
+    pub unresolved: Vec<(String, String)>,
+}
+
+/// Where the embedded file lies.
+#[derive(Debug, Clone)]
+pub struct FileFacts {
+    /// Bytes that this user may still write.
+    pub free: u64,
+    /// The file system, such as `ext4`.
+    pub system: String,
+}

@@ -1,0 +1,186 @@
+//! From facts to findings, as a table.
+
+use super::facts::{BrokerFacts, Fleet, ManagementFacts, NodeFacts, RedisFacts};
+use super::*;
+
+fn broker_facts() -> BrokerFacts {
+    let node = |name: &str| NodeFacts { name: name.to_owned(), running: true, ..NodeFacts::default() };
+    BrokerFacts {
+        product: "RabbitMQ".into(),
+        version: "3.10.8".into(),
+        frame_max: 131_072,
+        blocked: false,
+        topology: Vec::new(),
+        body_bytes_max: 1024 * 1024,
+        management: Ok(ManagementFacts {
+            nodes: vec![node("a"), node("b"), node("c")],
+            message_bytes_max: Some(16 * 1024 * 1024),
+            ..ManagementFacts::default()
+        }),
+    }
+}
+
+fn redis_facts() -> RedisFacts {
+    RedisFacts {
+        version: "7.0.15".into(),
+        is_replica: false,
+        append_only: true,
+        fsync: Some("everysec".into()),
+        write_error: false,
+        policy: "noeviction".into(),
+        memory_max: 64 << 30,
+        memory_used: 1 << 20,
+        replicas: 1,
+        invocation_bytes: 200,
+        ping: Duration::from_micros(300),
+        ahead_ms: -5,
+    }
+}
+
+fn facts(broker: BrokerFacts, redis: RedisFacts) -> Facts {
+    let catalog = CatalogFacts { hooks: 3, ..CatalogFacts::default() };
+    Facts { servers: Servers::Fleet(Box::new(Fleet { broker: Ok(broker), redis: Ok(redis) })), catalog: Ok(catalog) }
+}
+
+/// What is not fine, each as it is shown, in one text; and the exit code.
+fn check(facts: &Facts, code: u8, expected: &[&str]) {
+    let load = Load { rate: 500.0, window: Duration::from_hours(24) };
+    let findings = examine(facts, Some(load));
+    let shown: Vec<String> =
+        findings.iter().filter(|it| it.severity != Severity::Fine).map(ToString::to_string).collect();
+    assert_eq!(shown.len(), expected.len(), "{shown:#?}");
+    for (found, expected) in shown.iter().zip(expected) {
+        assert!(found.split_whitespace().collect::<Vec<_>>().join(" ").starts_with(expected), "{found}\n{expected}");
+    }
+    assert_eq!(exit_code(&findings), code, "{shown:#?}");
+}
+
+fn check_broker(change: impl FnOnce(&mut BrokerFacts, &mut ManagementFacts), code: u8, expected: &[&str]) {
+    let mut broker = broker_facts();
+    let mut management = broker.management.clone().unwrap();
+    change(&mut broker, &mut management);
+    if broker.management.is_ok() {
+        broker.management = Ok(management);
+    }
+    check(&facts(broker, redis_facts()), code, expected);
+}
+
+fn check_redis(change: impl FnOnce(&mut RedisFacts), code: u8, expected: &[&str]) {
+    let mut redis = redis_facts();
+    change(&mut redis);
+    check(&facts(broker_facts(), redis), code, expected);
+}
+
+#[test]
+fn a_sound_fleet_is_fine() {
+    check(&facts(broker_facts(), redis_facts()), 0, &[]);
+}
+
+#[test]
+fn brokers() {
+    check_broker(|it, _| it.version = "3.9.29".into(), 1, &["PROBLEM broker: version RabbitMQ 3.9.29 -> use 3.10"]);
+    check_broker(|it, _| it.version = "4.1.0".into(), 0, &[]);
+    check_broker(|it, _| it.version = String::new(), 2, &["unknown broker: version the broker does not tell"]);
+    check_broker(
+        |it, _| it.product = "LavinMQ".into(),
+        0,
+        &["warning broker: version LavinMQ 3.10.8 -> only RabbitMQ"],
+    );
+    check_broker(|it, _| it.blocked = true, 1, &["PROBLEM broker: alarm the broker takes no messages"]);
+    check_broker(|it, _| it.frame_max = 4096, 0, &["warning broker: frames frame_max is 4.00 KiB"]);
+    check_broker(|it, _| it.frame_max = 0, 0, &[]);
+    let missing = || vec!["queue h.events does not exist: x".to_owned(), "queue h.dead does not exist: x".to_owned()];
+    check_broker(|it, _| it.topology = missing(), 0, &["note broker: queues 2 exchanges and queues do not exist yet"]);
+    let wrong = || vec!["queue h.events: 406. It exists with other properties".to_owned()];
+    check_broker(|it, _| it.topology = wrong(), 1, &["PROBLEM broker: queues queue h.events: 406"]);
+    check_broker(|it, _| it.management = Err("no".into()), 0, &["note broker: management nodes, policies and alarms"]);
+    check_broker(|_, it| it.nodes.truncate(1), 0, &["note broker: nodes one node"]);
+    check_broker(|_, it| it.nodes.truncate(2), 0, &["warning broker: nodes two nodes have no majority"]);
+    check_broker(|_, it| it.nodes[1].running = false, 1, &["PROBLEM broker: nodes node b does not run"]);
+    check_broker(|_, it| it.nodes[1].memory_alarm = true, 1, &["PROBLEM broker: alarm node b is short of memory"]);
+    check_broker(|_, it| it.nodes[1].disk_alarm = true, 1, &["PROBLEM broker: alarm node b is short of disk space"]);
+    let policy = || vec!["policy h-work does not exist".to_owned()];
+    check_broker(|_, it| it.policies = policy(), 0, &["warning broker: policies policy h-work does not exist"]);
+    let timeout = Some(Duration::from_secs(30));
+    check_broker(|_, it| it.consumer_timeout = timeout, 0, &["warning broker: timeout consumer_timeout is 30s"]);
+    let small = Some(512 * 1024);
+    let expected =
+        "PROBLEM broker: messages the broker takes messages of 512.00 KiB, events.body_bytes_max is 1.00 MiB";
+    check_broker(|_, it| it.message_bytes_max = small, 1, &[expected]);
+}
+
+#[test]
+fn stores() {
+    check_redis(|it| it.version = "6.2.7".into(), 1, &["PROBLEM redis: version Redis 6.2.7 -> use Redis 7.0"]);
+    check_redis(|it| it.is_replica = true, 1, &["PROBLEM redis: version Redis 7.0.15 is a replica"]);
+    check_redis(|it| it.append_only = false, 0, &["warning redis: persistence no append-only file"]);
+    check_redis(
+        |it| it.fsync = Some("no".into()),
+        0,
+        &["warning redis: persistence an append-only file that is never"],
+    );
+    check_redis(|it| it.fsync = None, 0, &[]);
+    check_redis(|it| it.write_error = true, 1, &["PROBLEM redis: persistence the last write to disk failed"]);
+    check_redis(|it| it.policy = "allkeys-lru".into(), 1, &["PROBLEM redis: eviction maxmemory-policy is allkeys-lru"]);
+    check_redis(|it| it.replicas = 0, 0, &["note redis: replicas no replica"]);
+    check_redis(|it| it.ping = Duration::from_millis(8), 0, &["warning redis: latency a ping takes 8.00 ms"]);
+    // 200 bytes × 500/s × 86,400 s = 8.64 GB
+    let found = "PROBLEM redis: memory a finished invocation takes 200 B, 500/s for 86400s take 8.04 GiB; maxmemory is \
+                 8.00 GiB -> set maxmemory to 11.49 GiB or more";
+    check_redis(|it| it.memory_max = 8 << 30, 1, &[found]);
+    check_redis(|it| it.memory_max = 12 << 30, 0, &[]);
+    check_redis(|it| it.memory_max = 0, 0, &["note redis: memory a finished invocation takes 200 B, 500/s"]);
+    let unbounded = |it: &mut RedisFacts| (it.memory_max, it.policy) = (0, "volatile-lru".to_owned());
+    check_redis(
+        unbounded,
+        0,
+        &["warning redis: eviction maxmemory-policy is volatile-lru, without", "note redis: memory"],
+    );
+    check_redis(|it| it.ahead_ms = 2_500, 0, &["warning clocks this machine's clock is 2500 ms ahead of Redis's"]);
+    check_redis(|it| it.ahead_ms = -60_000, 0, &["warning clocks this machine's clock is 60000 ms behind Redis's"]);
+}
+
+#[test]
+fn the_rest() {
+    let sound = facts(broker_facts(), redis_facts());
+    let with = |catalog| Facts { catalog, ..sound.clone() };
+    check(&with(Err("hooks.yaml:3: no".into())), 1, &["PROBLEM catalog the hooks file is no good"]);
+    check(&with(Ok(CatalogFacts::default())), 0, &["warning catalog there are no hooks"]);
+    let refused = vec![("h".to_owned(), "the target 10.0.0.1 is a private address".to_owned())];
+    let target = Ok(CatalogFacts { hooks: 1, refused, ..CatalogFacts::default() });
+    check(&with(target), 1, &["PROBLEM catalog: target hook h: the target 10.0.0.1"]);
+    let unresolved = vec![("h".to_owned(), "no address".to_owned())];
+    let target = Ok(CatalogFacts { hooks: 1, unresolved, ..CatalogFacts::default() });
+    check(&with(target), 0, &["warning catalog: target hook h: no address"]);
+
+    let servers = Servers::Fleet(Box::new(Fleet { broker: Err("away".into()), redis: Err("away too".into()) }));
+    check(&Facts { servers, ..sound.clone() }, 2, &["unknown broker away", "unknown redis away too"]);
+    let file = |free, system: &str| {
+        let servers = Servers::File(Ok(FileFacts { free, system: system.to_owned() }));
+        Facts { servers, ..sound.clone() }
+    };
+    check(&file(1 << 40, "ext4"), 0, &[]);
+    check(&file(100 << 20, "ext4"), 1, &["PROBLEM file: space 100.00 MiB are free"]);
+    check(&file(1 << 40, "nfs"), 1, &["PROBLEM file: system the embedded file lies on nfs"]);
+    check(&file(1 << 40, "tmpfs"), 1, &["PROBLEM file: system the embedded file lies on tmpfs"]);
+    check(&file(1 << 40, "overlayfs"), 0, &["warning file: system the embedded file lies on overlayfs"]);
+    let unknown = Facts { servers: Servers::File(Err("no".into())), ..sound.clone() };
+    check(&unknown, 2, &["unknown file no"]);
+}
+
+#[test]
+fn bytes_are_readable() {
+    let shown = [0, 1023, 1024, 1536, 1 << 30, u64::MAX].map(bytes);
+    assert_eq!(shown, ["0 B", "1023 B", "1.00 KiB", "1.50 KiB", "1.00 GiB", "16777215.99 TiB"]);
+}
+
+#[test]
+fn a_greeting_names_the_broker() {
+    let property = |greeting: &[u8], name| gather::property(greeting, name);
+    let greeting = b"\x00\x0a\x00\x0a\x00\x09\x00\x00\x00\x29\x07productS\x00\x00\x00\x08RabbitMQ\x07versionS\x00\x00\x00\x063.10.8";
+    assert_eq!(property(greeting, "version").as_deref(), Some("3.10.8"));
+    assert_eq!(property(greeting, "product").as_deref(), Some("RabbitMQ"));
+    assert_eq!(property(greeting, "platform"), None);
+    assert_eq!(property(&greeting[..greeting.len() - 1], "version"), None, "cut off");
+    assert_eq!(property(b"", "version"), None);
+}

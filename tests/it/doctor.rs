@@ -1,0 +1,84 @@
+//! `hookfleet doctor` against real servers, sound and broken.
+
+use serde_json::Value;
+
+use crate::fleet::Site;
+use crate::pipeline::{Place, hook, site};
+use crate::servers::redis::Redis;
+use crate::servers::shared;
+use crate::sink::Sink;
+
+/// The exit code, and `severity subject` of what is not fine.
+fn examine(site: &Site, more: &[&str]) -> (Option<i32>, Vec<String>, String) {
+    let output = site.run(&[&["doctor", "--json"], more].concat());
+    let shown = String::from_utf8_lossy(&output.stdout).into_owned();
+    let findings: Value = serde_json::from_str(&shown)
+        .unwrap_or_else(|error| panic!("{error}: {shown}{}", String::from_utf8_lossy(&output.stderr)));
+    let of = |finding: &Value, name: &str| finding.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let findings = findings.as_array().unwrap().iter();
+    let found = findings.map(|it| format!("{} {}", of(it, "severity"), of(it, "subject")));
+    (output.status.code(), found.filter(|it| !it.starts_with("fine")).collect(), shown)
+}
+
+#[tokio::test]
+async fn a_doctor_finds_what_is_wrong() {
+    let sink = Sink::start().await;
+    let site = site(Place::Servers).await.hooks(&hook(&sink, "h", "a", ""));
+    let (_, redis) = shared().await;
+    let (code, found, shown) = examine(&site, &[]);
+    let always = ["note broker: management", "note redis: memory", "note redis: replicas"];
+    assert_eq!(found, [&["note broker: queues"][..], &always].concat(), "before the first worker: {shown}");
+    assert_eq!(code, Some(0));
+    assert!(shown.contains("RabbitMQ 3.") || shown.contains("RabbitMQ 4."), "{shown}");
+
+    let mut worker = site.worker().await;
+    let (code, found, shown) = examine(&site, &["--rate", "500/s"]);
+    assert_eq!((code, found), (Some(0), always.map(str::to_owned).to_vec()), "{shown}");
+    assert!(shown.contains("500/s for 86400s take"), "{shown}");
+    assert_eq!(worker.stop().await, Some(0));
+    let mut connection = ::redis::Client::open(redis.url()).unwrap().get_multiplexed_async_connection().await.unwrap();
+    let left: Vec<String> =
+        ::redis::cmd("KEYS").arg(format!("{}:claim:*", site.namespace)).query_async(&mut connection).await.unwrap();
+    assert!(left.is_empty(), "the sample is gone: {left:?}");
+
+    let refused = "  - { id: private, on: b, run: { http: { url: \"http://10.255.255.1/x\" } } }";
+    let (code, found, shown) = examine(&site.clone().hooks(refused), &[]);
+    assert_eq!((code, found.last().unwrap().as_str()), (Some(1), "problem catalog: target"), "{shown}");
+    let (code, found, shown) = examine(&site.clone().hooks("  - { id: nothing }"), &[]);
+    assert_eq!((code, found.last().unwrap().as_str()), (Some(1), "problem catalog"), "{shown}");
+
+    let away = site.clone().set("HOOKFLEET_REDIS_URL", "redis://:hidden@127.0.0.1:1").hooks(&hook(&sink, "h", "a", ""));
+    let (code, found, shown) = examine(&away, &[]);
+    assert_eq!((code, found.last().unwrap().as_str()), (Some(2), "unknown redis"), "{shown}");
+    assert!(!shown.contains("hidden"), "{shown}");
+    let text = String::from_utf8(site.run(&["doctor"]).stdout).unwrap();
+    assert!(text.lines().any(|line| line.starts_with("fine     redis: eviction")), "{text}");
+    let wrong = site.run(&["doctor", "--rate", "many"]);
+    assert!(String::from_utf8_lossy(&wrong.stderr).contains("expected a rate such as 500/s"));
+}
+
+#[tokio::test]
+async fn a_doctor_judges_a_redis_that_forgets() {
+    let redis = Redis::start().await;
+    let sink = Sink::start().await;
+    let site = site(Place::Servers).await.set("HOOKFLEET_REDIS_URL", &redis.url()).hooks(&hook(&sink, "h", "a", ""));
+    let mut connection = ::redis::Client::open(redis.url()).unwrap().get_multiplexed_async_connection().await.unwrap();
+    for (name, value) in [("maxmemory", "100mb"), ("maxmemory-policy", "allkeys-lru"), ("appendonly", "no")] {
+        let () = ::redis::cmd("CONFIG").arg("SET").arg(name).arg(value).query_async(&mut connection).await.unwrap();
+    }
+    let (code, found, shown) = examine(&site, &["--rate", "500/s"]);
+    assert_eq!(code, Some(1), "{shown}");
+    for expected in ["warning redis: persistence", "problem redis: eviction", "problem redis: memory"] {
+        assert!(found.iter().any(|it| it == expected), "{expected}: {shown}");
+    }
+}
+
+#[tokio::test]
+async fn a_doctor_looks_at_the_disk_of_a_file() {
+    let sink = Sink::start().await;
+    let site = site(Place::File).await.hooks(&hook(&sink, "h", "a", ""));
+    let (code, _, shown) = examine(&site, &[]);
+    assert!(shown.contains("file: space") && shown.contains("the embedded file lies on"), "{shown}");
+    assert!(matches!(code, Some(0 | 1)), "{shown}"); // by where the tests keep their files
+    assert!(!site.folder.path().join("hookfleet.db").exists(), "looking makes nothing");
+}
