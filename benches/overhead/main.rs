@@ -6,13 +6,17 @@
 //! turns, pair by pair, since the machine is shared by all of them; the ratios count, not the rates.
 //!
 //! `cargo bench --bench overhead` prints every pair; `-- --quick --json` is over within 50 s and prints the ratios as
-//! JSON in its last line. Linux only: CPU time is read from /proc.
+//! JSON in its last line. It fails where a ratio is out of bounds, or where the bare loop itself is much slower than it
+//! should be: then the machine is too busy to say anything. `-- --scaling` measures fleets of 1, 2 and 4 workers instead.
+//! Linux only: CPU time is read from /proc.
 
 #![allow(
     clippy::print_stdout,
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
     clippy::duration_suboptimal_units,
     reason = "a benchmark speaks and may fail loudly"
 )]
@@ -39,9 +43,19 @@ use tokio::time::sleep;
 mod servers;
 
 mod bare;
+mod scaling;
 
 use servers::redis::Redis;
 use servers::{Leashed, Rabbit};
+
+/// What hookfleet may cost beside the bare loop.
+const CPU_RATIO_MAX: f64 = 1.25;
+const RATE_RATIO_MIN: f64 = 0.85;
+/// What the bare loop takes on two shared cores, and by how much it may miss that before the machine is too busy.
+const BARE_US: f64 = 30.0;
+const BARE_SLACK: f64 = 1.2;
+/// How much faster four workers are than one at the least.
+const SPEED_UP_MIN: f64 = 3.6;
 
 /// One side of one pair.
 #[derive(Debug, Clone, Copy)]
@@ -68,10 +82,31 @@ fn main() {
     let quick = has("--quick");
     let options =
         Options { pairs: if quick { 3 } else { 7 }, events: if quick { 30_000 } else { 100_000 }, json: has("--json") };
-    runtime.block_on(compare(&options));
+    let good = runtime.block_on(async {
+        if has("--scaling") {
+            let (rabbit, redis) = tokio::join!(Rabbit::start(), Redis::start());
+            return scaling::run(&rabbit, &redis).await >= SPEED_UP_MIN;
+        }
+        compare(&options).await
+    });
+    if !good {
+        std::process::exit(1);
+    }
 }
 
-async fn compare(options: &Options) {
+/// A worker process of the release binary.
+fn worker(rabbit: &Rabbit, redis: &Redis, namespace: &str, hooks: &std::path::Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_hookfleet"));
+    command
+        .args(["worker", "--log-level", "warn", "--namespace", namespace, "--hooks", hooks.to_str().unwrap()])
+        .args(["--broker-url", &rabbit.url(), "--redis-url", &redis.url()])
+        .args(["--http-bind", &format!("127.0.0.1:{}", servers::free_port())])
+        .args(["--set", "egress.allow=127.0.0.0/8", "--set", "worker.cells=1"]);
+    command
+}
+
+/// True if hookfleet is within its bounds.
+async fn compare(options: &Options) -> bool {
     let (rabbit, redis) = tokio::join!(Rabbit::start(), Redis::start());
     let (received, address) = receiver().await;
     let mut pairs = Vec::new();
@@ -85,13 +120,8 @@ async fn compare(options: &Options) {
         let whole = side(options, &rabbit, &redis, &received, |namespace, folder| {
             let hooks = folder.join("hooks.yaml");
             std::fs::write(&hooks, hundred_hooks(&address.to_string())).unwrap();
-            let mut command = Command::new(env!("CARGO_BIN_EXE_hookfleet"));
-            command
-                .args(["worker", "--log-level", "warn", "--namespace", namespace, "--hooks", hooks.to_str().unwrap()])
-                .args(["--broker-url", &rabbit.url(), "--redis-url", &redis.url()])
-                .args(["--http-bind", &format!("127.0.0.1:{}", servers::free_port())])
-                .args(["--set", "egress.allow=127.0.0.0/8", "--set", "worker.prefetch=256"])
-                .args(["--set", "worker.cells=1"]);
+            let mut command = worker(&rabbit, &redis, namespace, &hooks);
+            command.args(["--set", "worker.prefetch=256"]);
             command
         })
         .await;
@@ -113,9 +143,18 @@ async fn compare(options: &Options) {
     println!(
         "medians: bare {bare_us:.1} us, hookfleet {whole_us:.1} us an event; cpu x{cpu_ratio:.2}, rate x{rate_ratio:.2}"
     );
+    let good = cpu_ratio <= CPU_RATIO_MAX && rate_ratio >= RATE_RATIO_MIN && bare_us <= BARE_US * BARE_SLACK;
+    if !good {
+        println!(
+            "out of bounds: expected cpu at most x{CPU_RATIO_MAX}, rate at least x{RATE_RATIO_MIN}, and the bare loop within \
+             {:.0} us",
+            BARE_US * BARE_SLACK
+        );
+    }
     if options.json {
         println!("{}", json!({ "cpu_ratio": round(cpu_ratio), "rate_ratio": round(rate_ratio) }));
     }
+    good
 }
 
 /// Publishes the events into a fresh namespace, starts the client, and measures it from its first hundred events on.
