@@ -6,7 +6,7 @@ use clap::Parser as _;
 
 fn main() -> ExitCode {
     let cli = hookfleet::cli::Cli::parse();
-    // One thread for everything but SQLite and DNS: the fastest shape per core; scale by processes.
+    // One thread for everything but SQLite, DNS and the other cells: the fastest shape per core.
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return hookfleet::cli::fail(&error.into()),
