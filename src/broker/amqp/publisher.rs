@@ -1,13 +1,13 @@
 //! Publishing with confirms, over a connection of its own that comes back by itself.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use lapin::{Channel, Confirmation, Connection, Event};
-use tokio::sync::{Semaphore, watch};
-use tokio::time::{sleep, timeout};
+use tokio::sync::{Notify, Semaphore, watch};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::super::PublishError;
@@ -24,6 +24,8 @@ const WINDOW: usize = 512;
 const CONNECTION_WAIT: Duration = Duration::from_secs(2);
 /// Time to say goodbye to the broker.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+/// A channel on which everything is refused for longer is given up for another.
+const REFUSED_MAX: Duration = Duration::from_secs(3);
 /// How long a confirm may take, unless the broker has blocked the connection.
 const CONFIRM_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -38,6 +40,25 @@ pub(super) struct Publisher {
 struct Link {
     connection: Connection,
     channel: Channel,
+    /// Since when everything is refused.
+    refused_since: Mutex<Option<Instant>>,
+    /// Everything has been refused for long.
+    stale: Notify,
+}
+
+impl Link {
+    fn accepted(&self) {
+        *self.refused_since.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    /// A channel that has seen the leader of a quorum queue die may refuse everything from then on, for ever, while a new
+    /// one is served (seen with RabbitMQ 3.10.8).
+    fn refused(&self) {
+        let since = *self.refused_since.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(Instant::now);
+        if since.elapsed() > REFUSED_MAX {
+            self.stale.notify_one();
+        }
+    }
 }
 
 impl Publisher {
@@ -75,8 +96,14 @@ impl Publisher {
         tokio::pin!(confirmation);
         loop {
             match timeout(CONFIRM_TIMEOUT, &mut confirmation).await {
-                Ok(Ok(Confirmation::Ack(_))) => return Ok(()),
-                Ok(Ok(Confirmation::Nack(_))) => return Err(PublishError::Refused("nack".to_owned())),
+                Ok(Ok(Confirmation::Ack(_))) => {
+                    link.accepted();
+                    return Ok(());
+                }
+                Ok(Ok(Confirmation::Nack(_))) => {
+                    link.refused();
+                    return Err(PublishError::Refused("nack".to_owned()));
+                }
                 Ok(Err(error)) => {
                     let error = error.to_string();
                     self.limit.learn(&error);
@@ -106,7 +133,7 @@ async fn session(dial: &Dial, status: &Status, sender: &watch::Sender<Option<Arc
         let connection = dial.connect("publish").await?;
         let channel = call("open a channel", connection.create_channel()).await?;
         call("confirm mode", channel.confirm_select(ConfirmSelectOptions::default())).await?;
-        Ok::<_, String>(Arc::new(Link { connection, channel }))
+        Ok::<_, String>(Arc::new(Link { connection, channel, refused_since: Mutex::default(), stale: Notify::new() }))
     };
     let link = match opened.await {
         Ok(link) => link,
@@ -114,7 +141,10 @@ async fn session(dial: &Dial, status: &Status, sender: &watch::Sender<Option<Arc
     };
     let _ = sender.send(Some(Arc::clone(&link)));
     status.up(Part::Publish);
-    let reason = until_lost(&link.connection, &link.channel, status, Part::Publish).await;
+    let reason = tokio::select! {
+        reason = until_lost(&link.connection, &link.channel, status, Part::Publish) => reason,
+        () = link.stale.notified() => format!("the broker has refused everything for {REFUSED_MAX:?}"),
+    };
     let _ = sender.send(None);
     // One lost channel ends the session, not the connection.
     let _ = timeout(CLOSE_TIMEOUT, link.connection.close(200, "bye".into())).await;
