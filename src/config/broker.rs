@@ -78,3 +78,6 @@ fn parse_name(text: &str) -> Result<Option<String>, Mismatch> {
         Err(_) => Err(Mismatch::new("a host name or an address")),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -166,3 +166,6 @@ fn parse_path(text: &str) -> Result<Option<PathBuf>, Mismatch> {
     }
     Ok(Some(text).filter(|text| !text.is_empty()).map(PathBuf::from))
 }
+
+#[cfg(test)]
+mod tests;
