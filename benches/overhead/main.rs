@@ -108,7 +108,7 @@ fn worker(rabbit: &Rabbit, redis: &Redis, namespace: &str, hooks: &std::path::Pa
 /// True if hookfleet is within its bounds.
 async fn compare(options: &Options) -> bool {
     let (rabbit, redis) = tokio::join!(Rabbit::start(), Redis::start());
-    let (received, address) = receiver().await;
+    let (received, address) = receiver(Duration::ZERO).await;
     let mut pairs = Vec::new();
     for pair in 0..options.pairs {
         let bare = side(options, &rabbit, &redis, &received, |namespace, _| {
@@ -199,8 +199,8 @@ async fn publish(rabbit: &Rabbit, namespace: &str, count: u64) {
     broker.close().await;
 }
 
-/// A receiver on a thread of its own that counts and answers 204.
-async fn receiver() -> (Arc<AtomicU64>, std::net::SocketAddr) {
+/// A receiver on a thread of its own that counts, and answers 204 after `latency`.
+async fn receiver(latency: Duration) -> (Arc<AtomicU64>, std::net::SocketAddr) {
     let received = Arc::new(AtomicU64::new(0));
     let counter = Arc::clone(&received);
     let (sender, address) = tokio::sync::oneshot::channel();
@@ -210,8 +210,14 @@ async fn receiver() -> (Arc<AtomicU64>, std::net::SocketAddr) {
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
             sender.send(listener.local_addr().unwrap()).unwrap();
             let count = move |_body: bytes::Bytes| {
-                counter.fetch_add(1, Ordering::Relaxed);
-                std::future::ready(StatusCode::NO_CONTENT)
+                let counter = Arc::clone(&counter);
+                async move {
+                    if !latency.is_zero() {
+                        sleep(latency).await;
+                    }
+                    counter.fetch_add(1, Ordering::Relaxed);
+                    StatusCode::NO_CONTENT
+                }
             };
             axum::serve(listener, Router::new().route("/hook", post(count))).await.unwrap();
         });

@@ -6,15 +6,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use axum::Router;
-use axum::http::StatusCode;
-use axum::routing::post;
-use tokio::net::TcpListener;
 use tokio::time::sleep;
 
 use crate::servers::redis::Redis;
 use crate::servers::{self, Leashed, Rabbit};
-use crate::{publish, worker};
+use crate::{publish, receiver, worker};
 
 /// What the target takes.
 const LATENCY: Duration = Duration::from_millis(50);
@@ -25,7 +21,7 @@ const SPAN: Duration = Duration::from_secs(8);
 
 /// Prints rates and speed-ups of 1, 2 and 4 processes; answers that of 4.
 pub(crate) async fn run(rabbit: &Rabbit, redis: &Redis) -> f64 {
-    let (received, address) = slow_receiver().await;
+    let (received, address) = receiver(LATENCY).await;
     let mut alone = 0.0;
     let mut speed_up = 0.0;
     for workers in [1u32, 2, 4] {
@@ -64,27 +60,4 @@ async fn rate(rabbit: &Rabbit, redis: &Redis, received: &Arc<AtomicU64>, address
     let rate = (received.load(Ordering::Relaxed) - from) as f64 / began.elapsed().as_secs_f64();
     drop(fleet);
     rate
-}
-
-async fn slow_receiver() -> (Arc<AtomicU64>, std::net::SocketAddr) {
-    let received = Arc::new(AtomicU64::new(0));
-    let counter = Arc::clone(&received);
-    let (sender, address) = tokio::sync::oneshot::channel();
-    std::thread::spawn(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(async move {
-            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-            sender.send(listener.local_addr().unwrap()).unwrap();
-            let answer = move |_body: bytes::Bytes| {
-                let counter = Arc::clone(&counter);
-                async move {
-                    sleep(LATENCY).await;
-                    counter.fetch_add(1, Ordering::Relaxed);
-                    StatusCode::NO_CONTENT
-                }
-            };
-            axum::serve(listener, Router::new().route("/hook", post(answer))).await.unwrap();
-        });
-    });
-    (received, address.await.unwrap())
 }
