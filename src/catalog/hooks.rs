@@ -70,10 +70,12 @@ fn read_hook(value: &Value<'_>, reading: &mut Reading<'_>) -> Option<Hook> {
     let rate = fields.get("rate").and_then(|value| value.read(rate));
     let lane = fields.read_or("lane", HookLane::Default, one_of(&LANES));
     fields.end();
+    let action = action?;
     Some(Hook {
         id: id?,
         on: on?,
-        action: action?,
+        identity: action.identity(),
+        action,
         timeout: timeout?,
         retry: retry?,
         concurrency: concurrency?,

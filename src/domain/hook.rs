@@ -80,6 +80,8 @@ pub struct Hook {
     /// Event type patterns; any of them matching is enough.
     pub on: Vec<Pattern>,
     pub action: Action,
+    /// [`Action::identity`], worked out once.
+    pub identity: String,
     /// One deadline over the whole attempt.
     pub timeout: Duration,
     pub retry: RetryPolicy,
@@ -229,10 +231,12 @@ pub(crate) mod fixture {
 
     /// A hook that asks for nothing special.
     pub(crate) fn hook(id: &str) -> Hook {
+        let action = Action::Command(CommandAction { argv: vec!["true".into()], env: [].into(), cwd: None });
         Hook {
             id: HookId::new(id).unwrap(),
             on: vec![Pattern::new("a.b").unwrap()],
-            action: Action::Command(CommandAction { argv: vec!["true".into()], env: [].into(), cwd: None }),
+            identity: action.identity(),
+            action,
             timeout: Duration::from_secs(1),
             retry: RetryPolicy::default(),
             concurrency: 64,

@@ -77,7 +77,7 @@ impl Admission {
             Some(gate) if gate.is_of(hook) => Arc::clone(gate),
             _ => {
                 let lane = &self.lanes[hook.lane as usize];
-                let gate = Arc::new(Gate::new(hook, Arc::clone(lane), self.target(&hook.action.identity())));
+                let gate = Arc::new(Gate::new(hook, Arc::clone(lane), self.target(&hook.identity)));
                 hooks.insert(hook.id.clone(), Arc::clone(&gate));
                 gate
             }

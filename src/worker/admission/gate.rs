@@ -120,7 +120,7 @@ impl Gate {
             && self.lane == hook.lane
             && self.rate == hook.rate
             && limit == hook.concurrency_fleet
-            && self.target.name() == hook.action.identity()
+            && self.target.name() == hook.identity
     }
 
     /// Its overflow queue.
