@@ -38,6 +38,8 @@ use cells::{Cell, Shared};
 
 mod cells;
 
+/// Bodies of unacked deliveries in a process, bytes.
+const IN_HAND_BYTES: usize = 64 * 1024 * 1024;
 /// Unacked deliveries of an overflow queue.
 const OVERFLOW_PREFETCH: u16 = 16;
 /// Between two rounds of the metrics' housekeeping.
@@ -262,6 +264,8 @@ fn wanted(worker: &config::Worker, cells: u16) -> Vec<Wanted> {
             HookLane::ALL.iter().find(|lane| of(lane)).filter(|lane| serves(**lane)).map(|_| share(OVERFLOW_PREFETCH))
         }
     };
-    let wanted = |&queue: &Queue| prefetch_of(queue).map(|prefetch| Wanted { queue, prefetch });
-    Queue::ALL.iter().filter_map(wanted).collect()
+    let queues = Queue::ALL.iter().filter_map(|&queue| Some((queue, prefetch_of(queue)?)));
+    let places: usize = queues.clone().map(|(_, prefetch)| usize::from(prefetch)).sum();
+    let bytes = |prefetch: u16| IN_HAND_BYTES / usize::from(cells.max(1)) * usize::from(prefetch) / places.max(1);
+    queues.map(|(queue, prefetch)| Wanted { queue, prefetch, bytes: bytes(prefetch) }).collect()
 }

@@ -33,11 +33,15 @@ pub struct Receipt {
     pub tag: u64,
 }
 
-/// A queue to consume from, and how many deliveries may be unacked at a time (at least 1).
+/// A queue to consume from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Wanted {
     pub queue: Queue,
+    /// How many deliveries may be unacked at a time, at least 1.
     pub prefetch: u16,
+    /// Where so many do not fit into so many bytes of bodies, it is fewer, but never none. A broker that can only count
+    /// goes by what bodies were like of late.
+    pub bytes: usize,
 }
 
 /// Why a publish is not known to be safe. Publishing again is always allowed, and doubles are

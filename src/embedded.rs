@@ -20,7 +20,7 @@ use std::thread::{self, JoinHandle};
 use rusqlite::Connection;
 use tokio::sync::watch;
 
-pub(crate) use self::desk::{Desk, Handed};
+pub(crate) use self::desk::{Desk, Handed, Room};
 pub(crate) use self::writer::{Batch, WriteError};
 
 use self::clock::Clock;

@@ -3,6 +3,7 @@
 //! Two connections, because a broker that blocks publishers stops reading the whole connection, acks included. Each has
 //! its own supervisor; recovery by the library stays off, since it hides losses from its users.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -28,6 +29,7 @@ mod consumer;
 mod publisher;
 mod size;
 mod status;
+mod window;
 
 /// How long a process that starts waits for a broker that does not answer at all.
 const STARTUP_PATIENCE: Duration = Duration::from_secs(15);
@@ -104,6 +106,7 @@ impl AmqpBroker {
             commands: commanded,
             deliveries: sender,
             epoch: Arc::clone(&epoch),
+            windows: BTreeMap::new(),
         };
         tokio::spawn(consuming.run());
         Ok(Self { publisher, status, stop, wanted, commands, deliveries: Mutex::new(deliveries), epoch })

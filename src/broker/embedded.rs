@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use tokio::sync::watch;
 
 use crate::domain::message::{Outgoing, Queue, To};
-use crate::embedded::{Handed, Store, WriteError, letters};
+use crate::embedded::{Handed, Room, Store, WriteError, letters};
 
 use super::{Broker, Delivery, Health, PublishError, Receipt, Wanted};
 
@@ -41,7 +41,8 @@ impl EmbeddedBroker {
 #[async_trait]
 impl Broker for EmbeddedBroker {
     fn want(&self, queues: Vec<Wanted>) {
-        self.store.desk().want(queues.into_iter().map(|wanted| (wanted.queue, wanted.prefetch)));
+        let room = |wanted: &Wanted| Room { messages: usize::from(wanted.prefetch), bytes: wanted.bytes };
+        self.store.desk().want(queues.iter().map(|wanted| (wanted.queue, room(wanted))));
     }
 
     async fn receive(&self) -> Option<Delivery> {

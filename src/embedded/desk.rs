@@ -19,6 +19,7 @@ use crate::domain::message::{Message, Queue};
 
 pub(super) use self::hand_out::HandOut;
 
+pub(crate) use self::line::Room;
 use self::line::{Line, Place};
 use super::clock::millis;
 use super::writer::{Batch, Job, Order, WriteError, call};
@@ -127,14 +128,14 @@ impl Desk {
         place
     }
 
-    /// Hands out messages of exactly these queues from now on, so many at a time of each (at least 1).
-    pub(crate) fn want(&self, wanted: impl IntoIterator<Item = (Queue, u16)>) {
+    /// Hands out messages of exactly these queues from now on, so much of each at a time (at least one message).
+    pub(crate) fn want(&self, wanted: impl IntoIterator<Item = (Queue, Room)>) {
         let mut state = self.state();
         for line in state.lines.values_mut() {
-            line.prefetch = 0;
+            line.limit = Room::default();
         }
-        for (queue, prefetch) in wanted.into_iter().filter(|_| !state.closed).collect::<Vec<_>>() {
-            state.line(queue).prefetch = usize::from(prefetch.max(1));
+        for (queue, Room { messages, bytes }) in wanted.into_iter().filter(|_| !state.closed).collect::<Vec<_>>() {
+            state.line(queue).limit = Room { messages: messages.max(1), bytes: bytes.max(1) };
         }
         drop(state);
         self.arrivals.notify_one();

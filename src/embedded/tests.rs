@@ -143,7 +143,7 @@ async fn a_full_disk_passes() {
     health.wait_for(|health| *health == Health::Up).await.unwrap();
     broker.publish(outgoing(10_000)).await.unwrap();
     store.ping().await.unwrap();
-    broker.want(vec![Wanted { queue: LANE, prefetch: 100 }]);
+    broker.want(vec![Wanted { queue: LANE, prefetch: 100, bytes: 1 << 20 }]);
     for _ in 0..=confirmed {
         tokio::time::timeout(DEADLINE, broker.receive()).await.unwrap().unwrap();
     }
@@ -171,7 +171,7 @@ async fn what_failed_is_done_when_the_trouble_is_over() {
     let store = Store::open(&path).unwrap();
     let broker = EmbeddedBroker::new(store.clone());
     broker.publish(outgoing(1)).await.unwrap();
-    broker.want(vec![Wanted { queue: LANE, prefetch: 1 }]);
+    broker.want(vec![Wanted { queue: LANE, prefetch: 1, bytes: 1 << 20 }]);
     let delivery = broker.receive().await.unwrap();
     let execute = async |sql: &'static str| {
         store.write(move |batch| batch.prepare(sql)?.execute([]).map(drop)).await.unwrap();

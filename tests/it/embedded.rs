@@ -78,7 +78,7 @@ fn peek(conn: &Connection, key: &InvocationKey) -> Option<Stored> {
 #[tokio::test]
 async fn what_is_dropped_without_closing_comes_again() {
     let folder = Folder::new();
-    let wanted = vec![Wanted { queue: Queue::Lane(Lane::Slow), prefetch: 1 }];
+    let wanted = vec![Wanted { queue: Queue::Lane(Lane::Slow), prefetch: 1, bytes: 1 << 20 }];
     let message = Message { body: "a".into(), ..Message::default() };
     let broker = EmbeddedBroker::new(folder.open("dropped"));
     broker.publish(Outgoing::to_lane(Lane::Slow, Duration::ZERO, message)).await.unwrap();
@@ -94,7 +94,7 @@ async fn what_is_dropped_without_closing_comes_again() {
 #[tokio::test]
 async fn what_nobody_received_does_not_count() {
     let folder = Folder::new();
-    let wanted = vec![Wanted { queue: Queue::Events, prefetch: 10 }];
+    let wanted = vec![Wanted { queue: Queue::Events, prefetch: 10, bytes: 1 << 20 }];
     let path: &Path = &folder.path("unseen");
     for _ in 0..3 {
         let broker = EmbeddedBroker::new(Store::open(path).unwrap());

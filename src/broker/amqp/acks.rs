@@ -67,6 +67,11 @@ impl Acks {
         frames
     }
 
+    /// So many may be unacked from now on.
+    pub(super) fn resize(&mut self, prefetch: u16) {
+        self.window = usize::from(prefetch);
+    }
+
     /// No more is coming: from now on everything finished is written, whatever is before it.
     pub(super) fn close_window(&mut self) {
         self.window = 0;

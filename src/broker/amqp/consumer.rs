@@ -17,6 +17,7 @@ use super::super::{Delivery, Receipt, Wanted};
 use super::acks::Acks;
 use super::publisher::until_lost;
 use super::status::{Part, Status};
+use super::window::Window;
 use super::{Dial, Pace};
 use crate::amqp::connection::call;
 use crate::amqp::convert;
@@ -43,6 +44,7 @@ pub(super) struct Consuming {
     pub(super) commands: mpsc::UnboundedReceiver<Command>,
     pub(super) deliveries: mpsc::UnboundedSender<Delivery>,
     pub(super) epoch: Arc<AtomicU64>,
+    pub(super) windows: BTreeMap<Queue, Window>,
 }
 
 /// One connection and its channels, one a queue.
@@ -51,7 +53,17 @@ struct Session {
     epoch: u64,
     links: BTreeMap<Queue, Link>,
     deliveries: mpsc::UnboundedSender<Delivery>,
-    lost: mpsc::UnboundedSender<String>,
+    notices: mpsc::UnboundedSender<Notice>,
+    /// What is known of the sizes of a queue's deliveries; kept over sessions.
+    windows: BTreeMap<Queue, Window>,
+}
+
+/// What a consumer has to say.
+enum Notice {
+    /// It ended, and why.
+    Lost(String),
+    /// Its prefetch no longer suits the sizes of its deliveries.
+    Outgrown(Queue, Window),
 }
 
 struct Link {
@@ -127,20 +139,21 @@ impl Consuming {
         };
         self.status.up(Part::Consume);
         self.wanted.mark_changed(); // consume what is wanted now
-        let (lost, losses) = mpsc::unbounded_channel();
+        let (notices, heard) = mpsc::unbounded_channel();
         let deliveries = self.deliveries.clone();
-        let session = Session { connection: Arc::clone(&connection), epoch, links: BTreeMap::new(), deliveries, lost };
+        let (links, windows) = (BTreeMap::new(), self.windows.clone());
+        let session = Session { connection: Arc::clone(&connection), epoch, links, deliveries, notices, windows };
         let status = Arc::clone(&self.status);
         let end = tokio::select! {
             reason = until_lost(&connection, &watchdog, &status, Part::Consume) => End::Lost(reason),
-            end = self.drive(session, losses) => end,
+            end = self.drive(session, heard) => end,
         };
         // One lost channel ends the session, not the connection: left open, its other consumers would go on swallowing.
         let _ = timeout(CLOSE_TIMEOUT, connection.close(200, "bye".into())).await;
         end
     }
 
-    async fn drive(&mut self, mut session: Session, mut losses: mpsc::UnboundedReceiver<String>) -> End {
+    async fn drive(&mut self, mut session: Session, mut heard: mpsc::UnboundedReceiver<Notice>) -> End {
         let mut flush_at: Option<Instant> = None;
         let mut commands = Vec::with_capacity(64);
         loop {
@@ -151,7 +164,15 @@ impl Consuming {
                 }
             };
             let outcome = tokio::select! {
-                Some(reason) = losses.recv() => Err(reason),
+                Some(notice) = heard.recv() => match notice {
+                    Notice::Lost(reason) => Err(reason),
+                    Notice::Outgrown(queue, window) => {
+                        self.windows.insert(queue, window);
+                        session.windows.insert(queue, window);
+                        let wanted = self.wanted.borrow().clone();
+                        session.follow(&self.dial, &wanted).await
+                    }
+                },
                 count = self.commands.recv_many(&mut commands, 64) => {
                     if count == 0 { Err("closed".to_owned()) } else { Ok(()) }
                 }
@@ -222,7 +243,8 @@ impl Session {
     /// Starts and stops consumers until exactly the wanted queues are consumed.
     async fn follow(&mut self, dial: &Dial, wanted: &[Wanted]) -> Result<(), String> {
         for (queue, link) in &mut self.links {
-            let prefetch = wanted.iter().find(|wanted| wanted.queue == *queue).map(|wanted| wanted.prefetch);
+            let prefetch =
+                wanted.iter().find(|wanted| wanted.queue == *queue).map(|wanted| fitting(&self.windows, wanted));
             if let Some(active) = link.consuming.take_if(|active| Some(active.prefetch) != prefetch) {
                 active.cancelled.store(true, Ordering::Relaxed);
                 let cancelled = link.channel.basic_cancel(active.tag, BasicCancelOptions::default());
@@ -237,7 +259,9 @@ impl Session {
         Ok(())
     }
 
-    async fn consume(&mut self, dial: &Dial, Wanted { queue, prefetch }: Wanted) -> Result<(), String> {
+    async fn consume(&mut self, dial: &Dial, wanted: Wanted) -> Result<(), String> {
+        let Wanted { queue, .. } = wanted;
+        let prefetch = fitting(&self.windows, &wanted);
         let link = match self.links.entry(queue) {
             std::collections::btree_map::Entry::Occupied(link) => link.into_mut(),
             std::collections::btree_map::Entry::Vacant(place) => {
@@ -245,6 +269,7 @@ impl Session {
                 place.insert(Link { channel, acks: Acks::new(prefetch), consuming: None })
             }
         };
+        link.acks.resize(prefetch);
         call("set the prefetch", link.channel.basic_qos(prefetch, BasicQosOptions::default())).await?;
         let name = dial.names.queue(queue);
         let opened = link.channel.basic_consume(
@@ -256,15 +281,28 @@ impl Session {
         let consumer = call(&format!("consume from {name}"), opened).await?;
         let cancelled = Arc::new(AtomicBool::new(false));
         link.consuming = Some(Active { tag: consumer.tag(), prefetch, cancelled: Arc::clone(&cancelled) });
-        let (deliveries, lost, epoch) = (self.deliveries.clone(), self.lost.clone(), self.epoch);
+        let (deliveries, notices, epoch) = (self.deliveries.clone(), self.notices.clone(), self.epoch);
+        let mut window = self.windows.get(&queue).copied().unwrap_or_default();
         tokio::spawn(async move {
-            let reason = forward(consumer, queue, epoch, &deliveries).await;
+            let mut may_ask = true;
+            let measure = |bytes: usize| {
+                window.delivered(bytes);
+                if may_ask && window.has_outgrown(prefetch, &wanted) {
+                    may_ask = notices.send(Notice::Outgrown(queue, window)).is_err();
+                }
+            };
+            let reason = forward(consumer, queue, epoch, &deliveries, measure).await;
             if !cancelled.load(Ordering::Relaxed) {
-                let _ = lost.send(format!("the consumer of {name} ended: {reason}"));
+                let _ = notices.send(Notice::Lost(format!("the consumer of {name} ended: {reason}")));
             }
         });
         Ok(())
     }
+}
+
+/// The prefetch of a queue.
+fn fitting(windows: &BTreeMap<Queue, Window>, wanted: &Wanted) -> u16 {
+    windows.get(&wanted.queue).copied().unwrap_or_default().fitting(wanted)
 }
 
 /// Hands deliveries on until the consumer ends; returns why.
@@ -273,12 +311,14 @@ async fn forward(
     queue: Queue,
     epoch: u64,
     deliveries: &mpsc::UnboundedSender<Delivery>,
+    mut measure: impl FnMut(usize),
 ) -> String {
     while let Some(next) = consumer.next().await {
         let received = match next {
             Ok(received) => received,
             Err(error) => return error.to_string(),
         };
+        measure(received.data.len());
         let message = convert::message(received.data, &received.properties);
         let receipt = Receipt { epoch, queue, tag: received.delivery_tag };
         let count = convert::deliveries(&message, received.redelivered);

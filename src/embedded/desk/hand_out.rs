@@ -7,7 +7,7 @@ use rusqlite::{Row, params};
 
 use crate::domain::message::{Message, Queue};
 
-use super::line::Place;
+use super::line::{Place, Room};
 use super::{Desk, Handed};
 use crate::embedded::writer::{Batch, Job, WriteError};
 
@@ -26,12 +26,11 @@ impl HandOut {
         Self { desk: Arc::clone(desk), taken: Vec::new() }
     }
 
-    /// Takes up to `room` messages of a queue that are due; the due time of the next one, if there is room for it.
-    fn take(&mut self, batch: &Batch<'_>, queue: Queue, room: usize, after: Place) -> rusqlite::Result<Option<i64>> {
+    /// Takes messages of a queue that are due, as far as there is room; the due time of the next one, if there is room for it.
+    fn take(&mut self, batch: &Batch<'_>, queue: Queue, mut room: Room, after: Place) -> rusqlite::Result<Option<i64>> {
         let now_ms = batch.now_ms();
         let mut statement = batch.prepare(AFTER)?;
         let mut rows = statement.query(params![queue.name(), after.due_ms, after.id])?;
-        let mut left = room;
         while let Some(row) = rows.next()? {
             let place = Place { due_ms: row.get("due_ms")?, id: row.get("id")? };
             if self.desk.state().line(queue).holds(place.id) {
@@ -40,9 +39,10 @@ impl HandOut {
             if place.due_ms > now_ms {
                 return Ok(Some(place.due_ms));
             }
-            self.taken.push((place, handed(queue, place.id, row)?));
-            left -= 1;
-            if left == 0 {
+            let handed = handed(queue, place.id, row)?;
+            room = room.less(handed.message.body.len());
+            self.taken.push((place, handed));
+            if room.is_empty() {
                 break;
             }
         }
@@ -58,7 +58,7 @@ impl Job for HandOut {
                 let line = state.line(queue);
                 (line.room(), line.cursor())
             };
-            if room > 0 {
+            if !room.is_empty() {
                 let next = self.take(batch, queue, room, after)?;
                 batch.next_due_ms = batch.next_due_ms.into_iter().chain(next).min();
             }

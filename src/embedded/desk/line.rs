@@ -1,6 +1,6 @@
 //! One queue of the desk, in memory.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 
 use super::Handed;
 
@@ -11,15 +11,37 @@ pub(super) struct Place {
     pub(super) id: i64,
 }
 
+/// So many messages, with so many bytes of bodies together. The bytes are used up by the message that exceeds them, so
+/// that even the largest comes through.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Room {
+    pub(crate) messages: usize,
+    pub(crate) bytes: usize,
+}
+
+impl Room {
+    pub(super) fn is_empty(self) -> bool {
+        self.messages == 0 || self.bytes == 0
+    }
+
+    /// Without a message of this size.
+    #[must_use]
+    pub(super) fn less(self, bytes: usize) -> Self {
+        Self { messages: self.messages.saturating_sub(1), bytes: self.bytes.saturating_sub(bytes) }
+    }
+}
+
 /// What of one queue is in hand.
 #[derive(Debug, Default)]
 pub(super) struct Line {
-    /// Messages that may be in hand at a time; 0: the queue is not wanted.
-    pub(super) prefetch: usize,
+    /// What may be in hand at a time; nothing: the queue is not wanted.
+    pub(super) limit: Room,
     /// Handed out, as the file counts it, and not yet received by anyone.
     buffer: VecDeque<Handed>,
-    /// Received, and not yet acked.
-    out: HashSet<i64>,
+    /// Received, and not yet acked: the size of each.
+    out: HashMap<i64, usize>,
+    /// Bytes of what is buffered and out.
+    bytes: usize,
     /// Everything that was handed out and is still in the file.
     held: HashSet<i64>,
     /// Nothing up to here is left to be handed out.
@@ -28,8 +50,9 @@ pub(super) struct Line {
 
 impl Line {
     /// How many more may be handed out.
-    pub(super) fn room(&self) -> usize {
-        self.prefetch.saturating_sub(self.out.len() + self.buffer.len())
+    pub(super) fn room(&self) -> Room {
+        let messages = self.limit.messages.saturating_sub(self.out.len() + self.buffer.len());
+        Room { messages, bytes: self.limit.bytes.saturating_sub(self.bytes) }
     }
 
     /// Where to look for messages to hand out.
@@ -53,22 +76,25 @@ impl Line {
     pub(super) fn handed_out(&mut self, place: Place, handed: Handed) {
         self.cursor = self.cursor.max(place);
         self.held.insert(place.id);
+        self.bytes += handed.message.body.len();
         self.buffer.push_back(handed);
     }
 
     /// The next message for a receiver.
     pub(super) fn pop(&mut self) -> Option<Handed> {
-        if self.out.len() >= self.prefetch {
+        if self.out.len() >= self.limit.messages {
             return None;
         }
         let handed = self.buffer.pop_front()?;
-        self.out.insert(handed.id);
+        self.out.insert(handed.id, handed.message.body.len());
         Some(handed)
     }
 
     /// Takes an ack; false if this message is not out.
     pub(super) fn ack(&mut self, id: i64) -> bool {
-        self.out.remove(&id)
+        let size = self.out.remove(&id);
+        self.bytes -= size.unwrap_or_default();
+        size.is_some()
     }
 
     /// The message is no longer in the file.
@@ -78,6 +104,7 @@ impl Line {
 
     /// Takes back what nobody has received.
     pub(super) fn drain(&mut self) -> Vec<i64> {
+        self.bytes = self.out.values().sum();
         self.buffer.drain(..).map(|handed| handed.id).collect()
     }
 }
@@ -88,9 +115,10 @@ mod tests {
     use crate::domain::message::{Message, Queue};
 
     fn line(prefetch: usize, ids: &[i64]) -> Line {
-        let mut line = Line { prefetch, ..Line::default() };
+        let mut line = Line { limit: Room { messages: prefetch, bytes: 100 }, ..Line::default() };
         for id in ids {
-            let handed = Handed { queue: Queue::Events, id: *id, deliveries: 0, message: Message::default() };
+            let message = Message { body: vec![b'x'; 30].into(), ..Message::default() };
+            let handed = Handed { queue: Queue::Events, id: *id, deliveries: 0, message };
             line.handed_out(Place { due_ms: 10, id: *id }, handed);
         }
         line
@@ -99,14 +127,25 @@ mod tests {
     #[test]
     fn room_is_what_is_neither_out_nor_buffered() {
         let mut line = line(3, &[1, 2]);
-        assert_eq!(line.room(), 1);
+        assert_eq!(line.room(), Room { messages: 1, bytes: 40 });
         assert_eq!(line.pop().map(|handed| handed.id), Some(1));
-        assert_eq!(line.room(), 1);
+        assert_eq!(line.room(), Room { messages: 1, bytes: 40 });
         assert!(line.ack(1));
-        assert_eq!(line.room(), 2);
+        assert_eq!(line.room(), Room { messages: 2, bytes: 70 });
         assert!(line.holds(1)); // still in the file
         line.gone(1);
         assert!(!line.holds(1));
+    }
+
+    #[test]
+    fn bytes_come_back_with_acks_and_with_what_nobody_received() {
+        let mut line = line(9, &[1, 2, 3, 4]);
+        assert!(line.room().is_empty());
+        line.pop();
+        assert_eq!(line.drain(), [2, 3, 4]);
+        assert_eq!(line.room(), Room { messages: 8, bytes: 70 });
+        assert!(line.ack(1));
+        assert_eq!(line.room(), Room { messages: 9, bytes: 100 });
     }
 
     #[test]
@@ -122,11 +161,11 @@ mod tests {
     fn what_is_not_wanted_stays_in_the_buffer() {
         let mut line = line(2, &[1, 2]);
         line.pop();
-        line.prefetch = 0;
+        line.limit.messages = 0;
         assert_eq!(line.pop(), None);
-        line.prefetch = 1; // the one that is out is all there may be
+        line.limit.messages = 1; // the one that is out is all there may be
         assert_eq!(line.pop(), None);
-        line.prefetch = 2;
+        line.limit.messages = 2;
         assert_eq!(line.pop().map(|handed| handed.id), Some(2));
     }
 

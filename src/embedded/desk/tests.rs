@@ -28,12 +28,12 @@ async fn a_lowered_prefetch_loses_nothing() {
     for _ in 0..6 {
         desk.publish(Queue::Events, Duration::ZERO, Message::default()).await.unwrap();
     }
-    desk.want([(Queue::Events, 6)]);
+    desk.want([(Queue::Events, Room { messages: 6, bytes: 1 })]);
     let mut in_hand = Vec::new();
     for _ in 0..3 {
         in_hand.push(desk.next().await.unwrap());
     }
-    desk.want([(Queue::Events, 1)]);
+    desk.want([(Queue::Events, Room { messages: 1, bytes: 1 })]);
     for _ in 0..3 {
         let next = desk.next();
         let acks = async {

@@ -14,6 +14,8 @@ use tokio::time::timeout;
 const DEADLINE: Duration = Duration::from_secs(20);
 /// What has not arrived by now does not arrive.
 const QUIET: Duration = Duration::from_millis(300);
+/// Room enough for every body here.
+const BYTES: usize = 64 * 1024 * 1024;
 const LANE: Queue = Queue::Lane(Lane::Default);
 
 /// Every check, one after the other.
@@ -27,6 +29,7 @@ pub(crate) async fn suite(open: impl AsyncFn(&'static str) -> Arc<dyn Broker>) {
     delays_outlive_the_connection(&open).await;
     wanting_nothing_stops(&open).await;
     prefetch_is_a_bound(&open).await;
+    large_bodies_are_few_in_hand(&open).await;
     receiving_is_cancel_safe(&open).await;
     a_thousand_at_a_time(&open).await;
     closing_ends_receiving(&open).await;
@@ -51,7 +54,7 @@ async fn each_queue_is_separate(open: &impl Open) {
         nothing(&*broker).await;
     }
     // And all of them together.
-    broker.want(Queue::ALL.map(|queue| Wanted { queue, prefetch: 1 }).to_vec());
+    broker.want(Queue::ALL.map(|queue| Wanted { queue, prefetch: 1, bytes: BYTES }).to_vec());
     for queue in Queue::ALL {
         publish(&*broker, queue, queue.name()).await;
     }
@@ -66,7 +69,10 @@ async fn each_queue_is_separate(open: &impl Open) {
 
 async fn a_message_survives_as_it_is(open: &impl Open) {
     let broker = open("as-it-is").await;
-    broker.want(vec![Wanted { queue: Queue::Events, prefetch: 10 }, Wanted { queue: LANE, prefetch: 10 }]);
+    broker.want(vec![
+        Wanted { queue: Queue::Events, prefetch: 10, bytes: BYTES },
+        Wanted { queue: LANE, prefetch: 10, bytes: BYTES },
+    ]);
     let all_bytes: Vec<u8> = (0..=255).collect();
     let message = Message { body: all_bytes.into(), properties: properties(), ..Message::default() }
         .with("hookfleet-text", "a \"quoted\" text, ünïcödé, \n and a line")
@@ -251,6 +257,38 @@ async fn prefetch_is_a_bound(open: &impl Open) {
     broker.close().await;
 }
 
+async fn large_bodies_are_few_in_hand(open: &impl Open) {
+    let broker = open("large").await;
+    broker.want(vec![Wanted { queue: LANE, prefetch: 50, bytes: 1024 * 1024 }]);
+    // Those that are acked show what bodies are like.
+    let in_hand = async |body: &str, acked: usize, count: usize| {
+        for _ in 0..count {
+            publish(&*broker, LANE, body).await;
+        }
+        for _ in 0..acked {
+            broker.ack(receive(&*broker).await.receipt);
+        }
+        let mut held = Vec::new();
+        while let Ok(delivery) = timeout(QUIET, broker.receive()).await {
+            held.push(delivery.unwrap());
+        }
+        for delivery in &held {
+            broker.ack(delivery.receipt);
+        }
+        for _ in acked + held.len()..count {
+            broker.ack(receive(&*broker).await.receipt);
+        }
+        held.len()
+    };
+    let large = in_hand(&"x".repeat(256 * 1024), 30, 40).await;
+    assert!((2..=4).contains(&large), "{large} bodies of a quarter in hand");
+    assert_eq!(in_hand("small", 100, 300).await, 50);
+    let large = in_hand(&"x".repeat(256 * 1024), 100, 120).await;
+    assert!((2..=4).contains(&large), "{large} bodies of a quarter in hand again");
+    nothing(&*broker).await;
+    broker.close().await;
+}
+
 async fn receiving_is_cancel_safe(open: &impl Open) {
     const MESSAGES: usize = 100;
     let broker = open("cancel-safe").await;
@@ -324,7 +362,7 @@ async fn publish(broker: &dyn Broker, queue: Queue, body: &str) {
 }
 
 fn want(broker: &dyn Broker, queue: Queue, prefetch: u16) {
-    broker.want(vec![Wanted { queue, prefetch }]);
+    broker.want(vec![Wanted { queue, prefetch, bytes: BYTES }]);
 }
 
 async fn receive(broker: &dyn Broker) -> Delivery {
