@@ -8,6 +8,7 @@ use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use hookfleet::config::BrokerServer;
@@ -81,9 +82,21 @@ pub(crate) fn client() -> reqwest::Client {
     CLIENT.get_or_init(make).clone()
 }
 
-/// A port that was free a moment ago.
+/// A port that is free, that nothing else here was given, and that no connection is given by the system: a server may be
+/// stopped for a while and still have it to itself.
 pub(crate) fn free_port() -> u16 {
-    StdListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    const FIRST: u32 = 10_000;
+    const COUNT: u32 = 20_000; // the ports of connections begin at 32,768 on Linux, at 49,152 elsewhere
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let start = std::process::id() % 199 * 100; // the processes of two runs are far apart
+    for _ in 0..COUNT {
+        let place = (start + NEXT.fetch_add(1, Ordering::Relaxed)) % COUNT;
+        let port = u16::try_from(FIRST + place).unwrap();
+        if StdListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
+    panic!("no port between {FIRST} and {} is free", FIRST + COUNT);
 }
 
 async fn until_open(server: &mut Leashed, port: u16, what: &str, log: &Path) {
