@@ -7,8 +7,8 @@
 //!
 //! `cargo bench --bench overhead` prints every pair; `-- --quick --json` is over within 50 s and prints the ratios as
 //! JSON in its last line. It fails where a ratio is out of bounds, or where the bare loop itself is much slower than it
-//! should be: then the machine is too busy to say anything. `-- --scaling` measures fleets of 1, 2 and 4 workers instead.
-//! Linux only: CPU time is read from /proc.
+//! should be: then the machine is too busy to say anything. `-- --scaling` measures fleets of 1, 2 and 4 workers instead,
+//! `-- --matching` what it takes to find the hooks that want an event. Linux only: CPU time is read from /proc.
 
 #![allow(
     clippy::print_stdout,
@@ -43,6 +43,7 @@ use tokio::time::sleep;
 mod servers;
 
 mod bare;
+mod matching;
 mod scaling;
 
 use servers::redis::Redis;
@@ -56,6 +57,8 @@ const BARE_US: f64 = 30.0;
 const BARE_SLACK: f64 = 1.2;
 /// How much faster four workers are than one at the least.
 const SPEED_UP_MIN: f64 = 3.6;
+/// How much slower to find an event's hooks is among 10,000 than among 10 at the most.
+const MATCHING_RATIO_MAX: f64 = 2.0;
 
 /// One side of one pair.
 #[derive(Debug, Clone, Copy)]
@@ -83,6 +86,9 @@ fn main() {
     let options =
         Options { pairs: if quick { 3 } else { 7 }, events: if quick { 30_000 } else { 100_000 }, json: has("--json") };
     let good = runtime.block_on(async {
+        if has("--matching") {
+            return matching::run() <= MATCHING_RATIO_MAX;
+        }
         if has("--scaling") {
             let (rabbit, redis) = tokio::join!(Rabbit::start(), Redis::start());
             return scaling::run(&rabbit, &redis).await >= SPEED_UP_MIN;
