@@ -5,6 +5,7 @@
 //! is promised; the receiver tells repeats by the idempotency key.
 
 use std::future::Future;
+use std::io::Write as _;
 use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
@@ -22,6 +23,8 @@ mod egress;
 mod excerpt;
 mod http;
 
+/// Room for what stands before the event in a payload: more than most need.
+const PAYLOAD_HEAD: usize = 256;
 /// Version of the wire payload.
 const CONTRACT_VERSION: u32 = 1;
 /// How much later than its deadline a run is cut off if its executor did not end it.
@@ -70,17 +73,19 @@ impl Executors {
     pub async fn run(&self, hook: &Hook, invocation: &Invocation) -> Outcome {
         let now = Instant::now();
         let deadline = now.checked_add(hook.timeout).unwrap_or(now + NEVER);
-        let run = async {
-            let attempt = Attempt { hook, invocation, payload: payload(hook, invocation), deadline };
-            match &hook.action {
-                Action::Http(action) => self.http.run(action, &attempt).await,
-                Action::Command(action) => self.commands.run(action, &attempt).await,
-            }
-        };
         // The executors keep the deadline themselves, since only they know whether the action has taken place by then.
-        let bounded =
-            async { timeout_at(deadline + BACKSTOP, run).await.unwrap_or_else(|_| timed_out(hook.timeout, "")) };
-        isolated(bounded).await
+        let bounded = timeout_at(deadline + BACKSTOP, self.attempt(hook, invocation, deadline));
+        isolated(bounded.map(|ended| ended.unwrap_or_else(|_| timed_out(hook.timeout, "")))).await
+    }
+
+    async fn attempt(&self, hook: &Hook, invocation: &Invocation, deadline: Instant) -> Outcome {
+        let key = invocation.idempotency_key();
+        let attempt = Attempt { hook, invocation, payload: payload(hook, invocation, &key), key, deadline };
+        match &hook.action {
+            Action::Http(action) => self.http.run(action, &attempt).await,
+            // Next to starting a process a box is nothing, and every run has room for the largest.
+            Action::Command(action) => Box::pin(self.commands.run(action, &attempt)).await,
+        }
     }
 }
 
@@ -88,6 +93,8 @@ impl Executors {
 struct Attempt<'a> {
     hook: &'a Hook,
     invocation: &'a Invocation,
+    /// What the receiver tells repeats by.
+    key: String,
     payload: Bytes,
     deadline: Instant,
 }
@@ -96,25 +103,24 @@ struct Attempt<'a> {
 ///
 /// The event goes in byte for byte: it was checked to be a JSON object when it was decoded. Hook ids and keys are made
 /// of letters, digits and `._-/`, so that they need no escaping.
-fn payload(hook: &Hook, invocation: &Invocation) -> Bytes {
-    let head = format!(
-        r#"{{"contract_version":{CONTRACT_VERSION},"invocation_key":"{}","hook":"{}","attempt":{},"generation":{},"event":"#,
-        invocation.idempotency_key(),
-        hook.id,
-        invocation.at.attempt,
-        invocation.at.generation,
-    );
+fn payload(hook: &Hook, invocation: &Invocation, key: &str) -> Bytes {
     let event = &invocation.event.body;
-    let mut whole = Vec::with_capacity(head.len() + event.len() + 1);
-    whole.extend_from_slice(head.as_bytes());
+    let mut whole = Vec::with_capacity(event.len() + PAYLOAD_HEAD);
+    // Writing to memory does not fail.
+    let _ = write!(
+        whole,
+        r#"{{"contract_version":{CONTRACT_VERSION},"invocation_key":"{}","hook":"{}","attempt":{},"generation":{},"event":"#,
+        key, hook.id, invocation.at.attempt, invocation.at.generation,
+    );
     whole.extend_from_slice(event);
     whole.push(b'}');
     whole.into()
 }
 
 /// A panic ends the attempt, not the worker. Its message went to the panic hook; it may hold anything, so it stays there.
-async fn isolated(run: impl Future<Output = Outcome>) -> Outcome {
-    AssertUnwindSafe(run).catch_unwind().await.unwrap_or_else(|_| Outcome::later("the executor panicked"))
+/// Not `async`: such a function keeps its argument twice, and this one is moved about at every event.
+fn isolated(run: impl Future<Output = Outcome>) -> impl Future<Output = Outcome> {
+    AssertUnwindSafe(run).catch_unwind().map(|ended| ended.unwrap_or_else(|_| Outcome::later("the executor panicked")))
 }
 
 /// `said` is what the target said before.
@@ -188,7 +194,7 @@ mod tests {
         let expected = format!(
             r#"{{"contract_version":1,"invocation_key":"{key}","hook":"A.b_c-9","attempt":3,"generation":2,"event":{body}}}"#
         );
-        let found = payload(&hook, &invocation);
+        let found = payload(&hook, &invocation, &key);
         assert_eq!(found, expected);
         serde_json::from_slice::<serde_json::Value>(&found).unwrap();
     }

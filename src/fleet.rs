@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
-use tokio::task::JoinSet;
 use tokio::time::timeout;
+use tokio_util::task::TaskTracker;
 
 use crate::broker::{Delivery, Wanted};
 use crate::config::WhenAway;
@@ -33,38 +33,38 @@ impl Fleet {
     /// Works until `shutdown` completes, then drains. Answers the names of what was cut off: it could neither be settled
     /// nor released in time.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Vec<String> {
-        let mut tasks = JoinSet::new();
+        let tasks = TaskTracker::new();
         let watched = Arc::clone(&self.worker);
         let pinging = tokio::spawn(async move { watched.store.watch().await });
         tokio::select! {
             () = shutdown => {}
-            () = self.work(&mut tasks) => {}
+            () = self.work(&tasks) => {}
         }
-        let orphans = self.drain(&mut tasks).await;
+        let orphans = self.drain(&tasks).await;
         pinging.abort();
         self.worker.broker.close().await;
         orphans
     }
 
-    async fn work(&self, tasks: &mut JoinSet<()>) {
+    /// Takes deliveries until the broker is closed, and follows the store of claims beside it.
+    async fn work(&self, tasks: &TaskTracker) {
         let broker = &self.worker.broker;
         let mut away = self.worker.store.away();
         let holds = self.worker.rules.when_away == WhenAway::Hold;
         self.follow(holds && away.borrow_and_update().is_some());
-        loop {
-            tokio::select! {
-                delivery = broker.receive() => match delivery {
-                    Some(delivery) => self.take(tasks, delivery),
-                    None => return,
-                },
-                changed = away.changed() => {
-                    if changed.is_err() {
-                        return;
-                    }
-                    self.follow(holds && away.borrow_and_update().is_some());
-                }
-                Some(_) = tasks.join_next() => {}
+        let taken = async {
+            while let Some(delivery) = broker.receive().await {
+                self.take(tasks, delivery);
             }
+        };
+        let followed = async {
+            while away.changed().await.is_ok() {
+                self.follow(holds && away.borrow_and_update().is_some());
+            }
+        };
+        tokio::select! {
+            () = taken => {}
+            () = followed => {}
         }
     }
 
@@ -74,7 +74,7 @@ impl Fleet {
         self.worker.broker.want(if hold { Vec::new() } else { self.wanted.clone() });
     }
 
-    fn take(&self, tasks: &mut JoinSet<()>, delivery: Delivery) {
+    fn take(&self, tasks: &TaskTracker, delivery: Delivery) {
         let worker = Arc::clone(&self.worker);
         tasks.spawn(async move {
             if AssertUnwindSafe(worker.handle(&delivery)).catch_unwind().await.is_err() {
@@ -84,25 +84,24 @@ impl Fleet {
         });
     }
 
-    async fn drain(&self, tasks: &mut JoinSet<()>) -> Vec<String> {
+    async fn drain(&self, tasks: &TaskTracker) -> Vec<String> {
         let worker = &self.worker;
         worker.broker.want(Vec::new());
+        tasks.close();
         let handed_back = async {
             while let Ok(Some(delivery)) = timeout(LAST_DELIVERY, worker.broker.receive()).await {
                 worker.hand_back(&delivery).await;
             }
         };
         let finished = async {
-            let ended = async { while tasks.join_next().await.is_some() {} };
-            tokio::join!(handed_back, ended);
+            tokio::join!(handed_back, tasks.wait());
         };
         if timeout(self.grace, finished).await.is_ok() {
             return Vec::new();
         }
         tracing::warn!(runs = worker.running.names().len(), "the grace period is over, interrupting");
         worker.interrupt.cancel();
-        let ended = async { while tasks.join_next().await.is_some() {} };
-        let _ = timeout(INTERRUPT_GRACE, ended).await;
+        let _ = timeout(INTERRUPT_GRACE, tasks.wait()).await;
         let left = worker.running.names();
         for run in &left {
             tracing::warn!(run, "cut off: another worker takes it over when its lease ends");

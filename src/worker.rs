@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
@@ -40,6 +40,7 @@ use crate::domain::settle::{Class, STORE_AWAY_WAIT, Settlement, millis};
 use crate::executor::Executors;
 use crate::telemetry::Metric;
 use admission::Admission;
+use held::Held;
 use job::Job;
 use meters::Meters;
 pub use running::Running;
@@ -47,6 +48,7 @@ use scene::now_ms;
 use store::Store;
 
 pub mod admission;
+mod held;
 mod job;
 mod lease;
 pub mod meters;
@@ -213,7 +215,7 @@ impl Worker {
             Metric::EventsUnmatched.count(&[]);
         }
         let jobs = wanted.into_iter().map(|hook| {
-            let revision = hooks.revision().to_owned();
+            let revision = Arc::clone(hooks.revision());
             (Arc::clone(hook), Invocation::first(Arc::clone(&whole.event), hook.id.clone(), revision))
         });
         let jobs: Vec<_> = jobs.collect();
@@ -249,21 +251,19 @@ impl Worker {
         hold_until: Instant,
         finished: impl Future<Output = ()>,
     ) {
-        let (released, mut acks_due) = mpsc::channel(jobs.len().max(1));
-        let count = jobs.len();
-        let driven = join_all(jobs.into_iter().map(|(hook, invocation)| {
-            Job::new(self, hook, invocation, delivery.queue, hold_until, released.clone()).drive()
-        }));
-        let acked = async {
-            for _ in 0..count {
-                if acks_due.recv().await.is_none() {
-                    return; // a job ended without a release: the delivery comes again
-                }
-            }
-            finished.await;
-            self.broker.ack(delivery.receipt);
+        let held = Held::new(jobs.len());
+        let begin = |(hook, invocation)| Job::new(self, hook, invocation, delivery.queue, hold_until, &held);
+        let mut jobs: Vec<Job<'_>> = jobs.into_iter().map(begin).collect();
+        let driven = async {
+            join_all(jobs.iter_mut().map(Job::drive)).await;
+            held.end();
         };
-        drop(released);
+        let acked = async {
+            if held.released().await {
+                finished.await;
+                self.broker.ack(delivery.receipt);
+            }
+        };
         tokio::join!(driven, acked);
     }
 
@@ -367,7 +367,7 @@ fn count_letter(class: Class) {
 /// Whether a worker with another catalog may know the hook of this invocation: file revisions have no order, so an
 /// unknown hook waits some rounds before it is taken to be removed.
 fn may_be_known_elsewhere(invocation: &Invocation, revision: &str) -> bool {
-    invocation.revision != revision && invocation.unknown < UNKNOWN_MAX
+    *invocation.revision != *revision && invocation.unknown < UNKNOWN_MAX
 }
 
 fn resolved(subject: Subject, generation: u32) -> Record {

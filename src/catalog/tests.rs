@@ -113,7 +113,7 @@ fn no_hooks_are_fine() {
 #[test]
 fn the_revision_is_the_digest_of_the_text() {
     let revision = |text: &str| read(text).unwrap().revision().to_owned();
-    assert_eq!(revision("version: 1"), "1a6ddd3533d9");
+    assert_eq!(&*revision("version: 1"), "1a6ddd3533d9");
     assert_ne!(revision("version: 1"), revision("version: 1\n"));
 }
 

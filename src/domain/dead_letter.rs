@@ -183,7 +183,7 @@ impl Letter {
             deaths: cause.deaths,
             forced: invocation.forced,
             unprotected: cause.unprotected,
-            revision: invocation.revision.clone(),
+            revision: invocation.revision.to_string(),
             target: cause.target,
             queue: queue.to_owned(),
             client: None,

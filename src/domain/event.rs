@@ -42,7 +42,9 @@ impl EventDigest {
 
 impl fmt::Display for EventDigest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&hex::encode(self.0))
+        let mut text = [0; 32];
+        hex::encode_to_slice(self.0, &mut text).map_err(|_| fmt::Error)?;
+        f.write_str(std::str::from_utf8(&text).map_err(|_| fmt::Error)?)
     }
 }
 
@@ -57,7 +59,8 @@ pub struct Event {
     /// The event in CloudEvents' structured JSON; the received bytes themselves if they came so.
     pub body: Bytes,
     pub digest: EventDigest,
-    /// Of the body; tells a duplicate from a different event that claims the same identity.
+    /// CRC-32 of the body; tells a duplicate from a different event that claims the same identity, by mistake and not
+    /// by malice.
     pub body_digest: u32,
     pub traceparent: Option<String>,
 }
@@ -184,8 +187,7 @@ impl Event {
         message: &Message,
     ) -> Self {
         let digest = EventDigest::of(&source, &id);
-        let hash = Sha256::digest(&body);
-        let body_digest = u32::from_be_bytes([hash[0], hash[1], hash[2], hash[3]]);
+        let body_digest = crc32fast::hash(&body);
         let traceparent = message.text(TRACEPARENT).filter(|trace| is_traceparent(trace)).map(str::to_owned);
         Self { id, source, kind, subject, body, digest, body_digest, traceparent }
     }
@@ -215,7 +217,7 @@ fn media_type(message: &Message) -> Result<Media, Malformed> {
         return Err(malformed(Class::Unreadable, error));
     }
     let essence = essence(message.properties.content_type.as_deref().unwrap_or("application/json"));
-    match essence.as_str() {
+    match &*essence {
         other if !other.starts_with("application/cloudevents") && binary::is_binary(message) => Ok(Media::Binary),
         CLOUDEVENTS_JSON => Ok(Media::CloudEvents),
         "" | "application/json" | "text/json" => Ok(Media::Json),
@@ -233,9 +235,14 @@ fn media_type(message: &Message) -> Result<Media, Malformed> {
     }
 }
 
-/// A media type without its parameters.
-fn essence(content_type: &str) -> String {
-    content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
+/// A media type without its parameters, in lower case.
+fn essence(content_type: &str) -> Cow<'_, str> {
+    let essence = content_type.split(';').next().unwrap_or_default().trim();
+    if essence.bytes().any(|byte| byte.is_ascii_uppercase()) {
+        Cow::Owned(essence.to_ascii_lowercase())
+    } else {
+        Cow::Borrowed(essence)
+    }
 }
 
 fn required(name: &str, value: Option<Cow<'_, str>>, class: Class) -> Result<String, Malformed> {

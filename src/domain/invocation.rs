@@ -62,7 +62,7 @@ pub struct Invocation {
     /// Failed attempts so far, newest last.
     pub history: Vec<AttemptReport>,
     /// The catalog revision at which the event was matched.
-    pub revision: String,
+    pub revision: Arc<str>,
     /// How long it has waited for a catalog that knows its hook.
     pub unknown: Duration,
 }
@@ -70,7 +70,7 @@ pub struct Invocation {
 impl Invocation {
     /// The first attempt of an event at a hook.
     #[must_use]
-    pub fn first(event: Arc<Event>, hook: HookId, revision: String) -> Self {
+    pub fn first(event: Arc<Event>, hook: HookId, revision: Arc<str>) -> Self {
         Self {
             event,
             hook,
@@ -113,7 +113,7 @@ impl Invocation {
             .with(HOOK, self.hook.as_str())
             .with(GENERATION, i64::from(self.at.generation))
             .with(ATTEMPT, i64::from(self.at.attempt))
-            .with(REVISION, self.revision.as_str());
+            .with(REVISION, &*self.revision);
         if self.deaths > 0 {
             message = message.with(DEATHS, i64::from(self.deaths));
         }
@@ -301,7 +301,7 @@ fn invocation(message: &Message, reading: &Reading) -> Result<Envelope, Malforme
         unknown: duration(message, UNKNOWN_MS),
         forced: count(message, FORCED),
         history,
-        revision: message.text(REVISION).unwrap_or_default().to_owned(),
+        revision: message.text(REVISION).unwrap_or_default().into(),
     }))
 }
 

@@ -9,7 +9,7 @@ use super::hook::{Hook, HookId, Pattern};
 /// The validated hooks of one catalog revision; immutable.
 #[derive(Debug, Default)]
 pub struct HookSet {
-    revision: String,
+    revision: Arc<str>,
     hooks: Vec<Arc<Hook>>,
     by_id: HashMap<HookId, usize>,
     exact: HashMap<String, Vec<usize>>,
@@ -28,7 +28,7 @@ struct Node {
 impl HookSet {
     /// Hooks in catalog order. Ids are unique: the catalog has checked it.
     #[must_use]
-    pub fn new(revision: impl Into<String>, hooks: Vec<Hook>) -> Self {
+    pub fn new(revision: impl Into<Arc<str>>, hooks: Vec<Hook>) -> Self {
         let mut set = Self { revision: revision.into(), ..Self::default() };
         for (index, hook) in hooks.into_iter().enumerate() {
             set.by_id.insert(hook.id.clone(), index);
@@ -46,7 +46,7 @@ impl HookSet {
 
     /// Names this set of hooks; a file's revision is its digest.
     #[must_use]
-    pub fn revision(&self) -> &str {
+    pub fn revision(&self) -> &Arc<str> {
         &self.revision
     }
 

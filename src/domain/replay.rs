@@ -54,7 +54,7 @@ pub fn replay(letter: &Letter, force: Option<u32>, operator: &Operator) -> Resul
     let (generation, forced) = generation((letter.generation, letter.forced), force);
     let message = if let Some(hook) = &letter.hook {
         let event = whole(letter, None)?;
-        let mut invocation = Invocation::first(Arc::new(event), HookId::new(hook)?, letter.revision.clone());
+        let mut invocation = Invocation::first(Arc::new(event), HookId::new(hook)?, letter.revision.as_str().into());
         invocation.at = Point::first(generation);
         invocation.forced = forced;
         invocation.message()

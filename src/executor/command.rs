@@ -93,7 +93,7 @@ impl Commands {
             .env("HOOKFLEET_EVENT_ID", variable(&invocation.event.id))
             .env("HOOKFLEET_HOOK", attempt.hook.id.as_str())
             .env("HOOKFLEET_ATTEMPT", invocation.at.attempt.to_string())
-            .env("HOOKFLEET_INVOCATION_KEY", invocation.idempotency_key())
+            .env("HOOKFLEET_INVOCATION_KEY", &attempt.key)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -281,7 +281,8 @@ mod tests {
             program.clone_into(&mut action.argv[0]);
             let deadline = tokio::time::Instant::now() + hook.timeout;
             let invocation = invocation("{}");
-            let attempt = Attempt { hook: &hook, invocation: &invocation, payload: "{}".into(), deadline };
+            let attempt =
+                Attempt { hook: &hook, invocation: &invocation, payload: "{}".into(), key: String::new(), deadline };
             line(&commands.run(&action, &attempt).await)
         };
         let off = Commands::new(&config::Commands::default());
@@ -323,7 +324,11 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         assert_eq!(run_in(folder.path(), "cat > body; env > env", 10_000).await, "done");
         let invocation = invocation("{}");
-        let payload = super::super::payload(&hook(Action::Command(script("", folder.path())), 1), &invocation);
+        let payload = super::super::payload(
+            &hook(Action::Command(script("", folder.path())), 1),
+            &invocation,
+            &invocation.idempotency_key(),
+        );
         assert_eq!(std::fs::read(folder.path().join("body")).unwrap(), payload);
         let env = std::fs::read_to_string(folder.path().join("env")).unwrap();
         let mut env: Vec<&str> = env.lines().filter(|line| !line.starts_with("PATH=")).collect();

@@ -143,8 +143,7 @@ fn headers(action: &HttpAction, attempt: &Attempt<'_>) -> Result<HeaderMap, Stri
         headers.append(name, value);
     }
     headers.entry(CONTENT_TYPE).or_insert(HeaderValue::from_static("application/json"));
-    let key = attempt.invocation.idempotency_key();
-    headers.insert(IDEMPOTENCY_KEY, HeaderValue::from_str(&key).map_err(|_| "the key is not valid in HTTP")?);
+    headers.insert(IDEMPOTENCY_KEY, HeaderValue::from_str(&attempt.key).map_err(|_| "the key is not valid in HTTP")?);
     headers.insert(ATTEMPT, attempt.invocation.at.attempt.into());
     // The event's publisher wrote it: what is no header is left out.
     if let Some(Ok(trace)) = attempt.invocation.event.traceparent.as_deref().map(HeaderValue::from_str) {
@@ -388,7 +387,9 @@ mod tests {
         for unexpected in ["cookie", "accept-encoding", "referer"] {
             assert!(!text.contains(unexpected), "{unexpected} in {text}");
         }
-        assert!(text.ends_with(std::str::from_utf8(&payload(&hook, &invocation)).unwrap()));
+        assert!(
+            text.ends_with(std::str::from_utf8(&payload(&hook, &invocation, &invocation.idempotency_key())).unwrap())
+        );
 
         let Action::Http(action) = &mut hook.action else { unreachable!() };
         for (name, value) in [("content-type", "a/b"), ("user-agent", "mine"), ("idempotency-key", "forged")] {

@@ -39,7 +39,7 @@ impl RedisClaims {
     }
 
     fn key(&self, key: &InvocationKey) -> String {
-        format!("{}:claim:{{{}}}:{}", self.namespace, key.event, key.hook)
+        [&self.namespace, ":claim:{", &key.event.to_string(), "}:", key.hook.as_str()].concat()
     }
 
     fn arguments(&self, request: &Request) -> Vec<String> {

@@ -1,13 +1,14 @@
 //! One invocation on its way: claim, execute, settle, apply. Interprets the stages of [`crate::domain::settle`].
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
 use super::Worker;
 use super::admission::Permit;
+use super::held::Held;
 use super::lease::{Gone, Lease};
 use super::scene::{Message, Scene, now_ms};
 use super::store::Unanswered;
@@ -36,8 +37,8 @@ pub(super) struct Job<'w> {
     /// When the claim was asked for.
     claimed_at: Instant,
     permit: Option<Permit>,
-    /// Says that the delivery no longer needs to be kept for this invocation.
-    released: mpsc::Sender<()>,
+    /// The delivery, until this invocation needs it no more.
+    held: Option<&'w Held>,
 }
 
 impl<'w> Job<'w> {
@@ -47,20 +48,20 @@ impl<'w> Job<'w> {
         invocation: Invocation,
         queue: Queue,
         hold_until: Instant,
-        released: mpsc::Sender<()>,
+        held: &'w Held,
     ) -> Self {
         let state = settle::Job { at: invocation.at, guarded: false, unprotected: false };
         let key = invocation.key();
         let token = fresh_token(&invocation);
         let gate = worker.admission.gate(&hook);
         let scene = Scene { worker, hook, gate, invocation, key, queue, hold_until };
-        Self { scene, state, token, claimed_at: Instant::now(), permit: None, released }
+        Self { scene, state, token, claimed_at: Instant::now(), permit: None, held: Some(held) }
     }
 
     /// Takes the invocation to its end.
-    pub(super) async fn drive(mut self) {
+    pub(super) async fn drive(&mut self) {
         let Some(permit) = self.scene.admit().await else {
-            self.release();
+            release(&mut self.held);
             return;
         };
         self.permit = Some(permit);
@@ -83,7 +84,7 @@ impl<'w> Job<'w> {
             }
             Stage::Acking => {
                 self.scene.crash(crash::Point::Marked);
-                self.release();
+                release(&mut self.held);
                 return Answer::Acked;
             }
             Stage::Running { .. }
@@ -98,8 +99,7 @@ impl<'w> Job<'w> {
             && matches!(stage, Stage::Running { .. } | Stage::Recording { .. } | Stage::Releasing);
         let (scene, permit) = (&self.scene, self.permit.as_ref());
         let run = Run { scene, permit, state: self.state, token: self.token, claimed_at: self.claimed_at };
-        let effect = run.effect(stage);
-        tokio::pin!(effect);
+        let mut effect = pin!(run.effect(stage));
         let answer = if may_be_guarded && !self.state.guarded {
             tokio::select! {
                 biased;
@@ -110,7 +110,7 @@ impl<'w> Job<'w> {
                     if let Some(permit) = &self.permit {
                         permit.is_long();
                     }
-                    let _ = self.released.try_send(());
+                    release(&mut self.held);
                     effect.await
                 }
             }
@@ -120,9 +120,11 @@ impl<'w> Job<'w> {
         self.state.unprotected |= answer == Answer::Proceed;
         answer
     }
+}
 
-    fn release(&self) {
-        let _ = self.released.try_send(()); // there is room for one message a job
+fn release(held: &mut Option<&Held>) {
+    if let Some(held) = held.take() {
+        held.release();
     }
 }
 
@@ -159,7 +161,7 @@ impl Run<'_, '_> {
             }
             Stage::Publishing(follow) => {
                 self.scene.crash(crash::Point::Recorded);
-                let answer = self.publish(follow).await;
+                let answer = Box::pin(self.publish(follow)).await; // most runs end without: they need not have room for it
                 self.scene.crash(crash::Point::Published);
                 answer
             }
@@ -269,6 +271,10 @@ impl Run<'_, '_> {
     /// Publishes the same invocation once more, due when the lease ends, once the delivery has been held long enough.
     async fn guard(self) {
         sleep_until(self.scene.hold_until).await;
+        Box::pin(self.publish_guard()).await;
+    }
+
+    async fn publish_guard(self) {
         let worker = self.scene.worker;
         let lease_ends = self.claimed_at + worker.rules.lease;
         let wait = self.scene.spread(lease_ends.saturating_duration_since(Instant::now()));
