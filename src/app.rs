@@ -245,6 +245,7 @@ fn limits(settings: &Settings) -> Limits {
     Limits {
         lane: settings.worker.concurrency,
         waiting: usize::from(settings.worker.prefetch / 8),
+        unproven: settings.worker.concurrency.div_ceil(2).min(usize::from(settings.worker.prefetch / 4)),
         breaker: settings.breaker,
     }
 }

@@ -45,8 +45,14 @@ fn hooks(count: usize) -> HookSet {
         odd if odd % 2 == 1 => format!("other.kind{number}"),
         _ => format!("group{number}.*"),
     };
-    let hook =
+    let line =
         |number| format!("  - {{ id: h{number}, on: \"{}\", run: {{ command: {{ argv: [x] }} }} }}\n", on(number));
-    let text = format!("version: 1\nhooks:\n{}", (0..count).map(hook).collect::<String>());
-    catalog::parse(&text, "hooks.yaml", Duration::from_secs(3600), &|_| None).unwrap()
+    // A hooks file has a size; this is about sets that are larger than that.
+    let numbers: Vec<usize> = (0..count).collect();
+    let parts = numbers.chunks(10_000).map(|part| {
+        let text = format!("version: 1\nhooks:\n{}", part.iter().copied().map(line).collect::<String>());
+        catalog::parse(&text, "hooks.yaml", Duration::from_secs(3600), &|_| None).unwrap()
+    });
+    let hooks = |set: HookSet| set.hooks().iter().map(|hook| (**hook).clone()).collect::<Vec<_>>();
+    HookSet::new("bench", parts.flat_map(hooks).collect())
 }

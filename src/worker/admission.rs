@@ -1,7 +1,7 @@
 //! Who may run now, and where the others wait.
 //!
 //! A run needs a permit of its hook, one of its lane, a slot of the hook's rate, a part of its share of the fleet, and a
-//! target whose breaker lets it through. What does not get all of that soon waits in a queue of the broker and not here,
+//! target whose breaker lets it through. Targets that have not done well of late share a part of their lane. What does not get all of that soon waits in a queue of the broker and not here,
 //! so that no hook stands before another: over its capacity in overflow, before a broken target parked. No attempt is
 //! spent by waiting, and nothing is dropped.
 
@@ -34,6 +34,8 @@ pub struct Limits {
     /// Invocations that may wait for a permit in memory. Few, so that those of a saturated hook do not fill the prefetch
     /// of all.
     pub waiting: usize,
+    /// Runs in each lane whose targets have not succeeded, or not of late. Few too: until they fail they hold deliveries.
+    pub unproven: usize,
     pub breaker: BreakerPolicy,
 }
 
@@ -61,7 +63,7 @@ impl Admission {
     #[must_use]
     pub fn new(limits: &Limits, flow: Arc<dyn Flow>) -> Self {
         Self {
-            lanes: HookLane::ALL.map(|_| Arc::new(LaneGate::new(limits.lane))),
+            lanes: HookLane::ALL.map(|_| Arc::new(LaneGate::new(limits.lane, limits.unproven))),
             waiting: Semaphore::new(limits.waiting.max(1)),
             hooks: Mutex::default(),
             targets: Mutex::default(),
@@ -93,7 +95,7 @@ impl Admission {
         if let Pass::Wait(wait) = gate.target.look() {
             return Err(Elsewhere::Parked(wait));
         }
-        let permit = match gate.take() {
+        let permit = match gate.take(at_leisure) {
             Take::Taken(permit) => permit,
             Take::Refused => return Err(Elsewhere::Overflow),
             Take::Later => {

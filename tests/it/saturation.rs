@@ -3,12 +3,13 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
+use tokio::net::TcpListener;
 use tokio::time::{sleep, timeout};
 
 use crate::fleet::Worker;
 use crate::pipeline::{Place, Stage, hook, percentile, site, stage};
 use crate::publishing::event;
-use crate::servers::client;
+use crate::servers::{client, is_long};
 use crate::sink::{Answer, Call, Sink};
 
 /// Of the calls of one hook: from its event's publish to its arrival, in milliseconds, sorted.
@@ -98,12 +99,59 @@ async fn ten_times_over(place: Place, seconds: u64) {
 
 #[tokio::test]
 async fn ten_times_over_capacity_moves_once_on_servers() {
-    ten_times_over(Place::Servers, 10).await;
+    ten_times_over(Place::Servers, if is_long() { 180 } else { 10 }).await;
 }
 
 #[tokio::test]
 async fn ten_times_over_capacity_moves_once_in_a_file() {
     ten_times_over(Place::File, 5).await;
+}
+
+/// Two thousand hooks with dead targets, half of which refuse and half of which never answer: a healthy hook is hardly
+/// later than alone.
+#[tokio::test]
+async fn dead_targets_harm_nobody() {
+    const DEAD: usize = 2000;
+    const ROUNDS: usize = 400;
+    let sink = Sink::start().await;
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap(); // takes connections, says nothing
+    let dead = |number: usize| {
+        let port = if number.is_multiple_of(2) { silent.local_addr().unwrap().port() } else { 9 };
+        let url = format!("http://127.0.0.1:{port}/{number}");
+        format!("  - {{ id: dead{number}, on: d{number}, timeout: 2s, run: {{ http: {{ url: \"{url}\" }} }} }}")
+    };
+    let hooks: Vec<String> = (0..DEAD).map(dead).chain([hook(&sink, "well", "w", "")]).collect();
+    let site = site(Place::Servers).await.hooks(&hooks.join("\n"));
+    let Stage { mut worker, publisher, .. } = stage(Place::Servers, site).await;
+    let mut sent = HashMap::new();
+    for number in 0..2 * ROUNDS {
+        if number >= ROUNDS {
+            let first = (number - ROUNDS) * 10; // each dead hook twice, 400 a second
+            let dead = (first..first + 10).map(|number| event(&format!("d{}", number % DEAD), &format!("d{number}")));
+            publisher.send_all(dead).await;
+        }
+        let id = format!("w{number}");
+        sent.insert(id.clone(), Instant::now());
+        publisher.send(event("w", &id)).await;
+        sleep(Duration::from_millis(25)).await;
+    }
+    sink.until("the healthy hook", Duration::from_secs(60), |calls| calls.len() == 2 * ROUNDS).await;
+    let calls = sink.calls();
+    let is_alone = |call: &Call| call.event[1..].parse::<usize>().unwrap() < ROUNDS;
+    let (alone, beside): (Vec<Call>, Vec<Call>) = calls.into_iter().partition(is_alone);
+    let quantile = |calls: &[Call], quantile: f64| percentile(&latencies(calls, "well", &sent), quantile);
+    println!(
+        "2,000 dead targets: healthy p50 {:.1} ms alone, {:.1} ms beside; p99 {:.1} ms alone, {:.1} ms beside",
+        quantile(&alone, 0.5),
+        quantile(&beside, 0.5),
+        quantile(&alone, 0.99),
+        quantile(&beside, 0.99),
+    );
+    let tried = worker.metric("hookfleet_attempts_total", "\"dead").await;
+    assert!(tried >= DEAD as f64 / 4.0, "the dead were tried {tried} times");
+    let (alone, beside) = (quantile(&alone, 0.99), quantile(&beside, 0.99));
+    assert!(beside < alone.max(10.0) * 1.5, "the healthy hook is late");
+    assert_eq!(worker.stop().await, Some(0));
 }
 
 /// 50 a second on four workers are 50 a second in sum.

@@ -82,6 +82,11 @@ pub(crate) fn client() -> reqwest::Client {
     CLIENT.get_or_init(make).clone()
 }
 
+/// Whether tests that can take minutes shall: `tests/run --long`.
+pub(crate) fn is_long() -> bool {
+    std::env::var_os("HOOKFLEET_TEST_LONG").is_some()
+}
+
 /// A port that is free, that nothing else here was given, and that no connection is given by the system: a server may be
 /// stopped for a while and still have it to itself.
 pub(crate) fn free_port() -> u16 {

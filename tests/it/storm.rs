@@ -10,7 +10,7 @@ use tokio::time::{interval, sleep};
 use crate::fleet::{Site, Worker};
 use crate::pipeline::{Place, hook, site};
 use crate::publishing::{Publisher, event};
-use crate::servers::redis::Redis;
+use crate::servers::redis::{Cluster, Redis, Watched};
 use crate::servers::{Rabbit, client};
 use crate::sink::{Answer, Call, Sink};
 
@@ -146,14 +146,57 @@ fn succeeded(call: &Call) -> bool {
     call.status == 200 && call.finished.is_some()
 }
 
-/// 300 events/s for 90 s at a 50 ms target, 3 workers, one killed with -9 every second, RabbitMQ and Redis each killed
-/// with -9 and restarted once: every event succeeded at the sink, no letters, and every duplicate is explained.
-#[tokio::test]
-async fn nothing_is_lost_while_everything_is_killed() {
-    let (mut rabbit, mut redis) = tokio::join!(Rabbit::start(), Redis::start());
-    let mut storm = Storm::new(90, 300).await;
+/// Where claims are kept, and how that is lost in the middle.
+enum Claims {
+    /// Killed, and restarted.
+    One(Redis),
+    /// The primary is killed for good; its replica follows it.
+    Watched(Box<Watched>),
+    /// The same, of one of three.
+    Cluster(Cluster),
+}
+
+impl Claims {
+    fn site(&self, rabbit: &Rabbit) -> Site {
+        match self {
+            Self::One(redis) => Site::servers(rabbit, redis),
+            Self::Watched(watched) => Site::servers(rabbit, &watched.servers[0])
+                .set("HOOKFLEET_REDIS_URL", "redis://mymaster")
+                .set("HOOKFLEET_REDIS_SENTINELS", &watched.urls().join(",")),
+            Self::Cluster(cluster) => {
+                let nodes: Vec<String> =
+                    cluster.servers.iter().map(|server| format!("127.0.0.1:{}", server.port)).collect();
+                Site::servers(rabbit, &cluster.servers[0])
+                    .set("HOOKFLEET_REDIS_CLUSTER", "true")
+                    .set("HOOKFLEET_REDIS_NODES", &nodes.join(","))
+            }
+        }
+    }
+
+    /// Answers when.
+    async fn lose(&mut self) -> Instant {
+        match self {
+            Self::One(redis) => redis.kill(),
+            Self::Watched(watched) => watched.servers[0].kill(),
+            Self::Cluster(cluster) => cluster.servers[0].kill(),
+        }
+        let died = Instant::now();
+        if let Self::One(redis) = self {
+            redis.restart().await;
+        }
+        died
+    }
+}
+
+/// 300 events/s at a 50 ms target, 3 workers, one killed with -9 every second, RabbitMQ killed with -9 and restarted
+/// after a third, the store of claims lost after two: every event succeeded at the sink, no letters, and every duplicate
+/// is explained.
+async fn everything_is_killed(seconds: u64, mut claims: Claims) {
+    let mut rabbit = Rabbit::start().await;
+    let mut storm = Storm::new(seconds, 300).await;
     let more = ", concurrency: 128, retry: { attempts: 8, backoff: { initial: 500ms } }";
-    let site = Site::servers(&rabbit, &redis)
+    let site = claims
+        .site(&rabbit)
         .hooks(&hook(&storm.sink, "h", "a", more))
         .set("HOOKFLEET_IDEMPOTENCY_LEASE", "3s")
         .set("HOOKFLEET_LOG", "hookfleet=warn");
@@ -168,15 +211,13 @@ async fn nothing_is_lost_while_everything_is_killed() {
         workers[next].process.kill();
         storm.kills.push(Instant::now());
         workers[next] = site.spawn(&[]);
-        if second == 30 {
+        if second == seconds / 3 {
             rabbit.kill();
             storm.kills.push(Instant::now());
             rabbit.restart().await;
         }
-        if second == 60 {
-            redis.kill();
-            storm.redis_died = Some(Instant::now());
-            redis.restart().await;
+        if second == seconds * 2 / 3 {
+            storm.redis_died = Some(claims.lose().await);
         }
     }
     publishing.await.unwrap();
@@ -195,6 +236,21 @@ async fn nothing_is_lost_while_everything_is_killed() {
     for name in ["takeover", "superseded", "done", "busy"] {
         assert!(counters.sum(name) > 0.0, "no claim was answered {name}");
     }
+}
+
+#[tokio::test]
+async fn nothing_is_lost_while_everything_is_killed() {
+    everything_is_killed(90, Claims::One(Redis::start().await)).await;
+}
+
+#[tokio::test]
+async fn nothing_is_lost_while_everything_is_killed_and_sentinels_fail_over() {
+    everything_is_killed(45, Claims::Watched(Box::new(Watched::start().await))).await;
+}
+
+#[tokio::test]
+async fn nothing_is_lost_while_everything_is_killed_and_a_cluster_loses_a_node() {
+    everything_is_killed(45, Claims::Cluster(Cluster::start().await)).await;
 }
 
 /// Waits until no queue of this namespace has a message left, lane `suspect` included.

@@ -21,14 +21,18 @@ const ASK_AGAIN: Duration = Duration::from_millis(250);
 /// The runs of one lane.
 pub(super) struct LaneGate {
     permits: Arc<Semaphore>,
+    /// Those of them that runs at targets which are not proven may take, so that thousands of dead ones leave room for
+    /// the others.
+    unproven: Arc<Semaphore>,
     width: usize,
     /// Runs that have gone on for long.
     long: AtomicUsize,
 }
 
 impl LaneGate {
-    pub(super) fn new(width: usize) -> Self {
-        Self { permits: Arc::new(Semaphore::new(width)), width, long: AtomicUsize::new(0) }
+    pub(super) fn new(width: usize, unproven: usize) -> Self {
+        let unproven = Arc::new(Semaphore::new(unproven.clamp(1, width.max(1))));
+        Self { permits: Arc::new(Semaphore::new(width)), unproven, width, long: AtomicUsize::new(0) }
     }
 }
 
@@ -90,6 +94,8 @@ pub struct GateStatus {
     /// Runs at a time that the fleet grants this worker, where there is a limit.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub granted: Option<u32>,
+    /// Its target has not succeeded yet, or not of late: it shares a part of its lane with others of the kind.
+    pub unproven: bool,
     /// Its breaker is open.
     pub parked: bool,
 }
@@ -130,11 +136,21 @@ impl Gate {
     }
 
     /// What can be had without waiting. Runs that go on for long may fill half of a lane: then their hooks get no more.
-    pub(super) fn take(self: &Arc<Self>) -> Take {
+    /// `at_leisure`: it may wait for long.
+    pub(super) fn take(self: &Arc<Self>, at_leisure: bool) -> Take {
         let long_in_lane = self.of_lane.long.load(Ordering::Relaxed);
         if self.long.load(Ordering::Relaxed) > 0 && long_in_lane * 2 >= self.of_lane.width {
             return Take::Refused;
         }
+        let unproven = if self.target.is_proven() {
+            None
+        } else {
+            match Arc::clone(&self.of_lane.unproven).try_acquire_owned() {
+                Ok(permit) => Some(permit),
+                Err(_) if at_leisure => return Take::Later,
+                Err(_) => return Take::Refused, // there may be thousands of its kind
+            }
+        };
         if self.rate.is_some() {
             return Take::Later; // slots are given out in order
         }
@@ -144,7 +160,7 @@ impl Gate {
         if self.share.as_ref().is_some_and(|share| !share.take()) {
             return Take::Later;
         }
-        Take::Taken(self.permit(own, lane))
+        Take::Taken(self.permit(own, unproven, lane))
     }
 
     /// Waits for everything that a run needs. Cancel-safe.
@@ -154,11 +170,16 @@ impl Gate {
         if let Some(rate) = self.rate {
             self.slot(rate, ration).await;
         }
+        let unproven = if self.target.is_proven() {
+            None
+        } else {
+            Some(Arc::clone(&self.of_lane.unproven).acquire_owned().await.ok()?)
+        };
         let lane = Arc::clone(&self.of_lane.permits).acquire_owned().await.ok()?;
         if let Some(share) = &self.share {
             share.wait(&self.hook, ration).await;
         }
-        Some(self.permit(own, lane))
+        Some(self.permit(own, unproven, lane))
     }
 
     /// Waits for a slot of the rate. One that is given up while it is waited for is lost: the next asks for another.
@@ -194,14 +215,21 @@ impl Gate {
             running: self.width - self.permits.available_permits().min(self.width),
             waiting: self.waiting.load(Ordering::Relaxed),
             granted: self.share.as_ref().map(|share| share.state().granted),
+            unproven: !self.target.is_proven(),
             parked: self.target.is_open(),
         }
     }
 
-    fn permit(self: &Arc<Self>, own: OwnedSemaphorePermit, lane: OwnedSemaphorePermit) -> Permit {
+    fn permit(
+        self: &Arc<Self>,
+        own: OwnedSemaphorePermit,
+        unproven: Option<OwnedSemaphorePermit>,
+        lane: OwnedSemaphorePermit,
+    ) -> Permit {
         Permit {
             gate: Arc::clone(self),
             _own: own,
+            unproven: Mutex::new(unproven),
             _lane: lane,
             long: AtomicBool::new(false),
             probe: AtomicBool::new(false),
@@ -293,6 +321,8 @@ impl Drop for Counted<'_> {
 pub struct Permit {
     gate: Arc<Gate>,
     _own: OwnedSemaphorePermit,
+    /// Given back when the run is long, or when this is dropped.
+    unproven: Mutex<Option<OwnedSemaphorePermit>>,
     _lane: OwnedSemaphorePermit,
     long: AtomicBool,
     probe: AtomicBool,
@@ -303,8 +333,10 @@ impl Permit {
         &self.gate
     }
 
-    /// The run has gone on for longer than a delivery may be held.
+    /// The run has gone on for longer than a delivery may be held: it holds none any more, and counts as long instead of
+    /// unproven.
     pub(in crate::worker) fn is_long(&self) {
+        drop(self.unproven.lock().unwrap_or_else(PoisonError::into_inner).take());
         if !self.long.swap(true, Ordering::Relaxed) {
             self.gate.long.fetch_add(1, Ordering::Relaxed);
             self.gate.of_lane.long.fetch_add(1, Ordering::Relaxed);

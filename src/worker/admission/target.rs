@@ -1,5 +1,6 @@
 //! A target as this process sees it: its breaker, and the clock that it goes by.
 
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use metrics::Gauge;
@@ -7,21 +8,37 @@ use tokio::time::Instant;
 
 use crate::domain::flow::{Breaker, BreakerPolicy, Change, Opened, Pass, open_time};
 
+/// So many failures one after the other, and a target has to prove itself again.
+const STRIKES: u32 = 3;
+
 /// What several hooks may call.
 pub(super) struct Target {
     name: String,
     since: Instant,
     breaker: Mutex<Breaker>,
+    /// Failures since the last success; [`STRIKES`] before the first.
+    strikes: AtomicU32,
     open: Gauge,
 }
 
 impl Target {
     pub(super) fn new(name: &str, open: Gauge) -> Self {
-        Self { name: name.to_owned(), since: Instant::now(), breaker: Mutex::default(), open }
+        Self {
+            name: name.to_owned(),
+            since: Instant::now(),
+            breaker: Mutex::default(),
+            strikes: AtomicU32::new(STRIKES),
+            open,
+        }
     }
 
     pub(super) fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Whether it has done well of late. Nobody knows what a new one will do, nor one that fails.
+    pub(super) fn is_proven(&self) -> bool {
+        self.strikes.load(Ordering::Relaxed) < STRIKES
     }
 
     /// Whether it lets anybody through, without becoming the one who probes.
@@ -39,6 +56,11 @@ impl Target {
     }
 
     pub(super) fn ended(&self, policy: &BreakerPolicy, well: bool, probe: bool) -> Change {
+        if well {
+            self.strikes.store(0, Ordering::Relaxed);
+        } else if self.is_proven() {
+            self.strikes.fetch_add(1, Ordering::Relaxed);
+        }
         let change = self.breaker().ended(policy, self.now_ms(), well, probe);
         match change {
             Change::Opened(level) => {

@@ -5,7 +5,7 @@ use crate::flow::local::LocalFlow;
 
 fn admission(lane: usize, waiting: usize) -> Admission {
     let breaker = BreakerPolicy { failures: 3, share: 1.0, window: Duration::from_secs(30) };
-    Admission::new(&Limits { lane, waiting, breaker }, Arc::new(LocalFlow::default()))
+    Admission::new(&Limits { lane, waiting, unproven: lane, breaker }, Arc::new(LocalFlow::default()))
 }
 
 fn narrow(id: &str, concurrency: usize) -> Hook {
@@ -61,6 +61,53 @@ async fn long_runs_leave_room_for_others() {
     assert!(admission.admit(&quick, false, soon()).await.is_ok());
     runs.pop();
     assert!(admission.admit(&hanging, false, soon()).await.is_ok());
+}
+
+/// Targets that have not done well share a part of their lane, however many they are.
+#[tokio::test(start_paused = true)]
+async fn dead_targets_leave_room_for_others() {
+    let breaker = BreakerPolicy { failures: 100, share: 1.0, window: Duration::from_secs(30) };
+    let admission =
+        Admission::new(&Limits { lane: 8, waiting: 4, unproven: 4, breaker }, Arc::new(LocalFlow::default()));
+    let at = |id: &str| admission.gate(&Hook { identity: id.to_owned(), ..hook(id) });
+    let (well, dead, more) = (at("well"), at("dead"), at("more"));
+    let run = async |gate, outcome| {
+        let permit = admission.admit(gate, false, soon()).await.unwrap();
+        admission.ended(&permit, &outcome);
+    };
+    let at_a_time = async |gates: &[&Arc<Gate>]| {
+        let mut runs = Vec::new();
+        for gate in gates.iter().cycle().take(8) {
+            runs.extend(admission.admit(gate, false, soon()).await);
+        }
+        runs
+    };
+    run(&well, Outcome::Done).await;
+    let mut dead_runs = at_a_time(&[&dead, &more]).await;
+    assert_eq!(dead_runs.len(), 4);
+    assert_eq!(admission.admit(&dead, false, soon()).await.err(), Some(Elsewhere::Overflow));
+    let well_runs = at_a_time(&[&well]).await.len();
+    assert_eq!(well_runs, 4);
+    // Who has waited in overflow waits on.
+    let freed = async {
+        sleep(Duration::from_millis(1)).await;
+        dead_runs.clear();
+    };
+    let (waited, ()) = tokio::join!(admission.admit(&dead, true, soon()), freed);
+    assert!(waited.is_ok());
+    drop(waited);
+    // One success proves a target, three failures in a row take that back.
+    run(&dead, Outcome::Done).await;
+    for (failures, expected) in [(0, 8), (2, 8), (1, 4)] {
+        for _ in 0..failures {
+            run(&dead, Outcome::later("503")).await;
+        }
+        assert_eq!(at_a_time(&[&dead]).await.len(), expected, "after {failures} failures more");
+    }
+    // A run that no longer holds its delivery no longer counts.
+    let runs = at_a_time(&[&dead]).await;
+    runs.iter().take(2).for_each(Permit::is_long);
+    assert_eq!(at_a_time(&[&more]).await.len(), 2);
 }
 
 #[tokio::test(start_paused = true)]
