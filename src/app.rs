@@ -176,7 +176,7 @@ impl App {
     /// Runs until `shutdown` completes, drains, closes. Answers the names of the runs that were cut off.
     ///
     /// # Errors
-    /// The HTTP listener broke.
+    /// The HTTP listener broke, or a cell panicked: then the others were drained.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> anyhow::Result<Vec<String>> {
         let Self { fleet, cells, shared, admin, listener, scope, file } = self;
         let metrics = admin.metrics.clone();
@@ -187,27 +187,28 @@ impl App {
             }
         };
         let stopped = async {
-            shutdown.await;
-            shared.stop.cancel();
+            tokio::select! {
+                () = shutdown => shared.stop.cancel(),
+                () = shared.stop.cancelled() => {} // a cell ended
+            }
         };
         let work = async {
             let (mut orphans, others) = tokio::join!(fleet.run(stopped), cells::join(cells));
-            orphans.extend(others);
-            orphans
+            orphans.extend(others?);
+            Ok(orphans)
         };
         let orphans = tokio::select! {
             orphans = work => orphans,
-            () = upkeep => Vec::new(),
-            () = shared.admission.keep() => Vec::new(),
+            () = upkeep => Ok(Vec::new()),
+            () = shared.admission.keep() => Ok(Vec::new()),
             served = admin::serve(listener, admin, scope) => {
-                served.context("the HTTP listener broke")?;
-                Vec::new()
+                served.map(|()| Vec::new()).context("the HTTP listener broke")
             }
         };
         if let Some(file) = file {
             file.close().await;
         }
-        Ok(orphans)
+        orphans
     }
 }
 

@@ -71,6 +71,8 @@ impl Shared {
                     return Vec::new();
                 }
             };
+            // However this cell ends, the process does not go on without it.
+            let _stop = shared.stop.clone().drop_guard();
             runtime.block_on(async {
                 let opened = async { shared.fleet(Backends::open(&shared.settings).await?, cells) };
                 match opened.await {
@@ -97,7 +99,15 @@ pub(super) fn part(fleet: &Fleet) -> Part {
 }
 
 /// Waits for the cells to drain; answers the names of what they cut off.
-pub(super) async fn join(cells: Vec<Cell>) -> Vec<String> {
-    let all = move || cells.into_iter().flat_map(|cell| cell.thread.join().unwrap_or_default()).collect();
-    tokio::task::spawn_blocking(all).await.unwrap_or_default()
+///
+/// # Errors
+/// A cell panicked.
+pub(super) async fn join(cells: Vec<Cell>) -> anyhow::Result<Vec<String>> {
+    let all = move || {
+        let ended = cells.into_iter().map(|cell| cell.thread.join());
+        // All are waited for, whatever became of one of them.
+        let ended: Vec<_> = ended.map(|end| end.map_err(|_| anyhow::anyhow!("a cell panicked"))).collect();
+        ended.into_iter().collect::<anyhow::Result<Vec<_>>>().map(|names| names.concat())
+    };
+    tokio::task::spawn_blocking(all).await?
 }
