@@ -9,6 +9,7 @@ use std::io::Write as _;
 use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::FutureExt as _;
 use tokio::time::{Instant, timeout_at};
@@ -40,6 +41,14 @@ pub enum ExecutorError {
     HttpClient(#[source] reqwest::Error),
 }
 
+/// Carries out attempts.
+#[async_trait]
+pub trait Execute: Send + Sync {
+    /// One attempt, within `hook.timeout` and the moment that ending a process group takes. Cancel-safe: dropping the
+    /// future stops the run.
+    async fn run(&self, hook: &Hook, invocation: &Invocation) -> Outcome;
+}
+
 /// All executors, with what they share between runs: connections, and the environment that commands inherit.
 #[derive(Debug)]
 pub struct Executors {
@@ -68,16 +77,6 @@ impl Executors {
         Ok(Self { http, commands: command::Commands::new(commands) })
     }
 
-    /// Carries out one attempt, within `hook.timeout` and the moment that ending a process group takes. Cancel-safe:
-    /// dropping the future stops the run.
-    pub async fn run(&self, hook: &Hook, invocation: &Invocation) -> Outcome {
-        let now = Instant::now();
-        let deadline = now.checked_add(hook.timeout).unwrap_or(now + NEVER);
-        // The executors keep the deadline themselves, since only they know whether the action has taken place by then.
-        let bounded = timeout_at(deadline + BACKSTOP, self.attempt(hook, invocation, deadline));
-        isolated(bounded.map(|ended| ended.unwrap_or_else(|_| timed_out(hook.timeout, "")))).await
-    }
-
     async fn attempt(&self, hook: &Hook, invocation: &Invocation, deadline: Instant) -> Outcome {
         let key = invocation.idempotency_key();
         let attempt = Attempt { hook, invocation, payload: payload(hook, invocation, &key), key, deadline };
@@ -86,6 +85,17 @@ impl Executors {
             // Next to starting a process a box is nothing, and every run has room for the largest.
             Action::Command(action) => Box::pin(self.commands.run(action, &attempt)).await,
         }
+    }
+}
+
+#[async_trait]
+impl Execute for Executors {
+    async fn run(&self, hook: &Hook, invocation: &Invocation) -> Outcome {
+        let now = Instant::now();
+        let deadline = now.checked_add(hook.timeout).unwrap_or(now + NEVER);
+        // The executors keep the deadline themselves, since only they know whether the action has taken place by then.
+        let bounded = timeout_at(deadline + BACKSTOP, self.attempt(hook, invocation, deadline));
+        isolated(bounded.map(|ended| ended.unwrap_or_else(|_| timed_out(hook.timeout, "")))).await
     }
 }
 

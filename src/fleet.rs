@@ -37,6 +37,7 @@ impl Fleet {
         let watched = Arc::clone(&self.worker);
         let pinging = tokio::spawn(async move { watched.store.watch().await });
         tokio::select! {
+            biased;
             () = shutdown => {}
             () = self.work(&tasks) => {}
         }
@@ -63,6 +64,7 @@ impl Fleet {
             }
         };
         tokio::select! {
+            biased;
             () = taken => {}
             () = followed => {}
         }

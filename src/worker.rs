@@ -37,7 +37,7 @@ use crate::domain::message::{LADDER_UNIT, Lane, Outgoing, Queue, WAIT_AFTER};
 use crate::domain::outcome::Outcome;
 use crate::domain::replay::undeliverable;
 use crate::domain::settle::{Class, STORE_AWAY_WAIT, Settlement, millis};
-use crate::executor::Executors;
+use crate::executor::Execute;
 use crate::telemetry::Metric;
 use admission::Admission;
 use held::Held;
@@ -54,6 +54,8 @@ mod lease;
 pub mod meters;
 mod running;
 mod scene;
+#[cfg(test)]
+mod simulation;
 pub mod store;
 
 /// A delivery that the broker has made this often is run alone, if at all.
@@ -119,7 +121,7 @@ pub struct Worker {
     pub broker: Arc<dyn Broker>,
     pub store: Store,
     pub letters: Arc<dyn DeadLetters>,
-    pub executors: Executors,
+    pub executors: Arc<dyn Execute>,
     pub catalog: watch::Receiver<Arc<HookSet>>,
     /// Shared by the cells of a process.
     pub admission: Arc<Admission>,

@@ -44,7 +44,7 @@ impl Shared {
             broker: backends.broker,
             store: Store::new(backends.claims),
             letters: backends.letters,
-            executors: Executors::new(&settings.egress, &settings.commands)?,
+            executors: Arc::new(Executors::new(&settings.egress, &settings.commands)?),
             catalog: self.catalog.clone(),
             admission: Arc::clone(&self.admission),
             meters: Meters::default(),

@@ -220,6 +220,7 @@ mod tests {
     use std::path::Path;
     use std::time::Instant;
 
+    use super::super::Execute as _;
     use super::super::fixture::{executors, hook, invocation, line};
     use super::*;
     use crate::domain::hook::Action;

@@ -238,7 +238,7 @@ mod tests {
     use tokio::time::sleep;
 
     use super::super::fixture::{executors, hook, invocation, line};
-    use super::super::{Executors, payload};
+    use super::super::{Execute as _, Executors, payload};
     use super::*;
     use crate::domain::hook::{Action, Hook, Secret};
 

@@ -227,6 +227,7 @@ impl Run<'_, '_> {
             self.scene.within(|| tracing::debug!(%payload, "running"));
         }
         let outcome = tokio::select! {
+            biased;
             outcome = worker.executors.run(hook, invocation) => outcome,
             gone = kept => match gone {
                 Gone::Taken => {

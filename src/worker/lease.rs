@@ -45,6 +45,7 @@ impl Lease<'_> {
             since = loop {
                 let asked_at = Instant::now();
                 let answer = tokio::select! {
+                    biased;
                     answer = self.store.ask(self.key, &request) => answer,
                     () = sleep_until(stop_at) => return Gone::Ending,
                 };

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::time::sleep;
 
 use crate::domain::claim::{Answer, Request, Token};
@@ -21,6 +21,8 @@ const ABANDONED_MAX: usize = 16_384;
 pub struct Store {
     claims: Arc<dyn Idempotency>,
     away: watch::Sender<Option<String>>,
+    /// It is back. Wakes in the order of those who wait, which a watch does not: a simulation has to be the same twice.
+    returned: Notify,
     abandoned: Mutex<Vec<(InvocationKey, Request)>>,
 }
 
@@ -37,7 +39,7 @@ impl Store {
     /// The store, taken to be there until a call says otherwise.
     #[must_use]
     pub fn new(claims: Arc<dyn Idempotency>) -> Self {
-        Self { claims, away: watch::Sender::new(None), abandoned: Mutex::default() }
+        Self { claims, away: watch::Sender::new(None), returned: Notify::new(), abandoned: Mutex::default() }
     }
 
     /// Why the store is away, while it is.
@@ -94,7 +96,13 @@ impl Store {
 
     /// Waits until the store is taken to be there.
     pub async fn back(&self) {
-        let _ = self.away.subscribe().wait_for(Option::is_none).await;
+        loop {
+            let returned = self.returned.notified();
+            if self.away.borrow().is_none() {
+                return;
+            }
+            returned.await;
+        }
     }
 
     /// Pings a store that is away until it is back, for ever.
@@ -107,6 +115,7 @@ impl Store {
             if self.claims.ping().await.is_ok() && self.release_abandoned().await.is_ok() {
                 tracing::info!("the store of claims is back");
                 self.away.send_replace(None);
+                self.returned.notify_waiters();
             }
             sleep(PING_EVERY).await;
         }

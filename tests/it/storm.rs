@@ -96,9 +96,12 @@ impl Storm {
                 calls.iter().filter(|call| succeeded(call)).map(|call| call.event.as_str()).collect();
             let missing: Vec<String> = self.ids().filter(|id| !done.contains(id.as_str())).collect();
             if missing.is_empty() {
+                println!("everything was done {:.0} s after the storm", began.elapsed().as_secs_f64());
                 return;
             }
-            if began.elapsed() > Duration::from_secs(120) {
+            // What RabbitMQ was passing on from a level of the ladder when it died is passed on again after three minutes
+            // (`dead_letter_worker_publisher_confirm_timeout`).
+            if began.elapsed() > Duration::from_secs(300) {
                 let tried: Vec<&Call> = calls.iter().filter(|call| missing.contains(&call.event)).collect();
                 panic!("{} events are missing: {missing:?}\n{tried:#?}\n{}", missing.len(), describe());
             }
@@ -221,7 +224,7 @@ async fn everything_is_killed(seconds: u64, mut claims: Claims) {
         }
     }
     publishing.await.unwrap();
-    let queues = || rabbit.ctl(&["-q", "list_queues", "name", "messages_ready", "messages_unacknowledged"]);
+    let queues = || rabbit.ctl(&["-q", "list_queues", "name", "messages", "messages_ready", "messages_unacknowledged"]);
     let logs = || workers.iter().map(Worker::log).collect::<Vec<_>>().join("\n--\n");
     storm.until_all_done(|| format!("{}\n{}", queues(), logs())).await;
     settle_down(&rabbit, &site).await;
@@ -233,7 +236,10 @@ async fn everything_is_killed(seconds: u64, mut claims: Claims) {
         println!("claims answered {name}: at least {}", counters.sum(name));
     }
     assert_eq!(site.letters().len(), 0, "{:#?}", site.letters().iter().take(3).collect::<Vec<_>>());
-    for name in ["takeover", "superseded", "done", "busy"] {
+    // Else it was no storm. A retry that overtakes its forerunner is rare: only the long one is sure to see some.
+    let seen: &[&str] =
+        if seconds < 90 { &["takeover", "done", "busy"] } else { &["takeover", "superseded", "done", "busy"] };
+    for name in seen {
         assert!(counters.sum(name) > 0.0, "no claim was answered {name}");
     }
 }
@@ -266,7 +272,7 @@ async fn settle_down(rabbit: &Rabbit, site: &Site) {
         if left.is_empty() {
             return;
         }
-        assert!(began.elapsed() < Duration::from_secs(90), "messages are left: {left:?}");
+        assert!(began.elapsed() < Duration::from_secs(240), "messages are left: {left:?}");
         sleep(Duration::from_secs(1)).await;
     }
 }

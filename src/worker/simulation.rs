@@ -1,0 +1,328 @@
+//! The pipeline in a simulated world: real workers on paused time, broker, store, log and targets in memory, and faults
+//! by seeded dice. A seed is a whole fleet's life, in milliseconds.
+//!
+//! `HOOKFLEET_TEST_SEED=7` runs seed 7 alone, with the log of the workers.
+
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a failing seed has to be named")]
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{oneshot, watch};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
+
+use super::admission::{Admission, Limits};
+use super::meters::Meters;
+use super::store::Store;
+use super::{Rules, Running, Worker, nobody};
+use crate::broker::{Broker, Wanted};
+use crate::config::WhenAway;
+use crate::desk::Desk;
+use crate::domain::event::Reading;
+use crate::domain::flow::BreakerPolicy;
+use crate::domain::fold::State;
+use crate::domain::hook::{Hook, HookLane, fixture};
+use crate::domain::matching::HookSet;
+use crate::domain::message::{Message, Outgoing, Queue, To};
+use crate::domain::retry::RetryPolicy;
+use crate::fleet::Fleet;
+use crate::flow::local::LocalFlow;
+use chance::{Chance, Weather};
+use checks::{check, check_replayed};
+use claims::{Claims, Shelf};
+use hub::{Hub, Port};
+use process::Life;
+use target::{Caller, Run, Target};
+
+mod chance;
+mod checks;
+mod claims;
+mod hub;
+mod process;
+mod target;
+
+const WORKERS: usize = 3;
+const EVENTS: usize = 8;
+/// Events and faults come within this time.
+const STORM: Duration = Duration::from_secs(40);
+/// The fleet is quiet again by then.
+const PATIENCE: Duration = Duration::from_hours(6);
+
+/// What all processes reach.
+struct World {
+    chance: Arc<Chance>,
+    hub: Arc<Hub>,
+    shelf: Arc<Shelf>,
+    target: Arc<Target>,
+    hooks: watch::Sender<Arc<HookSet>>,
+}
+
+/// A worker process.
+struct Process {
+    life: Life,
+    port: Arc<Port>,
+    stop: oneshot::Sender<()>,
+    work: JoinHandle<Vec<String>>,
+}
+
+fn hooks() -> HookSet {
+    let hook = |id: &str, attempts: u32, concurrency: usize| Hook {
+        identity: id.to_owned(),
+        concurrency,
+        timeout: Duration::from_mins(1),
+        retry: RetryPolicy { attempts, initial: Duration::from_millis(700), ..RetryPolicy::default() },
+        ..fixture::hook(id)
+    };
+    HookSet::new("r", vec![hook("patient", 5, 8), hook("narrow", 3, 1)])
+}
+
+/// The message of an event.
+fn message(event: usize) -> Message {
+    let body = format!(r#"{{"specversion":"1.0","id":"{event}","source":"/sim","type":"a.b"}}"#);
+    Message { body: body.into(), ..Message::default() }
+}
+
+impl World {
+    fn new(seed: u64, weather: Weather) -> Self {
+        let chance = Arc::new(Chance::new(seed, weather));
+        Self {
+            hub: Hub::new(Arc::clone(&chance)),
+            shelf: Shelf::new(Arc::clone(&chance)),
+            target: Target::new(Arc::clone(&chance)),
+            hooks: watch::Sender::new(Arc::new(hooks())),
+            chance,
+        }
+    }
+
+    fn start(&self) -> Process {
+        let life = Life::default();
+        let port = self.hub.connect(life.clone());
+        let limits = Limits {
+            lane: 8,
+            waiting: 2,
+            unproven: 4,
+            breaker: BreakerPolicy { failures: 6, share: 1.0, window: Duration::from_secs(30) },
+        };
+        let worker = Worker {
+            broker: Arc::clone(&port) as _,
+            store: Store::new(Arc::new(Claims { shelf: Arc::clone(&self.shelf), life: life.clone() })),
+            letters: Arc::clone(&port) as _,
+            executors: Arc::new(Caller { target: Arc::clone(&self.target), life: life.clone() }),
+            catalog: self.hooks.subscribe(),
+            admission: Arc::new(Admission::new(&limits, Arc::new(LocalFlow::default()))),
+            meters: Meters::default(),
+            rules: Rules {
+                reading: Reading::default(),
+                hold: Duration::from_secs(5),
+                lanes: [true; HookLane::ALL.len()],
+                lease: Duration::from_secs(30),
+                window: Duration::from_hours(24),
+                retention: Duration::from_hours(24),
+                when_away: WhenAway::Hold,
+                log_payloads: false,
+            },
+            interrupt: CancellationToken::new(),
+            running: Running::default(),
+            listener: Arc::new(nobody()),
+        };
+        let wanted = Queue::ALL.map(|queue| Wanted { queue, prefetch: 6, bytes: usize::MAX }).to_vec();
+        let fleet = Fleet { worker: Arc::new(worker), wanted, grace: Duration::from_secs(20) };
+        let (stop, stopped) = oneshot::channel::<()>();
+        let work = tokio::spawn(fleet.run(async {
+            let _ = stopped.await;
+        }));
+        Process { life, port, stop, work }
+    }
+
+    /// A publisher that repeats until it is confirmed, and may be told so in vain.
+    async fn publish(&self, event: usize) {
+        let publisher = self.hub.connect(Life::default());
+        let outgoing = Outgoing { to: To::Events, delay: Duration::ZERO, message: message(event) };
+        while publisher.publish(outgoing.clone()).await.is_err() {}
+    }
+}
+
+impl Process {
+    fn die(self) {
+        self.life.end();
+        self.port.cut();
+    }
+
+    /// In order, as at SIGTERM; answers what was cut off.
+    async fn end(self) -> Vec<String> {
+        let _ = self.stop.send(());
+        self.work.await.unwrap()
+    }
+}
+
+/// What happens at some moment of the storm.
+#[derive(Debug, Clone, Copy)]
+enum Incident {
+    Publish(usize),
+    Cut,
+    Death,
+    Restart,
+    Absence,
+    Alarm,
+    Loss,
+}
+
+fn script(rng: &mut fastrand::Rng, weather: &Weather) -> Vec<(Duration, Incident)> {
+    let mut incidents: Vec<Incident> = (0..EVENTS).map(Incident::Publish).collect();
+    incidents.extend((0..EVENTS / 4).map(|_| Incident::Publish(rng.usize(..EVENTS)))); // doubles
+    for (times, incident) in [
+        (weather.cuts, Incident::Cut),
+        (weather.deaths, Incident::Death),
+        (weather.restarts, Incident::Restart),
+        (weather.absences, Incident::Absence),
+        (weather.alarms, Incident::Alarm),
+        (weather.losses, Incident::Loss),
+    ] {
+        incidents.extend((0..times).map(|_| incident));
+    }
+    let span = u64::try_from(STORM.as_millis()).unwrap();
+    let mut script: Vec<_> =
+        incidents.into_iter().map(|incident| (Duration::from_millis(rng.u64(..span)), incident)).collect();
+    script.sort_by_key(|(at, _)| *at);
+    script
+}
+
+/// A fleet's life; answers its runs and how many letters were replayed.
+async fn live(seed: u64) -> (Vec<Run>, usize) {
+    fastrand::seed(seed);
+    let mut rng = fastrand::Rng::with_seed(seed);
+    let mut weather = Weather::of(&mut rng);
+    let world = Arc::new(World::new(rng.u64(..), weather));
+    let mut fleet: Vec<Process> = (0..WORKERS).map(|_| world.start()).collect();
+    let (began, mut publishing) = (Instant::now(), Vec::new());
+    for (at, incident) in script(&mut rng, &weather) {
+        tokio::time::sleep_until(began + at).await;
+        let (one, seconds) = (rng.usize(..WORKERS), Duration::from_secs(rng.u64(1..45)));
+        match incident {
+            Incident::Publish(event) => {
+                let world = Arc::clone(&world);
+                publishing.push(tokio::spawn(async move { world.publish(event).await }));
+            }
+            Incident::Cut => fleet[one].port.cut(),
+            Incident::Death => std::mem::replace(&mut fleet[one], world.start()).die(),
+            Incident::Restart => {
+                let ended = std::mem::replace(&mut fleet[one], world.start()).end().await;
+                assert!(ended.is_empty() || weather.may_hang(), "cut off: {ended:?}");
+                weather.deaths += u32::from(!ended.is_empty()); // no better than one
+            }
+            Incident::Absence => world.shelf.leave(seconds),
+            Incident::Alarm => world.hub.block(seconds),
+            Incident::Loss => world.shelf.forget(),
+        }
+    }
+    for publishing in publishing {
+        publishing.await.unwrap();
+    }
+    if std::env::var_os("HOOKFLEET_TEST_SEED").is_some() {
+        println!("seed {seed}: {weather:?}");
+    }
+    world.chance.calm_down();
+    world.hub.block(Duration::ZERO);
+    world.shelf.leave(Duration::ZERO);
+    until_quiet(&world, &fleet).await;
+    check(&world, &weather);
+    let replayed = replay_all(&world, &fleet).await;
+    check_replayed(&world, &weather);
+    for process in fleet {
+        assert_eq!(process.end().await, [""; 0], "nothing was under way");
+    }
+    (world.target.runs(), replayed)
+}
+
+async fn until_quiet(world: &World, fleet: &[Process]) {
+    let began = Instant::now();
+    let mut quiet = 0;
+    while quiet < 3 {
+        assert!(began.elapsed() < PATIENCE, "{} messages go round for ever", world.hub.count());
+        sleep(Duration::from_secs(1)).await;
+        let is_quiet = world.hub.count() == 0 && fleet.iter().all(|process| process.port.is_idle());
+        quiet = if is_quiet { quiet + 1 } else { 0 };
+    }
+}
+
+/// Replays every open letter at targets that are well, some of them twice, two operators at once.
+async fn replay_all(world: &World, fleet: &[Process]) -> usize {
+    world.target.heal();
+    let port = world.hub.connect(Life::default());
+    let desk = Desk { broker: Arc::clone(&port) as Arc<dyn Broker>, letters: port as _ };
+    let mut entries = desk.entries().await.unwrap();
+    entries.retain(|entry| entry.state != State::Resolved);
+    entries.sort_by_key(|entry| entry.letter.subject()); // they come in the order of the real clock
+    for entry in &entries {
+        let (a, b) = tokio::join!(desk.replay(&entry.letter.id, false, "a"), desk.replay(&entry.letter.id, false, "b"));
+        assert_eq!(a.unwrap(), b.unwrap(), "both sent the same");
+    }
+    until_quiet(world, fleet).await;
+    entries.len()
+}
+
+/// Says which seed it was.
+struct Named(u64);
+
+impl Drop for Named {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("simulation: seed {0} failed; HOOKFLEET_TEST_SEED={0} runs it alone", self.0);
+        }
+    }
+}
+
+fn run(seed: u64) -> (Vec<Run>, usize) {
+    let _named = Named(seed);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+    runtime.block_on(live(seed))
+}
+
+fn run_all(seeds: impl Iterator<Item = u64>) {
+    let (mut count, mut runs, mut orphaned, mut replayed) = (0, 0, 0, 0);
+    for seed in seeds {
+        let (of_seed, letters) = run(seed);
+        count += 1;
+        runs += of_seed.len();
+        orphaned += of_seed.iter().filter(|run| run.orphaned).count();
+        replayed += letters;
+    }
+    println!(
+        "simulation: {count} seeds, {runs} runs, {orphaned} of them outlived their worker, {replayed} letters replayed"
+    );
+}
+
+#[test]
+fn a_seed_is_the_same_every_time() {
+    let story = |seed| {
+        let (runs, _) = run(seed);
+        let began = runs.first().map(|run| run.began);
+        let tell = |run: &Run| format!("{} {:?} {:?}", run.key, run.at, Some(run.began) > began);
+        runs.iter().map(tell).collect::<Vec<_>>()
+    };
+    for seed in 0..50 {
+        let (once, again) = (story(seed), story(seed));
+        assert_eq!(once.len(), again.len(), "seed {seed}");
+        for (number, (once, again)) in once.iter().zip(&again).enumerate() {
+            assert_eq!(once, again, "run {number} of seed {seed}");
+        }
+    }
+}
+
+/// Ten thousand seeds, on two threads.
+#[test]
+fn nothing_is_lost_in_even_seeds() {
+    match std::env::var("HOOKFLEET_TEST_SEED") {
+        Ok(seed) => run_all(std::iter::once(seed.parse().unwrap())),
+        Err(_) => run_all((0..10_000).step_by(2)),
+    }
+}
+
+#[test]
+fn nothing_is_lost_in_odd_seeds() {
+    if std::env::var_os("HOOKFLEET_TEST_SEED").is_none() {
+        run_all((1..10_000).step_by(2));
+    }
+}

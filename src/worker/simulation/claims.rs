@@ -1,0 +1,111 @@
+//! A store of claims in memory: [`step`] on a map.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::time::{Instant, sleep};
+
+use super::chance::{Chance, Fate};
+use super::process::Life;
+use crate::domain::claim::{Answer, Claim, Found, Request, Write, step};
+use crate::domain::invocation::InvocationKey;
+use crate::domain::settle::millis;
+use crate::idempotency::{Idempotency, StoreError};
+
+/// How long a call waits for an answer.
+const TIMEOUT: Duration = Duration::from_secs(1);
+
+/// The store itself.
+pub(super) struct Shelf {
+    claims: Mutex<BTreeMap<InvocationKey, (Claim, Instant)>>,
+    away_until: Mutex<Instant>,
+    chance: Arc<Chance>,
+}
+
+impl Shelf {
+    pub(super) fn new(chance: Arc<Chance>) -> Arc<Self> {
+        Arc::new(Self { claims: Mutex::default(), away_until: Mutex::new(Instant::now()), chance })
+    }
+
+    pub(super) fn leave(&self, time: Duration) {
+        *lock(&self.away_until) = Instant::now() + time;
+    }
+
+    pub(super) fn forget(&self) {
+        lock(&self.claims).clear();
+    }
+
+    /// What is in force.
+    pub(super) fn claims(&self) -> Vec<(InvocationKey, Claim)> {
+        let now = Instant::now();
+        let claims = lock(&self.claims);
+        claims
+            .iter()
+            .filter(|(_, (_, until))| *until > now)
+            .map(|(key, (claim, _))| (key.clone(), claim.clone()))
+            .collect()
+    }
+
+    fn apply(&self, key: &InvocationKey, request: &Request) -> Answer {
+        let (now, mut claims) = (Instant::now(), lock(&self.claims));
+        let found = claims.get(key).filter(|(_, until)| *until > now).map(|(claim, until)| {
+            let left = match claim {
+                Claim::Held { floor_ms, .. } => millis(*until - now).saturating_sub(*floor_ms),
+                Claim::Settled { .. } | Claim::Out { .. } | Claim::Done { .. } | Claim::Buried { .. } => 0,
+            };
+            Found { claim: claim.clone(), lease_left_ms: left }
+        });
+        let step = step(found.as_ref(), request);
+        if let Some(Write { claim, ttl_ms }) = step.write {
+            claims.insert(key.clone(), (claim, now + Duration::from_millis(ttl_ms)));
+        }
+        step.answer
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// One process's way to it.
+pub(super) struct Claims {
+    pub(super) shelf: Arc<Shelf>,
+    pub(super) life: Life,
+}
+
+impl Claims {
+    fn is_away(&self) -> Result<(), StoreError> {
+        if *lock(&self.shelf.away_until) > Instant::now() {
+            return Err(StoreError::Away("simulated".to_owned()));
+        }
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Idempotency for Claims {
+    async fn ask(&self, key: &InvocationKey, request: &Request) -> Result<Answer, StoreError> {
+        self.life.check().await;
+        let chance = &self.shelf.chance;
+        chance.travel().await;
+        self.life.check().await;
+        self.is_away()?;
+        let fate = chance.of_store();
+        let answer = (fate != Fate::Lost).then(|| self.shelf.apply(key, request));
+        chance.travel().await;
+        self.life.check().await;
+        if let Some(answer) = answer.filter(|_| fate == Fate::Good) {
+            return Ok(answer);
+        }
+        sleep(TIMEOUT).await;
+        self.life.check().await;
+        Err(StoreError::Timeout)
+    }
+
+    async fn ping(&self) -> Result<(), StoreError> {
+        self.life.check().await;
+        self.is_away()
+    }
+}
