@@ -4,6 +4,10 @@ use std::collections::HashSet;
 use std::process::Output;
 use std::time::{Duration, Instant};
 
+use futures_util::{StreamExt as _, stream};
+use hookfleet::broker::amqp::AmqpBroker;
+use hookfleet::broker::{Broker as _, Wanted};
+use hookfleet::domain::message::{Lane, Message, Outgoing, Queue};
 use lapin::BasicProperties;
 use lapin::options::QueueDeclareOptions;
 use lapin::types::{AMQPValue, FieldTable};
@@ -13,7 +17,7 @@ use crate::fleet::{Site, Worker};
 use crate::input::Stranger;
 use crate::pipeline::{Place, hook, site};
 use crate::publishing::{Publisher, event};
-use crate::servers::{Make, Rabbit, client, free_port, is_long, shared};
+use crate::servers::{Make, Rabbit, client, free_port, is_long, namespace, shared};
 use crate::sink::{Answer, Call, Sink};
 
 fn text(output: &Output) -> String {
@@ -146,6 +150,49 @@ async fn a_leader_that_is_killed_loses_nothing() {
         sleep(Duration::from_millis(500)).await;
     };
     assert_eq!(letters.trim(), "[]");
+}
+
+/// The broker is killed with -9 while it passes on what has waited: nothing is lost, and nothing is later than RabbitMQ
+/// takes to see that a hand-over was lost (`dead_letter_worker_publisher_confirm_timeout`, three minutes).
+#[tokio::test]
+async fn the_ladder_outlives_its_broker() {
+    const MESSAGES: usize = 6000;
+    const WAIT: Duration = Duration::from_millis(500);
+    let mut rabbit = Rabbit::make(Make { cluster: false, ..Make::of_environment() }).await;
+    let broker = AmqpBroker::connect(&rabbit.server(), &namespace()).await.unwrap();
+    let send = async |number: usize| {
+        let message = Message { body: number.to_string().into(), ..Message::default() };
+        let outgoing = Outgoing::to_lane(Lane::Default, WAIT, message);
+        while broker.publish(outgoing.clone()).await.is_err() {
+            sleep(Duration::from_millis(100)).await;
+        }
+    };
+    let mut last_sent = Instant::now();
+    let publishing = async {
+        stream::iter(0..MESSAGES).map(send).buffer_unordered(4).collect::<()>().await;
+        last_sent = Instant::now();
+    };
+    let killing = async {
+        for _ in 0..if is_long() { 4 } else { 1 } {
+            sleep(Duration::from_millis(900)).await;
+            rabbit.kill();
+            rabbit.restart().await;
+        }
+    };
+    tokio::join!(publishing, killing);
+    broker.want(vec![Wanted { queue: Queue::Lane(Lane::Default), prefetch: 500, bytes: 1 << 20 }]);
+    let mut missing: HashSet<usize> = (0..MESSAGES).collect();
+    let mut late = 0;
+    while !missing.is_empty() {
+        let left = Duration::from_secs(250).saturating_sub(last_sent.elapsed());
+        let delivery = timeout(left, broker.receive()).await;
+        let delivery = delivery.unwrap_or_else(|_| panic!("{} messages are lost", missing.len())).unwrap();
+        let number: usize = std::str::from_utf8(&delivery.message.body).unwrap().parse().unwrap();
+        late += usize::from(missing.remove(&number) && last_sent.elapsed() > Duration::from_secs(30));
+        broker.ack(delivery.receipt);
+    }
+    println!("all came, {late} of them later than 30 s, the last after {:.0} s", last_sent.elapsed().as_secs_f64());
+    broker.close().await;
 }
 
 /// A queue that was made with limits of its own is run with, and said once; one of another type is not.
