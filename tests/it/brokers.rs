@@ -152,8 +152,8 @@ async fn a_leader_that_is_killed_loses_nothing() {
     assert_eq!(letters.trim(), "[]");
 }
 
-/// The broker is killed with -9 while it passes on what has waited: nothing is lost, and nothing is later than RabbitMQ
-/// takes to see that a hand-over was lost (`dead_letter_worker_publisher_confirm_timeout`, three minutes).
+/// The broker is killed with -9 while it passes on what has waited: nothing is lost, whatever it could not pass on when
+/// it started (`config/rabbitmq-advanced.config`).
 #[tokio::test]
 async fn the_ladder_outlives_its_broker() {
     const MESSAGES: usize = 6000;

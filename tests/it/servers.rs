@@ -301,6 +301,8 @@ impl Folder {
             node.port, self.make.config
         );
         fs::write(folder.join("rabbitmq.conf"), config).unwrap();
+        let advanced = concat!(env!("CARGO_MANIFEST_DIR"), "/config/rabbitmq-advanced.config");
+        fs::copy(advanced, folder.join("advanced.config")).unwrap();
         fs::write(folder.join("plugins"), format!("[{}].", self.make.plugins.join(","))).unwrap();
     }
 
