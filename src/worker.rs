@@ -13,7 +13,7 @@
 //! | a guard is published, before the ack | two messages of one attempt: one wins, the other is busy, done or superseded |
 //!
 //! No row says "lost". Every row has a test of its own, which kills the process at the point of that name in
-//! [`crate::crash`].
+//! [`crate::crash`]; all of them and more come together, by dice, in `worker/simulation.rs`.
 
 use std::sync::Arc;
 use std::time::Duration;

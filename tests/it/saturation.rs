@@ -155,7 +155,8 @@ async fn dead_targets_harm_nobody() {
     let tried = worker.metric("hookfleet_attempts_total", "\"dead").await;
     assert!(tried >= DEAD as f64 / 4.0, "the dead were tried {tried} times");
     let (alone, beside) = (quantile(&alone, 0.99), quantile(&beside, 0.99));
-    assert!(beside < alone.max(10.0) * 1.5, "the healthy hook is late");
+    // Other tests may have begun meanwhile; without a bound for the dead it was two seconds.
+    assert!(beside < alone.max(50.0) * 1.5, "the healthy hook is late");
     assert_eq!(worker.stop().await, Some(0));
 }
 
