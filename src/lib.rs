@@ -78,3 +78,6 @@ pub mod app;
 pub mod doctor;
 
 pub mod cli;
+
+#[cfg(test)]
+mod simulation;

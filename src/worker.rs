@@ -13,7 +13,7 @@
 //! | a guard is published, before the ack | two messages of one attempt: one wins, the other is busy, done or superseded |
 //!
 //! No row says "lost". Every row has a test of its own, which kills the process at the point of that name in
-//! [`crate::crash`]; all of them and more come together, by dice, in `worker/simulation.rs`.
+//! [`crate::crash`]; all of them and more come together, by dice, in `src/simulation.rs`.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -54,8 +54,6 @@ mod lease;
 pub mod meters;
 mod running;
 mod scene;
-#[cfg(test)]
-mod simulation;
 pub mod store;
 
 /// A delivery that the broker has made this often is run alone, if at all.

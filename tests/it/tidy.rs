@@ -61,7 +61,12 @@ fn all() -> Vec<Source> {
         let code = text.split("\n#[cfg(test)]\n").next().unwrap().to_owned();
         Source { path: relative, module, code }
     };
-    let is_test = |path: &PathBuf| path.file_name().is_some_and(|name| name == "tests.rs");
+    // The module that is all tests.
+    let is_simulation = |path: &Path| {
+        let relative = path.strip_prefix(&root).unwrap();
+        relative.starts_with("simulation") || relative == Path::new("simulation.rs")
+    };
+    let is_test = |path: &PathBuf| path.file_name().is_some_and(|name| name == "tests.rs") || is_simulation(path);
     sources(&root).into_iter().filter(|path| !is_test(path)).map(read).collect()
 }
 
