@@ -61,7 +61,8 @@ impl Redis {
     async fn boot(home: &Path, port: u16, arguments: &[String]) -> Leashed {
         let log = home.join("out.txt");
         let out = fs::OpenOptions::new().create(true).append(true).open(&log).unwrap();
-        let program = std::env::var("HOOKFLEET_TEST_REDIS_SERVER").unwrap_or_else(|_| "redis-server".to_owned());
+        let named = std::env::var("HOOKFLEET_TEST_REDIS_SERVER").ok().filter(|program| !program.is_empty());
+        let program = named.unwrap_or_else(|| "redis-server".to_owned());
         let mut server = Leashed::start(
             Command::new(found(&[&program], "Redis"))
                 .args(arguments)
