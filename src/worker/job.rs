@@ -71,6 +71,7 @@ impl<'w> Job<'w> {
             let answer = self.perform(&stage).await;
             stage = next_effect(&self.state, self.token, stage, answer);
         }
+        self.permit = None; // the event's other jobs may go on for long
     }
 
     /// One effect; a guard is published beside it once the delivery has been held long enough.
