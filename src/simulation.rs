@@ -311,6 +311,22 @@ fn a_seed_is_the_same_every_time() {
     }
 }
 
+/// Of one event's hooks the quick one gives its permit back while the slow one runs on.
+#[tokio::test(start_paused = true)]
+async fn a_quick_hook_does_not_wait_for_a_slow_one() {
+    let world = World::new(0, Weather::default());
+    world.target.slow_down("patient");
+    let process = world.start();
+    for event in 0..3 {
+        world.publish(event).await;
+        sleep(Duration::from_secs(1)).await;
+    }
+    let runs = world.target.runs();
+    let quick = runs.iter().filter(|run| run.key.hook.as_str() == "narrow" && run.ended.is_some()).count();
+    assert_eq!(quick, 3, "{runs:#?}");
+    process.die();
+}
+
 /// Ten thousand seeds, on two threads.
 #[test]
 fn nothing_is_lost_in_even_seeds() {

@@ -34,15 +34,21 @@ pub(super) struct Target {
     chance: Arc<Chance>,
     /// From now on everything is done.
     healed: Mutex<bool>,
+    /// This hook takes a minute.
+    slow: Mutex<Option<&'static str>>,
 }
 
 impl Target {
     pub(super) fn new(chance: Arc<Chance>) -> Arc<Self> {
-        Arc::new(Self { runs: Mutex::default(), chance, healed: Mutex::new(false) })
+        Arc::new(Self { runs: Mutex::default(), chance, healed: Mutex::new(false), slow: Mutex::default() })
     }
 
     pub(super) fn heal(&self) {
         *lock(&self.healed) = true;
+    }
+
+    pub(super) fn slow_down(&self, hook: &'static str) {
+        *lock(&self.slow) = Some(hook);
     }
 
     pub(super) fn runs(&self) -> Vec<Run> {
@@ -50,7 +56,10 @@ impl Target {
     }
 
     /// How long a run takes, and what it comes to.
-    fn roll(&self) -> (Duration, Outcome) {
+    fn roll(&self, hook: &Hook) -> (Duration, Outcome) {
+        if let Some(slow) = *lock(&self.slow) {
+            return (Duration::from_millis(if hook.id.as_str() == slow { 60_000 } else { 1 }), Outcome::Done);
+        }
         let mut rng = self.chance.rng();
         let ms = match rng.u8(..20) {
             0 => rng.u64(6_000..14_000), // longer than a delivery is held
@@ -80,9 +89,9 @@ pub(super) struct Caller {
 
 #[async_trait]
 impl Execute for Caller {
-    async fn run(&self, _: &Hook, invocation: &Invocation) -> Outcome {
+    async fn run(&self, hook: &Hook, invocation: &Invocation) -> Outcome {
         self.life.check().await;
-        let (takes, outcome) = self.target.roll();
+        let (takes, outcome) = self.target.roll(hook);
         let number = {
             let mut runs = lock(&self.target.runs);
             let key = invocation.key();
