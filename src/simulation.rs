@@ -327,6 +327,28 @@ async fn a_quick_hook_does_not_wait_for_a_slow_one() {
     process.die();
 }
 
+/// Workers that die every other second, on their own account, bury nobody who was only in their hands.
+#[tokio::test(start_paused = true)]
+async fn who_is_only_held_by_the_dying_is_not_buried() {
+    let world = World::new(0, Weather::default());
+    world.shelf.leave(Duration::from_secs(90));
+    let mut process = world.start();
+    world.publish(0).await;
+    for _ in 0..40 {
+        sleep(Duration::from_secs(2)).await;
+        std::mem::replace(&mut process, world.start()).die();
+    }
+    until_quiet(&world, &[process]).await;
+    assert_eq!(world.hub.records().len(), 0, "letters");
+    let done = world.target.runs().iter().filter(|run| run.ended.is_some_and(|(_, done)| done)).count();
+    assert_eq!(done, 2, "once for each hook");
+    assert!(
+        world.hub.most_deliveries() < 8,
+        "{} deliveries: the broker would have buried it",
+        world.hub.most_deliveries()
+    );
+}
+
 /// Ten thousand seeds, on two threads.
 #[test]
 fn nothing_is_lost_in_even_seeds() {

@@ -52,6 +52,7 @@ mod held;
 mod job;
 mod lease;
 pub mod meters;
+mod reading;
 mod running;
 mod scene;
 pub mod store;
@@ -60,9 +61,6 @@ pub mod store;
 const SUSPECT_DELIVERIES: u32 = 3;
 /// A delivery from overflow is held longer than others: few are in hand, and to wait is what they are there for.
 const OVERFLOW_HOLD: Duration = Duration::from_mins(1);
-/// On lane `suspect` it is buried unread after this many: one more than the claims need to name the poison, so that
-/// only what kills a worker before it can be claimed ends here.
-const LAST_DELIVERIES: u32 = 4;
 /// How long an invocation whose hook is unknown goes round before it is given up, and how long one round takes.
 const UNKNOWN_MAX: Duration = Duration::from_mins(10);
 const UNKNOWN_ROUND: Duration = Duration::from_mins(1);
@@ -147,7 +145,6 @@ impl Worker {
         let hold = if matches!(delivery.queue.lane(), Lane::Overflow(_)) { OVERFLOW_HOLD } else { self.rules.hold };
         let hold_until = Instant::now() + hold;
         self.meters.delivered(delivery.queue);
-        crash::Point::Received.reached(delivery.message.properties.message_id.as_deref().unwrap_or_default());
         match self.decode(delivery).await {
             Ok(Envelope::Event(whole)) => self.event(delivery, whole, hold_until).await,
             Ok(Envelope::Invocation(invocation)) => self.invocation(delivery, invocation, hold_until).await,
@@ -187,10 +184,6 @@ impl Worker {
     async fn decode(&self, delivery: &Delivery) -> Result<Envelope, Aside> {
         let Delivery { queue, message, deliveries, .. } = delivery;
         let alone = *queue == Queue::Lane(Lane::Suspect);
-        if alone && *deliveries >= LAST_DELIVERIES {
-            let error = format!("it was delivered {deliveries} times before and never acked");
-            return Err(Aside::Malformed(Malformed { class: Class::Poisoned, error }));
-        }
         // Who waits in overflow is held for long, so that its count says less.
         let waited = matches!(queue, Queue::Lane(Lane::Overflow(_)));
         if !alone && !waited && *deliveries >= SUSPECT_DELIVERIES {
@@ -204,7 +197,12 @@ impl Worker {
                 wait => sleep(wait).await,
             }
         }
-        Envelope::decode(*queue, message, &self.rules.reading).map_err(Aside::Malformed)
+        if alone { self.read_alone(delivery).await } else { self.read(delivery).map_err(Aside::Malformed) }
+    }
+
+    fn read(&self, Delivery { queue, message, .. }: &Delivery) -> Result<Envelope, Malformed> {
+        crash::Point::Received.reached(message.properties.message_id.as_deref().unwrap_or_default());
+        Envelope::decode(*queue, message, &self.rules.reading)
     }
 
     /// Runs every hook that wants the event; acks once each has a claim that is settled, a guard, or a message.

@@ -94,11 +94,18 @@ pub fn message(body: Vec<u8>, received: &BasicProperties) -> Message {
 
 /// Header that counts redeliveries of a quorum queue.
 const DELIVERY_COUNT: &str = "x-delivery-count";
+/// The broker's counters in a message's headers (the second since RabbitMQ 4.0): of a delivery, not of the message,
+/// which has to be the same every time it comes.
+const COUNTERS: [&str; 2] = [DELIVERY_COUNT, "x-acquired-count"];
 
 /// How often the broker has delivered it before.
 #[must_use]
-pub fn deliveries(message: &Message, redelivered: bool) -> u32 {
-    let counted = message.number(DELIVERY_COUNT).and_then(|count| u32::try_from(count).ok());
+pub fn deliveries(received: &BasicProperties, redelivered: bool) -> u32 {
+    let table = received.headers().as_ref().map(FieldTable::inner);
+    let counted = match table.and_then(|table| table.get(DELIVERY_COUNT)).and_then(plain) {
+        Some(Header::Number(count)) => u32::try_from(count).ok(),
+        Some(Header::Text(_) | Header::Flag(_)) | None => None,
+    };
     counted.unwrap_or(u32::from(redelivered))
 }
 
@@ -106,7 +113,8 @@ pub fn deliveries(message: &Message, redelivered: bool) -> u32 {
 fn headers(table: &FieldTable) -> Headers {
     let read =
         |name: &str, value: &AMQPValue| if binary::attribute(name).is_some() { attribute(value) } else { plain(value) };
-    table.inner().iter().filter_map(|(name, value)| Some((name.to_string(), read(name.as_str(), value)?))).collect()
+    let of_message = table.inner().iter().filter(|(name, _)| !COUNTERS.contains(&name.as_str()));
+    of_message.filter_map(|(name, value)| Some((name.to_string(), read(name.as_str(), value)?))).collect()
 }
 
 /// An attribute of an event in binary mode, in the canonical form of its type (CloudEvents 1.0.2, 2.4). What has none
@@ -190,6 +198,24 @@ mod tests {
         .with("t", "x")
         .with("f", true);
         assert_eq!(message(sent.body.to_vec(), &properties(&sent)), sent);
+    }
+
+    #[test]
+    fn a_delivery_is_counted_and_its_message_is_the_same() {
+        let check = |value: Option<AMQPValue>, redelivered, expected| {
+            let mut table = FieldTable::default();
+            if let Some(value) = value {
+                table.insert(DELIVERY_COUNT.into(), value);
+            }
+            table.insert("x-acquired-count".into(), AMQPValue::LongLongInt(9));
+            let received = BasicProperties::default().with_headers(table);
+            assert_eq!(deliveries(&received, redelivered), expected);
+            assert_eq!(message(Vec::new(), &received), Message::default());
+        };
+        check(Some(AMQPValue::LongLongInt(3)), true, 3);
+        check(Some(AMQPValue::LongString("many".into())), true, 1);
+        check(None, true, 1);
+        check(None, false, 0);
     }
 
     #[test]

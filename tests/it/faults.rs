@@ -13,13 +13,14 @@ use crate::servers::redis::Redis;
 use crate::servers::{client, shared};
 use crate::sink::{Answer, Call, Sink};
 
-/// Keeps one process alive for as long as the test wants, counting its deaths.
+/// Keeps one process alive for as long as the test wants, counting its deaths: by a signal, since a process that found
+/// its file in a command's hands just ends.
 async fn keep_alive(site: &Site, env: &[(&str, &str)], stop: &AtomicBool) -> u32 {
     let mut deaths = 0;
     let mut worker = site.spawn(env);
     while !stop.load(Ordering::Relaxed) {
-        if worker.process.child.try_wait().unwrap().is_some() {
-            deaths += 1;
+        if let Some(status) = worker.process.child.try_wait().unwrap() {
+            deaths += u32::from(status.code().is_none());
             worker = site.spawn(env);
         }
         sleep(Duration::from_millis(50)).await;
@@ -62,6 +63,38 @@ async fn a_poisonous_event_is_buried_alone_on_servers() {
 #[tokio::test]
 async fn a_poisonous_event_is_buried_alone_in_a_file() {
     poison(Place::File).await;
+}
+
+/// What kills whoever reads it, before there is anything to claim, is named by the deaths of its readers.
+async fn deadly_to_read(place: Place) {
+    let sink = Sink::start().await;
+    let site = site(place).await.hooks(&hook(&sink, "h", "a", "")).on_one_port();
+    match place {
+        Place::Servers => Publisher::amqp(&shared().await.0, &site).await.send(event("a", "deadly")).await,
+        Place::File => drop(site.ok(&["publish", "--type", "a", "--id", "deadly"])),
+    }
+    let stop = AtomicBool::new(false);
+    let work = async {
+        let letters = until_letters(&site, 1, "open").await;
+        assert_eq!(letters[0].pointer("/letter/class").unwrap(), "poisoned");
+        let error = letters[0].pointer("/letter/error").unwrap().as_str().unwrap();
+        assert_eq!(error, "3 workers died reading it, each alone with it");
+        stop.store(true, Ordering::Relaxed);
+    };
+    let (deaths, ()) = tokio::join!(keep_alive(&site, &[("HOOKFLEET_CRASH_AT", "received")], &stop), work);
+    println!("{place:?}: to read the event killed {deaths} processes");
+    assert_eq!(deaths, 6, "3 with all that they held, 3 alone with it");
+    assert_eq!(sink.count(), 0);
+}
+
+#[tokio::test]
+async fn what_kills_its_readers_is_buried_on_servers() {
+    deadly_to_read(Place::Servers).await;
+}
+
+#[tokio::test]
+async fn what_kills_its_readers_is_buried_in_a_file() {
+    deadly_to_read(Place::File).await;
 }
 
 /// A 60 s target under a 3 s lease: run once, its delivery acked within 6 s.

@@ -319,9 +319,9 @@ async fn forward(
             Err(error) => return error.to_string(),
         };
         measure(received.data.len());
+        let count = convert::deliveries(&received.properties, received.redelivered);
         let message = convert::message(received.data, &received.properties);
         let receipt = Receipt { epoch, queue, tag: received.delivery_tag };
-        let count = convert::deliveries(&message, received.redelivered);
         if deliveries.send(Delivery { queue, message, deliveries: count, receipt }).is_err() {
             return "closed".to_owned();
         }
