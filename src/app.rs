@@ -14,6 +14,7 @@ use crate::broker::amqp::AmqpBroker;
 use crate::broker::embedded::EmbeddedBroker;
 use crate::broker::{Broker, Wanted};
 use crate::config::{self, Backend, Redis, Settings};
+use crate::crash;
 use crate::dead_letters::DeadLetters;
 use crate::dead_letters::embedded::EmbeddedLetters;
 use crate::dead_letters::stream::StreamLetters;
@@ -239,6 +240,7 @@ fn rules(settings: &Settings) -> Rules {
         retention: settings.dead_letter_retention,
         when_away: settings.claims.when_away,
         log_payloads: settings.log.payloads,
+        flaw: crash::flaw(),
     }
 }
 

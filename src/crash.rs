@@ -1,4 +1,7 @@
-//! Named points at which a test may kill the process, one in every gap of the crash table. Release builds have none.
+//! What a test may do to a process from outside: kill it at a named point, one in every gap of the crash table, or have
+//! it do wrong. Release builds can do neither.
+
+use crate::domain::flaw::Flaw;
 
 /// A gap between two effects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,5 +37,16 @@ impl Point {
         {
             std::process::abort();
         }
+    }
+}
+
+/// The flaw that `HOOKFLEET_TEST_FLAW` names: tests have to notice what comes of it. None in release builds.
+#[must_use]
+pub fn flaw() -> Flaw {
+    let named = std::env::var("HOOKFLEET_TEST_FLAW").unwrap_or_default();
+    match named.as_str() {
+        "ack-before-publish" if cfg!(debug_assertions) => Flaw::AckBeforePublish,
+        "publish-before-record" if cfg!(debug_assertions) => Flaw::PublishBeforeRecord,
+        _ => Flaw::None,
     }
 }

@@ -6,7 +6,7 @@
 pub mod claim;
 pub mod dead_letter;
 pub mod event;
-mod flaw;
+pub mod flaw;
 pub mod flow;
 pub mod fold;
 pub mod hook;

@@ -17,6 +17,7 @@ use crate::broker::{Broker, Wanted};
 use crate::config::WhenAway;
 use crate::desk::Desk;
 use crate::domain::event::Reading;
+use crate::domain::flaw::Flaw;
 use crate::domain::flow::BreakerPolicy;
 use crate::domain::fold::State;
 use crate::domain::hook::{Hook, HookLane, fixture};
@@ -47,6 +48,8 @@ const WORKERS: usize = 3;
 const EVENTS: usize = 8;
 /// Events and faults come within this time.
 const STORM: Duration = Duration::from_secs(40);
+/// Longer than any worker stands still.
+const FREEZE_MAX: Duration = Duration::from_secs(90);
 /// The fleet is quiet again by then.
 const PATIENCE: Duration = Duration::from_hours(6);
 
@@ -57,6 +60,7 @@ struct World {
     shelf: Arc<Shelf>,
     target: Arc<Target>,
     hooks: watch::Sender<Arc<HookSet>>,
+    flaw: Flaw,
 }
 
 /// A worker process.
@@ -85,11 +89,12 @@ fn message(event: usize) -> Message {
 }
 
 impl World {
-    fn new(seed: u64, weather: Weather) -> Self {
+    fn new(seed: u64, weather: Weather, flaw: Flaw) -> Self {
         let chance = Arc::new(Chance::new(seed, weather));
         Self {
+            flaw,
             hub: Hub::new(Arc::clone(&chance)),
-            shelf: Shelf::new(Arc::clone(&chance)),
+            shelf: Shelf::new(Arc::clone(&chance), flaw),
             target: Target::new(Arc::clone(&chance)),
             hooks: watch::Sender::new(Arc::new(hooks())),
             chance,
@@ -122,6 +127,7 @@ impl World {
                 retention: Duration::from_hours(24),
                 when_away: WhenAway::Hold,
                 log_payloads: false,
+                flaw: self.flaw,
             },
             interrupt: CancellationToken::new(),
             running: Running::default(),
@@ -163,6 +169,7 @@ enum Incident {
     Publish(usize),
     Cut,
     Death,
+    Freeze,
     Restart,
     Absence,
     Alarm,
@@ -175,6 +182,7 @@ fn script(rng: &mut fastrand::Rng, weather: &Weather) -> Vec<(Duration, Incident
     for (times, incident) in [
         (weather.cuts, Incident::Cut),
         (weather.deaths, Incident::Death),
+        (weather.freezes, Incident::Freeze),
         (weather.restarts, Incident::Restart),
         (weather.absences, Incident::Absence),
         (weather.alarms, Incident::Alarm),
@@ -190,11 +198,11 @@ fn script(rng: &mut fastrand::Rng, weather: &Weather) -> Vec<(Duration, Incident
 }
 
 /// A fleet's life; answers its runs and how many letters were replayed.
-async fn live(seed: u64) -> (Vec<Run>, usize) {
+async fn live(seed: u64, flaw: Flaw) -> (Vec<Run>, usize) {
     fastrand::seed(seed);
     let mut rng = fastrand::Rng::with_seed(seed);
     let mut weather = Weather::of(&mut rng);
-    let world = Arc::new(World::new(rng.u64(..), weather));
+    let world = Arc::new(World::new(rng.u64(..), weather, flaw));
     let mut fleet: Vec<Process> = (0..WORKERS).map(|_| world.start()).collect();
     let (began, mut publishing) = (Instant::now(), Vec::new());
     for (at, incident) in script(&mut rng, &weather) {
@@ -207,6 +215,7 @@ async fn live(seed: u64) -> (Vec<Run>, usize) {
             }
             Incident::Cut => fleet[one].port.cut(),
             Incident::Death => std::mem::replace(&mut fleet[one], world.start()).die(),
+            Incident::Freeze => fleet[one].life.stop_for(seconds * 2),
             Incident::Restart => {
                 let ended = std::mem::replace(&mut fleet[one], world.start()).end().await;
                 assert!(ended.is_empty() || weather.may_hang(), "cut off: {ended:?}");
@@ -226,6 +235,7 @@ async fn live(seed: u64) -> (Vec<Run>, usize) {
     world.chance.calm_down();
     world.hub.block(Duration::ZERO);
     world.shelf.leave(Duration::ZERO);
+    sleep(FREEZE_MAX).await;
     until_quiet(&world, &fleet).await;
     check(&world, &weather);
     let replayed = replay_all(&world, &fleet).await;
@@ -276,8 +286,12 @@ impl Drop for Named {
 
 fn run(seed: u64) -> (Vec<Run>, usize) {
     let _named = Named(seed);
+    run_with(seed, Flaw::None)
+}
+
+fn run_with(seed: u64, flaw: Flaw) -> (Vec<Run>, usize) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
-    runtime.block_on(live(seed))
+    runtime.block_on(live(seed, flaw))
 }
 
 fn run_all(seeds: impl Iterator<Item = u64>) {
@@ -314,7 +328,7 @@ fn a_seed_is_the_same_every_time() {
 /// Of one event's hooks the quick one gives its permit back while the slow one runs on.
 #[tokio::test(start_paused = true)]
 async fn a_quick_hook_does_not_wait_for_a_slow_one() {
-    let world = World::new(0, Weather::default());
+    let world = World::new(0, Weather::default(), Flaw::None);
     world.target.slow_down("patient");
     let process = world.start();
     for event in 0..3 {
@@ -330,7 +344,7 @@ async fn a_quick_hook_does_not_wait_for_a_slow_one() {
 /// Workers that die every other second, on their own account, bury nobody who was only in their hands.
 #[tokio::test(start_paused = true)]
 async fn who_is_only_held_by_the_dying_is_not_buried() {
-    let world = World::new(0, Weather::default());
+    let world = World::new(0, Weather::default(), Flaw::None);
     world.shelf.leave(Duration::from_secs(90));
     let mut process = world.start();
     world.publish(0).await;
@@ -347,6 +361,18 @@ async fn who_is_only_held_by_the_dying_is_not_buried() {
         "{} deliveries: the broker would have buried it",
         world.hub.most_deliveries()
     );
+}
+
+/// What would be wrong is noticed (its panics are printed). A release that forgets takes more coincidences than the dice
+/// have: that one is the model's.
+#[test]
+fn a_flaw_is_noticed() {
+    const SEEDS: u64 = 2000;
+    for flaw in [Flaw::AckBeforePublish, Flaw::PublishBeforeRecord, Flaw::TokenNotCompared, Flaw::LowerAttemptRuns] {
+        let noticed = (0..SEEDS).find(|&seed| std::panic::catch_unwind(|| run_with(seed, flaw)).is_err());
+        println!("simulation: {flaw:?} is noticed, as it should be: {noticed:?}");
+        assert!(noticed.is_some(), "{flaw:?} goes unnoticed");
+    }
 }
 
 /// Ten thousand seeds, on two threads.

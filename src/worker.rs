@@ -30,6 +30,7 @@ use crate::dead_letters::DeadLetters;
 use crate::domain::claim::Request;
 use crate::domain::dead_letter::{Cause, Letter, Mark, Record, Subject};
 use crate::domain::event::{Malformed, Reading};
+use crate::domain::flaw::Flaw;
 use crate::domain::hook::{Hook, HookLane};
 use crate::domain::invocation::{self, Client, Envelope, Invocation, WholeEvent};
 use crate::domain::matching::HookSet;
@@ -84,6 +85,8 @@ pub struct Rules {
     pub when_away: WhenAway,
     /// Show payloads in debug lines.
     pub log_payloads: bool,
+    /// What tests make wrong.
+    pub flaw: Flaw,
 }
 
 impl Rules {

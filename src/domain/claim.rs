@@ -205,8 +205,9 @@ pub fn step(found: Option<&Found>, request: &Request) -> Step {
     step_with(Flaw::None, found, request)
 }
 
-/// [`step`] with a flaw for the model to catch.
-pub(super) fn step_with(flaw: Flaw, found: Option<&Found>, request: &Request) -> Step {
+/// [`step`] with a flaw for tests to catch.
+#[must_use]
+pub fn step_with(flaw: Flaw, found: Option<&Found>, request: &Request) -> Step {
     match request {
         Request::Claim(claim) => claim_step(flaw, found, claim),
         Request::Renew { token, lease_ms } => renew(found, *token, *lease_ms),

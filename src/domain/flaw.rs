@@ -1,25 +1,20 @@
-//! Faults that the model makes on purpose, to show that it would notice them.
-//!
-//! Outside tests there is no flaw to choose, so every comparison with one folds away.
+//! Faults that tests make on purpose, to show that they would notice them: the model, the simulation, and the tests that
+//! kill real workers.
 
-/// A mutation of the protocol.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Flaw {
+/// A mutation of the protocol. Workers have none, but for debug builds that are told to ([`crate::crash::flaw`]).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Flaw {
     /// The protocol as it is.
+    #[default]
     None,
     /// A settlement is written over another run's claim.
-    #[cfg_attr(not(test), allow(dead_code, reason = "chosen by the model only"))]
     TokenNotCompared,
     /// A message for an attempt that is over is run again.
-    #[cfg_attr(not(test), allow(dead_code, reason = "chosen by the model only"))]
     LowerAttemptRuns,
     /// A release forgets which attempt was under way.
-    #[cfg_attr(not(test), allow(dead_code, reason = "chosen by the model only"))]
     ReleaseForgets,
     /// What follows is published before the settlement is recorded.
-    #[cfg_attr(not(test), allow(dead_code, reason = "chosen by the model only"))]
     PublishBeforeRecord,
     /// The delivery is acked before what follows is confirmed.
-    #[cfg_attr(not(test), allow(dead_code, reason = "chosen by the model only"))]
     AckBeforePublish,
 }

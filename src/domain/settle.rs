@@ -231,8 +231,9 @@ pub fn next_effect(job: &Job, token: Token, stage: Stage, answer: Answer) -> Sta
     next_effect_with(Flaw::None, job, token, stage, answer)
 }
 
-/// [`next_effect`] with a flaw for the model to catch.
-pub(super) fn next_effect_with(flaw: Flaw, job: &Job, token: Token, stage: Stage, answer: Answer) -> Stage {
+/// [`next_effect`] with a flaw for tests to catch.
+#[must_use]
+pub fn next_effect_with(flaw: Flaw, job: &Job, token: Token, stage: Stage, answer: Answer) -> Stage {
     match (stage, answer) {
         (Stage::Claiming { .. }, Answer::Store(answer)) => claimed(job, answer),
         (Stage::Claiming { .. }, Answer::Unanswered) => Stage::Claiming { repeat: true },

@@ -17,6 +17,8 @@ pub(super) struct Weather {
     pub(super) cuts: u32,
     /// Workers that die.
     pub(super) deaths: u32,
+    /// Workers that stand still for some seconds, often longer than a lease.
+    pub(super) freezes: u32,
     /// Workers that are stopped in order, and replaced.
     pub(super) restarts: u32,
     /// Times that the store is away for some seconds.
@@ -38,6 +40,7 @@ impl Weather {
             store,
             cuts: times(4),
             deaths: times(6),
+            freezes: times(3),
             restarts: times(4),
             absences: times(2),
             alarms: times(2),
@@ -47,12 +50,12 @@ impl Weather {
 
     /// Whether a worker may be unable to end its work within its grace period.
     pub(super) fn may_hang(&self) -> bool {
-        self.absences > 0 || self.alarms > 0
+        self.absences > 0 || self.alarms > 0 || self.freezes > 0
     }
 
     /// Whether anything may make an action happen twice: without, none does.
     pub(super) fn may_repeat(&self) -> bool {
-        self.deaths > 0 || self.absences > 0 || self.losses > 0 || self.store > 0.0
+        self.deaths > 0 || self.freezes > 0 || self.absences > 0 || self.losses > 0 || self.store > 0.0
     }
 }
 

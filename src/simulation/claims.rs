@@ -1,4 +1,4 @@
-//! A store of claims in memory: [`step`] on a map.
+//! A store of claims in memory: [`step_with`] on a map.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -9,7 +9,8 @@ use tokio::time::{Instant, sleep};
 
 use super::chance::{Chance, Fate};
 use super::process::Life;
-use crate::domain::claim::{Answer, Claim, Found, Request, Write, step};
+use crate::domain::claim::{Answer, Claim, Found, Request, Write, step_with};
+use crate::domain::flaw::Flaw;
 use crate::domain::invocation::InvocationKey;
 use crate::domain::settle::millis;
 use crate::idempotency::{Idempotency, StoreError};
@@ -22,11 +23,12 @@ pub(super) struct Shelf {
     claims: Mutex<BTreeMap<InvocationKey, (Claim, Instant)>>,
     away_until: Mutex<Instant>,
     chance: Arc<Chance>,
+    flaw: Flaw,
 }
 
 impl Shelf {
-    pub(super) fn new(chance: Arc<Chance>) -> Arc<Self> {
-        Arc::new(Self { claims: Mutex::default(), away_until: Mutex::new(Instant::now()), chance })
+    pub(super) fn new(chance: Arc<Chance>, flaw: Flaw) -> Arc<Self> {
+        Arc::new(Self { claims: Mutex::default(), away_until: Mutex::new(Instant::now()), chance, flaw })
     }
 
     pub(super) fn leave(&self, time: Duration) {
@@ -57,7 +59,7 @@ impl Shelf {
             };
             Found { claim: claim.clone(), lease_left_ms: left }
         });
-        let step = step(found.as_ref(), request);
+        let step = step_with(self.flaw, found.as_ref(), request);
         if let Some(Write { claim, ttl_ms }) = step.write {
             claims.insert(key.clone(), (claim, now + Duration::from_millis(ttl_ms)));
         }

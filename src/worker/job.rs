@@ -15,11 +15,12 @@ use super::store::Unanswered;
 use crate::config::WhenAway;
 use crate::crash;
 use crate::domain::claim::{ClaimRequest, DeathLimits, Request, Token, Verdict};
+use crate::domain::flaw::Flaw;
 use crate::domain::hook::Hook;
 use crate::domain::invocation::Invocation;
 use crate::domain::message::{Lane, Outgoing, Queue};
 use crate::domain::outcome::Outcome;
-use crate::domain::settle::{self, Answer, Follow, Stage, Tried, millis, next_effect};
+use crate::domain::settle::{self, Answer, Follow, Stage, Tried, millis, next_effect_with};
 use crate::telemetry::Metric;
 
 /// Between two tries of bookkeeping that was not answered.
@@ -69,7 +70,7 @@ impl<'w> Job<'w> {
         let mut stage = Stage::Claiming { repeat: false };
         while stage != Stage::Ended {
             let answer = self.perform(&stage).await;
-            stage = next_effect(&self.state, self.token, stage, answer);
+            stage = next_effect_with(self.scene.worker.rules.flaw, &self.state, self.token, stage, answer);
         }
         self.permit = None; // the event's other jobs may go on for long
     }
@@ -88,6 +89,7 @@ impl<'w> Job<'w> {
                 release(&mut self.held);
                 return Answer::Acked;
             }
+            Stage::Publishing(_) if self.scene.worker.rules.flaw == Flaw::AckBeforePublish => release(&mut self.held),
             Stage::Running { .. }
             | Stage::Recording { .. }
             | Stage::Publishing(_)
