@@ -76,6 +76,11 @@ pub trait Broker: Send + Sync {
     /// The next delivery; `None` once the broker is closed. Cancel-safe.
     async fn receive(&self) -> Option<Delivery>;
 
+    /// Consumes no more, and answers what had arrived and was not received. RabbitMQ may send a few more all the same (what
+    /// a quorum queue had handed out when the consumer ended), which come again to others. For the end: nothing is wanted
+    /// or received after it.
+    async fn drain(&self) -> Vec<Delivery>;
+
     /// Publishes and waits until the broker has it for good.
     async fn publish(&self, outgoing: Outgoing) -> Result<(), PublishError>;
 

@@ -8,18 +8,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::task::TaskTracker;
 
 use crate::broker::{Delivery, Wanted};
 use crate::config::WhenAway;
+use crate::domain::message::{Lane, Queue};
 use crate::telemetry::Metric;
 use crate::worker::Worker;
 
 /// Time for interrupted runs to release their claims.
 const INTERRUPT_GRACE: Duration = Duration::from_secs(3);
-/// A delivery that the broker has sent already shows up within this.
-const LAST_DELIVERY: Duration = Duration::from_millis(100);
+/// A process that has lived for so long takes suspects too. One that just started would have little else in hand: where
+/// processes are killed soon after they start, whatever the reason, the innocent would be buried as poison.
+const SUSPECTS_AFTER: Duration = Duration::from_secs(5);
 
 /// A worker with what it consumes.
 pub struct Fleet {
@@ -52,15 +54,21 @@ impl Fleet {
         let broker = &self.worker.broker;
         let mut away = self.worker.store.away();
         let holds = self.worker.rules.when_away == WhenAway::Hold;
-        self.follow(holds && away.borrow_and_update().is_some());
+        let settled_at = Instant::now() + SUSPECTS_AFTER;
         let taken = async {
             while let Some(delivery) = broker.receive().await {
                 self.take(tasks, delivery);
             }
         };
         let followed = async {
-            while away.changed().await.is_ok() {
-                self.follow(holds && away.borrow_and_update().is_some());
+            loop {
+                let settled = Instant::now() >= settled_at;
+                self.follow(holds && away.borrow_and_update().is_some(), settled);
+                tokio::select! {
+                    biased;
+                    changed = away.changed() => if changed.is_err() { return },
+                    () = sleep_until(settled_at), if !settled => {}
+                }
             }
         };
         tokio::select! {
@@ -71,9 +79,11 @@ impl Fleet {
     }
 
     /// Consumes, or closes the consumers while the fleet holds: nacks would go round at once, and count as deaths.
-    fn follow(&self, hold: bool) {
+    fn follow(&self, hold: bool, settled: bool) {
         Metric::Holding.set(f64::from(u8::from(hold)));
-        self.worker.broker.want(if hold { Vec::new() } else { self.wanted.clone() });
+        let is_due = |wanted: &&Wanted| settled || wanted.queue != Queue::Lane(Lane::Suspect);
+        let wanted = if hold { Vec::new() } else { self.wanted.iter().filter(is_due).copied().collect() };
+        self.worker.broker.want(wanted);
     }
 
     fn take(&self, tasks: &TaskTracker, delivery: Delivery) {
@@ -88,10 +98,9 @@ impl Fleet {
 
     async fn drain(&self, tasks: &TaskTracker) -> Vec<String> {
         let worker = &self.worker;
-        worker.broker.want(Vec::new());
         tasks.close();
         let handed_back = async {
-            while let Ok(Some(delivery)) = timeout(LAST_DELIVERY, worker.broker.receive()).await {
+            for delivery in worker.broker.drain().await {
                 worker.hand_back(&delivery).await;
             }
         };

@@ -11,6 +11,8 @@ use crate::config;
 pub enum Metric {
     /// Deliveries taken in hand, by queue.
     Deliveries,
+    /// Those of them that the broker had delivered before, by queue: to somebody who died, or lost the connection.
+    Redelivered,
     /// Events that no hook wanted.
     EventsUnmatched,
     /// Events whose identity was taken by another body.
@@ -51,8 +53,9 @@ pub enum Metric {
 
 impl Metric {
     /// Every metric: for descriptions and tests.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::Deliveries,
+        Self::Redelivered,
         Self::EventsUnmatched,
         Self::EventsConflicting,
         Self::Claims,
@@ -81,6 +84,7 @@ impl Metric {
     const fn parts(self) -> (&'static str, &'static str) {
         match self {
             Self::Deliveries => ("hookfleet_deliveries_total", "Deliveries taken in hand, by queue"),
+            Self::Redelivered => ("hookfleet_redelivered_total", "Deliveries that had been delivered before, by queue"),
             Self::EventsUnmatched => ("hookfleet_events_unmatched_total", "Events that no hook wanted"),
             Self::EventsConflicting => {
                 ("hookfleet_events_conflicting_total", "Events whose identity was taken by another body; dropped")

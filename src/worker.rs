@@ -148,6 +148,9 @@ impl Worker {
         let hold = if matches!(delivery.queue.lane(), Lane::Overflow(_)) { OVERFLOW_HOLD } else { self.rules.hold };
         let hold_until = Instant::now() + hold;
         self.meters.delivered(delivery.queue);
+        if delivery.deliveries > 0 {
+            Metric::Redelivered.count(&[("queue", delivery.queue.name().to_owned())]);
+        }
         match self.decode(delivery).await {
             Ok(Envelope::Event(whole)) => self.event(delivery, whole, hold_until).await,
             Ok(Envelope::Invocation(invocation)) => self.invocation(delivery, invocation, hold_until).await,

@@ -11,7 +11,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use lapin::Connection;
 use tokio::sync::{Mutex, mpsc, oneshot, watch};
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::{Broker, Delivery, Health, PublishError, Receipt, Wanted};
@@ -33,6 +33,8 @@ mod window;
 
 /// How long a process that starts waits for a broker that does not answer at all.
 const STARTUP_PATIENCE: Duration = Duration::from_secs(15);
+/// Time for the consuming half to stop, and to close.
+const FAREWELL_TIMEOUT: Duration = Duration::from_secs(5);
 /// A session that lived this long starts the backoff anew.
 const SETTLED_AFTER: Duration = Duration::from_secs(10);
 
@@ -183,6 +185,21 @@ impl Broker for AmqpBroker {
         }
     }
 
+    async fn drain(&self) -> Vec<Delivery> {
+        self.want(Vec::new());
+        let (answer, stopped) = oneshot::channel();
+        if self.commands.send(Command::Stop(answer)).is_ok() {
+            let _ = timeout(FAREWELL_TIMEOUT, stopped).await;
+        }
+        let (mut deliveries, epoch) = (self.deliveries.lock().await, self.epoch.load(Ordering::Relaxed));
+        let mut arrived = Vec::new();
+        while let Ok(delivery) = deliveries.try_recv() {
+            arrived.push(delivery);
+        }
+        arrived.retain(|delivery| delivery.receipt.epoch == epoch); // the others come again by themselves
+        arrived
+    }
+
     async fn publish(&self, outgoing: Outgoing) -> Result<(), PublishError> {
         self.publisher.publish(&outgoing).await
     }
@@ -198,7 +215,7 @@ impl Broker for AmqpBroker {
     async fn close(&self) {
         let (answer, closed) = oneshot::channel();
         if self.commands.send(Command::Close(answer)).is_ok() {
-            let _ = tokio::time::timeout(Duration::from_secs(5), closed).await;
+            let _ = timeout(FAREWELL_TIMEOUT, closed).await;
         }
         self.stop.cancel();
     }

@@ -13,6 +13,7 @@
 
 mod bench;
 mod brokers;
+mod chaos;
 mod commands;
 mod conformance;
 mod conforming;
@@ -22,7 +23,9 @@ mod embedded;
 mod faults;
 mod fleet;
 mod input;
+mod load;
 mod pipeline;
+mod proxy;
 mod publishing;
 mod saturation;
 mod servers;

@@ -173,7 +173,7 @@ pub(crate) async fn until_letters(site: &Site, count: usize, state: &str) -> Vec
         if letters.len() == count && letters.iter().all(|letter| letter.get("state").unwrap() == state) {
             return letters;
         }
-        assert!(began.elapsed() < Duration::from_secs(30), "waited for {count} {state}: {letters:#?}");
+        assert!(began.elapsed() < Duration::from_secs(60), "waited for {count} {state}: {letters:#?}");
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
 }

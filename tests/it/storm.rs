@@ -1,19 +1,17 @@
 //! Kills in the middle of load: every event succeeded, no letters, and every duplicate is explained by a kill.
 
-use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
+use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use tokio::sync::Mutex;
-use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
 use crate::fleet::{Site, Worker};
+use crate::load::Load;
 use crate::pipeline::{Place, hook, site};
-use crate::publishing::{Publisher, event};
+use crate::publishing::Publisher;
 use crate::servers::redis::{Cluster, Redis, Watched};
 use crate::servers::{Rabbit, client};
-use crate::sink::{Answer, Call, Sink};
 
 /// Counters of processes that may die at any moment: the last reading of each is kept.
 #[derive(Default)]
@@ -43,110 +41,6 @@ impl Counters {
     fn sum(&self, name: &str) -> f64 {
         self.last.values().filter_map(|reading| reading.get(name)).sum()
     }
-}
-
-/// A steady load, and what was killed while it lasted.
-struct Storm {
-    seconds: u64,
-    rate: u64,
-    sink: Sink,
-    kills: Vec<Instant>,
-    redis_died: Option<Instant>,
-}
-
-impl Storm {
-    /// At a target that takes 50 ms, and fails every third event at first: retries are what can be superseded.
-    async fn new(seconds: u64, rate: u64) -> Self {
-        let sink = Sink::start().await;
-        sink.behave(|_, before| Answer {
-            status: if before == 0 && fastrand::u8(..3) == 0 { 503 } else { 200 },
-            ..Answer::after(Duration::from_millis(50))
-        });
-        Self { seconds, rate, sink, kills: Vec::new(), redis_died: None }
-    }
-
-    fn ids(&self) -> impl Iterator<Item = String> + use<> {
-        let rate = self.rate;
-        (0..self.seconds * 10).flat_map(move |round| (0..rate / 10).map(move |i| format!("e{round}-{i}")))
-    }
-
-    /// Publishes at the rate, each event until it is confirmed.
-    fn publish(&self, publisher: Publisher) -> JoinHandle<()> {
-        let (publisher, ids) = (Arc::new(publisher), self.ids().collect::<Vec<_>>());
-        let batch = usize::try_from(self.rate / 10).unwrap();
-        tokio::spawn(async move {
-            let mut tick = interval(Duration::from_millis(100));
-            let mut sends = tokio::task::JoinSet::new();
-            for batch in ids.chunks(batch) {
-                tick.tick().await;
-                for id in batch {
-                    let (publisher, event) = (Arc::clone(&publisher), event("a", id));
-                    sends.spawn(async move { publisher.send(event).await });
-                }
-            }
-            while sends.join_next().await.is_some() {}
-        })
-    }
-
-    /// Waits until every event has succeeded at the sink.
-    async fn until_all_done(&self, describe: impl Fn() -> String) {
-        let began = Instant::now();
-        loop {
-            let calls = self.sink.calls();
-            let done: HashSet<&str> =
-                calls.iter().filter(|call| succeeded(call)).map(|call| call.event.as_str()).collect();
-            let missing: Vec<String> = self.ids().filter(|id| !done.contains(id.as_str())).collect();
-            let some = &missing[..missing.len().min(20)];
-            if missing.is_empty() {
-                println!("everything was done {:.0} s after the storm", began.elapsed().as_secs_f64());
-                return;
-            }
-            if began.elapsed() > Duration::from_secs(300) {
-                let tried: Vec<&Call> = calls.iter().filter(|call| some.contains(&call.event)).collect();
-                panic!("{} events are missing: {some:?}\n{tried:#?}\n{}", missing.len(), describe());
-            }
-            sleep(Duration::from_millis(500)).await;
-        }
-    }
-
-    /// A run was in flight or not yet acked at a kill, or finished within a second before Redis died.
-    fn explains(&self, call: &Call) -> bool {
-        let end = call.finished.unwrap_or_else(Instant::now) + Duration::from_secs(1);
-        // A caller that was gone before its answer may have died before the sink read its request.
-        let slack = if call.finished.is_none() { Duration::from_secs(1) } else { Duration::ZERO };
-        self.kills.iter().any(|&kill| call.at <= kill + slack && kill <= end)
-            || self.redis_died.is_some_and(|died| call.at <= died && died <= end)
-    }
-
-    /// One key an event; a run after a success, or of an attempt that was run before, follows one that a kill explains.
-    /// Answers the number of such runs.
-    fn check_duplicates(&self) -> usize {
-        let calls = self.sink.calls();
-        let (mut duplicates, mut unexplained) = (0, Vec::new());
-        let mut by_event: HashMap<&str, Vec<&Call>> = HashMap::new();
-        for call in &calls {
-            by_event.entry(call.event.as_str()).or_default().push(call);
-        }
-        for (event, calls) in by_event {
-            assert_eq!(calls.iter().map(|call| &call.key).collect::<HashSet<_>>().len(), 1, "{event} has several keys");
-            for pair in calls.windows(2) {
-                let (earlier, later) = (pair[0], pair[1]);
-                if later.attempt <= earlier.attempt || succeeded(earlier) {
-                    duplicates += 1;
-                    if !self.explains(earlier) {
-                        unexplained.push((earlier, later));
-                    }
-                }
-            }
-        }
-        assert!(unexplained.is_empty(), "runs without a kill: {unexplained:#?}\nkills: {:#?}", self.kills);
-        duplicates
-    }
-}
-
-/// Whether the caller was still there for a good answer.
-fn succeeded(call: &Call) -> bool {
-    call.status == 200 && call.finished.is_some()
 }
 
 /// Where claims are kept, and how that is lost in the middle.
@@ -200,7 +94,7 @@ async fn everything_is_killed(seconds: u64, claims: impl Future<Output = Claims>
     let _alone = ALONE.lock().await;
     let mut claims = claims.await;
     let mut rabbit = Rabbit::start().await;
-    let mut storm = Storm::new(seconds, 300).await;
+    let mut storm = Load::new(seconds, 300).await;
     let more = ", concurrency: 128, retry: { attempts: 8, backoff: { initial: 500ms } }";
     let site = claims
         .site(&rabbit)
@@ -272,7 +166,7 @@ async fn nothing_is_lost_while_everything_is_killed_and_a_cluster_loses_a_node()
 }
 
 /// Waits until no queue of this namespace has a message left, lane `suspect` included.
-async fn settle_down(rabbit: &Rabbit, site: &Site) {
+pub(crate) async fn settle_down(rabbit: &Rabbit, site: &Site) {
     let began = Instant::now();
     loop {
         let listed = rabbit.ctl(&["-q", "list_queues", "name", "messages", "--no-table-headers"]);
@@ -292,7 +186,7 @@ async fn settle_down(rabbit: &Rabbit, site: &Site) {
 /// The same in a file: its one process is killed every three seconds under load.
 #[tokio::test]
 async fn nothing_is_lost_while_the_owner_of_the_file_is_killed() {
-    let mut storm = Storm::new(45, 100).await;
+    let mut storm = Load::new(45, 100).await;
     let hooks = hook(&storm.sink, "h", "a", ", concurrency: 128, retry: { attempts: 8, backoff: { initial: 500ms } }");
     let site = site(Place::File).await.hooks(&hooks).on_one_port();
     let mut worker = site.worker().await;

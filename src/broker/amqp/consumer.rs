@@ -10,6 +10,7 @@ use lapin::options::{BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, B
 use lapin::types::FieldTable;
 use lapin::{Channel, Connection, Consumer};
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -31,6 +32,8 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 /// What the rest of the process asks of the consuming half.
 pub(super) enum Command {
     Ack(Receipt),
+    /// Consume no more, and answer once all that had come by then is handed on.
+    Stop(oneshot::Sender<()>),
     /// Write all acks asked for so far, close, answer.
     Close(oneshot::Sender<()>),
 }
@@ -78,6 +81,8 @@ struct Active {
     prefetch: u16,
     /// Set before the consumer is cancelled by us, so that its end is no loss.
     cancelled: Arc<AtomicBool>,
+    /// Ends once everything that came is handed on.
+    handing_on: JoinHandle<()>,
 }
 
 /// How a session ended.
@@ -95,8 +100,8 @@ impl Consuming {
                 _ = self.wanted.wait_for(|wanted| !wanted.is_empty()) => break,
                 command = self.commands.recv() => command,
             };
-            if let Some(Command::Ack(_)) = command {
-                continue; // of nothing that came from here
+            if let Some(Command::Ack(_) | Command::Stop(_)) = command {
+                continue; // nothing has come from here
             }
             self.stop.cancel();
             if let Some(Command::Close(answer)) = command {
@@ -191,6 +196,10 @@ impl Consuming {
             for command in commands.drain(..) {
                 match command {
                     Command::Ack(receipt) => session.finish(receipt),
+                    Command::Stop(answer) => match session.follow(&self.dial, &[]).await {
+                        Ok(()) => drop(answer.send(())),
+                        Err(reason) => return End::Lost(reason),
+                    },
                     Command::Close(answer) => {
                         session.close().await;
                         return End::Closed(answer);
@@ -249,6 +258,7 @@ impl Session {
                 active.cancelled.store(true, Ordering::Relaxed);
                 let cancelled = link.channel.basic_cancel(active.tag, BasicCancelOptions::default());
                 call("cancel a consumer", cancelled).await?;
+                let _ = active.handing_on.await;
             }
         }
         for wanted in wanted {
@@ -280,10 +290,10 @@ impl Session {
         );
         let consumer = call(&format!("consume from {name}"), opened).await?;
         let cancelled = Arc::new(AtomicBool::new(false));
-        link.consuming = Some(Active { tag: consumer.tag(), prefetch, cancelled: Arc::clone(&cancelled) });
+        let (tag, was_cancelled) = (consumer.tag(), Arc::clone(&cancelled));
         let (deliveries, notices, epoch) = (self.deliveries.clone(), self.notices.clone(), self.epoch);
         let mut window = self.windows.get(&queue).copied().unwrap_or_default();
-        tokio::spawn(async move {
+        let handing_on = tokio::spawn(async move {
             let mut may_ask = true;
             let measure = |bytes: usize| {
                 window.delivered(bytes);
@@ -292,10 +302,11 @@ impl Session {
                 }
             };
             let reason = forward(consumer, queue, epoch, &deliveries, measure).await;
-            if !cancelled.load(Ordering::Relaxed) {
+            if !was_cancelled.load(Ordering::Relaxed) {
                 let _ = notices.send(Notice::Lost(format!("the consumer of {name} ended: {reason}")));
             }
         });
+        link.consuming = Some(Active { tag, prefetch, cancelled, handing_on });
         Ok(())
     }
 }

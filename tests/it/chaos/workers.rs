@@ -1,0 +1,71 @@
+//! What may happen to workers, and what operators do with them.
+
+use std::fs;
+use std::time::Duration;
+
+use tokio::time::sleep;
+
+use super::{Expect, Trial, hooks};
+use crate::servers::shared;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn workers_are_killed() {
+    let (rabbit, redis) = shared().await;
+    let mut trial = Trial::begin("a worker killed with -9, every second", rabbit, redis).await;
+    for worker in [0, 1, 0, 1, 0, 1, 0, 1] {
+        trial.kill(worker);
+        sleep(Duration::from_secs(1)).await;
+    }
+    trial.end(rabbit, redis, Expect::Again).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_stands_still() {
+    let (rabbit, redis) = shared().await;
+    let trial = Trial::begin("a worker stopped (SIGSTOP) for 45 s", rabbit, redis).await;
+    trial.workers[0].process.signal("STOP");
+    sleep(Duration::from_secs(45)).await;
+    trial.workers[0].process.signal("CONT");
+    trial.end(rabbit, redis, Expect::Again).await;
+}
+
+/// Every worker is replaced, one after the other, again and again: nothing runs twice. What RabbitMQ sends after it has
+/// confirmed the end of a consumer comes again, its count one higher: less than one a restart, and a message that came
+/// three times goes to lane `suspect` with a count of zero, so that no number of restarts can bury anything.
+#[tokio::test(flavor = "multi_thread")]
+async fn workers_are_restarted_in_turn() {
+    const RESTARTS: usize = 50;
+    let (rabbit, redis) = shared().await;
+    let mut trial = Trial::begin("50 restarts (SIGTERM) of workers in turn", rabbit, redis).await;
+    let mut again = 0.0;
+    for restart in 0..RESTARTS {
+        let worker = &mut trial.workers[restart % 2];
+        worker.until_ready().await;
+        again += worker.metric("hookfleet_redelivered_total", "").await;
+        assert_eq!(worker.stop().await, Some(0), "{}", worker.log());
+        *worker = trial.site.spawn(&[]);
+    }
+    for worker in &trial.workers {
+        worker.until_ready().await;
+        again += worker.metric("hookfleet_redelivered_total", "").await;
+    }
+    println!("{again} deliveries came again");
+    assert!(again <= RESTARTS as f64, "{again} deliveries came again");
+    trial.end(rabbit, redis, Expect::Once).await;
+}
+
+/// While workers are replaced one by one, some know a hook that others do not know yet.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_catalog_changes() {
+    let (rabbit, redis) = shared().await;
+    let mut trial = Trial::begin("the hooks file changed, workers restarted in turn", rabbit, redis).await;
+    let url = trial.load.sink.url("late");
+    let late = format!("  - {{ id: late, on: a, run: {{ http: {{ url: \"{url}\" }} }} }}");
+    fs::write(trial.site.hooks_file(), format!("version: 1\nhooks:\n{}\n{late}\n", hooks(&trial.load))).unwrap();
+    for worker in 0..2 {
+        assert_eq!(trial.workers[worker].stop().await, Some(0));
+        trial.workers[worker] = trial.site.worker().await;
+        sleep(Duration::from_secs(2)).await;
+    }
+    trial.end(rabbit, redis, Expect::Once).await;
+}
