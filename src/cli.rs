@@ -18,6 +18,7 @@ mod remote;
 mod sample;
 mod serve;
 mod topology;
+mod trial;
 
 /// A fleet of stateless workers that run hooks.
 #[derive(Debug, Parser)]

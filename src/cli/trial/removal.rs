@@ -1,27 +1,39 @@
-//! Removes everything of a namespace: exchanges and queues over AMQP, keys from Redis, or the file.
+//! Removes everything of a trial: exchanges and queues over AMQP, keys from Redis, and the folder.
 
+use std::io::ErrorKind;
 use std::path::Path;
 
-use anyhow::anyhow;
+use anyhow::{Context as _, anyhow};
 use lapin::options::{ExchangeDeleteOptions, QueueDeleteOptions};
 
 use crate::amqp::connection::{call, connect};
 use crate::amqp::topology::Topology;
-use crate::config::{self, Backend, Redis, Settings};
+use crate::config::{self, Backend, BrokerServer, Redis, Settings};
 use crate::redis::link::Link;
 
 /// Keys looked at in one step.
 const STEP: u32 = 1000;
 
+/// What is not there is no trouble. The folder goes first: it needs no server.
 pub(super) async fn remove(settings: &Settings, folder: &Path) -> anyhow::Result<()> {
-    let Backend::Servers { broker, redis } = &settings.backend else {
-        return match std::fs::remove_dir_all(folder) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error.into()),
-            _ => Ok(()),
-        };
-    };
-    let connection = connect(broker, "hookfleet bench").await?;
-    let topology = Topology::new(&settings.namespace);
+    match std::fs::remove_dir_all(folder) {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            return Err(error).with_context(|| folder.display().to_string());
+        }
+        _ => {}
+    }
+    match &settings.backend {
+        Backend::Embedded { .. } => Ok(()),
+        Backend::Servers { broker, redis } => {
+            queues(broker, &settings.namespace).await?;
+            keys(redis, &settings.namespace).await
+        }
+    }
+}
+
+async fn queues(broker: &BrokerServer, namespace: &str) -> anyhow::Result<()> {
+    let connection = connect(broker, "hookfleet removal").await?;
+    let topology = Topology::new(namespace);
     let channel = call("open a channel", connection.create_channel()).await.map_err(|error| anyhow!(error))?;
     for exchange in &topology.exchanges {
         let deleted = channel.exchange_delete(exchange.name.as_str().into(), ExchangeDeleteOptions::default());
@@ -32,7 +44,7 @@ pub(super) async fn remove(settings: &Settings, folder: &Path) -> anyhow::Result
         call("delete a queue", deleted).await.map_err(|error| anyhow!(error))?;
     }
     let _ = connection.close(200, "bye".into()).await; // it is gone either way
-    keys(redis, &settings.namespace).await
+    Ok(())
 }
 
 /// Deletes what begins with the namespace, step by step: other users of this Redis go on.
