@@ -7,6 +7,7 @@
 
 use std::future::ready;
 use std::ops::Range;
+use std::pin::pin;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -87,14 +88,14 @@ struct Stage<'s> {
 pub(super) async fn run(settings: Settings, launch: Launch, verify: Verify) -> anyhow::Result<ExitCode> {
     let count = verify.checked(&settings)?;
     let trial = Trial::new(settings, "verify");
-    let interrupted = trial::interrupted()?;
+    let mut interrupted = pin!(trial::interrupted()?);
     let tried = tokio::select! {
         way = Way::open(&trial.settings) => way,
-        () = interrupted => Err(anyhow!("interrupted")),
+        () = &mut interrupted => Err(anyhow!("interrupted")),
     };
     let rows = match tried {
         Ok(way) => {
-            let rows = on(&trial, &way, launch, &verify, count).await;
+            let rows = on(&trial, &way, launch, (&verify, count), interrupted).await;
             way.close().await;
             rows
         }
@@ -106,9 +107,14 @@ pub(super) async fn run(settings: Settings, launch: Launch, verify: Verify) -> a
 }
 
 /// The phases, in processes that are gone afterwards.
-async fn on(trial: &Trial, way: &Way, launch: Launch, verify: &Verify, count: u32) -> anyhow::Result<Vec<Row>> {
+async fn on(
+    trial: &Trial,
+    way: &Way,
+    launch: Launch,
+    (verify, count): (&Verify, u32),
+    interrupted: impl Future<Output = ()>,
+) -> anyhow::Result<Vec<Row>> {
     let Trial { settings, folder } = trial;
-    let interrupted = trial::interrupted()?;
     let receiver = Receiver::start(Book::new(verify.events, Fault::ALL.len()))?;
     std::fs::create_dir(folder).with_context(|| format!("cannot make the folder {}", folder.display()))?;
     let file = folder.join("hooks.yaml");

@@ -31,4 +31,5 @@ mod stores;
 mod storm;
 mod tidy;
 mod tls;
+mod verify;
 mod ways;

@@ -63,7 +63,7 @@ impl Launch {
 mod tests {
     use super::*;
 
-    fn check(launch: Launch, expected: &[&str]) {
+    fn check(launch: &Launch, expected: &[&str]) {
         let command = launch.command("127.0.0.1:1".parse().unwrap());
         let arguments = command.get_args().map(|argument| argument.to_str().unwrap().to_owned());
         let variables = command.get_envs().map(|(name, value)| match value {
@@ -79,15 +79,15 @@ mod tests {
             let flags = flags.iter().map(|&(path, value)| (path.to_owned(), value.to_owned())).collect();
             Launch::new(config.map(Into::into), &Overrides(flags)).unwrap()
         };
-        check(launch(None, &[]), &["worker", "HOOKFLEET_HTTP_BIND=127.0.0.1:1"]);
+        check(&launch(None, &[]), &["worker", "HOOKFLEET_HTTP_BIND=127.0.0.1:1"]);
         check(
-            launch(Some("a.yaml"), &[]).subcommand("up"),
+            &launch(Some("a.yaml"), &[]).subcommand("up"),
             &["up", "HOOKFLEET_CONFIG=a.yaml", "HOOKFLEET_HTTP_BIND=127.0.0.1:1"],
         );
         let said =
             [("namespace", "theirs"), ("http.bind", "[::1]:9"), ("egress.allow", ""), ("broker.url", "amqp://b")];
         check(
-            launch(None, &said).set("namespace", "ours").set("log.level", "warn"),
+            &launch(None, &said).set("namespace", "ours").set("log.level", "warn"),
             &[
                 "worker",
                 "--set",

@@ -14,9 +14,10 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::launch::Launch;
+use crate::executor::install_crypto;
 
 /// Longest wait for a worker to take work.
-const READY_PATIENCE: Duration = Duration::from_secs(60);
+const READY_PATIENCE: Duration = Duration::from_mins(1);
 /// Between two looks at one that is not ready.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// Longest wait for one answer about readiness.
@@ -60,6 +61,7 @@ impl Workers {
         command.args(["-c", LEASH]).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
         let leash = command.process_group(0).kill_on_drop(true).spawn().context("cannot start sh")?;
         let group = leash.id().and_then(|id| i32::try_from(id).ok()).context("sh has ended")?;
+        install_crypto(); // a client refuses to be built without it
         let nowhere = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         Ok(Self {
             launch,
