@@ -40,7 +40,8 @@ fn verify(site: &Site, more: &[&str]) -> Value {
         let number = |name: &str| row.get(name).and_then(Value::as_u64).unwrap_or_else(|| panic!("{name}: {row}"));
         assert_eq!((number("events"), number("lost"), number("letters")), (150, 0, 0), "{row}");
         assert_eq!(row.get("same_key"), Some(&true.into()), "{row}");
-        assert!(number("retried") >= 50, "every third is refused at first: {row}");
+        // Every third is refused at first; of those that were under way at a kill, the first attempt is repeated.
+        assert!(number("retried") >= 30, "{row}");
         let fault = row.get("fault").unwrap();
         assert_eq!(number("times") > 0, fault != "quiet", "{row}");
         assert!(number("duplicated") == 0 || fault == "kill" || fault == "stop", "{row}");
