@@ -7,6 +7,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::config::{Environment, Overrides, Settings};
 use crate::yaml::problem::Problems;
+use verify::launch::Launch;
 
 mod bench;
 mod doctor;
@@ -18,6 +19,8 @@ mod remote;
 mod sample;
 mod serve;
 mod topology;
+mod trial;
+mod verify;
 
 /// A fleet of stateless workers that run hooks.
 #[derive(Debug, Parser)]
@@ -79,6 +82,8 @@ enum Command {
     Doctor(doctor::Doctor),
     /// Put load on the fleet's servers, or on a file: throughput, latency, cost, what was lost.
     Bench(bench::Bench),
+    /// Look for loss and duplicates on the fleet's servers, or in a file, while workers are killed, restarted, stopped.
+    Verify(verify::Verify),
     /// Every setting in force and where it comes from; secrets stay hidden.
     Settings,
 }
@@ -98,6 +103,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Topology(command) => topology::run(&settings, command).await,
         Command::Doctor(doctor) => doctor::run(&settings, &doctor).await,
         Command::Bench(bench) => bench::run(settings, bench).await,
+        Command::Verify(verify) => verify::run(settings, cli.common.launch()?, verify).await,
         Command::Settings => {
             output::out(&settings.shown());
             Ok(ExitCode::SUCCESS)
@@ -117,6 +123,15 @@ pub fn fail(error: &anyhow::Error) -> ExitCode {
 
 impl Common {
     fn settings(&self) -> anyhow::Result<Settings> {
+        Ok(Settings::load(self.config.as_deref(), &Environment::of_process(), &self.overrides())?)
+    }
+
+    /// How this program is started again with the same settings.
+    fn launch(&self) -> std::io::Result<Launch> {
+        Launch::new(self.config.clone(), &self.overrides())
+    }
+
+    fn overrides(&self) -> Overrides {
         let flags = [
             ("broker.url", &self.broker_url),
             ("redis.url", &self.redis_url),
@@ -126,8 +141,7 @@ impl Common {
             ("log.level", &self.log_level),
         ];
         let named = flags.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value.clone()?)));
-        let overrides = Overrides(self.set.iter().cloned().chain(named).collect());
-        Ok(Settings::load(self.config.as_deref(), &Environment::of_process(), &overrides)?)
+        Overrides(self.set.iter().cloned().chain(named).collect())
     }
 }
 

@@ -207,6 +207,12 @@ pub struct Log {
     pub payloads: bool,
 }
 
+/// The names of the variables that set a setting, such as `broker.url`; none if there is no such setting.
+#[must_use]
+pub fn variables(path: &str) -> Vec<String> {
+    table::find(path).map(table::Setting::variables).unwrap_or_default()
+}
+
 impl Environment {
     /// The environment of this process.
     #[must_use]

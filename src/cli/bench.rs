@@ -1,29 +1,28 @@
 //! `hookfleet bench`: the fleet under load, with a worker, a publisher and a receiver in this process, on the user's own
 //! servers or on a file that goes afterwards.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, anyhow};
 use clap::Args;
-use futures_util::{StreamExt as _, stream};
+use futures_util::StreamExt as _;
 use rustix::time::{ClockId, clock_gettime};
 use serde::Serialize;
-use tokio::time::{interval, timeout};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::output;
+use super::trial::{self, Trial};
 use crate::admin::Scope;
 use crate::app::{App, Backends};
 use crate::catalog;
-use crate::config::{Backend, Settings};
+use crate::config::Settings;
 use crate::publish::{Event, Options, Publisher};
 use crate::worker::nobody;
 use sink::Sink;
 
-mod removal;
 mod sink;
 
 /// The type of the events.
@@ -73,26 +72,20 @@ struct Figures {
     duplicated: u64,
 }
 
-pub(super) async fn run(mut settings: Settings, bench: Bench) -> anyhow::Result<ExitCode> {
-    settings.namespace = format!("bench-{:08x}", fastrand::u32(..));
-    settings.bind = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-    settings.egress.allow.push(IpAddr::V4(Ipv4Addr::LOCALHOST).into());
-    let folder = std::env::temp_dir().join(&settings.namespace);
-    if let Backend::Embedded { path } = &mut settings.backend {
-        *path = folder.join("hookfleet.db");
-    }
+pub(super) async fn run(settings: Settings, bench: Bench) -> anyhow::Result<ExitCode> {
+    let trial = Trial::new(settings, "bench");
+    let interrupted = trial::interrupted()?;
     let measured = tokio::select! {
-        measured = measure(&settings, &bench) => measured,
-        _ = tokio::signal::ctrl_c() => Err(anyhow!("interrupted")),
+        measured = measure(&trial, &bench) => measured,
+        () = interrupted => Err(anyhow!("interrupted")),
     };
-    let removed = removal::remove(&settings, &folder).await;
-    let figures = measured?;
-    removed.with_context(|| format!("the namespace {} could not be removed", settings.namespace))?;
+    let figures = trial.end(measured).await?;
     output::out(&if bench.json { serde_json::to_string_pretty(&figures)? } else { figures.shown() });
     Ok(if figures.lost == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-async fn measure(settings: &Settings, bench: &Bench) -> anyhow::Result<Figures> {
+async fn measure(trial: &Trial, bench: &Bench) -> anyhow::Result<Figures> {
+    let settings = &trial.settings;
     let sink = Sink::start(bench.events, bench.fan_out)?;
     let hooks = catalog::parse(&hooks(&sink, bench.fan_out), "the hooks of bench", settings.hint_max, &|_| None)?;
     let backends = Backends::open(settings).await?;
@@ -103,7 +96,7 @@ async fn measure(settings: &Settings, bench: &Bench) -> anyhow::Result<Figures> 
     let stop = CancellationToken::new();
     let running = app.run(stop.clone().cancelled_owned());
     let load = async {
-        let figures = load(bench, settings, &sink, &publisher).await;
+        let figures = load(bench, trial.broker(), &sink, &publisher).await;
         stop.cancel();
         figures
     };
@@ -112,25 +105,15 @@ async fn measure(settings: &Settings, bench: &Bench) -> anyhow::Result<Figures> 
     figures
 }
 
-async fn load(bench: &Bench, settings: &Settings, sink: &Sink, publisher: &Publisher) -> anyhow::Result<Figures> {
+async fn load(bench: &Bench, broker: &'static str, sink: &Sink, publisher: &Publisher) -> anyhow::Result<Figures> {
     let pad = "x".repeat(bench.payload_bytes as usize);
-    let mut pace = bench.rate.map(|rate| interval(Duration::from_secs(1) / rate));
     let began = Instant::now();
     let cpu = cpu_time();
     let deadline = Duration::from_secs(bench.limit);
-    let mut next = 0;
-    let events = stream::poll_fn(|context| {
-        if next == bench.events {
-            return std::task::Poll::Ready(None);
-        }
-        if let Some(pace) = &mut pace {
-            std::task::ready!(pace.poll_tick(context));
-        }
-        let event =
-            Event::builder(KIND).source("/hookfleet/bench").id(&format!("{}{next}", sink::ID)).data(&pad).build();
-        sink.sent(next);
-        next += 1;
-        std::task::Poll::Ready(event.ok())
+    let events = trial::paced(bench.events, bench.rate).filter_map(|number| {
+        let event = Event::builder(KIND).source("/hookfleet/bench").id(&trial::id(number)).data(&pad).build();
+        sink.sent(number);
+        std::future::ready(event.ok())
     });
     let publishing = async {
         let mut answers = Box::pin(publisher.publish_all(events));
@@ -147,10 +130,7 @@ async fn load(bench: &Bench, settings: &Settings, sink: &Sink, publisher: &Publi
     let per_second = |took: Duration| round(f64::from(bench.events) / took.as_secs_f64());
     let at = |share: f64| arrived.percentile_ms(share);
     Ok(Figures {
-        broker: match settings.backend {
-            Backend::Servers { .. } => "servers",
-            Backend::Embedded { .. } => "file",
-        },
+        broker,
         events: bench.events,
         hooks: bench.fan_out,
         payload_bytes: bench.payload_bytes,

@@ -45,7 +45,7 @@ pub(super) enum Letters {
 }
 
 /// The letters where they are: in reach, or behind the process that owns the file.
-enum Reach {
+pub(super) enum Reach {
     Desk(Desk, Backends),
     Owner(Remote),
 }
@@ -119,7 +119,7 @@ impl Reach {
         Ok(Self::Desk(backends.desk(), backends))
     }
 
-    async fn list(&self) -> anyhow::Result<Vec<Value>> {
+    pub(super) async fn list(&self) -> anyhow::Result<Vec<Value>> {
         match self {
             Self::Desk(desk, _) => {
                 let entries = desk.entries().await?;

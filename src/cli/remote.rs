@@ -23,6 +23,11 @@ impl Remote {
         Ok(Self { client, address })
     }
 
+    /// The same, at another address.
+    pub(super) fn at(&self, address: SocketAddr) -> Self {
+        Self { client: self.client.clone(), address }
+    }
+
     /// One call; an answer that is no success becomes its problem's sentence.
     pub(super) async fn call(&self, method: Method, path: &str, body: Option<Vec<u8>>) -> anyhow::Result<Value> {
         let response = self.send(method, path, body).await?;

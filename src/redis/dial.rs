@@ -10,6 +10,7 @@ use std::time::Duration;
 use ::redis::aio::MultiplexedConnection;
 use ::redis::cluster::ClusterClient;
 use ::redis::cluster_async::ClusterConnection;
+use ::redis::cluster_routing::{RoutingInfo, SingleNodeRoutingInfo};
 use ::redis::io::tcp::TcpSettings;
 use ::redis::{
     AsyncConnectionConfig, Client, ClientTlsConfig, Cmd, ConnectionAddr, ConnectionInfo, FromRedisValue,
@@ -48,6 +49,13 @@ impl Connection {
             Self::One(connection) => command.query_async(connection).await,
             Self::Cluster(connection) => command.query_async(connection).await,
         }
+    }
+
+    /// Asks this node of a cluster; a single server is the only one.
+    pub(super) async fn query_at<T: FromRedisValue>(&mut self, node: &Node, command: &Cmd) -> RedisResult<T> {
+        let Self::Cluster(connection) = self else { return self.query(command).await };
+        let at = SingleNodeRoutingInfo::ByAddress { host: node.host.clone(), port: node.port };
+        Ok(from_redis_value(connection.route_command(command.clone(), RoutingInfo::SingleNode(at)).await?)?)
     }
 }
 

@@ -17,7 +17,7 @@ use super::dial::{self, Connection, Dial};
 use super::script::Script;
 use super::slots;
 use super::trouble::{Failure, Fate, Hello, Trouble, judge};
-use crate::config::Redis;
+use crate::config::{Node, Redis};
 
 /// Longest time that a call takes, with everything it has to wait for. What timed out may still run.
 const CALL_TIMEOUT: Duration = Duration::from_secs(1);
@@ -224,6 +224,19 @@ impl Call<'_> {
         loop {
             let mut connection = self.connection().await?;
             if let Some(answer) = self.send(connection.query(command)).await? {
+                return Ok(answer);
+            }
+        }
+    }
+
+    /// One command, at one node of a cluster.
+    ///
+    /// # Errors
+    /// Why there is no answer.
+    pub async fn query_at<T: FromRedisValue>(&mut self, node: &Node, command: &Cmd) -> Result<T, Failure> {
+        loop {
+            let mut connection = self.connection().await?;
+            if let Some(answer) = self.send(connection.query_at(node, command)).await? {
                 return Ok(answer);
             }
         }

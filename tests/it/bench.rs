@@ -1,10 +1,15 @@
 //! `hookfleet bench`: everything arrives once, and nothing of it is left.
 
 use serde_json::Value;
+use tokio::sync::Mutex;
 
 use crate::fleet::Site;
 use crate::pipeline::{Place, site};
+use crate::servers::redis::Cluster;
 use crate::servers::shared;
+
+/// One at a time on the shared broker: each looks for what any of them left.
+static ALONE: Mutex<()> = Mutex::const_new(());
 
 /// The figures of a small load, checked for sense.
 fn bench(site: &Site, more: &[&str]) -> Value {
@@ -23,6 +28,7 @@ fn bench(site: &Site, more: &[&str]) -> Value {
 
 #[tokio::test]
 async fn a_bench_on_servers_leaves_nothing() {
+    let _alone = ALONE.lock().await;
     let (rabbit, redis) = shared().await;
     let site = site(Place::Servers).await;
     assert_eq!(bench(&site, &[]).get("broker").unwrap(), "servers");
@@ -32,6 +38,18 @@ async fn a_bench_on_servers_leaves_nothing() {
     let mut connection = ::redis::Client::open(redis.url()).unwrap().get_multiplexed_async_connection().await.unwrap();
     let left: Vec<String> = ::redis::cmd("KEYS").arg("bench-*").query_async(&mut connection).await.unwrap();
     assert!(left.is_empty(), "{left:?}");
+}
+
+#[tokio::test]
+async fn a_bench_on_a_cluster_leaves_no_key() {
+    let _alone = ALONE.lock().await;
+    let ((rabbit, _), cluster) = (shared().await, Cluster::start().await);
+    let site = Site::servers(rabbit, &cluster.servers[0]).set("HOOKFLEET_REDIS_CLUSTER", "true");
+    bench(&site, &[]);
+    for server in &cluster.servers {
+        let left: Vec<String> = server.ask("KEYS bench-*").await;
+        assert!(left.is_empty(), "{left:?}");
+    }
 }
 
 #[tokio::test]

@@ -34,4 +34,5 @@ mod stores;
 mod storm;
 mod tidy;
 mod tls;
+mod verify;
 mod ways;

@@ -1,6 +1,6 @@
-//! The receiver of a bench: on a thread of its own, answers 204, and notes when what arrived.
+//! The receiver of a bench: answers 204, and notes when what arrived.
 
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -12,8 +12,7 @@ use axum::routing::post;
 use bytes::Bytes;
 use tokio::sync::Notify;
 
-/// What ids begin with; a number follows.
-pub(super) const ID: &str = "bench-event-";
+use crate::cli::trial::{number, receiver};
 
 /// A running receiver.
 pub(super) struct Sink {
@@ -47,9 +46,6 @@ pub(super) struct Arrived {
 
 impl Sink {
     pub(super) fn start(events: u32, hooks: u32) -> anyhow::Result<Self> {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
-        listener.set_nonblocking(true)?;
-        let address = listener.local_addr()?;
         let log = Arc::new(Log {
             began: Instant::now(),
             hooks,
@@ -62,14 +58,7 @@ impl Sink {
             all: Notify::new(),
         });
         let routes = Router::new().route("/{hook}", post(receive)).with_state(Arc::clone(&log));
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        std::thread::spawn(move || {
-            runtime.block_on(async move {
-                let listener = tokio::net::TcpListener::from_std(listener)?;
-                axum::serve(listener, routes).await
-            })
-        });
-        Ok(Self { address, log })
+        Ok(Self { address: receiver::serve(routes)?, log })
     }
 
     /// An event is given to the publisher now.
@@ -137,23 +126,9 @@ async fn receive(State(log): State<Arc<Log>>, Path(hook): Path<u32>, body: Bytes
     }
 }
 
-/// The number of the event in a payload, without parsing all of it.
-fn number(body: &[u8]) -> Option<usize> {
-    let at = body.windows(ID.len()).position(|window| window == ID.as_bytes())?;
-    let digits = body[at + ID.len()..].iter().take_while(|byte| byte.is_ascii_digit());
-    std::str::from_utf8(&digits.copied().collect::<Vec<u8>>()).ok()?.parse().ok()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn events_are_told_by_their_number() {
-        assert_eq!(number(br#"{"event":{"id":"bench-event-17","type":"x"}}"#), Some(17));
-        assert_eq!(number(br#"{"event":{"id":"other"}}"#), None);
-        assert_eq!(number(b"bench-event-"), None);
-    }
 
     #[test]
     fn percentiles_are_of_what_arrived() {

@@ -1,0 +1,80 @@
+//! How events get in and letters come out: over the user's servers, or through the process that owns the file.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use async_trait::async_trait;
+use serde_json::Value;
+use tokio::sync::watch;
+
+use crate::app::Backends;
+use crate::broker::PublishError;
+use crate::cli::letters::Reach;
+use crate::cli::remote::Remote;
+use crate::config::{Backend, Settings};
+use crate::publish::{Event, Options, Publisher, Route};
+
+/// The way in and out.
+pub(super) enum Way {
+    Servers(Box<Backends>),
+    File,
+}
+
+impl Way {
+    /// Connects, so that what is wrong with the servers is said at once.
+    pub(super) async fn open(settings: &Settings) -> anyhow::Result<Self> {
+        if let Backend::Embedded { .. } = settings.backend {
+            return Ok(Self::File);
+        }
+        let backends = Backends::open(settings).await?;
+        let way = Self::Servers(Box::new(backends.clone()));
+        if let Err(error) = backends.claims.ping().await {
+            way.close().await;
+            return Err(error).context("cannot use the Redis of redis.url");
+        }
+        Ok(way)
+    }
+
+    /// A publisher; `owner` tells where the process that owns the file listens.
+    pub(super) fn publisher(&self, options: Options, owner: watch::Receiver<SocketAddr>) -> anyhow::Result<Publisher> {
+        Ok(match self {
+            Self::Servers(backends) => Publisher::new(Arc::clone(&backends.broker), options),
+            Self::File => {
+                let remote = Remote::new(*owner.borrow())?;
+                Publisher::over(Box::new(Gateway { remote, owner }), options)
+            }
+        })
+    }
+
+    /// Every dead letter, as the command line lists them.
+    pub(super) async fn letters(&self, owner: SocketAddr) -> anyhow::Result<Vec<Value>> {
+        let reach = match self {
+            Self::Servers(backends) => Reach::Desk(backends.desk(), Backends::clone(backends)),
+            Self::File => Reach::Owner(Remote::new(owner)?),
+        };
+        reach.list().await.context("cannot read the dead letters")
+    }
+
+    pub(super) async fn close(&self) {
+        if let Self::Servers(backends) = self {
+            backends.broker.close().await;
+        }
+    }
+}
+
+/// Through the gateway of whichever process owns the file.
+struct Gateway {
+    remote: Remote,
+    owner: watch::Receiver<SocketAddr>,
+}
+
+#[async_trait]
+impl Route for Gateway {
+    async fn send(&self, event: &Event) -> Result<(), PublishError> {
+        let owner = *self.owner.borrow();
+        Route::send(&self.remote.at(owner), event).await
+    }
+
+    async fn close(&self) {}
+}
