@@ -10,7 +10,7 @@ use mimalloc::MiMalloc;
 #[global_allocator]
 static ALLOCATOR: MiMalloc = MiMalloc;
 
-fn main() -> ExitCode {
+pub(crate) fn main() -> ExitCode {
     let cli = hookfleet::cli::Cli::parse();
     // One thread for everything but SQLite, DNS and the other cells: the fastest shape per core.
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {

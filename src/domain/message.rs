@@ -8,7 +8,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 /// Version of the format of our own messages. A newer one is left to newer workers.
-pub const FORMAT_VERSION: i64 = 1;
+pub const FORMAT_VERSION: i64 = if cfg!(feature = "next-version") { 2 } else { 1 };
 
 /// A named queue of invocations with its own prefetch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]

@@ -26,14 +26,21 @@ pub(crate) struct Site {
     port: Option<u16>,
     /// Workers serve the gateway too, as `up` does.
     everything: bool,
+    program: PathBuf,
 }
 
 impl Site {
     fn new(env: &[(&str, String)]) -> Self {
         let folder = Arc::new(tempfile::tempdir().unwrap());
         let namespace = namespace();
-        let mut site =
-            Self { folder, namespace: namespace.clone(), env: BTreeMap::new(), port: None, everything: false };
+        let mut site = Self {
+            folder,
+            namespace: namespace.clone(),
+            env: BTreeMap::new(),
+            port: None,
+            everything: false,
+            program: HOOKFLEET.into(),
+        };
         for (name, value) in env {
             site.env.insert((*name).to_owned(), value.clone());
         }
@@ -63,6 +70,44 @@ impl Site {
         Self { everything: true, ..self }
     }
 
+    /// The same with workers of the next version.
+    pub(crate) fn of_the_next_version(&self) -> Self {
+        let program = Path::new(HOOKFLEET).with_file_name("examples").join("hookfleet-next");
+        assert!(program.is_file(), "{} is not built: tests/run does it", program.display());
+        Self { program, ..self.clone() }
+    }
+
+    /// Processes here go by a clock that a test can set (`libfaketime`).
+    pub(crate) fn with_clock(self) -> Self {
+        let (preload, names) = if cfg!(target_os = "macos") {
+            (
+                "DYLD_INSERT_LIBRARIES",
+                ["/opt/homebrew/lib/faketime/libfaketime.1.dylib", "/usr/local/lib/faketime/libfaketime.1.dylib"],
+            )
+        } else {
+            (
+                "LD_PRELOAD",
+                [
+                    "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1",
+                    "/usr/lib/aarch64-linux-gnu/faketime/libfaketimeMT.so.1",
+                ],
+            )
+        };
+        let library = names.into_iter().find(|name| Path::new(name).is_file());
+        let library = library.unwrap_or_else(|| panic!("libfaketime is not installed: tests/run does it"));
+        let file = self.folder.path().join("clock");
+        fs::write(&file, "+0").unwrap();
+        self.set(preload, library)
+            .set("FAKETIME_TIMESTAMP_FILE", file.to_str().unwrap())
+            .set("FAKETIME_NO_CACHE", "1")
+            .set("FAKETIME_DONT_FAKE_MONOTONIC", "1")
+    }
+
+    /// The clock jumps to so far from the true one, such as `+3600` seconds.
+    pub(crate) fn set_clock(&self, offset: &str) {
+        fs::write(self.folder.path().join("clock"), offset).unwrap();
+    }
+
     pub(crate) fn hooks_file(&self) -> PathBuf {
         self.folder.path().join("hooks.yaml")
     }
@@ -89,7 +134,7 @@ impl Site {
     }
 
     pub(crate) fn command(&self) -> Command {
-        let mut command = Command::new(HOOKFLEET);
+        let mut command = Command::new(&self.program);
         command.env_clear().envs(&self.env).env("PATH", std::env::var_os("PATH").unwrap_or_default());
         command.current_dir(self.folder.path()).stdin(Stdio::null());
         command

@@ -30,7 +30,7 @@ pub(crate) struct Outcome {
     /// Without a success.
     pub(crate) missing: Vec<String>,
     pub(crate) duplicates: usize,
-    /// The longest time without a success between the first and the last.
+    /// The longest time without a success that began while events were sent.
     pub(crate) pause: Duration,
     /// The longest way of an event, from its first sending to its success.
     pub(crate) slowest: Duration,
@@ -129,11 +129,14 @@ impl Load {
         for (at, event) in &done {
             first.entry(*event).or_insert(*at);
         }
+        let last = sent.values().max().copied();
+        let under_load = done.windows(2).filter(|pair| Some(pair[0].0) < last);
+        let pauses = under_load.map(|pair| pair[1].0 - pair[0].0);
         Outcome {
             events: self.ids().count(),
             missing: self.missing(),
             duplicates: self.check_duplicates(),
-            pause: done.windows(2).map(|pair| pair[1].0 - pair[0].0).max().unwrap_or_default(),
+            pause: pauses.max().unwrap_or_default(),
             slowest: first.iter().map(|(event, at)| *at - sent[*event]).max().unwrap_or_default(),
         }
     }

@@ -5,8 +5,10 @@ use std::time::Duration;
 use tokio::time::sleep;
 
 use super::{Expect, LEAD, Trial};
+use crate::fleet::Site;
 use crate::servers::{Make, Rabbit, shared};
 use crate::sink::Answer;
+use crate::storm::settle_down;
 
 /// One node, on which queues are the test's alone.
 async fn rabbit() -> Rabbit {
@@ -61,7 +63,10 @@ async fn the_broker_raises_an_alarm() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_broken_build_is_seen_to_lose() {
     let (rabbit, redis) = (rabbit().await, &shared().await.1);
-    let flawed = |site: crate::fleet::Site| site.set("HOOKFLEET_TEST_FLAW", "ack-before-publish");
+    let flawed = |site: Site| {
+        let no_breaker = site.set("HOOKFLEET_BREAKER_FAILURES", "0"); // everything fails at first
+        no_breaker.set("HOOKFLEET_TEST_FLAW", "ack-before-publish")
+    };
     let mut trial = Trial::begin_with("(a broken build: it acks first) the same", &rabbit, redis, flawed).await;
     trial.load.sink.behave(|_, before| Answer {
         status: if before == 0 { 503 } else { 200 }, // every retry is published into the alarm
@@ -73,6 +78,11 @@ async fn a_broken_build_is_seen_to_lose() {
     (0..trial.workers.len()).for_each(|worker| trial.kill(worker));
     rabbit.ctl(&["set_vm_memory_high_watermark", "0.6"]);
     (&mut trial.publishing).await.unwrap();
+    trial.revive();
+    for worker in &trial.workers {
+        worker.until_ready().await;
+    }
+    settle_down(&rabbit, &trial.site).await;
     trial.load.until_quiet(Duration::from_secs(10)).await;
     let outcome = trial.load.outcome();
     super::row(trial.fault, &outcome, &[]);
@@ -97,7 +107,7 @@ async fn the_node_that_leads_is_killed() {
     let mut rabbit = Rabbit::make(Make { cluster: true, ..Make::of_environment() }).await;
     let redis = &shared().await.1;
     let urls = rabbit.urls();
-    let at_all = |site: crate::fleet::Site| site.set("HOOKFLEET_BROKER_URL", &urls);
+    let at_all = |site: Site| site.set("HOOKFLEET_BROKER_URL", &urls);
     let trial = Trial::begin_with("of three nodes the leader killed with -9", &rabbit, redis, at_all).await;
     let leader = rabbit.leader(&format!("{}.events", trial.site.namespace));
     rabbit.kill_node(leader);

@@ -98,6 +98,16 @@ async fn the_owner_stands_still() {
     trial.end(Expect::Again).await; // its leases have ended
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn the_clock_jumps() {
+    let trial = Trial::begin("(file) the clock jumps by an hour, forth and back", Site::with_clock).await;
+    for offset in ["+3600", "-3600", "+0"] {
+        trial.site.set_clock(offset);
+        sleep(Duration::from_secs(3)).await;
+    }
+    trial.end(Expect::Once).await;
+}
+
 /// Runs a command of the system that has to succeed.
 fn system(program: &str, arguments: &[&str]) {
     let output = Command::new(program).args(arguments).output().unwrap();

@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::time::sleep;
 
 use super::{Expect, Trial, hooks};
+use crate::fleet::Site;
 use crate::servers::shared;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -66,6 +67,28 @@ async fn the_catalog_changes() {
         assert_eq!(trial.workers[worker].stop().await, Some(0));
         trial.workers[worker] = trial.site.worker().await;
         sleep(Duration::from_secs(2)).await;
+    }
+    trial.end(rabbit, redis, Expect::Once).await;
+}
+
+/// Messages of the newer one wait until the newer one takes them.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_old_and_a_new_version_work_side_by_side() {
+    let (rabbit, redis) = shared().await;
+    let mut trial = Trial::begin("an old and a new version side by side", rabbit, redis).await;
+    assert_eq!(trial.workers[1].stop().await, Some(0));
+    trial.workers[1] = trial.site.of_the_next_version().worker().await;
+    trial.end(rabbit, redis, Expect::Once).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn clocks_jump() {
+    let (rabbit, redis) = shared().await;
+    let fault = "the workers' clocks jump by an hour, forth and back";
+    let trial = Trial::begin_with(fault, rabbit, redis, Site::with_clock).await;
+    for offset in ["+3600", "-3600", "+0"] {
+        trial.site.set_clock(offset);
+        sleep(Duration::from_secs(3)).await;
     }
     trial.end(rabbit, redis, Expect::Once).await;
 }
