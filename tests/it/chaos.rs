@@ -23,6 +23,7 @@ use crate::storm::settle_down;
 
 mod broker;
 mod file;
+mod names;
 mod network;
 mod store;
 mod workers;

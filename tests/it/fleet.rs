@@ -1,6 +1,7 @@
 //! Worker processes of the real binary, and what tests ask of them.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -27,6 +28,8 @@ pub(crate) struct Site {
     /// Workers serve the gateway too, as `up` does.
     everything: bool,
     program: PathBuf,
+    /// What the program is started through: a command and its arguments.
+    through: Vec<String>,
 }
 
 impl Site {
@@ -40,6 +43,7 @@ impl Site {
             port: None,
             everything: false,
             program: HOOKFLEET.into(),
+            through: Vec::new(),
         };
         for (name, value) in env {
             site.env.insert((*name).to_owned(), value.clone());
@@ -75,6 +79,11 @@ impl Site {
         let program = Path::new(HOOKFLEET).with_file_name("examples").join("hookfleet-next");
         assert!(program.is_file(), "{} is not built: tests/run does it", program.display());
         Self { program, ..self.clone() }
+    }
+
+    /// Processes here are started by another command, which gets the program as its last argument.
+    pub(crate) fn through(self, command: &[&str]) -> Self {
+        Self { through: command.iter().map(|&word| word.to_owned()).collect(), ..self }
     }
 
     /// Processes here go by a clock that a test can set (`libfaketime`).
@@ -134,7 +143,10 @@ impl Site {
     }
 
     pub(crate) fn command(&self) -> Command {
-        let mut command = Command::new(&self.program);
+        let program = self.program.as_os_str().to_owned();
+        let words: Vec<_> = self.through.iter().map(OsString::from).chain([program]).collect();
+        let mut command = Command::new(&words[0]);
+        command.args(&words[1..]);
         command.env_clear().envs(&self.env).env("PATH", std::env::var_os("PATH").unwrap_or_default());
         command.current_dir(self.folder.path()).stdin(Stdio::null());
         command

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -60,6 +61,7 @@ struct Inner {
     by_key: Mutex<HashMap<String, usize>>,
     behaviour: Mutex<Behaviour>,
     came: Notify,
+    hangs_up: AtomicBool,
 }
 
 /// A running sink; every hook has the path `/{its name}`.
@@ -77,6 +79,7 @@ impl Sink {
             by_key: Mutex::default(),
             behaviour: Mutex::new(Box::new(|_, _| Answer::status(200))),
             came: Notify::new(),
+            hangs_up: AtomicBool::new(false),
         });
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -87,6 +90,11 @@ impl Sink {
 
     pub(crate) fn behave(&self, behaviour: impl Fn(&str, usize) -> Answer + Send + Sync + 'static) {
         *self.inner.behaviour.lock().unwrap() = Box::new(behaviour);
+    }
+
+    /// From now on every connection ends with its answer.
+    pub(crate) fn hang_up(&self) {
+        self.inner.hangs_up.store(true, Ordering::Relaxed);
     }
 
     pub(crate) fn url(&self, hook: &str) -> String {
@@ -160,6 +168,9 @@ async fn receive(
     let mut response = StatusCode::from_u16(answer.status).unwrap().into_response();
     if let Some(seconds) = answer.retry_after {
         response.headers_mut().insert("retry-after", seconds.parse().unwrap());
+    }
+    if inner.hangs_up.load(Ordering::Relaxed) {
+        response.headers_mut().insert("connection", "close".parse().unwrap());
     }
     response
 }
