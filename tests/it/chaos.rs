@@ -25,6 +25,7 @@ mod broker;
 mod file;
 mod names;
 mod network;
+mod overload;
 mod store;
 mod workers;
 

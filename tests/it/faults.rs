@@ -273,7 +273,8 @@ async fn memory_does_not_grow_with_events_in_a_file() {
     memory(Place::File).await;
 }
 
-fn rss_kib(worker: &Worker) -> u64 {
+/// Resident memory of a worker.
+pub(crate) fn rss_kib(worker: &Worker) -> u64 {
     let output =
         std::process::Command::new("ps").args(["-o", "rss=", "-p", &worker.process.id().to_string()]).output().unwrap();
     String::from_utf8_lossy(&output.stdout).trim().parse().unwrap()
