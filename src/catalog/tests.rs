@@ -127,6 +127,8 @@ fn what_nobody_looks_at_is_covered() {
         format!("{{ version: 1, hooks: [[{{ {hook} }}]] }}"),
         format!("{{ version: {{ {hook} }} }}"),
         format!("[{{ {hook} }}]"),
+        "version: 2 # hunter2\nhooks:".to_owned(),
+        "# hunter2".to_owned(),
     ] {
         let shown = read(&text).unwrap_err().to_string();
         assert!(!shown.contains("hunter2"), "{shown}");

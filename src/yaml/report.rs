@@ -102,20 +102,36 @@ impl<'t> Report<'t> {
     /// Covers the words of every line that a problem shows, after its first key. For text that cannot be parsed, so that
     /// nobody can say which of them is a secret.
     pub(super) fn hide_words(&self) {
+        for line in self.lines_shown() {
+            let first = self.text[line.clone()].find(": ").unwrap_or_default();
+            self.hide_words_of(line.start + first..line.end);
+        }
+    }
+
+    /// Covers what may be a comment: the secret of yesterday.
+    fn hide_comments(&self) {
+        for line in self.lines_shown() {
+            let text = &self.text[line.clone()];
+            let begins = |at: &usize| text[..*at].chars().next_back().is_none_or(char::is_whitespace);
+            if let Some(comment) = text.match_indices('#').map(|(at, _)| at).find(begins) {
+                self.hide_words_of(line.start + comment..line.end);
+            }
+        }
+    }
+
+    /// The lines that problems show, each once: one may be as long as the file.
+    fn lines_shown(&self) -> impl Iterator<Item = Range<usize>> {
         let drafts = self.drafts.borrow();
         let shown = drafts.iter().filter_map(|draft| match &draft.at {
             At::Span(span) => Some(self.line_around(span.start)),
             _ => None,
         });
-        // Once a line: it may be as long as the file.
-        let lines: HashMap<usize, Range<usize>> = shown.map(|line| (line.start, line)).collect();
-        lines.into_values().for_each(|line| self.hide_words_of(line));
+        shown.map(|line| (line.start, line)).collect::<HashMap<_, _>>().into_values()
     }
 
-    fn hide_words_of(&self, line: Range<usize>) {
-        let start = self.text[line.clone()].find(": ").map_or(line.start, |colon| line.start + colon);
-        let mut at = start;
-        for word in self.text[start..line.end].split_inclusive(|c: char| !c.is_alphanumeric()) {
+    fn hide_words_of(&self, piece: Range<usize>) {
+        let mut at = piece.start;
+        for word in self.text[piece].split_inclusive(|c: char| !c.is_alphanumeric()) {
             let letters = word.trim_end_matches(|c: char| !c.is_alphanumeric()).len();
             if letters > 0 {
                 self.hide(at..at + letters);
@@ -130,6 +146,7 @@ impl<'t> Report<'t> {
         match read {
             Some(read) if total == 0 => Ok(read),
             _ => {
+                self.hide_comments();
                 let mut drafts = self.drafts.take();
                 drafts.sort_by_key(|draft| rank(&draft.at));
                 Err(Problems::new(drafts.into_iter().map(|draft| self.problem(draft)).collect(), total))

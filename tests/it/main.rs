@@ -21,6 +21,7 @@ mod doctor;
 mod embedded;
 mod faults;
 mod fleet;
+mod fuzz;
 mod input;
 mod pipeline;
 mod publishing;
