@@ -98,10 +98,13 @@ pub fn parse(report: &Report<'_>) -> Option<Node> {
     };
     let mut builder = Builder { report, documents: 0, open: Vec::new(), root: None };
     for event in Parser::new_from_str_with_options(text, options) {
-        let flow = event.map(|(event, span)| builder.take(event, &span)).unwrap_or_else(|error| {
-            report_syntax(report, &error);
-            ControlFlow::Break(())
-        });
+        let flow = match event {
+            Ok((event, span)) => builder.take(event, &span),
+            Err(error) => {
+                report_syntax(report, &error);
+                ControlFlow::Break(())
+            }
+        };
         if flow.is_break() {
             report.hide_words();
             return None;

@@ -161,7 +161,7 @@ fn placed(problem: &Problem, lines: &[&str]) {
 fn written_out(text: &str) {
     let (line, rest) = text.split_once('\n').unwrap_or((text, ""));
     let head = "version: 1\nhooks:\n  - id: a\n    on: x\n    run:\n      http:\n";
-    let rest: String = rest.split('\n').map(|line| format!("        {line}\n")).collect();
+    let rest = format!("        {}\n", rest.replace('\n', "\n        "));
     for secrets in [
         format!("        url: https://hooks.example.com/{SECRET}{line}\n        headers:\n          x: y\n"),
         format!("        url: https://x\n        headers:\n          authorization: Bearer {SECRET}{line}\n"),
