@@ -19,3 +19,4 @@ pub mod outcome;
 pub mod replay;
 pub mod retry;
 pub mod settle;
+pub mod shown;

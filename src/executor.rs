@@ -22,6 +22,7 @@ use crate::domain::outcome::Outcome;
 mod command;
 mod egress;
 mod excerpt;
+pub mod hint;
 mod http;
 
 /// Room for what stands before the event in a payload: more than most need.

@@ -179,9 +179,7 @@ impl Worker {
     /// This delivery made the pipeline panic: it is run alone once more, and buried if it does so there too.
     pub async fn panicked(&self, delivery: &Delivery) {
         let aside = match delivery.queue {
-            Queue::Lane(Lane::Suspect) => {
-                Aside::Malformed(Malformed { class: Class::Poisoned, error: "the pipeline panicked".to_owned() })
-            }
+            Queue::Lane(Lane::Suspect) => Aside::Malformed(Malformed::new(Class::Poisoned, "the pipeline panicked")),
             Queue::Events | Queue::Lane(_) => Aside::Suspect,
         };
         self.put_aside(delivery, aside).await;

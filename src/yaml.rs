@@ -16,6 +16,7 @@ use granit_parser::{ErrorKind, Event, Parser, ScalarStyle, ScanError};
 
 use self::problem::{At, Mismatch};
 use self::report::Report;
+use crate::domain::shown;
 
 pub mod problem;
 pub mod report;
@@ -97,16 +98,16 @@ pub fn parse(report: &Report<'_>) -> Option<Node> {
     };
     let mut builder = Builder { report, documents: 0, open: Vec::new(), root: None };
     for event in Parser::new_from_str_with_options(text, options) {
-        match event {
-            Ok((event, span)) => {
-                if builder.take(event, &span).is_break() {
-                    return None;
-                }
-            }
+        let flow = match event {
+            Ok((event, span)) => builder.take(event, &span),
             Err(error) => {
                 report_syntax(report, &error);
-                return None;
+                ControlFlow::Break(())
             }
+        };
+        if flow.is_break() {
+            report.hide_words();
+            return None;
         }
     }
     Some(builder.root.unwrap_or(Node::NOTHING))
@@ -118,7 +119,6 @@ fn report_syntax(report: &Report<'_>, error: &ScanError) {
         ErrorKind::RecursionLimitExceeded => Mismatch::new(format!("at most {DEPTH_MAX} levels")).found("more"),
         kind => Mismatch::new("valid YAML").found(kind.to_string()),
     };
-    report.hide_words(at);
     report.push(At::Span(at..at), "", mismatch);
 }
 
@@ -233,7 +233,8 @@ impl Builder<'_> {
     }
 
     fn duplicate(&self, key: Key, first: Range<usize>) {
-        let found = format!("`{}` again, which stands on line {} already", key.name, self.report.line(first.start));
+        let name = shown::name(&key.name);
+        let found = format!("`{name}` again, which stands on line {} already", self.report.line(first.start));
         let path = value::field_path(&self.path(), &key.name);
         self.report.push(At::Span(key.span), &path, Mismatch::new("each key once").found(found));
     }
@@ -251,8 +252,11 @@ impl Builder<'_> {
         self.report.push(At::Span(span), &self.path(), mismatch);
     }
 
-    /// The way to the node that is being made.
+    /// The way to the node that is being made, as long as anyone will read it.
     fn path(&self) -> String {
+        if self.report.is_full() {
+            return String::new();
+        }
         self.open.iter().fold(String::new(), |path, open| match &open.inside {
             Inside::List(items) => value::item_path(&path, items.len()),
             Inside::Map { key: Some(key), .. } => value::field_path(&path, &key.name),
@@ -316,6 +320,14 @@ mod tests {
         );
         check("a: [!secret x]", "1:13 a[0]: expected a value without a tag, found `!` before it");
         check("a: 1\nb: 2\na: 3\n", "3:1 a: expected each key once, found `a` again, which stands on line 1 already");
+        let again = "1:15 k\\u{1b}: expected each key once, found `k\\u{1b}` again, which stands on line 1 already";
+        check("{\"k\\e\": 1,    \"k\\e\": 2}", again);
+        let long = format!("? {}\n:\n  a: 1\n  a: 2\n", "k".repeat(3000));
+        let again = format!(
+            "4:3 {}....a: expected each key once, found `a` again, which stands on line 3 already",
+            "k".repeat(80)
+        );
+        check(&long, &again);
         check("a: 1\n---\nb: 2\n", "2:1: expected one document in a file, found a second one");
         check("? [a]\n: b\n", "1:3: expected a text as the key, found a list or map");
         check("*a : b\n", "1:1: expected a value written out, found an alias");
@@ -330,6 +342,20 @@ mod tests {
         let node = parse(&report);
         let shown = report.into_result(node).unwrap_err().to_string();
         assert!(shown.contains("2 | url: ****://*****:*******@**: ****"), "{shown}");
+        // Nor does any other line, since nobody came to say which of them hold secrets.
+        for text in
+            ["a: &x hunter2\nb: [", "a: &x hunter2\n? [hunter2]\n", "a: hunter2\rb: *x\r?[", "{a: &b hunter2, [x]: y}"]
+        {
+            let report = Report::new("t.yaml", text);
+            let node = parse(&report);
+            let shown = report.into_result(node).unwrap_err().to_string();
+            assert!(!shown.contains("hunter2"), "{shown}");
+        }
+    }
+
+    #[test]
+    fn lines_end_as_yaml_has_it() {
+        check("a: 1\rb: 2\r\nc: *x\r", "3:4 c: expected a value written out, found an alias");
     }
 
     proptest! {

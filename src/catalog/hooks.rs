@@ -38,8 +38,11 @@ struct Reading<'a> {
 pub(super) fn read(root: &Value<'_>, hint_max: Duration, env: Lookup<'_>) -> Option<Vec<Hook>> {
     let mut reading = Reading { hint_max, env, ids: HashMap::new() };
     let mut fields = root.fields()?;
-    if let Some(version) = fields.require("version") {
-        version.read(check_version)?; // of another version nobody can say what is wrong
+    if let Some(version) = fields.require("version")
+        && version.read(check_version).is_none()
+    {
+        let _ = root.clone().secret(); // of another version nobody can say what is wrong, nor what is secret
+        return None;
     }
     let hooks = match fields.get("hooks") {
         Some(hooks) if !hooks.is_nothing() => hooks.list(|hook| read_hook(&hook, &mut reading)),

@@ -117,6 +117,24 @@ fn the_revision_is_the_digest_of_the_text() {
     assert_ne!(revision("version: 1"), revision("version: 1\n"));
 }
 
+/// A line that is shown for something else may have any part of a file on it.
+#[test]
+fn what_nobody_looks_at_is_covered() {
+    let hook = r#"id: a, on: x, run: { http: { url: "https://x/hunter2", headers: { a: "hunter2" } } }"#;
+    for text in [
+        format!("{{ version: 2, hooks: [{{ {hook} }}] }}"),
+        format!("{{ version: 1, hooks: {{ a: {{ {hook} }} }} }}"),
+        format!("{{ version: 1, hooks: [[{{ {hook} }}]] }}"),
+        format!("{{ version: {{ {hook} }} }}"),
+        format!("[{{ {hook} }}]"),
+        "version: 2 # hunter2\nhooks:".to_owned(),
+        "# hunter2".to_owned(),
+    ] {
+        let shown = read(&text).unwrap_err().to_string();
+        assert!(!shown.contains("hunter2"), "{shown}");
+    }
+}
+
 #[test]
 fn whole_files() {
     check_file("", &["1:1: expected a field `version`, found none"]);

@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 
 use super::table::{self, Fallback, SETTINGS, Setting};
 use super::{Environment, Overrides};
+use crate::domain::shown::quoted;
 use crate::yaml::Node;
-use crate::yaml::problem::{At, Mismatch, quoted};
+use crate::yaml::problem::{At, Mismatch};
 use crate::yaml::report::Report;
 use crate::yaml::value::{Value, all};
 

@@ -10,7 +10,9 @@ use serde_json::value::RawValue;
 use sha2::{Digest as _, Sha256};
 
 use super::message::Message;
+use super::outcome::ERROR_CHARS_MAX;
 use super::settle::Class;
+use super::shown::{self, quoted};
 
 pub mod binary;
 
@@ -71,6 +73,14 @@ pub struct Malformed {
     pub class: Class,
     /// What was expected and what was found.
     pub error: String,
+}
+
+impl Malformed {
+    /// What a publisher wrote is in many a sentence, and becomes a line of a letter.
+    #[must_use]
+    pub fn new(class: Class, error: impl Into<String>) -> Self {
+        Self { class, error: shown::sentence(&error.into(), ERROR_CHARS_MAX) }
+    }
 }
 
 /// How events are read.
@@ -138,13 +148,16 @@ impl Event {
     }
 
     fn structured(body: &Bytes, message: &Message) -> Result<Self, Malformed> {
-        let event: Structured<'_> = serde_json::from_slice(body).map_err(|error| unreadable(&error))?;
+        // Serde skips values that nobody asked for, without a look at their encoding; hooks get all of them.
+        let text = std::str::from_utf8(body)
+            .map_err(|error| malformed(Class::Unreadable, format!("expected an event in UTF-8: {error}")))?;
+        let event: Structured<'_> = serde_json::from_str(text).map_err(|error| unreadable(&error))?;
         if !is_object(body) {
             return Err(malformed(Class::Invalid, "expected a JSON object, found an array"));
         }
         if event.specversion != "1.0" {
-            let found = &event.specversion;
-            return Err(malformed(Class::Invalid, format!("expected specversion \"1.0\", found \"{found}\"")));
+            let found = quoted(&event.specversion);
+            return Err(malformed(Class::Invalid, format!("expected specversion \"1.0\", found {found}")));
         }
         let id = required("id", event.id, Class::Unidentified)?;
         let source = required("source", event.source, Class::Unidentified)?;
@@ -174,6 +187,9 @@ impl Event {
         };
         let sender = properties.app_id.as_deref().or(properties.user_id.as_deref()).unwrap_or("anonymous");
         let source = format!("/amqp/{sender}/{kind}");
+        for (name, value) in [("id", id.as_str()), ("source", &source), ("type", kind)] {
+            short(name, value)?; // or it would not be read in its own form
+        }
         let body = structured_json(&id, &source, kind, data);
         Ok(Self::assemble(id, source, kind.to_owned(), None, body, message))
     }
@@ -213,7 +229,7 @@ enum Media {
 fn media_type(message: &Message) -> Result<Media, Malformed> {
     if let Some(encoding) = message.properties.content_encoding.as_deref().filter(|it| !it.is_empty() && *it != "utf-8")
     {
-        let error = format!("expected a body without content encoding, found \"{}\"", shown(encoding));
+        let error = format!("expected a body without content encoding, found {}", quoted(encoding));
         return Err(malformed(Class::Unreadable, error));
     }
     let essence = essence(message.properties.content_type.as_deref().unwrap_or("application/json"));
@@ -230,7 +246,7 @@ fn media_type(message: &Message) -> Result<Media, Malformed> {
         }
         other => Err(malformed(
             Class::Unreadable,
-            format!("expected content type {CLOUDEVENTS_JSON} or application/json, found \"{}\"", shown(other)),
+            format!("expected content type {CLOUDEVENTS_JSON} or application/json, found {}", quoted(other)),
         )),
     }
 }
@@ -249,12 +265,16 @@ fn required(name: &str, value: Option<Cow<'_, str>>, class: Class) -> Result<Str
     match value {
         None => Err(malformed(class, format!("expected the attribute `{name}`, found none"))),
         Some(value) if value.is_empty() => Err(malformed(class, format!("the attribute `{name}` is empty"))),
-        Some(value) if value.len() > NAME_BYTES_MAX => Err(malformed(
-            Class::Invalid,
-            format!("the attribute `{name}` has {} bytes, the limit is {NAME_BYTES_MAX}", value.len()),
-        )),
-        Some(value) => Ok(value.into_owned()),
+        Some(value) => short(name, &value).map(|()| value.into_owned()),
     }
+}
+
+fn short(name: &str, value: &str) -> Result<(), Malformed> {
+    if value.len() <= NAME_BYTES_MAX {
+        return Ok(());
+    }
+    let error = format!("the attribute `{name}` has {} bytes, the limit is {NAME_BYTES_MAX}", value.len());
+    Err(malformed(Class::Invalid, error))
 }
 
 /// `message_id` for those who send none: equal bodies with the same timestamp property (seconds) are one event.
@@ -287,11 +307,7 @@ fn unreadable(error: &serde_json::Error) -> Malformed {
 }
 
 fn malformed(class: Class, error: impl Into<String>) -> Malformed {
-    Malformed { class, error: error.into() }
-}
-
-fn shown(text: &str) -> String {
-    text.chars().take(80).collect()
+    Malformed::new(class, error)
 }
 
 #[cfg(test)]
@@ -341,6 +357,18 @@ mod tests {
         check("{}", json(None, Some("1")), "Invalid: expected CloudEvents JSON, or plain JSON");
         check("hello", json(Some("a"), Some("1")), "Unreadable");
         check("hello", typed("text/plain"), "Unreadable: expected content type");
+        check(
+            "hello",
+            typed("text/\u{1b}[31m\n"),
+            "Unreadable: expected content type application/cloudevents+json or application/json, found \"text/\\u{1b}[31m\"",
+        );
+        let version = |version: &str| format!(r#"{{"specversion":"{version}"}}"#);
+        check(&version("\\u001b"), ce(), "Invalid: expected specversion \"1.0\", found \"\\u{1b}\"");
+        check(
+            &version(&"9".repeat(99)),
+            ce(),
+            &format!("Invalid: expected specversion \"1.0\", found \"{}\"...", "9".repeat(80)),
+        );
         check(&"x".repeat(201), ce(), "Invalid: the body has 201 bytes, the limit is 200");
     }
 
@@ -351,6 +379,31 @@ mod tests {
         let event = Event::decode(&message, &Reading::default()).unwrap();
         let again = Event::decode(&Message { body: event.body.clone(), ..Message::default() }, &Reading::default());
         assert_eq!(again.unwrap().digest, event.digest);
+    }
+
+    /// Also where serde does not look: in data and in extensions.
+    #[test]
+    fn an_event_is_utf_8() {
+        for body in
+            [&b"{\"specversion\":\"1.0\",\"id\":\"1\",\"source\":\"/s\",\"type\":\"a\",\"data\":\"\xff\"}"[..], b"\xff"]
+        {
+            let message = Message { body: Bytes::from_static(body), ..Message::default() };
+            let message = Message { properties: typed(CLOUDEVENTS_JSON), ..message };
+            let malformed = Event::decode(&message, &Reading::default()).unwrap_err();
+            assert_eq!(malformed.class, Class::Unreadable);
+            assert!(malformed.error.starts_with("expected an event in UTF-8"), "{malformed:?}");
+        }
+    }
+
+    /// Its own form has limits, and it is read in that form later on.
+    #[test]
+    fn a_plain_event_has_the_limits_of_a_structured_one() {
+        let long = "x".repeat(1025);
+        for properties in [json(Some("a"), Some(&long)), json(Some(&long), Some("1"))] {
+            let message = Message { body: "{}".into(), properties, ..Message::default() };
+            let malformed = Event::decode(&message, &Reading::default()).unwrap_err();
+            assert!(malformed.error.contains("bytes, the limit is 1024"), "{malformed:?}");
+        }
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! the order of records and doubles do not matter. Equal messages without a hook are one subject, and generations say
 //! nothing of their coming again: there a letter that is newer than those that the marks were made for is open.
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
@@ -81,10 +82,11 @@ impl Fold {
                 if !folded.ids.contains(&letter.id) {
                     folded.ids.push(letter.id.clone());
                 }
-                // The highest generation is shown; of doubles the earliest, so that the order does not matter.
-                let newer = |old: &Letter| {
-                    (letter.generation, std::cmp::Reverse(letter.at_ms))
-                        > (old.generation, std::cmp::Reverse(old.at_ms))
+                // The highest generation is shown; of doubles the earliest, so that the order does not matter. What was
+                // written in one millisecond may still differ: the attempts of two workers.
+                let newer = |old: &Letter| match letter.generation.cmp(&old.generation) {
+                    Ordering::Equal => is_first((letter.at_ms, &*letter), (old.at_ms, old)),
+                    order => order.is_gt(),
                 };
                 if folded.letter.as_ref().is_none_or(newer) {
                     folded.letter = Some(*letter);
@@ -101,7 +103,7 @@ impl Fold {
         folded.until_ms = folded.until_ms.max(mark.until_ms);
         // Of equal marks the first stays: the one with the lower time.
         let first = folded.top == Some((mark.generation, state))
-            && folded.mark.as_ref().is_none_or(|stored| mark.at_ms < stored.at_ms);
+            && folded.mark.as_ref().is_none_or(|stored| is_first((mark.at_ms, &mark), (stored.at_ms, stored)));
         if folded.raise(mark.generation, state) || first {
             folded.mark = Some(mark);
         }
@@ -126,6 +128,12 @@ impl Fold {
     pub fn highest_generation(&self, letter: &Letter) -> u32 {
         self.subjects.get(&letter.subject()).and_then(|folded| folded.top).map_or(letter.generation, |(top, _)| top)
     }
+}
+
+/// Whether the first of two comes before the other: by time, and at equal times by what they say.
+fn is_first<T: Serialize>((at_ms, one): (u64, &T), (other_ms, other): (u64, &T)) -> bool {
+    let said = |it: &T| serde_json::to_vec(it).unwrap_or_default();
+    at_ms < other_ms || at_ms == other_ms && said(one) < said(other)
 }
 
 impl Folded {
@@ -170,6 +178,15 @@ mod tests {
     fn mark(generation: u32) -> Mark {
         let Record::Letter(letter) = letter(0, 0) else { unreachable!() };
         Mark { subject: letter.subject(), generation, at_ms: 9, by: "me".into(), reason: None, until_ms: 0 }
+    }
+
+    /// The same at the same time, from another worker.
+    fn of_another(record: Record) -> Record {
+        match record {
+            Record::Letter(letter) => Record::Letter(Box::new(Letter { error: "502".into(), ..*letter })),
+            Record::Replayed(mark) => Record::Replayed(Mark { by: "you".into(), ..mark }),
+            other => other,
+        }
     }
 
     fn check(records: Vec<Record>, expected: Option<(u32, State)>) {
@@ -221,10 +238,11 @@ mod tests {
 
     proptest! {
         #[test]
-        fn order_and_doubles_do_not_matter(picks in prop::collection::vec(0usize..6, 1..12), seed in any::<u64>()) {
+        fn order_and_doubles_do_not_matter(picks in prop::collection::vec(0usize..9, 1..12), seed in any::<u64>()) {
             let pool = [
                 letter(0, 1), letter(1, 2), Record::Replayed(mark(1)), Record::Replayed(mark(2)),
                 Record::Resolved(mark(0)), Record::Resolved(mark(2)),
+                of_another(letter(0, 1)), of_another(letter(1, 2)), of_another(Record::Replayed(mark(2))),
             ];
             let mut records: Vec<Record> = picks.iter().map(|&pick| pool[pick].clone()).collect();
             let state = |records: &[Record]| {

@@ -12,6 +12,10 @@ use url::Url;
 use super::flow::Rate;
 use super::message::{Lane, OVERFLOWS};
 use super::retry::RetryPolicy;
+use super::shown::quoted;
+
+/// Longest pattern: as long as a type may be. The index of patterns is as deep as the longest one has segments.
+const PATTERN_BYTES_MAX: usize = 1024;
 
 /// The id of a hook: 1 to 128 of `a-z A-Z 0-9 . _ -`, starting with a letter or digit. It is part of every
 /// invocation's key, so it is never reused for another purpose.
@@ -27,9 +31,9 @@ impl HookId {
         if first && id.len() <= 128 && id.chars().all(legal) {
             Ok(Self(id.into()))
         } else {
-            let shown: String = id.chars().take(80).collect();
+            let found = quoted(id);
             Err(format!(
-                "expected 1 to 128 letters, digits, '.', '_' or '-', starting with a letter or digit, found \"{shown}\""
+                "expected 1 to 128 letters, digits, '.', '_' or '-', starting with a letter or digit, found {found}"
             ))
         }
     }
@@ -202,12 +206,16 @@ impl Pattern {
         if text.is_empty() {
             return Err("expected an event type or a pattern such as `task.*`, found an empty text".to_owned());
         }
+        if text.len() > PATTERN_BYTES_MAX {
+            return Err(format!("expected a pattern of at most {PATTERN_BYTES_MAX} bytes, found {}", quoted(text)));
+        }
         for segment in text.split('.') {
             if segment.is_empty() {
-                return Err(format!("expected segments between the dots, found an empty one in \"{text}\""));
+                return Err(format!("expected segments between the dots, found an empty one in {}", quoted(text)));
             }
             if segment.contains('*') && segment != "*" && segment != "**" {
-                return Err(format!("expected `*` or `**` to be a whole segment, found \"{segment}\" in \"{text}\""));
+                let (segment, text) = (quoted(segment), quoted(text));
+                return Err(format!("expected `*` or `**` to be a whole segment, found {segment} in {text}"));
             }
         }
         Ok(Self(text.to_owned()))
@@ -279,8 +287,11 @@ mod tests {
         for bad in ["", "-a", "a b", "a/b", "ä", &"x".repeat(129)] {
             assert!(HookId::new(bad).is_err(), "{bad}");
         }
-        for bad in ["", "a..b", "a.b*", ".a", "***"] {
+        for bad in ["", "a..b", "a.b*", ".a", "***", &"*.".repeat(100_000), &"x".repeat(1025)] {
             assert!(Pattern::new(bad).is_err(), "{bad}");
+        }
+        for error in [HookId::new("\u{1b}[31m").unwrap_err(), Pattern::new("a*.\u{1b}[31m").unwrap_err()] {
+            assert!(error.ends_with("\\u{1b}[31m\""), "{error}");
         }
     }
 }

@@ -135,7 +135,7 @@ impl Invocation {
 
 /// The newest attempts that fit.
 fn history(attempts: &[AttemptReport]) -> String {
-    (0..attempts.len())
+    (attempts.len().saturating_sub(HISTORY_MAX)..attempts.len())
         .map(|first| serde_json::to_string(&attempts[first..]).unwrap_or_default())
         .find(|text| text.len() <= HISTORY_BYTES_MAX)
         .unwrap_or_else(|| "[]".to_owned())
@@ -224,16 +224,23 @@ impl Client {
     /// event in binary mode stay, since it would be another event without them; where they alone are too much, the
     /// broker's limit makes the message a letter.
     fn cut_to(mut self, bytes_max: usize) -> String {
-        loop {
-            let text = serde_json::to_string(&self).unwrap_or_default();
-            let size = |header: &Header| header.as_text().map_or(0, str::len);
-            let others = self.headers.iter().filter(|(name, _)| binary::attribute(name).is_none());
-            let largest = others.max_by_key(|(_, header)| size(header)).map(|(name, _)| name.clone());
-            match largest.filter(|_| text.len() > bytes_max) {
-                Some(name) => self.headers.remove(&name),
-                None => return text,
-            };
+        let text = serde_json::to_string(&self).unwrap_or_default();
+        let mut surplus = text.len().saturating_sub(bytes_max);
+        if surplus == 0 {
+            return text;
         }
+        let size =
+            |name: &str, header: &Header| serde_json::to_string(&(name, header)).map_or(0, |pair| pair.len() - 1);
+        let others = self.headers.iter().filter(|(name, _)| binary::attribute(name).is_none());
+        let mut others: Vec<_> = others.map(|(name, header)| (size(name, header), name.clone())).collect();
+        others.sort_unstable(); // once: a client may send thousands of small ones
+        while surplus > 0
+            && let Some((size, largest)) = others.pop()
+        {
+            self.headers.remove(&largest);
+            surplus = surplus.saturating_sub(size);
+        }
+        serde_json::to_string(&self).unwrap_or_default()
     }
 }
 
@@ -325,7 +332,7 @@ fn duration(message: &Message, name: &str) -> Duration {
 }
 
 fn invalid(error: String) -> Malformed {
-    Malformed { class: Class::Invalid, error }
+    Malformed::new(Class::Invalid, error)
 }
 
 #[cfg(test)]
@@ -397,6 +404,12 @@ mod tests {
         let kept = super::client(&raw).unwrap();
         assert_eq!(kept.headers.keys().collect::<Vec<_>>(), ["small"]);
 
+        let names: Vec<String> = (0..20_000).map(|n| format!("h{n}")).collect();
+        let many = names.iter().fold(Message::default(), |message, name| message.with(name, true));
+        let raw = suspect(Queue::Events, &many);
+        let kept = raw.text(CLIENT).unwrap().len();
+        assert!((CLIENT_BYTES_MAX - 20..=CLIENT_BYTES_MAX).contains(&kept), "{kept}");
+
         let report = |attempt| AttemptReport {
             attempt,
             at_ms: 5,
@@ -408,6 +421,12 @@ mod tests {
         let found = Envelope::decode(Queue::Lane(Lane::Slow), &invocation.message(), &Reading::default()).unwrap();
         let Envelope::Invocation(found) = found else { panic!("{found:?}") };
         assert_eq!(found.history.iter().map(|report| report.attempt).collect::<Vec<_>>(), [16, 17, 18, 19, 20]);
+
+        let report = |attempt| AttemptReport { attempt, at_ms: 5, took_ms: 6, status: None, error: "500".into() };
+        let invocation = Invocation { history: (1..=60).map(report).collect(), ..sample() };
+        let found = Envelope::decode(Queue::Lane(Lane::Slow), &invocation.message(), &Reading::default()).unwrap();
+        let Envelope::Invocation(found) = found else { panic!("{found:?}") };
+        assert_eq!(found.history, invocation.history[40..]);
     }
 
     #[test]

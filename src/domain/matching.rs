@@ -66,7 +66,7 @@ impl HookSet {
         let mut found = self.exact.get(&event.kind).cloned().unwrap_or_default();
         if !self.wild.is_leaf() {
             let segments: Vec<&str> = event.kind.split('.').collect();
-            self.wild.collect(&segments, &mut found);
+            Search { found: &mut found, done: HashMap::new() }.visit(&self.wild, &segments, false);
         }
         found.sort_unstable();
         found.dedup();
@@ -90,24 +90,46 @@ impl Node {
     fn is_leaf(&self) -> bool {
         self.named.is_empty() && self.any.is_none() && self.any_number.is_none()
     }
+}
 
-    fn collect(&self, segments: &[&str], found: &mut Vec<usize>) {
-        if let Some(node) = &self.any_number {
-            for taken in 0..=segments.len() {
-                node.collect(&segments[taken..], found);
+/// A walk through the trie.
+struct Search<'a> {
+    found: &'a mut Vec<usize>,
+    /// The most segments that a `**` below another one was tried on, by the address of its node. There are many ways to
+    /// it, more than anyone can wait for, and what it finds in fewer segments it has found by then.
+    done: HashMap<usize, usize>,
+}
+
+impl Search<'_> {
+    /// `below`: of a `**`.
+    fn visit(&mut self, node: &Node, segments: &[&str], below: bool) {
+        if let Some(rest) = &node.any_number {
+            for left in self.untried(rest, segments.len(), below) {
+                self.visit(rest, &segments[segments.len() - left..], true);
             }
         }
         match segments {
-            [] => found.extend_from_slice(&self.here),
+            [] => self.found.extend_from_slice(&node.here),
             [first, rest @ ..] => {
-                if let Some(node) = self.named.get(*first) {
-                    node.collect(rest, found);
+                if let Some(node) = node.named.get(*first) {
+                    self.visit(node, rest, below);
                 }
-                if let Some(node) = &self.any {
-                    node.collect(rest, found);
+                if let Some(node) = &node.any {
+                    self.visit(node, rest, below);
                 }
             }
         }
+    }
+
+    /// How many segments a `**` may leave of so many, without what was tried before.
+    fn untried(&mut self, node: &Node, segments: usize, below: bool) -> std::ops::Range<usize> {
+        if !below {
+            return 0..segments + 1; // there is one way to it
+        }
+        let done = self.done.entry(std::ptr::from_ref(node).addr()).or_default();
+        let untried = *done..segments + 1;
+        *done = (*done).max(segments + 1);
+        untried
     }
 }
 
@@ -151,6 +173,16 @@ mod tests {
         check(&["a.**.z"], "a.b.c.z", true);
         check(&["a.**.z"], "a.b.c", false);
         check(&["task.*", "task.failed", "**"], "task.failed", true); // once, not three times
+    }
+
+    /// The number of ways in which `**` can share out a type's segments must not matter.
+    #[test]
+    fn many_wildcards_take_no_time() {
+        let kind = ["a"; 500].join(".");
+        for pattern in [["**.a"; 40].join("."), ["**"; 40].join("."), ["**.*"; 40].join(".")] {
+            check(&[&pattern], &kind, true);
+            check(&[&format!("{pattern}.b")], &kind, false);
+        }
     }
 
     /// What a pattern means, said in the plainest way.

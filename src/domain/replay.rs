@@ -37,12 +37,13 @@ pub struct Operator {
 
 /// Which generation a replay is, and by which generation it is forced (0: by none), given those of its letter.
 ///
-/// `force`: the highest generation known of the letter's subject, for a run although the hook may have finished.
+/// `force`: the highest generation known of the letter's subject, for a run although the hook may have finished. `None`:
+/// there is no generation after the last.
 #[must_use]
-pub const fn generation(letter: (u32, u32), force: Option<u32>) -> (u32, u32) {
+pub fn generation(letter: (u32, u32), force: Option<u32>) -> Option<(u32, u32)> {
     match force {
-        Some(highest) => (highest + 1, highest + 1),
-        None => (letter.0 + 1, letter.1),
+        Some(highest) => highest.checked_add(1).map(|next| (next, next)),
+        None => letter.0.checked_add(1).map(|next| (next, letter.1)),
     }
 }
 
@@ -51,7 +52,8 @@ pub const fn generation(letter: (u32, u32), force: Option<u32>) -> (u32, u32) {
 /// # Errors
 /// One sentence: why this letter cannot be replayed as it is.
 pub fn replay(letter: &Letter, force: Option<u32>, operator: &Operator) -> Result<Replay, String> {
-    let (generation, forced) = generation((letter.generation, letter.forced), force);
+    let (generation, forced) = generation((letter.generation, letter.forced), force)
+        .ok_or_else(|| format!("letter {} is of the last generation that there is", letter.id))?;
     let message = if let Some(hook) = &letter.hook {
         let event = whole(letter, None)?;
         let mut invocation = Invocation::first(Arc::new(event), HookId::new(hook)?, letter.revision.as_str().into());
@@ -170,7 +172,7 @@ fn letter(message: &Message, made: &BrokerMade<'_>, class: Class, error: String,
     let mut client = invocation::client(message).unwrap_or_default();
     // The broker's own headers differ from copy to copy; equal messages are one letter.
     client.headers.retain(|name, _| !name.starts_with("x-"));
-    Letter::of_message(&Malformed { class, error }, client, &message.body, made.place, at_ms)
+    Letter::of_message(&Malformed::new(class, error), client, &message.body, made.place, at_ms)
 }
 
 #[cfg(test)]
@@ -194,6 +196,14 @@ mod tests {
         invocation.at = Point { generation, attempt: 4 };
         let cause = Cause { class: Class::Exhausted, report: None, unprotected: false, deaths: 1, target: None };
         Letter::of_invocation(&invocation, invocation.at, cause, "lane.default", 1)
+    }
+
+    #[test]
+    fn the_last_generation_has_no_replay() {
+        for (letter, force) in [(of_hook(u32::MAX), None), (of_hook(0), Some(u32::MAX))] {
+            let error = replay(&letter, force, &operator()).unwrap_err();
+            assert!(error.ends_with("is of the last generation that there is"), "{error}");
+        }
     }
 
     #[test]

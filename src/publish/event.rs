@@ -8,6 +8,7 @@ use serde_json::value::{RawValue, to_raw_value};
 use super::reading::{Fields, Rejected, from_fields};
 use crate::domain::event::{self, CLOUDEVENTS_JSON, Reading, TRACEPARENT};
 use crate::domain::message::{Header, Message, Outgoing, Properties, To};
+use crate::domain::shown::quoted;
 
 /// Names that are no extension's.
 const RESERVED: [&str; 9] =
@@ -85,7 +86,7 @@ impl Builder {
     /// Who says so, a URI reference such as `/shop/checkout`.
     pub fn source(self, source: &str) -> Self {
         if source.contains(char::is_whitespace) {
-            return self.mistake(format!("expected `source` to be a URI reference, found \"{source}\""));
+            return self.mistake(format!("expected `source` to be a URI reference, found {}", quoted(source)));
         }
         self.text("source", source)
     }
@@ -121,7 +122,8 @@ impl Builder {
     pub fn extension(self, name: &str, value: impl Into<Header>) -> Self {
         let legal = !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit());
         if !legal || RESERVED.contains(&name) {
-            return self.mistake(format!("expected an extension's name of a-z and 0-9 of its own, found \"{name}\""));
+            return self
+                .mistake(format!("expected an extension's name of a-z and 0-9 of its own, found {}", quoted(name)));
         }
         match value.into() {
             Header::Text(text) => self.text(name, &text),

@@ -10,6 +10,7 @@ use crate::domain::event::binary;
 use crate::domain::event::{self, CLOUDEVENTS_JSON, Reading, TRACEPARENT};
 use crate::domain::message::{Message, Properties};
 use crate::domain::settle::Class;
+use crate::domain::shown;
 
 /// Content type of many events at once.
 const BATCH: &str = "application/cloudevents-batch+json";
@@ -89,7 +90,10 @@ pub fn prepare(
 ) -> Result<Event, Rejected> {
     let essence = essence(content_type.or(Some("application/json")));
     if !matches!(essence.as_str(), CLOUDEVENTS_JSON | "application/json") {
-        let error = format!("expected {CLOUDEVENTS_JSON}, {BATCH}, or `ce-` headers with any type; found {essence}");
+        let error = format!(
+            "expected {CLOUDEVENTS_JSON}, {BATCH}, or `ce-` headers with any type; found {}",
+            shown::name(&essence)
+        );
         return Err(Rejected::ContentType(error));
     }
     too_large(body.len(), reading)?;
@@ -163,10 +167,11 @@ fn binary_mode(
             }
             continue;
         };
-        let text = unescape(value).map_err(|error| Rejected::Event(format!("the header `{name}`: {error}")))?;
+        let text =
+            unescape(value).map_err(|error| Rejected::Event(format!("the header `{}`: {error}", shown::name(name))))?;
         let header = binary::header(attribute);
         if message.headers.contains_key(&header) {
-            return Err(Rejected::Event(format!("the header `{name}` is given twice")));
+            return Err(Rejected::Event(format!("the header `{}` is given twice", shown::name(name))));
         }
         message = message.with(&header, text);
     }

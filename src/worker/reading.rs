@@ -38,7 +38,7 @@ impl Worker {
                 Ok(Answer::Busy { lease_left_ms }) => sleep(Duration::from_millis(lease_left_ms)).await,
                 Ok(Answer::Resume { deaths, .. }) => {
                     let error = format!("{deaths} workers died reading it, each alone with it");
-                    return Err(Aside::Malformed(Malformed { class: Class::Poisoned, error }));
+                    return Err(Aside::Malformed(Malformed::new(Class::Poisoned, error)));
                 }
                 Ok(Answer::Won { .. }) => {
                     let read = self.read_once(delivery);

@@ -3,9 +3,6 @@
 use std::fmt;
 use std::ops::Range;
 
-/// Longest piece of a value that a problem repeats.
-const FOUND_CHARS_MAX: usize = 80;
-
 /// Where a value comes from, in the words of the one who reads it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum At {
@@ -67,15 +64,6 @@ impl Mismatch {
             Some((expected, found)) => Self::new(expected).found(found),
             None => Self::new(sentence),
         }
-    }
-}
-
-/// A value as problems show it: quoted, control characters escaped, not too long.
-#[must_use]
-pub fn quoted(text: &str) -> String {
-    match text.char_indices().nth(FOUND_CHARS_MAX) {
-        None => format!("{text:?}"),
-        Some((cut, _)) => format!("{:?}...", &text[..cut]),
     }
 }
 
@@ -247,13 +235,5 @@ mod tests {
         check("giveup_after", Some("give_up_after"));
         check("when", None);
         check(&"x".repeat(10_000), None);
-    }
-
-    #[test]
-    fn values_are_shown_safely() {
-        let check = |text: &str, expected: &str| assert_eq!(quoted(text), expected);
-        check("10 parsecs", "\"10 parsecs\"");
-        check("\u{1b}[31m\"", "\"\\u{1b}[31m\\\"\"");
-        check(&"ä".repeat(81), &format!("\"{}\"...", "ä".repeat(80)));
     }
 }

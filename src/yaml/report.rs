@@ -1,10 +1,12 @@
 //! Collects the problems of one source text while it is read.
 
 use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
 use std::iter;
 use std::ops::Range;
 
 use super::problem::{At, Mismatch, Place, Problem, Problems, Snippet};
+use crate::domain::shown;
 
 /// More problems than this are counted only.
 const PROBLEMS_MAX: usize = 100;
@@ -36,7 +38,10 @@ impl<'t> Report<'t> {
     #[must_use]
     pub fn new(file: &'t str, text: &'t str) -> Self {
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-        let lines = iter::once(0).chain(text.match_indices('\n').map(|(end, _)| end + 1)).collect();
+        // As YAML has them: an old Mac's too.
+        let is_break = |(at, byte): &(usize, u8)| *byte == b'\n' || *byte == b'\r' && !text[at + 1..].starts_with('\n');
+        let breaks = text.bytes().enumerate().filter(is_break);
+        let lines = iter::once(0).chain(breaks.map(|(end, _)| end + 1)).collect();
         Self { file, text, lines, drafts: RefCell::default(), total: Cell::new(0), hidden: RefCell::default() }
     }
 
@@ -74,7 +79,7 @@ impl<'t> Report<'t> {
             [one] => one.clone(),
             all => format!("one of {}", all.join(", ")),
         };
-        let mismatch = Mismatch::new(expected).found(format!("`{}`", name.escape_debug()));
+        let mismatch = Mismatch::new(expected).found(format!("`{}`", shown::name(name)));
         self.push(at, path, mismatch.did_you_mean(name, known.iter().copied()));
     }
 
@@ -84,20 +89,54 @@ impl<'t> Report<'t> {
         self.total.get() == 0
     }
 
+    /// Whether more problems are counted only: what they would say need not be worked out.
+    pub(super) fn is_full(&self) -> bool {
+        self.drafts.borrow().len() >= PROBLEMS_MAX
+    }
+
     /// Covers a piece of the text wherever it would be shown.
     pub fn hide(&self, span: Range<usize>) {
         self.hidden.borrow_mut().push(span);
     }
 
-    /// Covers the words of a line after its first key. For text that cannot be parsed, so that nobody can say which of
-    /// them is a secret.
-    pub(super) fn hide_words(&self, at: usize) {
-        let line = self.line_around(at);
-        let words_start = self.text[line.clone()].find(": ").map_or(line.start, |colon| line.start + colon);
-        for (index, c) in self.text[words_start..line.end].char_indices() {
-            if c.is_alphanumeric() {
-                self.hide(words_start + index..words_start + index + c.len_utf8());
+    /// Covers the words of every line that a problem shows, after its first key. For text that cannot be parsed, so that
+    /// nobody can say which of them is a secret.
+    pub(super) fn hide_words(&self) {
+        for line in self.lines_shown() {
+            let first = self.text[line.clone()].find(": ").unwrap_or_default();
+            self.hide_words_of(line.start + first..line.end);
+        }
+    }
+
+    /// Covers what may be a comment: the secret of yesterday.
+    fn hide_comments(&self) {
+        for line in self.lines_shown() {
+            let text = &self.text[line.clone()];
+            let begins = |at: &usize| text[..*at].chars().next_back().is_none_or(char::is_whitespace);
+            if let Some(comment) = text.match_indices('#').map(|(at, _)| at).find(begins) {
+                self.hide_words_of(line.start + comment..line.end);
             }
+        }
+    }
+
+    /// The lines that problems show, each once: one may be as long as the file.
+    fn lines_shown(&self) -> impl Iterator<Item = Range<usize>> {
+        let drafts = self.drafts.borrow();
+        let shown = drafts.iter().filter_map(|draft| match &draft.at {
+            At::Span(span) => Some(self.line_around(span.start)),
+            _ => None,
+        });
+        shown.map(|line| (line.start, line)).collect::<HashMap<_, _>>().into_values()
+    }
+
+    fn hide_words_of(&self, piece: Range<usize>) {
+        let mut at = piece.start;
+        for word in self.text[piece].split_inclusive(|c: char| !c.is_alphanumeric()) {
+            let letters = word.trim_end_matches(|c: char| !c.is_alphanumeric()).len();
+            if letters > 0 {
+                self.hide(at..at + letters);
+            }
+            at += word.len();
         }
     }
 
@@ -107,6 +146,7 @@ impl<'t> Report<'t> {
         match read {
             Some(read) if total == 0 => Ok(read),
             _ => {
+                self.hide_comments();
                 let mut drafts = self.drafts.take();
                 drafts.sort_by_key(|draft| rank(&draft.at));
                 Err(Problems::new(drafts.into_iter().map(|draft| self.problem(draft)).collect(), total))
@@ -142,19 +182,22 @@ impl<'t> Report<'t> {
     }
 
     fn snippet(&self, line: &Range<usize>, span: &Range<usize>) -> Snippet {
-        let offset = self.text[line.start..span.start].chars().count();
-        let marked = self.text[span.start..span.end.clamp(span.start, line.end)].chars().count();
-        let whole = self.text[line.clone()].chars().count() <= SNIPPET_CHARS_MAX;
-        let cut = if whole { 0 } else { offset.saturating_sub(SNIPPET_CHARS_MAX / 3) };
-        let text = self.covered(line, cut);
-        let offset = offset - cut;
+        // Only what is around the mark is looked at: a line may be as long as the file and have every problem on it.
+        let marked = self.text[span.start..span.end.clamp(span.start, line.end)].chars();
+        let marked = marked.take(SNIPPET_CHARS_MAX).count();
+        let whole = self.text[line.clone()].chars().nth(SNIPPET_CHARS_MAX).is_none();
+        let before = self.text[line.start..span.start].char_indices().rev().take(SNIPPET_CHARS_MAX / 3);
+        let cut = if whole { line.start } else { before.last().map_or(span.start, |(at, _)| line.start + at) };
+        let text = self.covered(cut..line.end);
+        let offset = self.text[cut..span.start].chars().count();
         Snippet { text, offset, width: marked.min(SNIPPET_CHARS_MAX.saturating_sub(offset)).max(1) }
     }
 
     /// A piece of a line, fit to be shown.
-    fn covered(&self, line: &Range<usize>, cut: usize) -> String {
-        let piece = self.text[line.clone()].char_indices().map(|(index, c)| (line.start + index, c));
-        let piece: Vec<(usize, char)> = piece.skip(cut).take(SNIPPET_CHARS_MAX).collect();
+    fn covered(&self, piece: Range<usize>) -> String {
+        let start = piece.start;
+        let piece = self.text[piece].char_indices().map(|(index, c)| (start + index, c));
+        let piece: Vec<(usize, char)> = piece.take(SNIPPET_CHARS_MAX).collect();
         let (Some((start, _)), Some((end, _))) = (piece.first(), piece.last()) else { return String::new() };
         let hidden = self.hidden.borrow();
         let hidden: Vec<_> = hidden.iter().filter(|hidden| hidden.start <= *end && hidden.end > *start).collect();

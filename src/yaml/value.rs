@@ -1,9 +1,10 @@
 //! Walks a tree. Every reading method gives `None` where something is wrong, and has reported it by then; so a caller
 //! reads all it wants first and looks at the answers afterwards.
 
-use super::problem::{At, Mismatch, quoted};
+use super::problem::{At, Mismatch};
 use super::report::Report;
 use super::{Key, Kind, Node};
+use crate::domain::shown::{self, quoted};
 
 /// A node, and the way to it.
 #[derive(Debug, Clone)]
@@ -17,8 +18,8 @@ pub struct Value<'a> {
 /// The path of a field of a map.
 #[must_use]
 pub fn field_path(map: &str, name: &str) -> String {
-    let name = name.escape_debug();
-    if map.is_empty() { name.to_string() } else { format!("{map}.{name}") }
+    let name = shown::name(name);
+    if map.is_empty() { name } else { format!("{map}.{name}") }
 }
 
 /// The path of an item of a list.
@@ -83,6 +84,15 @@ impl<'a> Value<'a> {
         self.report.push(self.at(), &self.path, mismatch);
     }
 
+    /// Reports that it is no list or map. Nobody looks into it then, so that a secret in it would stay uncovered.
+    fn other<T>(&self, expected: &str) -> Option<T> {
+        if !matches!(self.node.kind, Kind::Text(_)) {
+            hide(self.report, self.node);
+        }
+        self.wrong(Mismatch::new(expected));
+        None
+    }
+
     /// What it is, in a few words.
     fn describe(&self) -> String {
         match &self.node.kind {
@@ -117,7 +127,10 @@ impl<'a> Value<'a> {
                 Err(mismatch) => mismatch,
             },
             // What would have been right is what the parser says of an empty text.
-            _ => Mismatch::new(parse("").err().map_or_else(|| "a text".to_owned(), |mismatch| mismatch.expected)),
+            _ => {
+                hide(self.report, self.node);
+                Mismatch::new(parse("").err().map_or_else(|| "a text".to_owned(), |mismatch| mismatch.expected))
+            }
         };
         self.wrong(mismatch);
         None
@@ -132,10 +145,7 @@ impl<'a> Value<'a> {
                 all(items.map(|(index, item)| read(self.child(item, item_path(&self.path, index)))))
             }
             Kind::Refused => None,
-            _ => {
-                self.wrong(Mismatch::new("a list"));
-                None
-            }
+            _ => self.other("a list"),
         }
     }
 
@@ -148,10 +158,7 @@ impl<'a> Value<'a> {
             ),
             Kind::Nothing => Some(Vec::new()), // all its lines are comments
             Kind::Refused => None,
-            _ => {
-                self.wrong(Mismatch::new("a map"));
-                None
-            }
+            _ => self.other("a map"),
         }
     }
 
@@ -178,6 +185,7 @@ impl<'a> Value<'a> {
 fn hide(report: &Report<'_>, node: &Node) {
     match &node.kind {
         Kind::Map(entries) => entries.iter().for_each(|(_, node)| hide(report, node)),
+        Kind::Nothing => {}
         _ => report.hide(node.span.clone()),
     }
 }

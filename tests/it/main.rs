@@ -22,6 +22,7 @@ mod doctor;
 mod embedded;
 mod faults;
 mod fleet;
+mod fuzz;
 mod input;
 mod load;
 mod pipeline;

@@ -12,9 +12,10 @@ use bytes::Bytes;
 use serde::ser::{Serialize, SerializeMap as _, Serializer};
 use serde_json::value::RawValue;
 
-use super::{Malformed, essence, malformed, shown};
+use super::{Malformed, essence, malformed};
 use crate::domain::message::{Header, Message};
 use crate::domain::settle::Class;
+use crate::domain::shown::quoted;
 
 /// What the names of headers that are attributes begin with: some clients and brokers take no colon.
 const PREFIXES: [&str; 2] = ["cloudEvents:", "cloudEvents_"];
@@ -61,7 +62,7 @@ fn attributes(message: &Message) -> Result<BTreeMap<&str, Header>, Malformed> {
         let Some(name) = attribute(header) else { continue };
         let class = if matches!(name, "id" | "source") { Class::Unidentified } else { Class::Invalid };
         if name.is_empty() || !name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit()) {
-            let error = format!("expected attribute names of a-z and 0-9, found the header \"{}\"", shown(header));
+            let error = format!("expected attribute names of a-z and 0-9, found the header {}", quoted(header));
             return Err(malformed(Class::Invalid, error));
         }
         if name == "data" {

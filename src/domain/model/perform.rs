@@ -128,8 +128,8 @@ impl Fleet {
         let force = self.replays[state.replays_made];
         let key = &mut state.keys[hook];
         let (Some(letter), Some((highest, _))) = (key.letter, key.fold) else { return };
+        let Some((generation, forced)) = replay::generation(letter, force.then_some(highest)) else { return };
         state.replays_made += 1;
-        let (generation, forced) = replay::generation(letter, force.then_some(highest));
         key.asked_for = key.asked_for.max((generation, forced));
         key.marks_due |= 1 << generation;
         state.queue.push(Message::Invocation(Invocation::first(hook, generation, forced)));
