@@ -31,7 +31,7 @@ async fn a_flood_into_a_fleet_of_two() {
     sink.until("the first", Duration::from_secs(60), |calls| calls.len() >= 1000).await;
     let before = workers.each_ref().map(rss_kib);
 
-    let kind = |i: usize| if i % SLOW_EVERY == 0 { "b" } else { "a" };
+    let kind = |i: usize| if i.is_multiple_of(SLOW_EVERY) { "b" } else { "a" };
     let began = Instant::now();
     let publishing = publisher.send_all((0..count).map(|i| event(kind(i), &format!("e{i}"))));
     let mut most = before;

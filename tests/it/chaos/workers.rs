@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::sleep;
 
-use super::{Expect, Trial, hooks};
+use super::{Expect, RATE, SECONDS, Trial, hooks};
 use crate::fleet::Site;
 use crate::servers::shared;
 
@@ -31,8 +31,8 @@ async fn a_worker_stands_still() {
 }
 
 /// Every worker is replaced, one after the other, again and again: nothing runs twice. What RabbitMQ sends after it has
-/// confirmed the end of a consumer comes again, its count one higher: less than one a restart, and a message that came
-/// three times goes to lane `suspect` with a count of zero, so that no number of restarts can bury anything.
+/// confirmed the end of a consumer comes again, its count one higher: few do, and what came three times goes to lane
+/// `suspect` with a count of zero, so that no number of restarts brings a message near the broker's limit.
 #[tokio::test(flavor = "multi_thread")]
 async fn workers_are_restarted_in_turn() {
     const RESTARTS: usize = 50;
@@ -50,8 +50,8 @@ async fn workers_are_restarted_in_turn() {
         worker.until_ready().await;
         again += worker.metric("hookfleet_redelivered_total", "").await;
     }
-    println!("{again} deliveries came again");
-    assert!(again <= RESTARTS as f64, "{again} deliveries came again");
+    println!("{again} deliveries came again over {RESTARTS} restarts");
+    assert!(again <= (SECONDS * RATE) as f64 * 0.05, "{again} deliveries came again");
     trial.end(rabbit, redis, Expect::Once).await;
 }
 
