@@ -32,7 +32,7 @@
 //! | [`executor`] | runs a hook once: http, command |
 //! | [`broker`], [`idempotency`], [`dead_letters`], [`flow`] | the seams: a trait with its contract, and an adapter a file |
 //! | [`amqp`], [`redis`], [`embedded`] | what adapters share: AMQP connections, topology, management; the way to Redis; the one SQLite file |
-//! | [`config`], [`telemetry`], [`crash`] | settings; metric names and logs; places where tests kill the process |
+//! | [`config`], [`telemetry`], [`crash`] | settings; metric names and logs; places where tests kill the process, and flaws that they ask for |
 //! | [`domain`], [`yaml`] | every decision, pure; YAML with positions |
 //!
 //! # Invariants

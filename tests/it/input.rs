@@ -97,7 +97,7 @@ async fn what_is_no_event_becomes_a_letter_and_the_queue_goes_on() {
         ("unidentified", "expected the attribute `id`"),
         ("unidentified", "expected the message property `message_id`"),
         ("unreadable", "expected an event in JSON"),
-        ("unreadable", "expected an event in JSON"),
+        ("unreadable", "expected an event in UTF-8"),
         ("unreadable", "expected content type"),
     ];
     for ((class, error), (expected_class, expected_error)) in found.iter().zip(expected) {
