@@ -1,16 +1,18 @@
-//! The catalog: reads hooks from a file into a [`HookSet`], or reports everything that is wrong with it.
+//! The catalog: reads hooks from their files into a [`Catalog`], or reports everything that is wrong with them.
 //!
 //! Invariant: a set of hooks comes from here complete and checked, or not at all; so nothing becomes active while any
 //! problem exists, and nobody checks a hook again.
 
-use std::path::Path;
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use sha2::{Digest as _, Sha256};
 
 use crate::domain::matching::HookSet;
 use crate::yaml;
-use crate::yaml::problem::{At, Problems};
+use crate::yaml::problem::{At, Problem, Problems};
 use crate::yaml::report::Report;
 use crate::yaml::value::Value;
 
@@ -24,36 +26,114 @@ pub type Lookup<'a> = &'a dyn Fn(&str) -> Option<String>;
 /// Hex digits of a revision: enough to tell the files of one fleet apart, few enough to be read aloud.
 const REVISION_CHARS: usize = 12;
 
-/// Reads a hooks file. `hint_max` is the longest `Retry-After` that its hooks honour.
-///
-/// # Errors
-/// Every problem of the file.
-pub fn load(path: &Path, hint_max: Duration, env: Lookup<'_>) -> Result<HookSet, Problems> {
-    let name = path.display().to_string();
-    match yaml::read_file(path, yaml::BYTES_MAX) {
-        Ok(text) => parse(&text, &name, hint_max, env),
-        Err(mismatch) => {
-            let report = Report::new(&name, "");
-            report.push(At::File, "", mismatch);
-            report.into_result(None)
-        }
-    }
+/// The text of a hooks file. Several of them make one catalog.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Document {
+    /// The name that problems show.
+    pub name: String,
+    pub text: String,
 }
 
-/// Reads hooks from a text. `file` is the name that problems show.
+/// What is known before a catalog is read.
+#[derive(Clone, Copy)]
+pub struct Terms<'a> {
+    /// The longest `Retry-After` that hooks honour.
+    pub hint_max: Duration,
+    /// Answers `${env:NAME}`.
+    pub env: Lookup<'a>,
+}
+
+/// What was read.
+#[derive(Debug)]
+pub struct Catalog {
+    pub hooks: HookSet,
+    /// The files that `${file:PATH}` named: their content is part of the catalog.
+    pub files: BTreeSet<PathBuf>,
+    /// What is not wrong, and most likely not meant.
+    pub warnings: Vec<Problem>,
+}
+
+/// The documents of a hooks file, or of a folder: all of its `*.yaml` and `*.yml`, by name.
+///
+/// # Errors
+/// The file, the folder or one in it cannot be read.
+pub fn open(path: &Path) -> Result<Vec<Document>, Problems> {
+    let refuse = |path: &Path, mismatch| {
+        let name = path.display().to_string();
+        let report = Report::new(&name, "");
+        report.push(At::File, "", mismatch);
+        report.into_result::<()>(None).map(|()| Vec::new())
+    };
+    let paths = match yaml::files(path) {
+        Ok(paths) => paths,
+        Err(mismatch) => return refuse(path, mismatch),
+    };
+    let mut documents = Vec::new();
+    for path in paths {
+        match yaml::read_file(&path, yaml::BYTES_MAX) {
+            Ok(text) => documents.push(Document { name: path.display().to_string(), text }),
+            Err(mismatch) => return refuse(&path, mismatch),
+        }
+    }
+    Ok(documents)
+}
+
+/// Reads hooks from a text. `name` is what problems call it.
 ///
 /// # Errors
 /// Every problem of the text.
-pub fn parse(text: &str, file: &str, hint_max: Duration, env: Lookup<'_>) -> Result<HookSet, Problems> {
-    let report = Report::new(file, text);
-    let root = yaml::parse(&report);
-    let hooks = root.as_ref().and_then(|root| hooks::read(&Value::root(&report, root), hint_max, env));
-    report.into_result(hooks.map(|hooks| HookSet::new(revision(text), hooks)))
+pub fn parse(text: &str, name: &str, terms: &Terms<'_>) -> Result<Catalog, Problems> {
+    read(&[Document { name: name.to_owned(), text: text.to_owned() }], terms)
 }
 
-/// Names a text: the beginning of its SHA-256.
-fn revision(text: &str) -> String {
-    let mut digits = hex::encode(Sha256::digest(text));
+/// Reads a hooks file or a folder of them.
+///
+/// # Errors
+/// Every problem of all files.
+pub fn load(path: &Path, terms: &Terms<'_>) -> Result<Catalog, Problems> {
+    read(&open(path)?, terms)
+}
+
+/// Reads hooks from their documents.
+///
+/// # Errors
+/// Every problem of all documents.
+pub fn read(documents: &[Document], terms: &Terms<'_>) -> Result<Catalog, Problems> {
+    let outside = Outside { env: terms.env, files: RefCell::default() };
+    let mut reading = hooks::Reading::new(terms.hint_max, &outside);
+    let (mut hooks, mut warnings, mut problems) = (Vec::new(), Vec::new(), Vec::new());
+    for document in documents {
+        let report = Report::new(&document.name, &document.text);
+        let root = yaml::parse(&report);
+        let found = root.as_ref().and_then(|root| hooks::read(&Value::root(&report, root), &mut reading));
+        match report.into_checked(found) {
+            Ok((found, warned)) => {
+                hooks.extend(found);
+                warnings.extend(warned);
+            }
+            Err(wrong) => problems.push(wrong),
+        }
+    }
+    if !problems.is_empty() {
+        return Err(Problems::join(problems));
+    }
+    let hooks = HookSet::new(revision(documents), hooks);
+    Ok(Catalog { hooks, files: outside.files.into_inner(), warnings })
+}
+
+/// What stands outside of hooks files and is named in them, and which of it was.
+struct Outside<'a> {
+    env: Lookup<'a>,
+    files: RefCell<BTreeSet<PathBuf>>,
+}
+
+/// Names these texts: the beginning of their SHA-256.
+fn revision(documents: &[Document]) -> String {
+    let mut hash = Sha256::new();
+    for document in documents {
+        hash.update(&document.text);
+    }
+    let mut digits = hex::encode(hash.finalize());
     digits.truncate(REVISION_CHARS);
     digits
 }

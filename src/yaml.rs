@@ -10,7 +10,7 @@
 use std::collections::HashMap;
 use std::io::Read as _;
 use std::ops::{ControlFlow, Range};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use granit_parser::{ErrorKind, Event, Parser, ScalarStyle, ScanError};
 
@@ -64,6 +64,29 @@ pub struct Key {
 impl Node {
     /// No value, nowhere.
     pub const NOTHING: Self = Self { span: 0..0, kind: Kind::Nothing };
+}
+
+/// The file, or all `*.yaml` and `*.yml` of the folder, by name; what begins with a dot is none of them.
+///
+/// # Errors
+/// There is no such file, or none in the folder.
+pub fn files(path: &Path) -> Result<Vec<PathBuf>, Mismatch> {
+    let unreadable =
+        |error: std::io::Error| Mismatch::new("a file or folder that can be read").found(error.to_string());
+    if !path.is_dir() {
+        return Ok(vec![path.to_owned()]);
+    }
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(path).map_err(unreadable)? {
+        let file = entry.map_err(unreadable)?.path();
+        let is_yaml = file.extension().is_some_and(|extension| extension == "yaml" || extension == "yml");
+        let is_hidden = file.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
+        if is_yaml && !is_hidden {
+            files.push(file);
+        }
+    }
+    files.sort();
+    if files.is_empty() { Err(Mismatch::new("a folder with *.yaml files").found("none in it")) } else { Ok(files) }
 }
 
 /// Reads a file as text.

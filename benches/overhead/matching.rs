@@ -3,7 +3,7 @@
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
-use hookfleet::catalog;
+use hookfleet::catalog::{self, Terms};
 use hookfleet::domain::event::{Event, Reading};
 use hookfleet::domain::matching::HookSet;
 use hookfleet::domain::message::Message;
@@ -51,7 +51,9 @@ fn hooks(count: usize) -> HookSet {
     let numbers: Vec<usize> = (0..count).collect();
     let parts = numbers.chunks(10_000).map(|part| {
         let text = format!("version: 1\nhooks:\n{}", part.iter().copied().map(line).collect::<String>());
-        catalog::parse(&text, "hooks.yaml", Duration::from_secs(3600), &|_| None).unwrap()
+        catalog::parse(&text, "hooks.yaml", &Terms { hint_max: Duration::from_secs(3600), env: &|_| None })
+            .unwrap()
+            .hooks
     });
     let hooks = |set: HookSet| set.hooks().iter().map(|hook| (**hook).clone()).collect::<Vec<_>>();
     HookSet::new("bench", parts.flat_map(hooks).collect())

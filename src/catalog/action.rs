@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashSet};
 
 use url::Url;
 
-use super::Lookup;
+use super::Outside;
 use super::secret::resolve;
 use crate::domain::hook::{Action, CommandAction, HttpAction, Secret};
 use crate::yaml::problem::Mismatch;
@@ -26,7 +26,7 @@ const RESERVED: [&str; 11] = [
     "upgrade",
 ];
 
-pub(super) fn read(value: Value<'_>, env: Lookup<'_>) -> Option<Action> {
+pub(super) fn read(value: Value<'_>, outside: &Outside<'_>) -> Option<Action> {
     let value = value.secret_unless_map();
     let mut fields = value.fields()?;
     let empty = fields.is_empty();
@@ -37,19 +37,19 @@ pub(super) fn read(value: Value<'_>, env: Lookup<'_>) -> Option<Action> {
         let found = if both { "both" } else { "neither" };
         value.wrong(Mismatch::new("either `http` or `command`").found(found));
     }
-    let http = http.map(|http| read_http(&http.secret_unless_map(), env));
-    let command = command.map(|command| read_command(&command.secret_unless_map(), env));
+    let http = http.map(|http| read_http(&http.secret_unless_map(), outside));
+    let command = command.map(|command| read_command(&command.secret_unless_map(), outside));
     match http {
         Some(http) => Some(Action::Http(http?)),
         None => Some(Action::Command(command??)),
     }
 }
 
-fn read_http(value: &Value<'_>, env: Lookup<'_>) -> Option<HttpAction> {
+fn read_http(value: &Value<'_>, outside: &Outside<'_>) -> Option<HttpAction> {
     let mut fields = value.fields()?;
-    let url = fields.require("url").and_then(|url| url.secret().read(|text| parse_url(&resolve(text, env)?)));
+    let url = fields.require("url").and_then(|url| url.secret().read(|text| parse_url(&resolve(text, outside)?)));
     let headers = match fields.get("headers") {
-        Some(headers) => read_headers(&headers.secret(), env),
+        Some(headers) => read_headers(&headers.secret(), outside),
         None => Some(Vec::new()),
     };
     fields.end();
@@ -70,7 +70,7 @@ fn parse_url(text: &str) -> Result<Url, Mismatch> {
     Ok(url)
 }
 
-fn read_headers(value: &Value<'_>, env: Lookup<'_>) -> Option<Vec<(String, Secret<String>)>> {
+fn read_headers(value: &Value<'_>, outside: &Outside<'_>) -> Option<Vec<(String, Secret<String>)>> {
     let mut names = HashSet::new();
     all(value.entries()?.into_iter().map(|(key, value)| {
         let name = key.name.to_ascii_lowercase();
@@ -81,7 +81,7 @@ fn read_headers(value: &Value<'_>, env: Lookup<'_>) -> Option<Vec<(String, Secre
         } else if !names.insert(name.clone()) {
             value.wrong_key(key, Mismatch::new("each header once, in any case of its letters"));
         }
-        let content = value.read(|text| parse_header(resolve(text, env)?));
+        let content = value.read(|text| parse_header(resolve(text, outside)?));
         Some((name, Secret::new(content?)))
     }))
 }
@@ -99,11 +99,11 @@ fn parse_header(content: String) -> Result<String, Mismatch> {
     Err(Mismatch::new("a header value of printable ASCII").found("one with another character, such as a line break"))
 }
 
-fn read_command(value: &Value<'_>, env: Lookup<'_>) -> Option<CommandAction> {
+fn read_command(value: &Value<'_>, outside: &Outside<'_>) -> Option<CommandAction> {
     let mut fields = value.fields()?;
     let argv = fields.require("argv").and_then(|argv| read_argv(&argv));
     let variables = match fields.get("env") {
-        Some(variables) => read_variables(&variables.secret(), env),
+        Some(variables) => read_variables(&variables.secret(), outside),
         None => Some(BTreeMap::new()),
     };
     let cwd = match fields.get("cwd") {
@@ -142,13 +142,13 @@ fn parse_argument(argument: &str) -> Result<String, Mismatch> {
     Ok(argument.to_owned())
 }
 
-fn read_variables(value: &Value<'_>, env: Lookup<'_>) -> Option<BTreeMap<String, Secret<String>>> {
+fn read_variables(value: &Value<'_>, outside: &Outside<'_>) -> Option<BTreeMap<String, Secret<String>>> {
     let variables = all(value.entries()?.into_iter().map(|(key, value)| {
         if let Err(mismatch) = variable(&key.name) {
             value.wrong_key(key, mismatch);
         }
         let content = value.read(|content| {
-            let content = resolve(content, env)?;
+            let content = resolve(content, outside)?;
             if content.contains('\0') { Err(Mismatch::new("a text without NUL")) } else { Ok(content) }
         });
         Some((key.name.clone(), Secret::new(content?)))

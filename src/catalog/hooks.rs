@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use super::{Lookup, action};
+use super::{Outside, action};
 use crate::domain::flow::Rate;
 use crate::domain::hook::{Hook, HookId, HookLane, Pattern};
 use crate::domain::retry::RetryPolicy;
@@ -26,17 +26,22 @@ const JITTERS: RangeInclusive<f64> = 0.0..=1.0;
 /// Waits end some time, and their sums stay far from overflow.
 const WAITS: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_hours(24 * 365);
 
-/// What is known before a file is read, and what was read of it so far.
-struct Reading<'a> {
+/// What is known before a document is read, and what was read of those before it.
+pub(super) struct Reading<'a> {
     hint_max: Duration,
-    env: Lookup<'a>,
-    /// The line of each id.
-    ids: HashMap<HookId, usize>,
+    outside: &'a Outside<'a>,
+    /// File and line of each id.
+    ids: HashMap<HookId, (String, usize)>,
 }
 
-/// All hooks of a file.
-pub(super) fn read(root: &Value<'_>, hint_max: Duration, env: Lookup<'_>) -> Option<Vec<Hook>> {
-    let mut reading = Reading { hint_max, env, ids: HashMap::new() };
+impl<'a> Reading<'a> {
+    pub(super) fn new(hint_max: Duration, outside: &'a Outside<'a>) -> Self {
+        Self { hint_max, outside, ids: HashMap::new() }
+    }
+}
+
+/// All hooks of a document.
+pub(super) fn read(root: &Value<'_>, reading: &mut Reading<'_>) -> Option<Vec<Hook>> {
     let mut fields = root.fields()?;
     if let Some(version) = fields.require("version")
         && version.read(check_version).is_none()
@@ -45,7 +50,7 @@ pub(super) fn read(root: &Value<'_>, hint_max: Duration, env: Lookup<'_>) -> Opt
         return None;
     }
     let hooks = match fields.get("hooks") {
-        Some(hooks) if !hooks.is_nothing() => hooks.list(|hook| read_hook(&hook, &mut reading)),
+        Some(hooks) if !hooks.is_nothing() => hooks.list(|hook| read_hook(&hook, reading)),
         _ => Some(Vec::new()),
     };
     fields.end();
@@ -60,7 +65,7 @@ fn read_hook(value: &Value<'_>, reading: &mut Reading<'_>) -> Option<Hook> {
     let mut fields = value.fields()?;
     let id = fields.require("id").and_then(|id| read_id(&id, &mut reading.ids));
     let on = fields.require("on").and_then(|on| read_patterns(&on));
-    let action = fields.require("run").and_then(|run| action::read(run, reading.env));
+    let action = fields.require("run").and_then(|run| action::read(run, reading.outside));
     let timeout = fields.read_or("timeout", TIMEOUT_DEFAULT, duration(TIMEOUTS));
     let default = RetryPolicy { hint_max: reading.hint_max, ..RetryPolicy::default() };
     let retry = match fields.get("retry") {
@@ -103,13 +108,15 @@ fn rate(text: &str) -> Result<Rate, Mismatch> {
     parsed.ok_or_else(|| Mismatch::new("runs in a second, minute, hour or day, such as 50/s, 100/m, 5/h or 1/d"))
 }
 
-fn read_id(value: &Value<'_>, ids: &mut HashMap<HookId, usize>) -> Option<HookId> {
+fn read_id(value: &Value<'_>, ids: &mut HashMap<HookId, (String, usize)>) -> Option<HookId> {
     let id = value.read(|text| HookId::new(text).map_err(|sentence| Mismatch::from_sentence(&sentence)))?;
-    if let Some(line) = ids.get(&id) {
-        let found = format!("\"{id}\" on line {}, which the hook on line {line} has already", value.line());
+    let (file, line) = (value.file(), value.line());
+    if let Some((first, at)) = ids.get(&id) {
+        let place = if first == file { format!("line {at}") } else { format!("line {at} of {first}") };
+        let found = format!("\"{id}\" on line {line}, which the hook on {place} has already");
         value.wrong(Mismatch::new("an id that no other hook has").found(found));
     } else {
-        ids.insert(id.clone(), value.line());
+        ids.insert(id.clone(), (file.to_owned(), line));
     }
     Some(id)
 }

@@ -4,7 +4,7 @@
 
 use std::path::Path;
 
-use super::Lookup;
+use super::Outside;
 use crate::yaml;
 use crate::yaml::problem::Mismatch;
 
@@ -13,7 +13,7 @@ const FILE_BYTES_MAX: u64 = 64 * 1024;
 
 /// Puts the values of variables and files into a text. A relative path starts at the folder of the process; one line
 /// break at the end of a file is dropped, since editors and `echo` leave it there.
-pub(super) fn resolve(text: &str, env: Lookup<'_>) -> Result<String, Mismatch> {
+pub(super) fn resolve(text: &str, outside: &Outside<'_>) -> Result<String, Mismatch> {
     let mut resolved = String::with_capacity(text.len());
     let mut rest = text;
     while let Some((before, after)) = rest.split_once("${") {
@@ -21,20 +21,21 @@ pub(super) fn resolve(text: &str, env: Lookup<'_>) -> Result<String, Mismatch> {
             return Err(Mismatch::new("`}` after `${`").found("none"));
         };
         resolved.push_str(before);
-        resolved.push_str(&look_up(name, env)?);
+        resolved.push_str(&look_up(name, outside)?);
         rest = after;
     }
     resolved.push_str(rest);
     Ok(resolved)
 }
 
-fn look_up(name: &str, env: Lookup<'_>) -> Result<String, Mismatch> {
+fn look_up(name: &str, outside: &Outside<'_>) -> Result<String, Mismatch> {
     match name.split_once(':') {
         Some(("env", name)) => {
             let unset = || format!("`{}`, which is not set", name.escape_debug());
-            env(name).ok_or_else(|| Mismatch::new("an environment variable that is set").found(unset()))
+            (outside.env)(name).ok_or_else(|| Mismatch::new("an environment variable that is set").found(unset()))
         }
         Some(("file", path)) => {
+            outside.files.borrow_mut().insert(path.into());
             let mut content = yaml::read_file(Path::new(path), FILE_BYTES_MAX).map_err(|mismatch| {
                 let found = mismatch.found.unwrap_or_default();
                 Mismatch { found: Some(format!("{found} at `{}`", path.escape_debug())), ..mismatch }

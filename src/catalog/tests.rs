@@ -6,6 +6,7 @@ use crate::domain::hook::{Action, Hook, HookLane, Pattern};
 use crate::domain::retry::RetryPolicy;
 
 const HINT_MAX: Duration = Duration::from_secs(1234);
+const TERMS: Terms<'_> = Terms { hint_max: HINT_MAX, env: &env };
 
 fn env(name: &str) -> Option<String> {
     match name {
@@ -18,7 +19,7 @@ fn env(name: &str) -> Option<String> {
 }
 
 fn read(text: &str) -> Result<HookSet, Problems> {
-    parse(text, "hooks.yaml", HINT_MAX, &env)
+    parse(text, "hooks.yaml", &TERMS).map(|catalog| catalog.hooks)
 }
 
 /// The problems of a file, one in a line.
@@ -319,7 +320,9 @@ fn secrets_come_from_files_too() {
     let check = |content: &str, expected: &str| {
         let path = folder.path().join("secret");
         std::fs::write(&path, content).unwrap();
-        let resolved = secret::resolve(&format!("<${{file:{}}}>", path.display()), &env);
+        let outside = Outside { env: &env, files: RefCell::default() };
+        let resolved = secret::resolve(&format!("<${{file:{}}}>", path.display()), &outside);
+        assert_eq!(outside.files.into_inner(), BTreeSet::from([path]));
         assert_eq!(resolved.unwrap(), format!("<{expected}>"));
     };
     check("hunter2", "hunter2");
@@ -366,7 +369,7 @@ error: expected one of `id`, `on`, `run`, `timeout`, `retry`, `concurrency`, `co
 
 #[test]
 fn a_file_that_is_not_there() {
-    let problems = load(Path::new("no/such.yaml"), HINT_MAX, &env).unwrap_err();
+    let problems = load(Path::new("no/such.yaml"), &TERMS).unwrap_err();
     let expected = "\
 error: expected a file that can be read, found No such file or directory (os error 2)
  --> no/such.yaml
@@ -378,8 +381,31 @@ error: expected a file that can be read, found No such file or directory (os err
 #[test]
 fn the_shipped_catalog_loads_without_any_variable() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/hooks.yaml");
-    let set = load(&path, HINT_MAX, &|_| None).unwrap_or_else(|problems| panic!("{problems}"));
+    let terms = Terms { env: &|_| None, ..TERMS };
+    let set = load(&path, &terms).unwrap_or_else(|problems| panic!("{problems}")).hooks;
     let ids: Vec<&str> = set.hooks().iter().map(|hook| hook.id.as_str()).collect();
     assert_eq!(ids, ["notify-oncall", "audit-log", "validate-task"]);
     assert_eq!(set.revision().len(), REVISION_CHARS);
+}
+
+#[test]
+fn a_folder_is_one_catalog() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
+    let hook =
+        |id: &str| format!("version: 1\nhooks:\n  - {{ id: {id}, on: a.b, run: {{ command: {{ argv: [x] }} }} }}\n");
+    let refused = || load(folder.path(), &TERMS).unwrap_err().to_string();
+    assert!(refused().contains("expected a folder with *.yaml files, found none in it"));
+    file("b.yml", &hook("b"));
+    file("a.yaml", &hook("a"));
+    file(".#a.yaml", "an editor's");
+    file("notes.txt", "no hooks");
+    let ids = |catalog: Catalog| catalog.hooks.hooks().iter().map(|hook| hook.id.to_string()).collect::<Vec<_>>();
+    assert_eq!(load(folder.path(), &TERMS).map(ids), Ok(vec!["a".to_owned(), "b".to_owned()]));
+    file("c.yaml", &hook("a"));
+    file("d.yaml", "version: 2");
+    let (refused, first) = (refused(), folder.path().join("a.yaml"));
+    let twice = format!("found \"a\" on line 3, which the hook on line 3 of {} has already", first.display());
+    assert!(refused.contains(&twice), "{refused}");
+    assert!(refused.contains("d.yaml:1:10") && refused.ends_with("2 problems"), "{refused}");
 }

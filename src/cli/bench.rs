@@ -17,7 +17,7 @@ use super::output;
 use super::trial::{self, Trial};
 use crate::admin::Scope;
 use crate::app::{App, Backends};
-use crate::catalog;
+use crate::catalog::{self, Terms};
 use crate::config::Settings;
 use crate::publish::{Event, Options, Publisher};
 use crate::worker::nobody;
@@ -87,7 +87,8 @@ pub(super) async fn run(settings: Settings, bench: Bench) -> anyhow::Result<Exit
 async fn measure(trial: &Trial, bench: &Bench) -> anyhow::Result<Figures> {
     let settings = &trial.settings;
     let sink = Sink::start(bench.events, bench.fan_out)?;
-    let hooks = catalog::parse(&hooks(&sink, bench.fan_out), "the hooks of bench", settings.hint_max, &|_| None)?;
+    let terms = Terms { hint_max: settings.hint_max, env: &|_| None };
+    let hooks = catalog::parse(&hooks(&sink, bench.fan_out), "the hooks of bench", &terms)?.hooks;
     let backends = Backends::open(settings).await?;
     let body_bytes_max = settings.events.body_bytes_max;
     let options = Options { patience: Duration::from_secs(bench.limit), body_bytes_max, ..Options::default() };

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::Subcommand;
 
 use super::output;
-use crate::catalog;
+use crate::catalog::{self, Catalog, Terms};
 use crate::config::Settings;
 
 #[derive(Debug, Subcommand)]
@@ -26,8 +26,11 @@ pub(super) fn variable(name: &str) -> Option<String> {
 pub(super) fn run(settings: &Settings, hooks: &Hooks) -> ExitCode {
     let Hooks::Check { file } = hooks;
     let file = file.as_ref().unwrap_or(&settings.hooks);
-    match catalog::load(file, settings.hint_max, &variable) {
-        Ok(set) => {
+    match catalog::load(file, &Terms { hint_max: settings.hint_max, env: &variable }) {
+        Ok(Catalog { hooks: set, warnings, .. }) => {
+            for warning in warnings {
+                output::err(&format!("{warning}\n"));
+            }
             output::out(&format!("{}: {} hooks, revision {}", file.display(), set.hooks().len(), set.revision()));
             ExitCode::SUCCESS
         }

@@ -15,7 +15,7 @@ use tokio::net::TcpListener;
 
 use super::output;
 use crate::broker::Broker;
-use crate::catalog;
+use crate::catalog::{self, Terms};
 use crate::config::{Egress, Settings};
 use crate::domain::event::Reading;
 use crate::domain::matching::HookSet;
@@ -63,7 +63,7 @@ impl Sample {
     pub(super) fn hooks(&self, hint_max: Duration) -> anyhow::Result<HookSet> {
         let receiver = format!("http://{}", self.receiver);
         let env = |name: &str| (name == "SAMPLE_RECEIVER").then(|| receiver.clone());
-        Ok(catalog::parse(HOOKS, "config/sample/hooks.yaml", hint_max, &env)?)
+        Ok(catalog::parse(HOOKS, "config/sample/hooks.yaml", &Terms { hint_max, env: &env })?.hooks)
     }
 
     pub(super) fn events() -> usize {

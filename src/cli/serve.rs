@@ -15,7 +15,7 @@ use super::output;
 use super::sample::Sample;
 use crate::admin::Scope;
 use crate::app::{App, Backends};
-use crate::catalog;
+use crate::catalog::{self, Terms};
 use crate::config::{Backend, Settings};
 use crate::domain::matching::HookSet;
 use crate::telemetry;
@@ -40,11 +40,19 @@ pub(super) async fn worker(settings: Settings) -> anyhow::Result<ExitCode> {
                (HOOKFLEET_BROKER_URL, HOOKFLEET_REDIS_URL), or run `hookfleet up` for everything in one process"
         );
     }
-    let hooks = catalog::load(&settings.hooks, settings.hint_max, &variable)?;
+    let hooks = load(&settings)?;
     let backends = Backends::open(&settings).await?;
     let app = App::new(&settings, backends, hooks, Scope::Operations, nobody()).await?;
     tracing::info!(address = %app.address()?, "a worker is up");
     finish(&app.run(shutdown(CancellationToken::new())).await?)
+}
+
+fn load(settings: &Settings) -> anyhow::Result<HookSet> {
+    let catalog = catalog::load(&settings.hooks, &Terms { hint_max: settings.hint_max, env: &variable })?;
+    for warning in &catalog.warnings {
+        tracing::warn!("{warning:#}");
+    }
+    Ok(catalog.hooks)
 }
 
 /// Everything in one process.
@@ -56,7 +64,7 @@ pub(super) async fn up(mut settings: Settings, up: Up) -> anyhow::Result<ExitCod
     let sample = if up.sample { Some(Sample::start(&mut settings).await?) } else { None };
     let hooks: HookSet = match &sample {
         Some(sample) => sample.hooks(settings.hint_max)?,
-        None => catalog::load(&settings.hooks, settings.hint_max, &variable)?,
+        None => load(&settings)?,
     };
     let backends = Backends::open(&settings).await?;
     let file = backends.file.clone();

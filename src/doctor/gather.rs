@@ -18,7 +18,7 @@ use crate::amqp::declare::check;
 use crate::amqp::management::{Management, ManagementError, NodeFound};
 use crate::amqp::policy::{compare, policies};
 use crate::amqp::topology::Topology;
-use crate::catalog::{self, Lookup};
+use crate::catalog::{self, Lookup, Terms};
 use crate::config::{self, Backend, BrokerServer, Egress, Redis, Settings};
 use crate::domain::claim::{Claim, Token};
 use crate::domain::event::EventDigest;
@@ -48,8 +48,8 @@ pub async fn facts(settings: &Settings, env: Lookup<'_>) -> Facts {
         }
         Backend::Embedded { path } => Servers::File(file(path)),
     };
-    let catalog = match catalog::load(&settings.hooks, settings.hint_max, env) {
-        Ok(hooks) => Ok(targets(&hooks, &settings.egress).await),
+    let catalog = match catalog::load(&settings.hooks, &Terms { hint_max: settings.hint_max, env }) {
+        Ok(catalog) => Ok(targets(&catalog.hooks, &settings.egress).await),
         Err(problems) => Err(problems.to_string()),
     };
     Facts { servers, catalog }

@@ -82,9 +82,28 @@ fn nearest<'k>(name: &str, known: impl IntoIterator<Item = &'k str>) -> Option<&
     close.max_by(|one, other| likeness(one).total_cmp(&likeness(other)))
 }
 
+/// How bad a problem is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Severity {
+    /// Nothing that has one is used.
+    Error,
+    /// Most likely not meant.
+    Warning,
+}
+
+impl fmt::Display for Severity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Error => "error",
+            Self::Warning => "warning",
+        })
+    }
+}
+
 /// One thing that is wrong. The alternate form (`{:#}`) fits on a line, the normal one is laid out as a compiler would.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
+    pub severity: Severity,
     /// Where it is.
     pub place: Place,
     /// The way to it through the configuration, such as `hooks[2].retry.attempts`; empty at the top.
@@ -137,7 +156,7 @@ impl fmt::Display for Problem {
         if f.alternate() {
             return self.fmt_short(f);
         }
-        writeln!(f, "error: expected {}, found {}", self.expected, self.found)?;
+        writeln!(f, "{}: expected {}, found {}", self.severity, self.expected, self.found)?;
         let path = if self.path.is_empty() { String::new() } else { format!(" ({})", self.path) };
         let margin = match &self.place {
             Place::Line { file, line, column, snippet } => {
@@ -192,6 +211,13 @@ impl Problems {
     /// These problems, out of `total` that were found.
     pub(super) fn new(list: Vec<Problem>, total: usize) -> Self {
         Self { list, total }
+    }
+
+    /// Those of several texts, one text after the other.
+    #[must_use]
+    pub fn join(all: Vec<Self>) -> Self {
+        let total = all.iter().map(|problems| problems.total).sum();
+        Self { list: all.into_iter().flat_map(|problems| problems.list).collect(), total }
     }
 
     /// The problems one by one; the first hundred of them if there are more.

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::iter;
 use std::ops::Range;
 
-use super::problem::{At, Mismatch, Place, Problem, Problems, Snippet};
+use super::problem::{At, Mismatch, Place, Problem, Problems, Severity, Snippet};
 use crate::domain::shown;
 
 /// More problems than this are counted only.
@@ -28,6 +28,7 @@ pub struct Report<'t> {
 /// A problem before all secrets around it are known.
 #[derive(Debug)]
 struct Draft {
+    severity: Severity,
     at: At,
     path: String,
     mismatch: Mismatch,
@@ -66,9 +67,18 @@ impl<'t> Report<'t> {
     /// Adds a problem.
     pub fn push(&self, at: At, path: &str, mismatch: Mismatch) {
         self.total.set(self.total.get() + 1);
+        self.draft(Severity::Error, at, path, mismatch);
+    }
+
+    /// Adds what is not wrong and most likely not meant.
+    pub fn warn(&self, at: At, path: &str, mismatch: Mismatch) {
+        self.draft(Severity::Warning, at, path, mismatch);
+    }
+
+    fn draft(&self, severity: Severity, at: At, path: &str, mismatch: Mismatch) {
         let mut drafts = self.drafts.borrow_mut();
         if drafts.len() < PROBLEMS_MAX {
-            drafts.push(Draft { at, path: path.to_owned(), mismatch });
+            drafts.push(Draft { severity, at, path: path.to_owned(), mismatch });
         }
     }
 
@@ -142,19 +152,23 @@ impl<'t> Report<'t> {
 
     /// What was read, or everything that is wrong with it.
     pub fn into_result<T>(self, read: Option<T>) -> Result<T, Problems> {
+        self.into_checked(read).map(|(read, _)| read)
+    }
+
+    /// What was read and what to warn of, or everything that is wrong with it.
+    pub fn into_checked<T>(self, read: Option<T>) -> Result<(T, Vec<Problem>), Problems> {
         let total = self.total.get();
+        self.hide_comments();
+        let mut drafts = self.drafts.take();
+        drafts.sort_by_key(|draft| rank(&draft.at));
+        let list = drafts.into_iter().map(|draft| self.problem(draft)).collect();
         match read {
-            Some(read) if total == 0 => Ok(read),
-            _ => {
-                self.hide_comments();
-                let mut drafts = self.drafts.take();
-                drafts.sort_by_key(|draft| rank(&draft.at));
-                Err(Problems::new(drafts.into_iter().map(|draft| self.problem(draft)).collect(), total))
-            }
+            Some(read) if total == 0 => Ok((read, list)),
+            _ => Err(Problems::new(list, total)),
         }
     }
 
-    fn problem(&self, Draft { at, path, mismatch }: Draft) -> Problem {
+    fn problem(&self, Draft { severity, at, path, mismatch }: Draft) -> Problem {
         let place = match at {
             At::Default => Place::Default,
             At::File => Place::File(self.file.to_owned()),
@@ -163,7 +177,7 @@ impl<'t> Report<'t> {
             At::Flag(name) => Place::Flag(name),
         };
         let Mismatch { expected, found, help } = mismatch;
-        Problem { place, path, expected, found: found.unwrap_or_else(|| "something else".to_owned()), help }
+        Problem { severity, place, path, expected, found: found.unwrap_or_else(|| "something else".to_owned()), help }
     }
 
     fn place(&self, span: &Range<usize>) -> Place {

@@ -58,6 +58,12 @@ impl<'a> Value<'a> {
         At::Span(self.node.span.clone())
     }
 
+    /// The name of its file.
+    #[must_use]
+    pub fn file(&self) -> &'a str {
+        self.report.file()
+    }
+
     /// The line it begins on.
     #[must_use]
     pub fn line(&self) -> usize {
@@ -82,6 +88,12 @@ impl<'a> Value<'a> {
     pub fn wrong(&self, mismatch: Mismatch) {
         let mismatch = Mismatch { found: mismatch.found.or_else(|| Some(self.describe())), ..mismatch };
         self.report.push(self.at(), &self.path, mismatch);
+    }
+
+    /// Says what is not wrong with it and most likely not meant.
+    pub fn warn(&self, mismatch: Mismatch) {
+        let mismatch = Mismatch { found: mismatch.found.or_else(|| Some(self.describe())), ..mismatch };
+        self.report.warn(self.at(), &self.path, mismatch);
     }
 
     /// Reports that it is no list or map. Nobody looks into it then, so that a secret in it would stay uncovered.

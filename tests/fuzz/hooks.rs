@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use bytes::Bytes;
-use hookfleet::catalog;
+use hookfleet::catalog::{self, Terms};
 use hookfleet::domain::event::{Event, EventDigest};
 use hookfleet::domain::matching::HookSet;
 use hookfleet::yaml::problem::{Place, Problem, Problems};
@@ -12,6 +12,7 @@ use hookfleet::yaml::problem::{Place, Problem, Problems};
 /// What stands behind `${env:TOKEN}`: in no problem, and not in what is shown of hooks.
 const SECRET: &str = "Zq9S3CRETzq9";
 const HINT_MAX: Duration = Duration::from_hours(1);
+const TERMS: Terms<'_> = Terms { hint_max: HINT_MAX, env: &env };
 /// Longest text that is made of a repeated part: what takes more than linear time takes seconds here.
 const REPEATED_BYTES_MAX: usize = 128 * 1024;
 /// Problems that are shown, and the longest of them on one line.
@@ -54,7 +55,7 @@ fn env(name: &str) -> Option<String> {
 }
 
 fn file(text: &str) -> Option<HookSet> {
-    let read = catalog::parse(text, "hooks.yaml", HINT_MAX, &env);
+    let read = catalog::parse(text, "hooks.yaml", &TERMS).map(|catalog| catalog.hooks);
     match &read {
         Ok(set) => sound(set, text),
         Err(problems) => refused(problems, text),
@@ -180,7 +181,7 @@ fn written_out(text: &str) {
 }
 
 fn keeps_secret(file: &str) {
-    if let Err(problems) = catalog::parse(file, "hooks.yaml", HINT_MAX, &env) {
+    if let Err(problems) = catalog::parse(file, "hooks.yaml", &TERMS) {
         let shown = problems.to_string();
         assert!(!shown.contains(SECRET), "{shown}\n\nfor {file}");
     }
