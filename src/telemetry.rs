@@ -84,7 +84,10 @@ impl Metric {
     const fn parts(self) -> (&'static str, &'static str) {
         match self {
             Self::Deliveries => ("hookfleet_deliveries_total", "Deliveries taken in hand, by queue"),
-            Self::Redelivered => ("hookfleet_redelivered_total", "Deliveries that had been delivered before, by queue"),
+            Self::Redelivered => (
+                "hookfleet_redelivered_total",
+                "Deliveries that had been delivered before, by queue, and few times (1 or 2) or many",
+            ),
             Self::EventsUnmatched => ("hookfleet_events_unmatched_total", "Events that no hook wanted"),
             Self::EventsConflicting => {
                 ("hookfleet_events_conflicting_total", "Events whose identity was taken by another body; dropped")

@@ -149,7 +149,8 @@ impl Worker {
         let hold_until = Instant::now() + hold;
         self.meters.delivered(delivery.queue);
         if delivery.deliveries > 0 {
-            Metric::Redelivered.count(&[("queue", delivery.queue.name().to_owned())]);
+            let times = if delivery.deliveries < SUSPECT_DELIVERIES { "few" } else { "many" };
+            Metric::Redelivered.count(&[("queue", delivery.queue.name().to_owned()), ("times", times.to_owned())]);
         }
         match self.decode(delivery).await {
             Ok(Envelope::Event(whole)) => self.event(delivery, whole, hold_until).await,

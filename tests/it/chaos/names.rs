@@ -49,7 +49,7 @@ fn answer(question: &[u8]) -> Vec<u8> {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_name_server_is_slow_and_dead() {
     if !is_long() {
-        return;
+        return println!("only with tests/run --long: it takes root");
     }
     let (rabbit, redis) = shared().await;
     let pace = watch::Sender::new(Some(Duration::ZERO));

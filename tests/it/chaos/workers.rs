@@ -31,27 +31,32 @@ async fn a_worker_stands_still() {
 }
 
 /// Every worker is replaced, one after the other, again and again: nothing runs twice. What RabbitMQ sends after it has
-/// confirmed the end of a consumer comes again, its count one higher: few do, and what came three times goes to lane
-/// `suspect` with a count of zero, so that no number of restarts brings a message near the broker's limit.
+/// confirmed the end of a consumer comes again, its count one higher. How many do depends on its mood, but hardly one
+/// does so thrice, and that one goes to lane `suspect` with a count of zero: no number of restarts brings a message near
+/// the broker's limit.
 #[tokio::test(flavor = "multi_thread")]
 async fn workers_are_restarted_in_turn() {
     const RESTARTS: usize = 50;
     let (rabbit, redis) = shared().await;
     let mut trial = Trial::begin("50 restarts (SIGTERM) of workers in turn", rabbit, redis).await;
-    let mut again = 0.0;
+    let (mut again, mut many) = (0.0, 0.0);
     for restart in 0..RESTARTS {
         let worker = &mut trial.workers[restart % 2];
         worker.until_ready().await;
         again += worker.metric("hookfleet_redelivered_total", "").await;
+        many += worker.metric("hookfleet_redelivered_total", "many").await;
         assert_eq!(worker.stop().await, Some(0), "{}", worker.log());
         *worker = trial.site.spawn(&[]);
     }
     for worker in &trial.workers {
         worker.until_ready().await;
         again += worker.metric("hookfleet_redelivered_total", "").await;
+        many += worker.metric("hookfleet_redelivered_total", "many").await;
     }
-    println!("{again} deliveries came again over {RESTARTS} restarts");
-    assert!(again <= (SECONDS * RATE) as f64 * 0.05, "{again} deliveries came again");
+    let shown = format!("{again} deliveries came again over {RESTARTS} restarts, {many} of them more than twice");
+    println!("{shown}");
+    let events = (SECONDS * RATE) as f64;
+    assert!(again <= events * 0.2 && many <= events * 0.01, "{shown}");
     trial.end(rabbit, redis, Expect::Once).await;
 }
 
