@@ -2,6 +2,7 @@
 
 use std::future::IntoFuture as _;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::State;
@@ -19,11 +20,13 @@ use crate::config::WhenAway;
 use crate::desk::Desk;
 use crate::domain::event::Reading;
 use crate::domain::matching::HookSet;
+use crate::idempotency::Idempotency;
 use crate::publish::Publisher;
 use crate::worker::admission::Admission;
 
 mod browser;
 mod events;
+mod invocations;
 mod letters;
 mod problem;
 
@@ -44,6 +47,9 @@ pub struct Admin {
     /// See [`publisher`].
     pub publisher: Arc<Publisher>,
     pub desk: Desk,
+    pub claims: Arc<dyn Idempotency>,
+    /// How long an invocation is remembered that an operator cancelled.
+    pub cancelled_for: Duration,
 }
 
 /// How one cell is doing.
@@ -83,6 +89,7 @@ fn router(admin: Admin, scope: Scope) -> Router {
         Scope::Operations => operations,
         Scope::Everything => operations
             .route("/v1/events", post(events::publish))
+            .route("/v1/runtime/hooks/{hook}/cancel", post(invocations::cancel))
             .route("/v1/runtime/hooks/dead-letter", get(letters::list))
             .route("/v1/runtime/hooks/dead-letter/{id}", get(letters::show))
             .route("/v1/runtime/hooks/dead-letter/{id}/replay", post(letters::replay)),

@@ -140,6 +140,7 @@ impl App {
         // A file has one owner, and its one thread that writes is what bounds it.
         let count = if backends.file.is_some() { 1 } else { settings.worker.cells };
         let (broker, desk, file) = (Arc::clone(&backends.broker), backends.desk(), backends.file.clone());
+        let claims = Arc::clone(&backends.claims);
         let fleet = shared.fleet(backends, count)?;
         let mut cells = Vec::new();
         for number in 1..count {
@@ -156,6 +157,8 @@ impl App {
             reading: settings.events,
             admission: Arc::clone(&shared.admission),
             desk,
+            claims,
+            cancelled_for: settings.cancelled_for(),
         };
         Ok(Self { fleet, cells, shared, admin, listener, scope, file })
     }

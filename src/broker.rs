@@ -57,6 +57,9 @@ pub enum PublishError {
     /// Publishing it again is of no use: this broker will never take it.
     #[error("too large for the broker: {0}")]
     TooLarge(String),
+    /// It says what nobody will take: a gateway in between has read it.
+    #[error("{0}")]
+    Invalid(String),
 }
 
 /// How the connection is doing, for readiness.

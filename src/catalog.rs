@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use sha2::{Digest as _, Sha256};
 
+use crate::domain::event_type::EventTypes;
 use crate::domain::matching::HookSet;
 use crate::yaml;
 use crate::yaml::problem::{At, Problem, Problems};
@@ -19,6 +20,7 @@ use crate::yaml::value::Value;
 mod action;
 mod hooks;
 mod secret;
+mod types;
 
 /// Looks up an environment variable.
 pub type Lookup<'a> = &'a dyn Fn(&str) -> Option<String>;
@@ -117,8 +119,27 @@ pub fn read(documents: &[Document], terms: &Terms<'_>) -> Result<Catalog, Proble
     if !problems.is_empty() {
         return Err(Problems::join(problems));
     }
-    let hooks = HookSet::new(revision(documents), hooks);
+    let hooks = HookSet::new(revision(documents), hooks).with_types(reading.events.into_types());
     Ok(Catalog { hooks, files: outside.files.into_inner(), warnings })
+}
+
+/// Reads the event types of hooks documents and nothing else of them: for publishers, who need not know the secrets that
+/// hooks name.
+///
+/// # Errors
+/// Every problem of the event types.
+pub fn event_types(documents: &[Document]) -> Result<EventTypes, Problems> {
+    let (mut declared, mut problems) = (types::Declared::default(), Vec::new());
+    for Document { name, text } in documents {
+        let report = Report::new(name, text);
+        let found = yaml::parse(&report).and_then(|root| {
+            let mut fields = Value::root(&report, &root).fields()?;
+            fields.require("version")?.read(hooks::check_version)?;
+            fields.get("events").map_or(Some(()), |events| types::read(&events, &mut declared))
+        });
+        problems.extend(report.into_result(found).err());
+    }
+    if problems.is_empty() { Ok(declared.into_types()) } else { Err(Problems::join(problems)) }
 }
 
 /// What stands outside of hooks files and is named in them, and which of it was.

@@ -17,6 +17,7 @@ mod output;
 mod publish;
 mod remote;
 mod sample;
+mod schema;
 mod serve;
 mod topology;
 mod trial;
@@ -86,6 +87,8 @@ enum Command {
     Verify(verify::Verify),
     /// Every setting in force and where it comes from; secrets stay hidden.
     Settings,
+    /// The JSON Schema (2020-12) of hooks files, for editors.
+    Schema,
 }
 
 /// Runs a command.
@@ -98,7 +101,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Up(up) => serve::up(settings, up).await,
         Command::Worker => serve::worker(settings).await,
         Command::Publish(publish) => publish::run(&settings, publish).await,
-        Command::Hooks(hooks) => Ok(hooks::run(&settings, &hooks)),
+        Command::Hooks(hooks) => hooks::run(&settings, hooks).await,
         Command::DeadLetters(letters) => letters::run(&settings, letters).await,
         Command::Topology(command) => topology::run(&settings, command).await,
         Command::Doctor(doctor) => doctor::run(&settings, &doctor).await,
@@ -106,6 +109,10 @@ pub async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Verify(verify) => verify::run(settings, cli.common.launch()?, verify).await,
         Command::Settings => {
             output::out(&settings.shown());
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Schema => {
+            schema::run();
             Ok(ExitCode::SUCCESS)
         }
     }

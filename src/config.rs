@@ -241,6 +241,12 @@ impl FromIterator<(String, String)> for Environment {
 }
 
 impl Settings {
+    /// How long an invocation is remembered that an operator cancelled: as long as any message of it may be on its way.
+    #[must_use]
+    pub fn cancelled_for(&self) -> Duration {
+        self.claims.window.max(self.dead_letter_retention)
+    }
+
     /// Reads `file`, or [`DEFAULT_FILE`] if none is named and there is one; then the environment; then flags.
     ///
     /// # Errors

@@ -12,6 +12,8 @@ use crate::domain::fold::{Entry, State};
 use crate::domain::replay::{Operator, replay};
 use crate::domain::settle::millis;
 
+pub mod cancel;
+
 /// The desk of an operator.
 #[derive(Clone)]
 pub struct Desk {

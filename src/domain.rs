@@ -6,6 +6,7 @@
 pub mod claim;
 pub mod dead_letter;
 pub mod event;
+pub mod event_type;
 pub mod flaw;
 pub mod flow;
 pub mod fold;

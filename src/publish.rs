@@ -18,7 +18,7 @@
 //!   runs, or the event becomes a dead letter.
 //! - An error: nobody knows. The event may have arrived, and only its confirm been lost. Publish the same [`Event`] again,
 //!   or another one with the same source and id: it is handled once within `idempotency.window`. Only
-//!   [`PublishError::TooLarge`] is final.
+//!   what [`Unpublished::is_final`] says of is final.
 //! - No answer yet: [`Publisher::publish`] repeats for as long as [`Options::patience`] lasts, over losses of the
 //!   connection and restarts of the broker.
 
@@ -77,7 +77,7 @@ impl Unpublished {
     /// Whether publishing it again is of no use.
     #[must_use]
     pub const fn is_final(&self) -> bool {
-        matches!(self.error, PublishError::TooLarge(_))
+        matches!(self.error, PublishError::TooLarge(_) | PublishError::Invalid(_))
     }
 }
 
@@ -185,7 +185,7 @@ impl Publisher {
         loop {
             match timeout_at(until, self.route.send(event)).await {
                 Ok(Ok(())) => return Ok(()),
-                Ok(Err(error @ PublishError::TooLarge(_))) => return Err(error),
+                Ok(Err(error @ (PublishError::TooLarge(_) | PublishError::Invalid(_)))) => return Err(error),
                 Ok(Err(error)) => failed = error,
                 Err(_) => return Err(failed),
             }

@@ -17,6 +17,8 @@ pub enum Metric {
     EventsUnmatched,
     /// Events whose identity was taken by another body.
     EventsConflicting,
+    /// Events whose data was not what their type declares, by declared type and what was done: warned, buried, refused.
+    EventsMisfit,
     /// Answers of the store to claims, by answer.
     Claims,
     /// Attempts by hook and outcome.
@@ -53,11 +55,12 @@ pub enum Metric {
 
 impl Metric {
     /// Every metric: for descriptions and tests.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 21] = [
         Self::Deliveries,
         Self::Redelivered,
         Self::EventsUnmatched,
         Self::EventsConflicting,
+        Self::EventsMisfit,
         Self::Claims,
         Self::Attempts,
         Self::AttemptSeconds,
@@ -91,6 +94,9 @@ impl Metric {
             Self::EventsUnmatched => ("hookfleet_events_unmatched_total", "Events that no hook wanted"),
             Self::EventsConflicting => {
                 ("hookfleet_events_conflicting_total", "Events whose identity was taken by another body; dropped")
+            }
+            Self::EventsMisfit => {
+                ("hookfleet_events_misfit_total", "Events that are not what their type declares, by type and action")
             }
             Self::Claims => ("hookfleet_claims_total", "Answers of the store to claims"),
             Self::Attempts => ("hookfleet_attempts_total", "Attempts by hook and outcome"),

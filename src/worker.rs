@@ -53,6 +53,7 @@ mod held;
 mod job;
 mod lease;
 pub mod meters;
+mod misfit;
 mod reading;
 mod running;
 mod scene;
@@ -213,6 +214,9 @@ impl Worker {
     /// Runs every hook that wants the event; acks once each has a claim that is settled, a guard, or a message.
     async fn event(&self, delivery: &Delivery, whole: WholeEvent, hold_until: Instant) {
         let hooks = self.catalog.borrow().clone();
+        if self.is_misfit(delivery, &whole, hooks.types()).await {
+            return;
+        }
         let wanted = hooks.matching(&whole.event);
         if wanted.is_empty() {
             Metric::EventsUnmatched.count(&[]);
@@ -332,7 +336,7 @@ impl Worker {
         loop {
             match self.broker.publish(outgoing.clone()).await {
                 Ok(()) => return,
-                Err(PublishError::TooLarge(error)) => {
+                Err(PublishError::TooLarge(error) | PublishError::Invalid(error)) => {
                     count_letter(Class::Invalid);
                     let letter = undeliverable(&outgoing.message, error, now_ms());
                     return self.append(&Record::Letter(Box::new(letter))).await;

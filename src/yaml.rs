@@ -18,6 +18,7 @@ use self::problem::{At, Mismatch};
 use self::report::Report;
 use crate::domain::shown;
 
+pub mod json;
 pub mod problem;
 pub mod report;
 pub mod scalar;
@@ -35,6 +36,8 @@ pub struct Node {
     pub span: Range<usize>,
     /// What stands there.
     pub kind: Kind,
+    /// A scalar without quotes, which may be more than a text to those who read JSON.
+    pub plain: bool,
 }
 
 /// What a node is. Scalars are texts until someone asks for more.
@@ -63,7 +66,7 @@ pub struct Key {
 
 impl Node {
     /// No value, nowhere.
-    pub const NOTHING: Self = Self { span: 0..0, kind: Kind::Nothing };
+    pub const NOTHING: Self = Self { span: 0..0, kind: Kind::Nothing, plain: false };
 }
 
 /// The file, or all `*.yaml` and `*.yml` of the folder, by name; what begins with a dot is none of them.
@@ -177,11 +180,10 @@ impl Builder<'_> {
             Event::DocumentStart(..) => self.start_document(span),
             Event::Scalar(text, style, anchor, tag) => {
                 self.refuse_extras(anchor, tag.is_some(), &span);
-                let nothing = style == ScalarStyle::Plain && matches!(&*text, "" | "~" | "null" | "Null" | "NULL");
-                if nothing && !self.wants_key() {
-                    return self.add(Node { span, kind: Kind::Nothing });
-                }
-                self.add(Node { span, kind: Kind::Text(text.into_owned()) })
+                let plain = style == ScalarStyle::Plain;
+                let nothing = plain && matches!(&*text, "" | "~" | "null" | "Null" | "NULL");
+                let kind = if nothing && !self.wants_key() { Kind::Nothing } else { Kind::Text(text.into_owned()) };
+                self.add(Node { span, kind, plain })
             }
             Event::SequenceStart(_, anchor, tag) => {
                 self.refuse_extras(anchor, tag.is_some(), &span);
@@ -195,7 +197,7 @@ impl Builder<'_> {
             Event::Alias(_) | Event::UnresolvedAlias(_) => {
                 let mismatch = Mismatch::new("a value written out").found("an alias");
                 self.wrong(span.clone(), mismatch.help("quote it if a text beginning with `*` is meant"));
-                self.add(Node { span, kind: Kind::Refused })
+                self.add(Node { span, kind: Kind::Refused, plain: false })
             }
             _ => ControlFlow::Continue(()),
         }
@@ -225,7 +227,7 @@ impl Builder<'_> {
             Inside::List(items) => Kind::List(items),
             Inside::Map { entries, .. } => Kind::Map(entries),
         };
-        self.add(Node { span: start..end, kind })
+        self.add(Node { span: start..end, kind, plain: false })
     }
 
     fn wants_key(&self) -> bool {
@@ -237,13 +239,13 @@ impl Builder<'_> {
         match self.open.last_mut().map(|open| &mut open.inside) {
             None => self.root = Some(node),
             Some(Inside::List(items)) => items.push(node),
-            Some(Inside::Map { entries, seen, key }) => match (key.take(), node.kind) {
-                (None, Kind::Text(name)) => *key = Some(Key { name, span: node.span }),
+            Some(Inside::Map { entries, seen, key }) => match (key.take(), node) {
+                (None, Node { kind: Kind::Text(name), span, .. }) => *key = Some(Key { name, span }),
                 (None, _) => return ControlFlow::Break(()), // an alias as key, reported by now
-                (Some(new), kind) => match seen.get(&new.name).cloned() {
+                (Some(new), node) => match seen.get(&new.name).cloned() {
                     None => {
                         seen.insert(new.name.clone(), new.span.clone());
-                        entries.push((new, Node { span: node.span, kind }));
+                        entries.push((new, node));
                     }
                     Some(first) => {
                         self.report.hide(node.span);

@@ -14,10 +14,14 @@ use super::Admin;
 use super::problem::Problem;
 use crate::broker::Broker;
 use crate::domain::event::Reading;
+use crate::domain::event_type::EventTypes;
 use crate::publish::{self, Event, Options, Publisher, Rejected, Unpublished, read, request_bytes_max};
+use crate::telemetry::Metric;
 
 /// How long a caller waits for a confirm before it is told to come again.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// Events of a batch whose mistakes are told.
+const MISFITS_TOLD: usize = 20;
 
 /// What the gateway publishes through.
 #[must_use]
@@ -43,10 +47,45 @@ pub(super) async fn publish(State(admin): State<Admin>, mut request: Request) ->
         }
         status => Problem::new(status, rejection.body_text()),
     })?;
-    match read(&pairs(&headers), &body, &admin.reading)? {
+    let request = read(&pairs(&headers), &body, &admin.reading)?;
+    let events = match &request {
+        publish::Request::One(event) => std::slice::from_ref(event),
+        publish::Request::Batch(events) => events,
+    };
+    refuse_misfits(events, admin.catalog.borrow().types())?;
+    match request {
         publish::Request::One(event) => one(&admin.publisher, &event).await,
         publish::Request::Batch(events) => batch(&admin.publisher, &events).await,
     }
+}
+
+/// Refuses all of them if one is not what its type declares, where the type is strict. What is only warned of is told
+/// by the worker that gets it.
+fn refuse_misfits(events: &[Event], types: &EventTypes) -> Result<(), Problem> {
+    let misfits = events.iter().enumerate().filter_map(|(place, event)| Some((place, event, event.misfit(types)?)));
+    let misfits: Vec<_> = misfits.filter(|(_, _, misfit)| misfit.strict).collect();
+    let Some((place, _, first)) = misfits.first() else { return Ok(()) };
+    let detail = match events {
+        [_] => first.sentence(),
+        all => format!(
+            "nothing was published, since {} of {} events do not fit their types; event {place} (counted from 0): {}",
+            misfits.len(),
+            all.len(),
+            first.sentence()
+        ),
+    };
+    for (_, _, misfit) in &misfits {
+        Metric::EventsMisfit.count(&[("type", misfit.on.clone()), ("action", "refused".to_owned())]);
+    }
+    let told = misfits.iter().take(MISFITS_TOLD).map(|(place, event, misfit)| {
+        let mut told = identity(event);
+        told["event"] = Value::from(*place);
+        told["type"] = Value::from(misfit.on.as_str());
+        told["errors"] = json!(misfit.mistakes);
+        told
+    });
+    let told = Value::from(told.collect::<Vec<_>>());
+    Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, detail).with("misfits", told))
 }
 
 fn pairs(headers: &HeaderMap) -> Vec<(&str, &[u8])> {

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use super::types::{self, Declared};
 use super::{Outside, action};
 use crate::domain::flow::Rate;
 use crate::domain::hook::{Hook, HookId, HookLane, Pattern};
@@ -32,11 +33,12 @@ pub(super) struct Reading<'a> {
     outside: &'a Outside<'a>,
     /// File and line of each id.
     ids: HashMap<HookId, (String, usize)>,
+    pub(super) events: Declared,
 }
 
 impl<'a> Reading<'a> {
     pub(super) fn new(hint_max: Duration, outside: &'a Outside<'a>) -> Self {
-        Self { hint_max, outside, ids: HashMap::new() }
+        Self { hint_max, outside, ids: HashMap::new(), events: Declared::default() }
     }
 }
 
@@ -53,11 +55,12 @@ pub(super) fn read(root: &Value<'_>, reading: &mut Reading<'_>) -> Option<Vec<Ho
         Some(hooks) if !hooks.is_nothing() => hooks.list(|hook| read_hook(&hook, reading)),
         _ => Some(Vec::new()),
     };
+    let events = fields.get("events").map_or(Some(()), |events| types::read(&events, &mut reading.events));
     fields.end();
-    hooks
+    events.and(hooks)
 }
 
-fn check_version(text: &str) -> Result<(), Mismatch> {
+pub(super) fn check_version(text: &str) -> Result<(), Mismatch> {
     if text == VERSION { Ok(()) } else { Err(Mismatch::new(format!("version `{VERSION}`, the only one so far"))) }
 }
 

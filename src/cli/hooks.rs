@@ -1,6 +1,6 @@
 //! `hookfleet hooks`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Subcommand;
@@ -8,6 +8,10 @@ use clap::Subcommand;
 use super::output;
 use crate::catalog::{self, Catalog, Terms};
 use crate::config::Settings;
+use crate::domain::event_type::EventTypes;
+
+mod cancel;
+mod list;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Hooks {
@@ -16,6 +20,10 @@ pub(super) enum Hooks {
         /// [default: the hooks file of the settings]
         file: Option<PathBuf>,
     },
+    /// The hooks as a table: what runs when, where, and how often it is tried
+    List(list::List),
+    /// End an invocation that is still to run
+    Cancel(cancel::Cancel),
 }
 
 /// A variable of this process, for `${env:NAME}`.
@@ -23,9 +31,32 @@ pub(super) fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok()
 }
 
-pub(super) fn run(settings: &Settings, hooks: &Hooks) -> ExitCode {
-    let Hooks::Check { file } = hooks;
-    let file = file.as_ref().unwrap_or(&settings.hooks);
+/// The event types that the fleet's catalog declares: none where there is no hooks file here. One that is wrong is told
+/// and checks nothing, since workers check again.
+pub(super) fn event_types(settings: &Settings) -> EventTypes {
+    if !settings.hooks.exists() {
+        return EventTypes::default();
+    }
+    let read = catalog::open(&settings.hooks).and_then(|documents| catalog::event_types(&documents));
+    read.unwrap_or_else(|problems| {
+        output::err(&format!("{problems}\nwarning: events are not checked against their types here"));
+        EventTypes::default()
+    })
+}
+
+pub(super) async fn run(settings: &Settings, hooks: Hooks) -> anyhow::Result<ExitCode> {
+    match hooks {
+        Hooks::Check { file } => Ok(check(settings, &file.unwrap_or_else(|| settings.hooks.clone()))),
+        Hooks::List(list) => {
+            let file = list.file.as_ref().unwrap_or(&settings.hooks);
+            list::run(&list, &catalog::load(file, &Terms { hint_max: settings.hint_max, env: &variable })?.hooks);
+            Ok(ExitCode::SUCCESS)
+        }
+        Hooks::Cancel(cancel) => cancel::run(settings, &cancel).await,
+    }
+}
+
+fn check(settings: &Settings, file: &Path) -> ExitCode {
     match catalog::load(file, &Terms { hint_max: settings.hint_max, env: &variable }) {
         Ok(Catalog { hooks: set, warnings, .. }) => {
             for warning in warnings {

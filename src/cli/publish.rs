@@ -3,6 +3,7 @@
 use std::io::{BufRead, BufReader, IsTerminal as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use anyhow::{Context as _, anyhow, bail};
 use async_trait::async_trait;
@@ -10,16 +11,18 @@ use bytes::Bytes;
 use clap::Args;
 use futures_util::{Stream, StreamExt as _, stream};
 use indicatif::{ProgressBar, ProgressStyle};
-use reqwest::Method;
+use reqwest::{Method, StatusCode};
 use serde_json::value::RawValue;
 use tokio::sync::mpsc;
 
+use super::hooks::event_types;
 use super::output;
-use super::remote::Remote;
+use super::remote::{Refused, Remote};
 use crate::app::Backends;
 use crate::broker::PublishError;
 use crate::config::{Backend, Settings};
 use crate::domain::event::Reading;
+use crate::domain::event_type::EventTypes;
 use crate::embedded;
 use crate::publish::{Builder, Event, Options, Publisher, Rejected, Route, prepare};
 
@@ -74,6 +77,11 @@ async fn one(settings: &Settings, publish: &Publish) -> anyhow::Result<ExitCode>
         event = event.data(&serde_json::from_str::<&RawValue>(&text).context("--data: expected JSON")?);
     }
     let event = event.build()?;
+    match event.misfit(&event_types(settings)) {
+        Some(misfit) if misfit.strict => bail!("nothing was published: {}", misfit.sentence()),
+        Some(misfit) => output::err(&format!("warning: {}", misfit.sentence())),
+        None => {}
+    }
     let sink = Sink::open(settings).await?;
     let sent = sink.publisher.publish(&event).await;
     sink.close().await;
@@ -83,20 +91,20 @@ async fn one(settings: &Settings, publish: &Publish) -> anyhow::Result<ExitCode>
 }
 
 async fn many(settings: &Settings, file: &Path) -> anyhow::Result<ExitCode> {
-    let reading = settings.events;
+    let taking = Taking { reading: settings.events, types: Arc::new(event_types(settings)) };
     let (lines, bar): (Box<dyn BufRead + Send>, _) = if file.as_os_str() == "-" {
         (Box::new(BufReader::new(std::io::stdin())), bar(None))
     } else {
         // Every line is checked before the first is published: a file goes out whole or not at all.
         let total =
-            check(open(file)?, &reading).with_context(|| format!("{}: nothing was published", file.display()))?;
+            check(open(file)?, &taking).with_context(|| format!("{}: nothing was published", file.display()))?;
         (Box::new(open(file)?), bar(Some(total)))
     };
     let sink = Sink::open(settings).await?;
-    let (mut confirmed, mut failed) = (0u64, None);
+    let (mut confirmed, mut failed, mut misfits) = (0u64, None, Misfits::default());
     {
         let mut bad = None;
-        let mut sent = Box::pin(sink.publisher.publish_all(until_bad(lines, reading, &mut bad)));
+        let mut sent = Box::pin(sink.publisher.publish_all(until_bad(lines, taking, &mut misfits, &mut bad)));
         while let Some(result) = sent.next().await {
             match result {
                 Ok(_) => {
@@ -114,6 +122,7 @@ async fn many(settings: &Settings, file: &Path) -> anyhow::Result<ExitCode> {
     }
     bar.finish_and_clear();
     sink.close().await;
+    misfits.tell();
     if let Some(error) = failed {
         bail!("{error:#}; {confirmed} events were published and confirmed before");
     }
@@ -125,7 +134,8 @@ async fn many(settings: &Settings, file: &Path) -> anyhow::Result<ExitCode> {
 /// pipe must not keep confirms and heartbeats waiting.
 fn until_bad(
     lines: Box<dyn BufRead + Send>,
-    reading: Reading,
+    taking: Taking,
+    misfits: &mut Misfits,
     bad: &mut Option<anyhow::Error>,
 ) -> impl Stream<Item = Event> {
     let (sender, mut receiver) = mpsc::channel(LINES_AHEAD);
@@ -134,7 +144,7 @@ fn until_bad(
         for (index, line) in lines.split(b'\n').enumerate() {
             let event = match line {
                 Ok(line) if line.trim_ascii().is_empty() => continue,
-                Ok(line) => ready(&line, &reading).map_err(|error| anyhow!("line {}: {error}", index + 1)),
+                Ok(line) => taking.read(&line, index + 1),
                 Err(error) => Err(anyhow!("line {}: {error}", index + 1)),
             };
             let last = event.is_err();
@@ -145,7 +155,10 @@ fn until_bad(
     });
     stream::poll_fn(move |context| {
         receiver.poll_recv(context).map(|line| match line? {
-            Ok(event) => Some(event),
+            Ok((event, misfit)) => {
+                misfits.add(misfit);
+                Some(event)
+            }
             Err(error) => {
                 *bad = Some(error);
                 None
@@ -160,23 +173,64 @@ fn open(file: &Path) -> anyhow::Result<BufReader<std::fs::File>> {
 }
 
 /// The number of events in a file.
-fn check(lines: impl BufRead, reading: &Reading) -> anyhow::Result<u64> {
+fn check(lines: impl BufRead, taking: &Taking) -> anyhow::Result<u64> {
     let mut count = 0;
     for (index, line) in lines.split(b'\n').enumerate() {
         let line = line?;
         if line.trim_ascii().is_empty() {
             continue;
         }
-        ready(&line, reading).map_err(|error| anyhow!("line {}: {error}", index + 1))?;
+        taking.read(&line, index + 1)?;
         count += 1;
     }
     Ok(count)
 }
 
-fn ready(text: &[u8], reading: &Reading) -> Result<Event, String> {
-    prepare(&Bytes::copy_from_slice(text), None, None, reading).map_err(|rejected| match rejected {
-        Rejected::ContentType(error) | Rejected::Event(error) | Rejected::TooLarge(error) => error,
-    })
+/// What the fleet takes.
+struct Taking {
+    reading: Reading,
+    types: Arc<EventTypes>,
+}
+
+impl Taking {
+    /// The event of a line, and how it differs from what its type declares, if that is no reason to refuse it.
+    fn read(&self, line: &[u8], number: usize) -> anyhow::Result<(Event, Option<String>)> {
+        let event =
+            prepare(&Bytes::copy_from_slice(line), None, None, &self.reading).map_err(|rejected| match rejected {
+                Rejected::ContentType(error) | Rejected::Event(error) | Rejected::TooLarge(error) => {
+                    anyhow!("line {number}: {error}")
+                }
+            })?;
+        match event.misfit(&self.types) {
+            Some(misfit) if misfit.strict => bail!("line {number}: {}", misfit.sentence()),
+            misfit => Ok((event, misfit.map(|misfit| format!("line {number}: {}", misfit.sentence())))),
+        }
+    }
+}
+
+/// Events that are published although they are not what their types declare.
+#[derive(Default)]
+struct Misfits {
+    count: u64,
+    first: Option<String>,
+}
+
+impl Misfits {
+    fn add(&mut self, misfit: Option<String>) {
+        if let Some(misfit) = misfit {
+            self.count += 1;
+            self.first.get_or_insert(misfit);
+        }
+    }
+
+    fn tell(&self) {
+        if let Some(first) = &self.first {
+            output::err(&format!(
+                "warning: {} events are not what their types declare, the first: {first}",
+                self.count
+            ));
+        }
+    }
 }
 
 fn bar(total: Option<u64>) -> ProgressBar {
@@ -224,7 +278,12 @@ impl Sink {
 impl Route for Remote {
     async fn send(&self, event: &Event) -> Result<(), PublishError> {
         let sent = self.call(Method::POST, "/v1/events", Some(event.json().to_vec())).await;
-        sent.map(|_| ()).map_err(|error| PublishError::Away(format!("{error:#}")))
+        sent.map(|_| ()).map_err(|error| match error.downcast_ref::<Refused>() {
+            Some(refused) if refused.status == StatusCode::UNPROCESSABLE_ENTITY => {
+                PublishError::Invalid(refused.to_string())
+            }
+            _ => PublishError::Away(format!("{error:#}")),
+        })
     }
 
     async fn close(&self) {}

@@ -10,6 +10,14 @@ use serde_json::Value;
 /// Longest wait for an answer of a process on the same machine.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
+/// The process has answered, and will not do it.
+#[derive(Debug, thiserror::Error)]
+#[error("{detail}")]
+pub(super) struct Refused {
+    pub(super) status: StatusCode,
+    detail: String,
+}
+
 /// A running `hookfleet up`.
 pub(super) struct Remote {
     client: Client,
@@ -37,7 +45,7 @@ impl Remote {
             return Ok(answer);
         }
         match answer.get("detail").and_then(Value::as_str) {
-            Some(detail) => bail!("{detail}"),
+            Some(detail) => bail!(Refused { status, detail: detail.to_owned() }),
             None => bail!("{} answered {status}", self.address),
         }
     }

@@ -69,8 +69,8 @@ pub enum Claim {
     Out { at: Point, deaths: u32 },
     /// Finished. `token` is the run that did it.
     Done { generation: u32, token: Token },
-    /// Given up on, up to and including this generation.
-    Buried { generation: u32 },
+    /// Given up on, up to and including this generation: with a letter, or cancelled.
+    Buried { generation: u32, cancelled: bool },
 }
 
 /// What the store found under the key.
@@ -173,6 +173,22 @@ pub enum Answer {
     Ok,
     /// The key says otherwise: publish nothing.
     NotYours,
+    /// It will not run any more.
+    Cancelled { before: Before },
+}
+
+/// What stood under a key before it was cancelled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Before {
+    /// Nothing: no worker has begun with it, or it was forgotten.
+    Nothing,
+    /// A run, or what a dead worker left of one.
+    Held,
+    /// Another attempt was to come, or a letter.
+    Pending,
+    /// It was given up, with a letter.
+    Buried,
+    Cancelled,
 }
 
 /// A new value and its time to live.
@@ -232,7 +248,7 @@ fn claim_step(flaw: Flaw, found: Option<&Found>, request: &ClaimRequest) -> Step
                 Step::keep(Answer::Done { token: *token })
             }
         }
-        Claim::Buried { generation } => {
+        Claim::Buried { generation, .. } => {
             if asked.generation > *generation {
                 win(request, None, false)
             } else {
@@ -341,7 +357,7 @@ fn advance(found: Option<&Found>, from: Point, own: Token, keep_ms: u64) -> Step
         Some(Claim::Settled { at, token, deaths, next }) if *at == from && *token == own => {
             let claim = match next {
                 Next::Retry { .. } => Claim::Out { at: from.next(), deaths: *deaths },
-                Next::Bury { .. } => Claim::Buried { generation: from.generation },
+                Next::Bury { .. } => Claim::Buried { generation: from.generation, cancelled: false },
             };
             Step::write(claim, keep_ms, Answer::Ok)
         }
@@ -366,13 +382,16 @@ fn release(flaw: Flaw, found: Option<&Found>, own: Token, keep_ms: u64) -> Step 
 }
 
 fn cancel(found: Option<&Found>, generation: u32, keep_ms: u64) -> Step {
-    let stored = match found.map(|found| &found.claim) {
-        Some(Claim::Done { .. }) => return Step::keep(Answer::NotYours),
-        Some(Claim::Held { at, .. } | Claim::Settled { at, .. } | Claim::Out { at, .. }) => at.generation,
-        Some(Claim::Buried { generation }) => *generation,
-        None => generation,
+    let (stored, before) = match found.map(|found| &found.claim) {
+        Some(Claim::Done { token, .. }) => return Step::keep(Answer::Done { token: *token }),
+        Some(Claim::Held { at, .. }) => (at.generation, Before::Held),
+        Some(Claim::Settled { at, .. } | Claim::Out { at, .. }) => (at.generation, Before::Pending),
+        Some(Claim::Buried { generation, cancelled: false }) => (*generation, Before::Buried),
+        Some(Claim::Buried { generation, cancelled: true }) => (*generation, Before::Cancelled),
+        None => (generation, Before::Nothing),
     };
-    Step::write(Claim::Buried { generation: generation.max(stored) }, keep_ms, Answer::Ok)
+    let claim = Claim::Buried { generation: generation.max(stored), cancelled: true };
+    Step::write(claim, keep_ms, Answer::Cancelled { before })
 }
 
 #[cfg(test)]
@@ -422,7 +441,7 @@ mod tests {
             Answer::Busy { lease_left_ms } => format!("busy {lease_left_ms}"),
             Answer::Resume { next, .. } => format!("resume {}", if next.is_bury() { "bury" } else { "retry" }),
             Answer::Suspect { deaths } => format!("suspect {deaths}"),
-            Answer::Ok | Answer::NotYours => "illegal".into(),
+            Answer::Ok | Answer::NotYours | Answer::Cancelled { .. } => "illegal".into(),
         };
         assert_eq!(answer, expected, "{found:?} asked {:?}", request.at);
     }
@@ -435,7 +454,7 @@ mod tests {
         check(done(), 0, &ClaimRequest { forced: 1, ..ask(at(1, 1)) }, "won 0");
         let finished = || Some(Claim::Done { generation: 1, token: T1 });
         check(finished(), 0, &ClaimRequest { forced: 1, ..ask(at(2, 1)) }, "done"); // what was forced is done
-        let buried = || Some(Claim::Buried { generation: 0 });
+        let buried = || Some(Claim::Buried { generation: 0, cancelled: false });
         check(buried(), 0, &ask(at(0, 9)), "superseded");
         check(buried(), 0, &ask(at(1, 1)), "won 0");
         check(Some(held_by(T2, at(0, 1), 1)), 5, &ask(at(0, 1)), "won 1");
@@ -498,9 +517,20 @@ mod tests {
         check_request(Some(held_by(T2, at(1, 3), 2)), &release, None, Answer::NotYours);
 
         let cancel = Request::Cancel { generation: 0, keep_ms: 9 };
-        check_request(Some(settled), &cancel, Some(Claim::Buried { generation: 0 }), Answer::Ok);
-        check_request(Some(held_by(T1, at(1, 1), 0)), &cancel, Some(Claim::Buried { generation: 1 }), Answer::Ok);
-        check_request(Some(Claim::Done { generation: 0, token: T1 }), &cancel, None, Answer::NotYours);
+        let buried = |generation, cancelled| Claim::Buried { generation, cancelled };
+        let answer = |before| Answer::Cancelled { before };
+        check_request(None, &cancel, Some(buried(0, true)), answer(Before::Nothing));
+        check_request(Some(settled), &cancel, Some(buried(0, true)), answer(Before::Pending));
+        check_request(
+            Some(Claim::Out { at: at(0, 2), deaths: 0 }),
+            &cancel,
+            Some(buried(0, true)),
+            answer(Before::Pending),
+        );
+        check_request(Some(held_by(T1, at(1, 1), 0)), &cancel, Some(buried(1, true)), answer(Before::Held));
+        check_request(Some(buried(2, false)), &cancel, Some(buried(2, true)), answer(Before::Buried));
+        check_request(Some(buried(0, true)), &cancel, Some(buried(0, true)), answer(Before::Cancelled));
+        check_request(Some(Claim::Done { generation: 0, token: T1 }), &cancel, None, Answer::Done { token: T1 });
     }
 
     #[test]

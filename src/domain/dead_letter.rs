@@ -11,7 +11,7 @@ use sha2::{Digest as _, Sha256};
 use super::claim::Point;
 use super::event::{Event, EventDigest, Malformed};
 use super::hook::HookId;
-use super::invocation::{Client, Invocation, InvocationKey};
+use super::invocation::{Client, Invocation, InvocationKey, WholeEvent};
 use super::message::{Message, Properties};
 use super::settle::{AttemptReport, Class};
 
@@ -37,6 +37,12 @@ impl LetterId {
     pub fn of_raw(queue: &str, client: &Client, body: &[u8]) -> Self {
         let client = serde_json::to_vec(client).unwrap_or_default();
         Self::digest(&[b"raw", queue.as_bytes(), &client, body])
+    }
+
+    /// Of an event that was refused whole.
+    #[must_use]
+    pub fn of_event(event: &Event) -> Self {
+        Self::digest(&[b"event", &event.digest.0, &event.body])
     }
 
     fn digest(parts: &[&[u8]]) -> Self {
@@ -214,6 +220,26 @@ impl Letter {
             traceparent: None,
             client: Some(client),
             body: Body::new(body),
+        }
+    }
+
+    /// The letter of a whole event that is refused for what it says. That of a replay is the letter which it replays, at
+    /// the generation of the replay.
+    #[must_use]
+    pub fn of_event(whole: &WholeEvent, malformed: &Malformed, queue: &str, now_ms: u64) -> Self {
+        let event = &whole.event;
+        let (id, generation) = match &whole.letter {
+            Some((id, generation)) => (id.clone(), *generation),
+            None => (LetterId::of_event(event), 0),
+        };
+        Self {
+            id,
+            generation,
+            event: Some(EventName::of(event)),
+            traceparent: event.traceparent.clone(),
+            fingerprint: fingerprint(malformed.class, &event.kind, &malformed.error),
+            client: None, // the body says all of it, whichever way it came
+            ..Self::of_message(malformed, Client::default(), &event.body, queue, now_ms)
         }
     }
 

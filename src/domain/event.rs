@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::str::FromStr;
 
 use bytes::Bytes;
 use serde::Deserialize;
@@ -39,6 +40,19 @@ impl EventDigest {
         let mut bytes = [0; 16];
         bytes.copy_from_slice(&hash.finalize()[..16]);
         Self(bytes)
+    }
+}
+
+impl FromStr for EventDigest {
+    type Err = String;
+
+    /// As `Display` writes it.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let mut bytes = [0; 16];
+        match hex::decode_to_slice(text, &mut bytes) {
+            Ok(()) if !text.bytes().any(|byte| byte.is_ascii_uppercase()) => Ok(Self(bytes)),
+            Ok(()) | Err(_) => Err(format!("expected the 32 hexadecimal digits of an event, found {}", quoted(text))),
+        }
     }
 }
 

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::event::Event;
+use super::event_type::EventTypes;
 use super::hook::{Hook, HookId, Pattern};
 
 /// The validated hooks of one catalog revision; immutable.
@@ -12,8 +13,37 @@ pub struct HookSet {
     revision: Arc<str>,
     hooks: Vec<Arc<Hook>>,
     by_id: HashMap<HookId, usize>,
+    index: Index,
+    types: EventTypes,
+}
+
+/// Finds numbers by the patterns that they were put under.
+#[derive(Debug, Default)]
+pub(super) struct Index {
     exact: HashMap<String, Vec<usize>>,
     wild: Node,
+}
+
+impl Index {
+    pub(super) fn insert(&mut self, pattern: &Pattern, number: usize) {
+        if pattern.is_exact() {
+            self.exact.entry(pattern.as_str().to_owned()).or_default().push(number);
+        } else {
+            self.wild.insert(pattern, number);
+        }
+    }
+
+    /// Whatever a type matches, each once, in their order.
+    pub(super) fn find(&self, kind: &str) -> Vec<usize> {
+        let mut found = self.exact.get(kind).cloned().unwrap_or_default();
+        if !self.wild.is_leaf() {
+            let segments: Vec<&str> = kind.split('.').collect();
+            Search { found: &mut found, done: HashMap::new() }.visit(&self.wild, &segments, false);
+        }
+        found.sort_unstable();
+        found.dedup();
+        found
+    }
 }
 
 /// A node of the trie over segments; `here` lists the hooks whose pattern ends at it.
@@ -33,15 +63,22 @@ impl HookSet {
         for (index, hook) in hooks.into_iter().enumerate() {
             set.by_id.insert(hook.id.clone(), index);
             for pattern in &hook.on {
-                if pattern.is_exact() {
-                    set.exact.entry(pattern.as_str().to_owned()).or_default().push(index);
-                } else {
-                    set.wild.insert(pattern, index);
-                }
+                set.index.insert(pattern, index);
             }
             set.hooks.push(Arc::new(hook));
         }
         set
+    }
+
+    /// With the event types that the catalog declares.
+    #[must_use]
+    pub fn with_types(self, types: EventTypes) -> Self {
+        Self { types, ..self }
+    }
+
+    #[must_use]
+    pub const fn types(&self) -> &EventTypes {
+        &self.types
     }
 
     /// Names this set of hooks; a file's revision is its digest.
@@ -63,14 +100,7 @@ impl HookSet {
     /// The hooks that want this event, each once, in catalog order.
     #[must_use]
     pub fn matching(&self, event: &Event) -> Vec<&Arc<Hook>> {
-        let mut found = self.exact.get(&event.kind).cloned().unwrap_or_default();
-        if !self.wild.is_leaf() {
-            let segments: Vec<&str> = event.kind.split('.').collect();
-            Search { found: &mut found, done: HashMap::new() }.visit(&self.wild, &segments, false);
-        }
-        found.sort_unstable();
-        found.dedup();
-        found.into_iter().map(|index| &self.hooks[index]).collect()
+        self.index.find(&event.kind).into_iter().map(|index| &self.hooks[index]).collect()
     }
 }
 

@@ -273,7 +273,9 @@ fn claimed(job: &Job, answer: claim::Answer) -> Stage {
         }
         claim::Answer::Suspect { deaths } => Stage::Publishing(Follow::Suspect { deaths }),
         claim::Answer::Superseded => ack(job),
-        claim::Answer::Ok | claim::Answer::NotYours => Stage::Claiming { repeat: true },
+        claim::Answer::Ok | claim::Answer::NotYours | claim::Answer::Cancelled { .. } => {
+            Stage::Claiming { repeat: true }
+        }
     }
 }
 

@@ -11,7 +11,7 @@ use async_trait::async_trait;
 
 use super::value;
 use super::{Idempotency, StoreError};
-use crate::domain::claim::{Answer, Claim, ClaimRequest, Request, Verdict};
+use crate::domain::claim::{Answer, Before, Claim, ClaimRequest, Request, Verdict};
 use crate::domain::invocation::InvocationKey;
 use crate::domain::settle::Next;
 use crate::redis::link::Link;
@@ -153,6 +153,16 @@ fn read_answer(answer: &[String]) -> Option<Result<Answer, StoreError>> {
         },
         ["ok"] => Answer::Ok,
         ["not yours"] => Answer::NotYours,
+        ["cancelled", before] => Answer::Cancelled {
+            before: match *before {
+                "n" => Before::Nothing,
+                "h" => Before::Held,
+                "s" | "o" => Before::Pending,
+                "b" => Before::Buried,
+                "c" => Before::Cancelled,
+                _ => return None,
+            },
+        },
         _ => return None,
     };
     Some(Ok(answer))

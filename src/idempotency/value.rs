@@ -5,7 +5,8 @@
 //! s GENERATION ATTEMPT DEATHS TOKEN r|b JSON          settled: a retry or a burial follows, as JSON
 //! o GENERATION ATTEMPT DEATHS                         out
 //! d GENERATION TOKEN                                  done
-//! b GENERATION                                        buried
+//! b GENERATION                                        buried, with a letter
+//! b GENERATION c                                      buried: cancelled
 //! ```
 
 use crate::domain::claim::{Claim, Point, Token};
@@ -26,7 +27,7 @@ pub fn encode(claim: &Claim) -> String {
         }
         Claim::Out { at, deaths } => format!("o {} {} {deaths}", at.generation, at.attempt),
         Claim::Done { generation, token } => format!("d {generation} {token}"),
-        Claim::Buried { generation } => format!("b {generation}"),
+        Claim::Buried { generation, cancelled } => format!("b {generation}{}", if *cancelled { " c" } else { "" }),
     }
 }
 
@@ -69,7 +70,11 @@ fn parse(text: &str) -> Option<Claim> {
             }
         }
         "d" => Claim::Done { generation, token: token(fields.next()?)? },
-        "b" => Claim::Buried { generation },
+        "b" => match fields.next() {
+            None => Claim::Buried { generation, cancelled: false },
+            Some("c") => Claim::Buried { generation, cancelled: true },
+            Some(_) => return None,
+        },
         _ => return None,
     };
     fields.next().is_none().then_some(claim)
@@ -105,7 +110,8 @@ mod tests {
             },
             Claim::Out { at, deaths: 4 },
             Claim::Done { generation: 0, token },
-            Claim::Buried { generation: 2 },
+            Claim::Buried { generation: 2, cancelled: false },
+            Claim::Buried { generation: 2, cancelled: true },
         ] {
             assert_eq!(decode(&encode(&claim)).unwrap(), claim);
         }

@@ -7,6 +7,7 @@ use serde_json::value::{RawValue, to_raw_value};
 
 use super::reading::{Fields, Rejected, from_fields};
 use crate::domain::event::{self, CLOUDEVENTS_JSON, Reading, TRACEPARENT};
+use crate::domain::event_type::{EventTypes, Misfit};
 use crate::domain::message::{Header, Message, Outgoing, Properties, To};
 use crate::domain::shown::quoted;
 
@@ -61,6 +62,12 @@ impl Event {
     #[must_use]
     pub fn json(&self) -> &[u8] {
         &self.0.body
+    }
+
+    /// How it differs from what its type declares, if it does.
+    #[must_use]
+    pub fn misfit(&self, types: &EventTypes) -> Option<Misfit> {
+        types.misfit(&self.0)
     }
 
     /// As a message for the events exchange.

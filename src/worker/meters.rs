@@ -47,7 +47,7 @@ impl Meters {
             Answer::Busy { .. } => "busy",
             Answer::Resume { .. } => "resume",
             Answer::Suspect { .. } => "suspect",
-            Answer::Ok | Answer::NotYours => "other",
+            Answer::Ok | Answer::NotYours | Answer::Cancelled { .. } => "other",
         };
         if let Some(counter) = self.claims.get(name) {
             counter.increment(1);

@@ -42,6 +42,16 @@ impl<'a> Value<'a> {
         Self { report, node, path: String::new(), secret: false }
     }
 
+    pub(super) const fn node(&self) -> &'a Node {
+        self.node
+    }
+
+    /// An item of a list.
+    pub(super) fn item(&self, index: usize) -> Option<Self> {
+        let Kind::List(items) = &self.node.kind else { return None };
+        Some(self.child(items.get(index)?, item_path(&self.path, index)))
+    }
+
     fn child(&self, node: &'a Node, path: String) -> Self {
         Self { report: self.report, node, path, secret: self.secret }
     }
@@ -127,6 +137,12 @@ impl<'a> Value<'a> {
     #[must_use]
     pub fn is_list(&self) -> bool {
         matches!(self.node.kind, Kind::List(_))
+    }
+
+    /// Whether it is a map.
+    #[must_use]
+    pub fn is_map(&self) -> bool {
+        matches!(self.node.kind, Kind::Map(_))
     }
 
     /// Reads a single value.

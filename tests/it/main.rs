@@ -13,13 +13,16 @@
 
 mod bench;
 mod brokers;
+mod cancel;
 mod chaos;
 mod commands;
 mod conformance;
 mod conforming;
 mod crash;
+mod docs;
 mod doctor;
 mod embedded;
+mod event_types;
 mod faults;
 mod fleet;
 mod fuzz;
@@ -29,6 +32,7 @@ mod pipeline;
 mod proxy;
 mod publishing;
 mod saturation;
+mod schema;
 mod servers;
 mod sink;
 mod stores;

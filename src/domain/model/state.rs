@@ -217,7 +217,7 @@ impl Key {
                     self.done_kept = Some(at.generation);
                 }
             }
-            (Request::Cancel { .. }, Some(claim::Write { claim: Claim::Buried { generation }, .. })) => {
+            (Request::Cancel { .. }, Some(claim::Write { claim: Claim::Buried { generation, .. }, .. })) => {
                 self.cancelled = self.cancelled.max(Some(*generation));
             }
             _ => {}

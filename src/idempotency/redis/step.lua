@@ -2,7 +2,7 @@
 -- The forms of the value are those of src/idempotency/value.rs.
 -- KEYS[1]: the key. ARGV[1]: the request, then its fields.
 local stored = redis.call('GET', KEYS[1])
-local state, G, N, deaths, token, floor, kind, json
+local state, G, N, deaths, token, floor, kind, json, cancelled
 
 if stored then
   state = string.sub(stored, 1, 1)
@@ -15,7 +15,8 @@ if stored then
   elseif state == 'd' then
     G, token = string.match(stored, '^d (%d+) (%x+)$')
   elseif state == 'b' then
-    G = string.match(stored, '^b (%d+)$')
+    cancelled = string.match(stored, '^b (%d+) c$')
+    G = cancelled or string.match(stored, '^b (%d+)$')
   end
   if not G then return {'unreadable', stored} end
   G, N, deaths, floor = tonumber(G), tonumber(N), tonumber(deaths), tonumber(floor)
@@ -110,10 +111,9 @@ elseif request == 'release' then
 
 elseif request == 'cancel' then
   local g, keep = tonumber(ARGV[2]), tonumber(ARGV[3])
-  if state ~= 'd' then
-    write('b ' .. int(math.max(g, G or g)), keep)
-    return {'ok'}
-  end
+  if state == 'd' then return {'done', token} end
+  write('b ' .. int(math.max(g, G or g)) .. ' c', keep)
+  return {'cancelled', cancelled and 'c' or state or 'n'}
 end
 
 return {'not yours'}

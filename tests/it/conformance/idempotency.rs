@@ -65,7 +65,7 @@ async fn random_sequences(store: &dyn Idempotency, peek: &impl Peek, size: Seque
     let sequences = (0..size.count).map(|n| sequence(store, peek, base.wrapping_add(n)));
     let seen: BTreeSet<&str> =
         stream::iter(sequences).buffer_unordered(size.at_a_time).flat_map(stream::iter).collect().await;
-    let all = ["busy", "done", "not yours", "ok", "resume", "superseded", "suspect", "taken over", "won"];
+    let all = ["busy", "cancelled", "done", "not yours", "ok", "resume", "superseded", "suspect", "taken over", "won"];
     assert_eq!(seen.into_iter().collect::<Vec<_>>(), all, "answers that were given, base seed {base}");
 }
 
@@ -142,6 +142,7 @@ fn kind(answer: &Answer) -> &'static str {
         Answer::Suspect { .. } => "suspect",
         Answer::Ok => "ok",
         Answer::NotYours => "not yours",
+        Answer::Cancelled { .. } => "cancelled",
     }
 }
 

@@ -1,0 +1,97 @@
+//! `hookfleet hooks list`.
+
+use clap::Args;
+use serde_json::{Value, json};
+
+use crate::cli::output;
+use crate::domain::hook::{Hook, Pattern};
+use crate::domain::matching::HookSet;
+use crate::yaml::scalar::show_duration;
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct List {
+    /// [default: the hooks of the settings]
+    pub(super) file: Option<std::path::PathBuf>,
+    #[arg(long)]
+    json: bool,
+}
+
+const HEAD: [&str; 7] = ["ID", "ON", "RUNS", "LANE", "TIMEOUT", "ATTEMPTS", "STATE"];
+
+pub(super) fn run(list: &List, hooks: &HookSet) {
+    if list.json {
+        let all: Vec<Value> = hooks.hooks().iter().map(|hook| view(hook)).collect();
+        output::out(&json!({ "revision": hooks.revision().to_string(), "hooks": all }).to_string());
+        return;
+    }
+    if hooks.hooks().is_empty() {
+        output::out("no hooks");
+        return;
+    }
+    output::out(&table(hooks));
+}
+
+/// Columns as wide as their widest cell.
+fn table(hooks: &HookSet) -> String {
+    let rows: Vec<_> =
+        std::iter::once(HEAD.map(str::to_owned)).chain(hooks.hooks().iter().map(|hook| row(hook))).collect();
+    let widest = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or_default();
+    let widths: Vec<usize> = (0..HEAD.len()).map(widest).collect();
+    let line = |row: &[String; HEAD.len()]| {
+        let cells = row.iter().zip(&widths).map(|(cell, &width)| format!("{cell:<width$}"));
+        cells.collect::<Vec<_>>().join("  ").trim_end().to_owned()
+    };
+    rows.iter().map(line).collect::<Vec<_>>().join("\n")
+}
+
+fn row(hook: &Hook) -> [String; HEAD.len()] {
+    [
+        hook.id.to_string(),
+        patterns(hook).join(", "),
+        hook.action.target(),
+        hook.lane.name().to_owned(),
+        show_duration(hook.timeout),
+        hook.retry.attempts.to_string(),
+        state(hook).to_owned(),
+    ]
+}
+
+/// Whether events run it.
+const fn state(_: &Hook) -> &'static str {
+    "active"
+}
+
+fn patterns(hook: &Hook) -> Vec<&str> {
+    hook.on.iter().map(Pattern::as_str).collect()
+}
+
+fn view(hook: &Hook) -> Value {
+    json!({
+        "id": hook.id.as_str(),
+        "on": patterns(hook),
+        "target": hook.action.target(),
+        "lane": hook.lane.name(),
+        "timeout": show_duration(hook.timeout),
+        "attempts": hook.retry.attempts,
+        "state": state(hook),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::catalog::{Terms, parse};
+
+    #[test]
+    fn hooks_are_shown_without_secrets() {
+        let text = "version: 1\nhooks:\n  - { id: a, on: [task.*, b], run: { http: { url: 'https://x.example/hunter2' } } }\n  - \
+                    { id: longer-name, on: '**', lane: slow, timeout: 90s, retry: { attempts: 3 }, run: { command: { argv: [echo, hunter2] } } }\n";
+        let terms = Terms { hint_max: std::time::Duration::from_secs(1), env: &|_| None };
+        let hooks = parse(text, "hooks.yaml", &terms).unwrap().hooks;
+        let expected = "\
+ID           ON         RUNS               LANE     TIMEOUT  ATTEMPTS  STATE
+a            task.*, b  https://x.example  default  10s      8         active
+longer-name  **         command:echo       slow     90s      3         active";
+        assert_eq!(table(&hooks), expected);
+    }
+}

@@ -1,0 +1,32 @@
+//! Events whose data is not what their type declares.
+
+use super::scene::now_ms;
+use super::{Worker, count_letter};
+use crate::broker::Delivery;
+use crate::domain::dead_letter::{Letter, Record};
+use crate::domain::event::Malformed;
+use crate::domain::event_type::EventTypes;
+use crate::domain::invocation::WholeEvent;
+use crate::domain::settle::Class;
+use crate::telemetry::Metric;
+
+impl Worker {
+    /// Tells of an event that does not fit its type. Where the type is strict the event ends here, as a letter: true then.
+    pub(super) async fn is_misfit(&self, delivery: &Delivery, whole: &WholeEvent, types: &EventTypes) -> bool {
+        let Some(misfit) = types.misfit(&whole.event) else { return false };
+        let (id, source, sentence) = (&whole.event.id, &whole.event.source, misfit.sentence());
+        let action = if misfit.strict { "buried" } else { "warned" };
+        Metric::EventsMisfit.count(&[("type", misfit.on), ("action", action.to_owned())]);
+        if !misfit.strict {
+            tracing::warn!(event = id, source, misfit = sentence, "an event is not what its type declares");
+            return false;
+        }
+        let malformed = Malformed::new(Class::Invalid, sentence);
+        let letter = Letter::of_event(whole, &malformed, delivery.queue.name(), now_ms());
+        tracing::warn!(letter = %letter.id, event = id, source, error = malformed.error, "no valid event");
+        count_letter(Class::Invalid);
+        Box::pin(self.append(&Record::Letter(Box::new(letter)))).await; // few events end so: the others need no room for it
+        self.broker.ack(delivery.receipt);
+        true
+    }
+}

@@ -1,0 +1,233 @@
+//! What README and config/ show, read by what it is written for: examples cannot rot.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use bytes::Bytes;
+use clap::Parser as _;
+use clap::error::ErrorKind;
+use hookfleet::catalog::{self, Terms};
+use hookfleet::cli::Cli;
+use hookfleet::config::{Environment, Overrides, Settings};
+use hookfleet::domain::event::Reading;
+use hookfleet::publish::{Event, Publisher, prepare};
+use serde_json::Value;
+
+const README: &str = include_str!("../../README.md");
+/// Every variable that an example names is set.
+const TERMS: Terms<'_> = Terms { hint_max: Duration::from_secs(1), env: &|_| Some("http://set.example.com".into()) };
+
+/// A block of code: its language, its first line in README, its text.
+struct Block {
+    language: String,
+    line: usize,
+    text: String,
+}
+
+fn blocks() -> Vec<Block> {
+    let mut blocks = Vec::new();
+    let mut open: Option<Block> = None;
+    for (number, line) in README.lines().enumerate() {
+        match (&mut open, line.strip_prefix("```")) {
+            (None, Some(language)) => {
+                open = Some(Block { language: language.to_owned(), line: number + 2, text: String::new() });
+            }
+            (Some(_), Some(_)) => blocks.extend(open.take()),
+            (Some(block), None) => block.text.extend([line, "\n"]),
+            (None, None) => {}
+        }
+    }
+    assert!(open.is_none(), "a block without an end");
+    blocks
+}
+
+fn of(language: &str) -> Vec<Block> {
+    let blocks: Vec<Block> = blocks().into_iter().filter(|block| block.language == language).collect();
+    assert!(!blocks.is_empty(), "README shows no {language}: is this test looking at the right words?");
+    blocks
+}
+
+/// The words of a shell's line, without quotes and without a comment.
+fn words(line: &str) -> Vec<String> {
+    let (mut words, mut word, mut quote) = (Vec::new(), None::<String>, None);
+    for c in line.chars() {
+        match (quote, c) {
+            (Some(open), c) if c == open => quote = None,
+            (None, '\'' | '"') => {
+                quote = Some(c);
+                word.get_or_insert_default();
+            }
+            (None, c) if c.is_whitespace() => words.extend(word.take()),
+            (None, '#') if word.is_none() => break,
+            (_, c) => word.get_or_insert_default().push(c),
+        }
+    }
+    words.extend(word);
+    words
+}
+
+/// Whether these words are a command of ours: what follows `hookfleet` then, or what cargo starts it with.
+fn arguments(words: &[String]) -> Option<Vec<String>> {
+    let all: Vec<&str> = words.iter().map(String::as_str).collect();
+    let (["hookfleet", rest @ ..] | ["cargo", "run", "--release", "--", rest @ ..]) = all.as_slice() else {
+        return None;
+    };
+    Some(std::iter::once("hookfleet").chain(rest.iter().copied()).map(str::to_owned).collect())
+}
+
+/// Commands in blocks and in sentences are commands that the program knows.
+#[test]
+fn commands_are_understood() {
+    let in_blocks = blocks().into_iter().filter(|block| matches!(block.language.as_str(), "sh" | "text"));
+    let lines = in_blocks.flat_map(|block| {
+        let text = block.text.replace("\\\n", " ");
+        let of_shell = |line: &str| block.language == "sh" || line.starts_with("$ ");
+        let lines = text.lines().filter(|line| of_shell(line)).map(|line| line.trim_start_matches("$ ").to_owned());
+        lines.collect::<Vec<_>>()
+    });
+    let mut count = 0;
+    for line in lines {
+        let Some(arguments) = arguments(&words(&line)) else { continue };
+        count += 1;
+        if let Err(error) = Cli::try_parse_from(arguments) {
+            panic!("README shows `{line}`, which is refused: {error}");
+        }
+    }
+    for piece in README.split('`').filter(|piece| piece.starts_with("hookfleet ")) {
+        let Some(arguments) = arguments(&words(&piece.replace('\n', " "))) else { continue };
+        count += 1;
+        // A sentence may name a command without the arguments that it needs.
+        let needs = [ErrorKind::MissingRequiredArgument, ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand];
+        match Cli::try_parse_from(arguments) {
+            Err(error) if !needs.contains(&error.kind()) => panic!("README names `{piece}`, which is refused: {error}"),
+            Ok(_) | Err(_) => {}
+        }
+    }
+    assert!(count >= 20, "only {count} commands were found");
+}
+
+#[test]
+fn words_are_split_as_a_shell_does() {
+    let check = |line: &str, expected: &[&str]| assert_eq!(words(line), expected, "{line}");
+    check("hookfleet publish --data '{\"a\": 1}'  # said", &["hookfleet", "publish", "--data", "{\"a\": 1}"]);
+    check("a b#c \"d e\" ''", &["a", "b#c", "d e", ""]);
+}
+
+fn check_yaml(name: &str, text: &str) {
+    let is_hooks = text.lines().any(|line| line.starts_with("version:"));
+    let read = if is_hooks {
+        catalog::parse(text, name, &TERMS).map(|catalog| {
+            let warnings: Vec<String> = catalog.warnings.iter().map(ToString::to_string).collect();
+            assert!(warnings.is_empty(), "{name}: {}", warnings.join("\n"));
+        })
+    } else {
+        // README shows parts of a settings file; where there is a broker there is a Redis.
+        let redis = Overrides(vec![("redis.url".to_owned(), "redis://127.0.0.1".to_owned())]);
+        Settings::parse(text, name, &Environment::default(), &redis).map(drop)
+    };
+    if let Err(problems) = read {
+        panic!("{name} shows what is refused:\n{problems}");
+    }
+}
+
+#[test]
+fn hooks_and_settings_are_read() {
+    for block in of("yaml") {
+        check_yaml(&format!("README.md line {}", block.line), &block.text);
+    }
+}
+
+/// `…` stands for what is left out.
+#[test]
+fn json_is_json() {
+    for block in of("json") {
+        let text = block.text.replace("{…}", "{}");
+        let read: Result<Value, _> = serde_json::from_str(&text);
+        assert!(read.is_ok(), "README.md line {}: {}", block.line, read.unwrap_err());
+    }
+}
+
+/// What README has curl send is an event.
+#[test]
+fn events_for_curl_are_events() {
+    let mut count = 0;
+    for line in of("sh").iter().flat_map(|block| block.text.replace("\\\n", " ").lines().map(words).collect::<Vec<_>>())
+    {
+        let sent = line.iter().position(|word| word == "-d").map(|at| line[at + 1].clone());
+        if let Some(body) = sent.filter(|body| body.starts_with('{')) {
+            count += 1;
+            prepared(&body);
+        }
+    }
+    assert!(count > 0, "README has curl send no event");
+}
+
+fn prepared(body: &str) -> Event {
+    prepare(&Bytes::copy_from_slice(body.as_bytes()), None, None, &Reading::default())
+        .unwrap_or_else(|rejected| panic!("{body} is no event: {rejected:?}"))
+}
+
+#[test]
+fn python_is_python() {
+    let python = std::env::var("HOOKFLEET_TEST_PYTHON").expect("set by tests/run: a python with pika");
+    for block in of("python") {
+        let check = ["-c", "import ast, sys; ast.parse(sys.stdin.read())"];
+        let mut child = Command::new(&python).args(check).stdin(Stdio::piped()).spawn().unwrap();
+        std::io::Write::write_all(&mut child.stdin.take().unwrap(), block.text.as_bytes()).unwrap();
+        assert!(child.wait().unwrap().success(), "README.md line {}", block.line);
+    }
+}
+
+/// README's lines of Rust: compiled here.
+#[allow(dead_code, reason = "it is there to be compiled")]
+async fn publish_from_rust(order: [u8; 1]) -> anyhow::Result<()> {
+    let publisher = Publisher::connect("amqp://hookfleet:hookfleet@127.0.0.1:5672", "hookfleet").await?;
+    let event = Event::builder("order.paid").source("/shop").id("order-17-paid").data(&order).build()?;
+    publisher.publish(&event).await?;
+    Ok(())
+}
+
+#[test]
+fn rust_is_compiled() {
+    for block in of("rust") {
+        for line in block.text.lines() {
+            assert!(include_str!("docs.rs").contains(line), "README shows `{line}`, which is not compiled above");
+        }
+    }
+}
+
+fn files(folder: &Path, extension: &str) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(files(&path, extension));
+        } else if path.extension().is_some_and(|found| found == extension) {
+            found.push(path);
+        }
+    }
+    found
+}
+
+fn config() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("config")
+}
+
+#[test]
+fn what_is_in_config_is_read() {
+    let found = files(&config(), "yaml");
+    assert!(found.len() >= 7, "{found:?}");
+    for path in found {
+        check_yaml(&path.display().to_string(), &std::fs::read_to_string(&path).unwrap());
+    }
+    for path in files(&config(), "ndjson") {
+        std::fs::read_to_string(&path).unwrap().lines().for_each(|line| drop(prepared(line)));
+    }
+}
+
+/// The hooks files that README shows.
+pub(crate) fn hooks_of_readme() -> Vec<String> {
+    let texts = of("yaml").into_iter().map(|block| block.text);
+    texts.filter(|text| text.starts_with("version:")).collect()
+}
