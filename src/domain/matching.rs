@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use super::event::Event;
 use super::hook::{Hook, HookId, Pattern};
+use super::revision::Revision;
 
 /// The validated hooks of one catalog revision; immutable.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub struct HookSet {
-    revision: Arc<str>,
+    revision: Revision,
     hooks: Vec<Arc<Hook>>,
     by_id: HashMap<HookId, usize>,
     exact: HashMap<String, Vec<usize>>,
@@ -17,7 +18,7 @@ pub struct HookSet {
 }
 
 /// A node of the trie over segments; `here` lists the hooks whose pattern ends at it.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 struct Node {
     named: HashMap<String, Node>,
     any: Option<Box<Node>>,
@@ -25,10 +26,17 @@ struct Node {
     here: Vec<usize>,
 }
 
+/// The same hooks under the same revision; the index follows from them.
+impl PartialEq for HookSet {
+    fn eq(&self, other: &Self) -> bool {
+        self.revision == other.revision && self.hooks == other.hooks
+    }
+}
+
 impl HookSet {
     /// Hooks in catalog order. Ids are unique: the catalog has checked it.
     #[must_use]
-    pub fn new(revision: impl Into<Arc<str>>, hooks: Vec<Hook>) -> Self {
+    pub fn new(revision: impl Into<Revision>, hooks: Vec<Hook>) -> Self {
         let mut set = Self { revision: revision.into(), ..Self::default() };
         for (index, hook) in hooks.into_iter().enumerate() {
             set.by_id.insert(hook.id.clone(), index);
@@ -44,9 +52,8 @@ impl HookSet {
         set
     }
 
-    /// Names this set of hooks; a file's revision is its digest.
     #[must_use]
-    pub fn revision(&self) -> &Arc<str> {
+    pub const fn revision(&self) -> &Revision {
         &self.revision
     }
 

@@ -13,6 +13,7 @@
 
 mod bench;
 mod brokers;
+mod catalog;
 mod chaos;
 mod commands;
 mod conformance;
