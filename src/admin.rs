@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::State;
+use axum::extract::{DefaultBodyLimit, State};
 use axum::http::{StatusCode, header};
 use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Json, Response};
@@ -16,16 +16,20 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use crate::broker::{Broker, Health};
+use crate::catalog::follow::Followed;
+use crate::catalog::revisions::{BYTES_MAX, Revisions};
 use crate::config::WhenAway;
 use crate::desk::Desk;
 use crate::domain::event::Reading;
-use crate::domain::matching::HookSet;
+use crate::flow::Flow;
 use crate::idempotency::Idempotency;
 use crate::publish::Publisher;
+use crate::worker::Worker;
 use crate::worker::admission::Admission;
 
 mod browser;
 mod events;
+mod hooks;
 mod invocations;
 mod letters;
 mod problem;
@@ -41,7 +45,14 @@ pub struct Admin {
     /// What readiness asks, a cell each.
     pub parts: Vec<Part>,
     pub when_away: WhenAway,
-    pub catalog: watch::Receiver<Arc<HookSet>>,
+    pub catalog: Followed,
+    /// The fleet's catalog, if that is what is followed.
+    pub revisions: Option<Arc<Revisions>>,
+    pub flow: Arc<dyn Flow>,
+    /// Why the fleet is paused, while it is.
+    pub paused: watch::Receiver<Option<String>>,
+    /// Longest `Retry-After` that hooks honour.
+    pub hint_max: Duration,
     pub reading: Reading,
     pub admission: Arc<Admission>,
     /// See [`publisher`].
@@ -58,6 +69,7 @@ pub struct Part {
     pub health: watch::Receiver<Health>,
     /// Why the store of claims is away, while it is.
     pub store_away: watch::Receiver<Option<String>>,
+    pub worker: Arc<Worker>,
 }
 
 /// Which parts are served.
@@ -90,6 +102,7 @@ fn router(admin: Admin, scope: Scope) -> Router {
         Scope::Everything => operations
             .route("/v1/events", post(events::publish))
             .route("/v1/runtime/hooks/{hook}/cancel", post(invocations::cancel))
+            .route("/v1/runtime/hooks", get(hooks::show).post(hooks::apply).layer(DefaultBodyLimit::max(2 * BYTES_MAX)))
             .route("/v1/runtime/hooks/dead-letter", get(letters::list))
             .route("/v1/runtime/hooks/dead-letter/{id}", get(letters::show))
             .route("/v1/runtime/hooks/dead-letter/{id}/replay", post(letters::replay)),
@@ -101,43 +114,70 @@ async fn metrics(State(admin): State<Admin>) -> Response {
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], admin.metrics.render()).into_response()
 }
 
-/// Why this process takes no work, if it does not: each reason once, whichever cells have it.
-fn troubles(admin: &Admin) -> Vec<String> {
-    let mut troubles = Vec::new();
-    for part in &admin.parts {
-        if let Health::Down(reason) = &*part.health.borrow() {
-            troubles.push(format!("broker: {reason}"));
+impl Admin {
+    /// Why this process can take no work, if it cannot: each reason once, whichever cells have it.
+    fn troubles(&self) -> Vec<String> {
+        let mut troubles = Vec::new();
+        for part in &self.parts {
+            if let Health::Down(reason) = &*part.health.borrow() {
+                troubles.push(format!("broker: {reason}"));
+            }
+            // While it proceeds work goes on: the status says so.
+            if let (Some(reason), WhenAway::Hold) = (&*part.store_away.borrow(), self.when_away) {
+                troubles.push(format!("holding: {reason}"));
+            }
         }
-        // While it proceeds work goes on: the status says so.
-        if let (Some(reason), WhenAway::Hold) = (&*part.store_away.borrow(), admin.when_away) {
-            troubles.push(format!("holding: {reason}"));
-        }
+        troubles.extend(self.catalog.halt.borrow().iter().map(|reason| format!("catalog: {reason}")));
+        troubles.sort();
+        troubles.dedup();
+        troubles
     }
-    troubles.sort();
-    troubles.dedup();
-    troubles
+
+    /// Why this process takes no work: it cannot, or shall not.
+    #[must_use]
+    pub fn idle(&self) -> Vec<String> {
+        self.paused.borrow().iter().cloned().chain(self.troubles()).collect()
+    }
+
+    /// Runs under way, in all cells.
+    #[must_use]
+    pub fn in_flight(&self) -> usize {
+        self.parts.iter().map(|part| part.worker.running.count()).sum()
+    }
 }
 
+/// A process that is paused could work, and is ready: it is not to be replaced by another one.
 async fn ready(State(admin): State<Admin>) -> Response {
-    let troubles = troubles(&admin);
+    let troubles = admin.troubles();
     let code = if troubles.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (code, Json(json!({ "ready": troubles.is_empty(), "reasons": troubles }))).into_response()
 }
 
 async fn status(State(admin): State<Admin>) -> Response {
-    let catalog = admin.catalog.borrow().clone();
+    let hooks = admin.catalog.hooks.borrow().clone();
+    let standing = admin.catalog.standing.borrow().clone();
+    let troubles = admin.troubles();
     let store = admin.parts.iter().find_map(|part| part.store_away.borrow().clone());
     Json(json!({
         "version": env!("CARGO_PKG_VERSION"),
-        "ready": troubles(&admin).is_empty(),
-        "reasons": troubles(&admin),
+        "ready": troubles.is_empty(),
+        "reasons": troubles,
+        "paused": *admin.paused.borrow(),
         "store_of_claims": store.map_or_else(|| "up".to_owned(), |reason| match admin.when_away {
             WhenAway::Hold => format!("away, holding: {reason}"),
             WhenAway::Proceed => format!("away, proceeding without claims: {reason}"),
         }),
         "hooks": admin.admission.hooks(),
         "broken_targets": admin.admission.broken(),
-        "catalog": { "revision": catalog.revision(), "hooks": catalog.hooks().len() },
+        "catalog": {
+            "revision": hooks.revision().to_string(),
+            "hooks": hooks.hooks().len(),
+            "from": standing.from,
+            "cached": standing.cached,
+            "applied": standing.applied,
+            "refused": standing.refused,
+            "away": standing.away,
+        },
     }))
     .into_response()
 }

@@ -1,5 +1,6 @@
 //! The composition root: the only file that names every adapter.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,6 +14,11 @@ use crate::admin::{self, Admin, Scope};
 use crate::broker::amqp::AmqpBroker;
 use crate::broker::embedded::EmbeddedBroker;
 use crate::broker::{Broker, Wanted};
+use crate::catalog::follow::cache::Cache;
+use crate::catalog::follow::redis::Shared as SharedCatalog;
+use crate::catalog::follow::{Local, Source, follow};
+use crate::catalog::revisions::Revisions;
+use crate::catalog::{self, variable};
 use crate::config::{self, Backend, Redis, Settings};
 use crate::crash;
 use crate::dead_letters::DeadLetters;
@@ -20,19 +26,18 @@ use crate::dead_letters::embedded::EmbeddedLetters;
 use crate::dead_letters::stream::StreamLetters;
 use crate::desk::Desk;
 use crate::domain::hook::HookLane;
-use crate::domain::matching::HookSet;
 use crate::domain::message::{Lane, Queue};
 use crate::embedded;
 use crate::executor;
-use crate::fleet::Fleet;
-use crate::flow::Flow;
+use crate::fleet::{self, Fleet, Halts};
 use crate::flow::local::LocalFlow;
 use crate::flow::redis::RedisFlow;
+use crate::flow::{Card, Flow};
 use crate::idempotency::embedded::EmbeddedClaims;
 use crate::idempotency::redis::RedisClaims;
 use crate::idempotency::{Idempotency, StoreError};
 use crate::redis::link::Link;
-use crate::telemetry;
+use crate::telemetry::{self, now_ms};
 use crate::worker::admission::{Admission, Limits};
 use crate::worker::{Listener, Rules, Worker};
 use cells::{Cell, Shared};
@@ -47,6 +52,7 @@ const OVERFLOW_PREFETCH: u16 = 16;
 const UPKEEP_EVERY: Duration = Duration::from_secs(5);
 /// How long a process that starts waits for a store of claims that is away.
 const STARTUP_PATIENCE: Duration = Duration::from_secs(15);
+const UNUSABLE: &str = "cannot use the Redis of redis.url";
 /// Between two pings meanwhile.
 const PING_EVERY: Duration = Duration::from_millis(500);
 
@@ -59,6 +65,8 @@ pub struct Backends {
     pub flow: Arc<dyn Flow>,
     /// The file, if everything is in one.
     pub file: Option<embedded::Store>,
+    /// The way to Redis, if there is one.
+    pub redis: Option<Link>,
 }
 
 impl Backends {
@@ -74,8 +82,9 @@ impl Backends {
                 let claims = RedisClaims::new(link.clone(), &settings.namespace);
                 let broker: Arc<dyn Broker> = Arc::new(AmqpBroker::connect(server, &settings.namespace).await?);
                 let letters = StreamLetters::new(Arc::clone(&broker), (**server).clone(), &settings.namespace);
-                let flow: Arc<dyn Flow> = Arc::new(RedisFlow::new(link, &settings.namespace));
-                Ok(Self { broker, claims: Arc::new(claims), letters: Arc::new(letters), flow, file: None })
+                let flow: Arc<dyn Flow> = Arc::new(RedisFlow::new(link.clone(), &settings.namespace));
+                let redis = Some(link);
+                Ok(Self { broker, claims: Arc::new(claims), letters: Arc::new(letters), flow, file: None, redis })
             }
             Backend::Embedded { path } => {
                 let store = embedded::Store::open(path)?;
@@ -85,9 +94,22 @@ impl Backends {
                     letters: Arc::new(EmbeddedLetters::new(store.clone())),
                     flow: Arc::new(LocalFlow::default()),
                     file: Some(store),
+                    redis: None,
                 })
             }
         }
+    }
+
+    /// The catalog that the fleet shares through Redis, as a source of hooks.
+    ///
+    /// # Errors
+    /// There is no Redis.
+    pub fn shared(&self, settings: &Settings) -> anyhow::Result<Source> {
+        let link = self.redis.clone().context("catalog.from: redis needs redis.url")?;
+        let revisions = Arc::new(Revisions::new(link, &settings.namespace));
+        let max_age = settings.catalog.max_age;
+        let cache = settings.catalog.cache.clone().map(|path| Cache { path, max_age });
+        Ok(Source::Redis(SharedCatalog { revisions, cache }))
     }
 
     /// What operators work at.
@@ -107,6 +129,9 @@ pub struct App {
     listener: TcpListener,
     scope: Scope,
     file: Option<embedded::Store>,
+    /// Keeps the catalog current.
+    following: Pin<Box<dyn Future<Output = ()> + Send>>,
+    pause: watch::Sender<Option<String>>,
 }
 
 impl App {
@@ -117,11 +142,17 @@ impl App {
     pub async fn new(
         settings: &Settings,
         backends: Backends,
-        hooks: HookSet,
+        source: Source,
         scope: Scope,
         listen: Listener,
     ) -> anyhow::Result<Self> {
-        first_ping(backends.claims.as_ref()).await?;
+        let revisions = match &source {
+            Source::Redis(shared) => Some(Arc::clone(&shared.revisions)),
+            Source::File(..) | Source::Fixed(_) => None,
+        };
+        // Who needs Redis for its hooks too waits for it, and says so where everybody looks.
+        let patience = if revisions.is_some() { Duration::ZERO } else { STARTUP_PATIENCE };
+        let store_away = first_ping(backends.claims.as_ref(), patience).await?;
         let metrics = telemetry::metrics()?;
         let listener = TcpListener::bind(settings.bind)
             .await
@@ -129,11 +160,16 @@ impl App {
         if let Some(file) = &backends.file {
             file.announce(listener.local_addr()?)?;
         }
-        let (_, catalog) = watch::channel(Arc::new(hooks));
+        let (catalog, following) = follow(source, Local { hint_max: settings.hint_max, env: variable });
+        let flow = Arc::clone(&backends.flow);
+        let pause = fleet::pause(flow.as_ref()).await;
+        let halts = Halts { catalog: catalog.halt.clone(), pause: pause.subscribe() };
         let shared = Shared {
             settings: Arc::new(settings.clone()),
-            catalog: catalog.clone(),
-            admission: Arc::new(Admission::new(&limits(settings), Arc::clone(&backends.flow))),
+            catalog: catalog.hooks.clone(),
+            halts,
+            store_away,
+            admission: Arc::new(Admission::new(&limits(settings), Arc::clone(&flow))),
             listener: Arc::new(listen),
             stop: CancellationToken::new(),
         };
@@ -154,13 +190,17 @@ impl App {
             parts,
             when_away: settings.claims.when_away,
             catalog,
+            revisions,
+            flow,
+            paused: pause.subscribe(),
+            hint_max: settings.hint_max,
             reading: settings.events,
             admission: Arc::clone(&shared.admission),
             desk,
             claims,
             cancelled_for: settings.cancelled_for(),
         };
-        Ok(Self { fleet, cells, shared, admin, listener, scope, file })
+        Ok(Self { fleet, cells, shared, admin, listener, scope, file, following: Box::pin(following), pause })
     }
 
     /// Where `/metrics` and the rest are served.
@@ -182,7 +222,9 @@ impl App {
     /// # Errors
     /// The HTTP listener broke, or a cell panicked: then the others were drained.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> anyhow::Result<Vec<String>> {
-        let Self { fleet, cells, shared, admin, listener, scope, file } = self;
+        let Self { fleet, cells, shared, admin, listener, scope, file, following, pause } = self;
+        let card = card(&shared.settings, &admin);
+        let flow = Arc::clone(&admin.flow);
         let metrics = admin.metrics.clone();
         let upkeep = async {
             loop {
@@ -204,7 +246,9 @@ impl App {
         let orphans = tokio::select! {
             orphans = work => orphans,
             () = upkeep => Ok(Vec::new()),
-            () = shared.admission.keep() => Ok(Vec::new()),
+            () = shared.admission.keep(card) => Ok(Vec::new()),
+            () = following => Ok(Vec::new()),
+            () = fleet::follow_pause(flow.as_ref(), &pause) => Ok(Vec::new()),
             served = admin::serve(listener, admin, scope) => {
                 served.map(|()| Vec::new()).context("the HTTP listener broke")
             }
@@ -216,20 +260,45 @@ impl App {
     }
 }
 
-/// Waits for the store of claims as long as for the broker: a process may start in the middle of a failover.
-async fn first_ping(claims: &dyn Idempotency) -> anyhow::Result<()> {
-    let give_up_at = Instant::now() + STARTUP_PATIENCE;
+/// Waits for the store of claims as long as for the broker: a process may start in the middle of a failover. Who need not
+/// wait to the end is told why the store is away.
+async fn first_ping(claims: &dyn Idempotency, patience: Duration) -> anyhow::Result<Option<String>> {
+    let give_up_at = Instant::now() + patience;
     loop {
-        match claims.ping().await {
-            Err(StoreError::Away(reason)) if Instant::now() < give_up_at => {
-                tracing::warn!(reason, "waiting for the store of claims");
-            }
-            Err(StoreError::Timeout) if Instant::now() < give_up_at => {
-                tracing::warn!("waiting for the store of claims, which does not answer in time");
-            }
-            pinged => return pinged.context("cannot use the Redis of redis.url"),
+        let error = match claims.ping().await {
+            Ok(()) => return Ok(None),
+            Err(error @ (StoreError::Away(_) | StoreError::Timeout)) => error,
+            Err(error) => return Err(error).context(UNUSABLE),
+        };
+        tracing::warn!(%error, "waiting for the store of claims");
+        if patience.is_zero() {
+            return Ok(Some(error.to_string()));
+        }
+        if Instant::now() >= give_up_at {
+            return Err(error).context(UNUSABLE);
         }
         sleep(PING_EVERY).await;
+    }
+}
+
+/// What this worker says of itself, whenever it is asked.
+fn card(settings: &Settings, admin: &Admin) -> impl Fn() -> Card + use<> {
+    let serves = |lane: &&HookLane| settings.worker.lanes[**lane as usize];
+    let fixed = Card {
+        host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
+        pid: std::process::id(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        format: catalog::FORMAT,
+        lanes: HookLane::ALL.iter().filter(serves).map(|lane| lane.name().to_owned()).collect(),
+        since_ms: now_ms(),
+        ..Card::default()
+    };
+    let admin = admin.clone();
+    move || Card {
+        in_flight: admin.in_flight(),
+        revision: admin.catalog.hooks.borrow().revision().to_string(),
+        idle: admin.idle(),
+        ..fixed.clone()
     }
 }
 

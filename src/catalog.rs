@@ -8,32 +8,48 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use crate::domain::event_type::EventTypes;
 use crate::domain::matching::HookSet;
+use crate::domain::revision::Revision;
 use crate::yaml;
 use crate::yaml::problem::{At, Problem, Problems};
 use crate::yaml::report::Report;
 use crate::yaml::value::Value;
 
 mod action;
+pub mod apply;
+pub mod diff;
+pub mod follow;
 mod hooks;
+pub mod revisions;
 mod secret;
 mod types;
+pub mod view;
 
 /// Looks up an environment variable.
 pub type Lookup<'a> = &'a dyn Fn(&str) -> Option<String>;
 
-/// Hex digits of a revision: enough to tell the files of one fleet apart, few enough to be read aloud.
-const REVISION_CHARS: usize = 12;
+/// Hex digits of a digest: enough to tell the files of one fleet apart, few enough to be read aloud.
+const DIGEST_CHARS: usize = 12;
+
+/// What hooks files may say goes up with this number: a program that reads a lower one refuses newer files.
+pub const FORMAT: u32 = 1;
 
 /// The text of a hooks file. Several of them make one catalog.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Document {
     /// The name that problems show.
     pub name: String,
     pub text: String,
+}
+
+/// A variable of this process.
+#[must_use]
+pub fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok()
 }
 
 /// What is known before a catalog is read.
@@ -101,8 +117,38 @@ pub fn load(path: &Path, terms: &Terms<'_>) -> Result<Catalog, Problems> {
 /// # Errors
 /// Every problem of all documents.
 pub fn read(documents: &[Document], terms: &Terms<'_>) -> Result<Catalog, Problems> {
-    let outside = Outside { env: terms.env, files: RefCell::default() };
-    let mut reading = hooks::Reading::new(terms.hint_max, &outside);
+    attempt(&Revision::from(digest(documents).as_str()), documents, terms).0
+}
+
+/// Reads hooks from their documents for workers elsewhere: what `${...}` stands for is theirs to know, and a value with
+/// one in it is not judged here.
+///
+/// # Errors
+/// Every problem that these documents have anywhere.
+pub fn read_for_others(documents: &[Document], hint_max: Duration) -> Result<Catalog, Problems> {
+    let outside = Outside { values: None, files: RefCell::default() };
+    read_with(&Revision::from(digest(documents).as_str()), documents, hint_max, &outside)
+}
+
+/// Reads hooks of this revision. The files that `${file:PATH}` named are told in any case: what is refused today may be
+/// right once one of them is there.
+pub fn attempt(
+    revision: &Revision,
+    documents: &[Document],
+    terms: &Terms<'_>,
+) -> (Result<Catalog, Problems>, BTreeSet<PathBuf>) {
+    let outside = Outside { values: Some(terms.env), files: RefCell::default() };
+    let read = read_with(revision, documents, terms.hint_max, &outside);
+    (read, outside.files.into_inner())
+}
+
+fn read_with(
+    revision: &Revision,
+    documents: &[Document],
+    hint_max: Duration,
+    outside: &Outside<'_>,
+) -> Result<Catalog, Problems> {
+    let mut reading = hooks::Reading::new(hint_max, outside);
     let (mut hooks, mut warnings, mut problems) = (Vec::new(), Vec::new(), Vec::new());
     for document in documents {
         let report = Report::new(&document.name, &document.text);
@@ -119,8 +165,8 @@ pub fn read(documents: &[Document], terms: &Terms<'_>) -> Result<Catalog, Proble
     if !problems.is_empty() {
         return Err(Problems::join(problems));
     }
-    let hooks = HookSet::new(revision(documents), hooks).with_types(reading.events.into_types());
-    Ok(Catalog { hooks, files: outside.files.into_inner(), warnings })
+    let hooks = HookSet::new(revision.clone(), hooks).with_types(reading.events.into_types());
+    Ok(Catalog { hooks, files: outside.files.borrow().clone(), warnings })
 }
 
 /// Reads the event types of hooks documents and nothing else of them: for publishers, who need not know the secrets that
@@ -144,18 +190,20 @@ pub fn event_types(documents: &[Document]) -> Result<EventTypes, Problems> {
 
 /// What stands outside of hooks files and is named in them, and which of it was.
 struct Outside<'a> {
-    env: Lookup<'a>,
+    /// Answers `${env:NAME}`. `None`: nobody asks here, and `${...}` stands for itself.
+    values: Option<Lookup<'a>>,
     files: RefCell<BTreeSet<PathBuf>>,
 }
 
 /// Names these texts: the beginning of their SHA-256.
-fn revision(documents: &[Document]) -> String {
+#[must_use]
+pub fn digest(documents: &[Document]) -> String {
     let mut hash = Sha256::new();
     for document in documents {
         hash.update(&document.text);
     }
     let mut digits = hex::encode(hash.finalize());
-    digits.truncate(REVISION_CHARS);
+    digits.truncate(DIGEST_CHARS);
     digits
 }
 

@@ -11,6 +11,7 @@ use verify::launch::Launch;
 
 mod bench;
 mod doctor;
+mod fleet;
 mod hooks;
 mod letters;
 mod output;
@@ -70,9 +71,12 @@ enum Command {
     Worker,
     /// Publish events: one from flags, or many from NDJSON.
     Publish(publish::Publish),
-    /// Look at hooks.
+    /// Look at hooks, and change those of the whole fleet.
     #[command(subcommand)]
     Hooks(hooks::Hooks),
+    /// See the workers, pause them, let them go on.
+    #[command(subcommand)]
+    Fleet(fleet::Fleet),
     /// Find and replay what the fleet gave up on.
     #[command(subcommand)]
     DeadLetters(letters::Letters),
@@ -102,6 +106,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Worker => serve::worker(settings).await,
         Command::Publish(publish) => publish::run(&settings, publish).await,
         Command::Hooks(hooks) => hooks::run(&settings, hooks).await,
+        Command::Fleet(fleet) => fleet::run(&settings, fleet).await,
         Command::DeadLetters(letters) => letters::run(&settings, letters).await,
         Command::Topology(command) => topology::run(&settings, command).await,
         Command::Doctor(doctor) => doctor::run(&settings, &doctor).await,
@@ -116,6 +121,11 @@ pub async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
     }
+}
+
+/// Who works at this terminal, in the words of letters and histories.
+fn operator() -> String {
+    std::env::var("USER").unwrap_or_else(|_| "operator".to_owned())
 }
 
 /// Says what went wrong, causes included.

@@ -19,6 +19,7 @@ use crate::yaml::problem::{At, Mismatch, Problems};
 use crate::yaml::report::Report;
 
 mod broker;
+mod catalog;
 mod raw;
 mod redis;
 mod resolve;
@@ -35,8 +36,9 @@ pub struct Settings {
     pub namespace: String,
     /// Where events and invocations travel, and where claims are kept.
     pub backend: Backend,
-    /// Hooks file.
+    /// Hooks file, or a folder of them.
     pub hooks: PathBuf,
+    pub catalog: Catalog,
     /// Address of `/metrics`, `/healthz`, `/readyz` and, in `up`, the event gateway. Loopback until there are tokens,
     /// unless `http.expose` says otherwise.
     pub bind: SocketAddr,
@@ -144,6 +146,23 @@ pub struct ClientCertificate {
     pub chain: PathBuf,
     /// Its private key.
     pub key: PathBuf,
+}
+
+/// Where workers take their hooks from.
+#[derive(Debug, Clone)]
+pub struct Catalog {
+    pub from: CatalogFrom,
+    /// Where the last good catalog of Redis is kept.
+    pub cache: Option<PathBuf>,
+    /// How long ago Redis may have confirmed what is kept there.
+    pub max_age: Duration,
+}
+
+/// What a catalog is read from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CatalogFrom {
+    File,
+    Redis,
 }
 
 /// How a worker takes and leaves work.

@@ -1,7 +1,6 @@
 //! What operators do with dead letters, on whichever broker.
 
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
@@ -10,7 +9,7 @@ use crate::dead_letters::DeadLetters;
 use crate::domain::dead_letter::LetterId;
 use crate::domain::fold::{Entry, State};
 use crate::domain::replay::{Operator, replay};
-use crate::domain::settle::millis;
+use crate::telemetry::now_ms;
 
 pub mod cancel;
 
@@ -86,8 +85,4 @@ impl Desk {
         self.letters.append(&replay.mark).await.map_err(|error| away(error.to_string()))?;
         Ok(Replayed { id: entry.letter.id, generation: replay.generation })
     }
-}
-
-fn now_ms() -> u64 {
-    millis(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default())
 }

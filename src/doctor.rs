@@ -154,8 +154,9 @@ fn clocks(ahead_ms: i64) -> Finding {
 fn catalog(facts: &Gathered<CatalogFacts>) -> Vec<Finding> {
     let catalog = match facts {
         Err(problems) => {
-            let found = format!("the hooks file is no good, and no worker starts with it:\n{problems}");
-            return vec![Finding::problem("catalog", found).advice("mend what `hookfleet hooks check` tells")];
+            let found = format!("the catalog cannot be used here, and a worker that starts does no work:\n{problems}");
+            let advice = "mend what `hookfleet hooks check` tells, or bring a good one with `hookfleet hooks apply`";
+            return vec![Finding::problem("catalog", found).advice(advice)];
         }
         Ok(catalog) => catalog,
     };
@@ -163,7 +164,7 @@ fn catalog(facts: &Gathered<CatalogFacts>) -> Vec<Finding> {
         Finding::warning("catalog", "there are no hooks: every event is dropped as unwanted")
             .advice("write some into the hooks file")
     } else {
-        Finding::fine("catalog", format!("{} hooks", catalog.hooks))
+        Finding::fine("catalog", format!("{} hooks, revision {}", catalog.hooks, catalog.revision))
     }];
     findings.extend(catalog.refused.iter().map(|(hook, reason)| {
         Finding::problem("catalog: target", format!("hook {hook}: {reason}"))

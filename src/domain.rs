@@ -19,5 +19,6 @@ mod model;
 pub mod outcome;
 pub mod replay;
 pub mod retry;
+pub mod revision;
 pub mod settle;
 pub mod shown;

@@ -8,12 +8,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::task::TaskTracker;
 
 use crate::broker::{Delivery, Wanted};
 use crate::config::WhenAway;
 use crate::domain::message::{Lane, Queue};
+use crate::flow::Flow;
 use crate::telemetry::Metric;
 use crate::worker::Worker;
 
@@ -23,10 +25,78 @@ const INTERRUPT_GRACE: Duration = Duration::from_secs(3);
 /// processes are killed soon after they start, whatever the reason, the innocent would be buried as poison.
 const SUSPECTS_AFTER: Duration = Duration::from_secs(5);
 
+/// Reasons to take no new work, beside a store of claims that is away. Each is told while it lasts.
+#[derive(Debug, Clone)]
+pub struct Halts {
+    /// There is no catalog, or not the one that there should be.
+    pub catalog: watch::Receiver<Option<String>>,
+    /// Somebody wishes it.
+    pub pause: watch::Receiver<Option<String>>,
+}
+
+impl Halts {
+    /// Nothing ever halts this worker.
+    #[must_use]
+    pub fn never() -> Self {
+        let never = || watch::channel(None).1;
+        Self { catalog: never(), pause: never() }
+    }
+
+    fn any(&mut self) -> bool {
+        [&mut self.catalog, &mut self.pause].map(|halt| halt.borrow_and_update().is_some()).contains(&true)
+    }
+
+    async fn changed(&mut self) {
+        tokio::select! {
+            biased; // a simulation has to be the same twice
+            () = changed(&mut self.catalog) => {}
+            () = changed(&mut self.pause) => {}
+        }
+    }
+}
+
+/// Whose sender is gone never changes again.
+async fn changed(halt: &mut watch::Receiver<Option<String>>) {
+    if halt.changed().await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}
+
+/// Between two looks at whether the fleet is paused.
+const ASK_EVERY: Duration = Duration::from_millis(500);
+
+/// Whether the fleet is paused at the start. Where nobody can say it is not: then there is little to do anyway.
+pub async fn pause(flow: &dyn Flow) -> watch::Sender<Option<String>> {
+    let paused = flow.paused().await.unwrap_or_default();
+    watch::Sender::new(paused.map(|pause| pause.to_string()))
+}
+
+/// Tells when the fleet is paused and when that ends, for ever. Without an answer it is as it was.
+pub async fn follow_pause(flow: &dyn Flow, told: &watch::Sender<Option<String>>) {
+    loop {
+        sleep(ASK_EVERY).await;
+        let Ok(paused) = flow.paused().await else { continue };
+        let paused = paused.map(|pause| pause.to_string());
+        told.send_if_modified(|told| {
+            let changed = *told != paused;
+            if changed {
+                if let Some(reason) = &paused {
+                    tracing::warn!(reason, "the fleet is paused: no new work is taken");
+                } else {
+                    tracing::info!("the fleet goes on");
+                }
+                *told = paused;
+            }
+            changed
+        });
+    }
+}
+
 /// A worker with what it consumes.
 pub struct Fleet {
     pub worker: Arc<Worker>,
     pub wanted: Vec<Wanted>,
+    pub halts: Halts,
     /// Time that runs get to finish at shutdown.
     pub grace: Duration,
 }
@@ -49,10 +119,11 @@ impl Fleet {
         orphans
     }
 
-    /// Takes deliveries until the broker is closed, and follows the store of claims beside it.
+    /// Takes deliveries until the broker is closed, and follows whatever says that it may not beside it.
     async fn work(&self, tasks: &TaskTracker) {
         let broker = &self.worker.broker;
         let mut away = self.worker.store.away();
+        let mut halts = self.halts.clone();
         let holds = self.worker.rules.when_away == WhenAway::Hold;
         let settled_at = Instant::now() + SUSPECTS_AFTER;
         let taken = async {
@@ -63,9 +134,11 @@ impl Fleet {
         let followed = async {
             loop {
                 let settled = Instant::now() >= settled_at;
-                self.follow(holds && away.borrow_and_update().is_some(), settled);
+                let held = holds & away.borrow_and_update().is_some();
+                self.follow(held | halts.any(), settled);
                 tokio::select! {
                     biased;
+                    () = halts.changed() => {}
                     changed = away.changed() => if changed.is_err() { return },
                     () = sleep_until(settled_at), if !settled => {}
                 }

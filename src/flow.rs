@@ -3,14 +3,18 @@
 //! Contract, checked by one suite on every implementation:
 //! - slots of a rate are given out once each, evenly spread, whoever asks;
 //! - the shares of a limit never add up to more than it, and those of a worker that is gone are free soon;
-//! - a breaker that one worker opened is seen by all until it is closed; of those who want to probe, one may.
+//! - a breaker that one worker opened is seen by all until it is closed; of those who want to probe, one may;
+//! - whoever beats is listed with what it said last, until it has not been heard of for a while; a pause lasts until it
+//!   is ended, whoever comes and goes.
 //!
 //! Nothing here decides whether work is lost or done twice: a worker that gets no answer keeps its part of every limit.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
 
 use crate::domain::flow::{Opened, Rate, Slots};
 use crate::domain::hook::HookId;
@@ -43,6 +47,49 @@ impl Default for Crew {
     }
 }
 
+/// What a worker says of itself.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Card {
+    /// Its name in the fleet; [`Flow::beat`] knows it.
+    pub worker: String,
+    pub host: String,
+    pub pid: u32,
+    /// Of its program; empty for one that says nothing of itself.
+    pub version: String,
+    /// The newest format of catalogs that it reads.
+    pub format: u32,
+    pub lanes: Vec<String>,
+    /// Runs under way.
+    pub in_flight: usize,
+    /// Of its catalog; empty without one.
+    pub revision: String,
+    /// When it started, in milliseconds since 1970.
+    pub since_ms: u64,
+    /// Why it takes no new work, if it does not.
+    pub idle: Vec<String>,
+}
+
+/// A fleet that takes no new work, by somebody's wish.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pause {
+    pub by: String,
+    /// In milliseconds since 1970.
+    pub at_ms: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+}
+
+impl fmt::Display for Pause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "paused by {}", self.by)?;
+        match &self.message {
+            Some(message) => write!(f, ": {message}"),
+            None => Ok(()),
+        }
+    }
+}
+
 /// What a fleet shares.
 #[async_trait]
 pub trait Flow: Send + Sync {
@@ -65,6 +112,15 @@ pub trait Flow: Send + Sync {
     /// Whether this worker may be the one that probes a target.
     async fn probe(&self, target: &str) -> Result<bool, FlowError>;
 
-    /// Says that this worker is there; answers who else is.
-    async fn beat(&self) -> Result<Crew, FlowError>;
+    /// Says that this worker is there, and what is to be known of it; answers how many there are.
+    async fn beat(&self, card: &Card) -> Result<Crew, FlowError>;
+
+    /// The workers that are there. One that says nothing of itself has but a name.
+    async fn crew(&self) -> Result<Vec<Card>, FlowError>;
+
+    /// Whether the fleet is paused.
+    async fn paused(&self) -> Result<Option<Pause>, FlowError>;
+
+    /// Pauses the fleet, or ends that.
+    async fn pause(&self, pause: Option<&Pause>) -> Result<(), FlowError>;
 }

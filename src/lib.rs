@@ -26,7 +26,7 @@
 //! | [`app`] | the composition root: the only place that names every adapter |
 //! | [`doctor`] | what is wrong around a fleet: facts gathered, findings judged |
 //! | [`fleet`] | one process: takes deliveries while it may, stops in order |
-//! | [`admin`], [`catalog`] | HTTP for people and probes; hooks from a file |
+//! | [`admin`], [`catalog`] | HTTP for people and probes; hooks from files or the fleet's revisions in Redis, followed and changed |
 //! | [`worker`] | the pipeline, and one invocation's way through it |
 //! | [`desk`], [`publish`] | what operators do with letters; publishing events, for the gateway, the command line and the library |
 //! | [`executor`] | runs a hook once: http, command |
@@ -46,6 +46,8 @@
 //! - Headers named `hookfleet-*` are believed on lane queues only. Properties are built afresh on every publish.
 //! - An executor answers with an [`domain::outcome::Outcome`], never an error, and knows nothing of retries, claims or
 //!   brokers. Its errors and letters carry no secrets.
+//! - Workers see one whole revision of the catalog after the other. A hook is taken to be removed only at the revision
+//!   that named it or a newer one; who knows of a newer one and cannot load it takes no work after ten seconds.
 //! - Trouble of our own (broker, store) spends no attempt and buries nothing.
 
 pub mod domain;

@@ -24,7 +24,7 @@ use crate::domain::hook::{Hook, HookLane, fixture};
 use crate::domain::matching::HookSet;
 use crate::domain::message::{Message, Outgoing, Queue, To};
 use crate::domain::retry::RetryPolicy;
-use crate::fleet::Fleet;
+use crate::fleet::{Fleet, Halts};
 use crate::flow::local::LocalFlow;
 use crate::worker::admission::{Admission, Limits};
 use crate::worker::meters::Meters;
@@ -134,7 +134,8 @@ impl World {
             listener: Arc::new(nobody()),
         };
         let wanted = Queue::ALL.map(|queue| Wanted { queue, prefetch: 6, bytes: usize::MAX }).to_vec();
-        let fleet = Fleet { worker: Arc::new(worker), wanted, grace: Duration::from_secs(20) };
+        let halts = Halts::never();
+        let fleet = Fleet { worker: Arc::new(worker), wanted, halts, grace: Duration::from_secs(20) };
         let (stop, stopped) = oneshot::channel::<()>();
         let work = tokio::spawn(fleet.run(async {
             let _ = stopped.await;

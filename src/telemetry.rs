@@ -1,4 +1,6 @@
-//! Metric names, all of them, and the set-up of logs.
+//! Metric names, all of them, the set-up of logs, and the time as both show it.
+
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
@@ -49,13 +51,19 @@ pub enum Metric {
     StoreUnanswered,
     /// Runs under way.
     InFlight,
-    /// 1 while new work is held because the store is away.
+    /// 1 while no new work is taken: the store is away, there is no catalog to work with, or the fleet is paused.
     Holding,
+    /// 1 for the revision of the catalog that is in force, by revision.
+    CatalogRevision,
+    /// Catalogs that were refused.
+    CatalogsRefused,
+    /// Seconds it took to read a catalog that came into force.
+    CatalogLoadSeconds,
 }
 
 impl Metric {
     /// Every metric: for descriptions and tests.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 24] = [
         Self::Deliveries,
         Self::Redelivered,
         Self::EventsUnmatched,
@@ -77,6 +85,9 @@ impl Metric {
         Self::StoreUnanswered,
         Self::InFlight,
         Self::Holding,
+        Self::CatalogRevision,
+        Self::CatalogsRefused,
+        Self::CatalogLoadSeconds,
     ];
 
     #[must_use]
@@ -115,7 +126,10 @@ impl Metric {
             Self::PublishRepeated => ("hookfleet_publish_repeated_total", "Publishes repeated for want of a confirm"),
             Self::StoreUnanswered => ("hookfleet_store_unanswered_total", "Calls that the store did not answer"),
             Self::InFlight => ("hookfleet_in_flight", "Runs under way"),
-            Self::Holding => ("hookfleet_holding", "1 while new work is held because the store is away"),
+            Self::Holding => ("hookfleet_holding", "1 while no new work is taken; readiness and status say why"),
+            Self::CatalogRevision => ("hookfleet_catalog_revision", "1 for the catalog revision in force"),
+            Self::CatalogsRefused => ("hookfleet_catalogs_refused_total", "Catalogs that were refused"),
+            Self::CatalogLoadSeconds => ("hookfleet_catalog_load_seconds", "Seconds it took to read a new catalog"),
         }
     }
 
@@ -155,16 +169,26 @@ const BUCKETS: [f64; 14] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 
 pub fn metrics() -> anyhow::Result<PrometheusHandle> {
     let handle = PrometheusBuilder::new()
         .set_buckets_for_metric(Matcher::Full(Metric::AttemptSeconds.name().to_owned()), &BUCKETS)?
+        .set_buckets_for_metric(Matcher::Full(Metric::CatalogLoadSeconds.name().to_owned()), &BUCKETS)?
         .install_recorder()?;
     for metric in Metric::ALL {
         let (name, text) = metric.parts();
         match metric {
-            Metric::InFlight | Metric::Holding | Metric::BreakerOpen => metrics::describe_gauge!(name, text),
-            Metric::AttemptSeconds => metrics::describe_histogram!(name, text),
+            Metric::InFlight | Metric::Holding | Metric::BreakerOpen | Metric::CatalogRevision => {
+                metrics::describe_gauge!(name, text);
+            }
+            Metric::AttemptSeconds | Metric::CatalogLoadSeconds => metrics::describe_histogram!(name, text),
             _ => metrics::describe_counter!(name, text),
         }
     }
     Ok(handle)
+}
+
+/// Milliseconds since 1970, for people to read; nothing about invocations is decided by it.
+#[must_use]
+pub fn now_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Starts logging to stderr.

@@ -37,15 +37,15 @@ use crate::domain::matching::HookSet;
 use crate::domain::message::{LADDER_UNIT, Lane, Outgoing, Queue, WAIT_AFTER};
 use crate::domain::outcome::Outcome;
 use crate::domain::replay::undeliverable;
+use crate::domain::revision::{Unknown, unknown_hook};
 use crate::domain::settle::{Class, STORE_AWAY_WAIT, Settlement, millis};
 use crate::executor::Execute;
-use crate::telemetry::Metric;
+use crate::telemetry::{Metric, now_ms};
 use admission::Admission;
 use held::Held;
 use job::Job;
 use meters::Meters;
 pub use running::Running;
-use scene::now_ms;
 use store::Store;
 
 pub mod admission;
@@ -63,10 +63,6 @@ pub mod store;
 const SUSPECT_DELIVERIES: u32 = 3;
 /// A delivery from overflow is held longer than others: few are in hand, and to wait is what they are there for.
 const OVERFLOW_HOLD: Duration = Duration::from_mins(1);
-/// How long an invocation whose hook is unknown goes round before it is given up, and how long one round takes.
-const UNKNOWN_MAX: Duration = Duration::from_mins(10);
-const UNKNOWN_ROUND: Duration = Duration::from_mins(1);
-
 /// Tries of a publish between two warnings.
 const WARN_EVERY: u32 = 40;
 
@@ -222,7 +218,7 @@ impl Worker {
             Metric::EventsUnmatched.count(&[]);
         }
         let jobs = wanted.into_iter().map(|hook| {
-            let revision = Arc::clone(hooks.revision());
+            let revision = hooks.revision().clone();
             (Arc::clone(hook), Invocation::first(Arc::clone(&whole.event), hook.id.clone(), revision))
         });
         let jobs: Vec<_> = jobs.collect();
@@ -237,16 +233,17 @@ impl Worker {
 
     async fn invocation(&self, delivery: &Delivery, invocation: Invocation, hold_until: Instant) {
         let hooks = self.catalog.borrow().clone();
-        let known = hooks.get(invocation.hook.as_str()).map(Arc::clone);
-        match known {
-            Some(hook) => self.drive(delivery, vec![(hook, invocation)], hold_until, async {}).await,
-            None if may_be_known_elsewhere(&invocation, hooks.revision()) => {
-                let unknown = invocation.unknown + UNKNOWN_ROUND;
+        if let Some(hook) = hooks.get(invocation.hook.as_str()).map(Arc::clone) {
+            return self.drive(delivery, vec![(hook, invocation)], hold_until, async {}).await;
+        }
+        match unknown_hook(hooks.revision(), &invocation.revision, invocation.unknown) {
+            Unknown::Removed => self.hook_removed(delivery, &invocation).await,
+            Unknown::Again(round) => {
+                let unknown = invocation.unknown + round;
                 let message = Invocation { unknown, ..invocation }.message();
-                self.send(Outgoing::to_lane(delivery.queue.lane(), UNKNOWN_ROUND, message)).await;
+                self.send(Outgoing::to_lane(delivery.queue.lane(), round, message)).await;
                 self.broker.ack(delivery.receipt);
             }
-            None => self.hook_removed(delivery, &invocation).await,
         }
     }
 
@@ -369,12 +366,6 @@ async fn repeat(tries: &mut u32, error: &(dyn std::error::Error + Sync)) {
 fn count_letter(class: Class) {
     let name = serde_json::to_value(class).ok().and_then(|name| name.as_str().map(str::to_owned));
     Metric::Letters.count(&[("class", name.unwrap_or_default())]);
-}
-
-/// Whether a worker with another catalog may know the hook of this invocation: file revisions have no order, so an
-/// unknown hook waits some rounds before it is taken to be removed.
-fn may_be_known_elsewhere(invocation: &Invocation, revision: &str) -> bool {
-    *invocation.revision != *revision && invocation.unknown < UNKNOWN_MAX
 }
 
 fn resolved(subject: Subject, generation: u32) -> Record {

@@ -52,7 +52,7 @@ pub(super) async fn publish(State(admin): State<Admin>, mut request: Request) ->
         publish::Request::One(event) => std::slice::from_ref(event),
         publish::Request::Batch(events) => events,
     };
-    refuse_misfits(events, admin.catalog.borrow().types())?;
+    refuse_misfits(events, admin.catalog.hooks.borrow().types())?;
     match request {
         publish::Request::One(event) => one(&admin.publisher, &event).await,
         publish::Request::Batch(events) => batch(&admin.publisher, &events).await,

@@ -13,7 +13,7 @@ use crate::admin::Part;
 use crate::config::Settings;
 use crate::domain::matching::HookSet;
 use crate::executor::Executors;
-use crate::fleet::Fleet;
+use crate::fleet::{Fleet, Halts};
 use crate::worker::admission::Admission;
 use crate::worker::meters::Meters;
 use crate::worker::store::Store;
@@ -24,6 +24,9 @@ use crate::worker::{Listener, Running, Worker};
 pub(super) struct Shared {
     pub(super) settings: Arc<Settings>,
     pub(super) catalog: watch::Receiver<Arc<HookSet>>,
+    pub(super) halts: Halts,
+    /// Why the store of claims was away at the start, if it was.
+    pub(super) store_away: Option<String>,
     pub(super) admission: Arc<Admission>,
     pub(super) listener: Arc<Listener>,
     /// Ends the consuming of all cells.
@@ -40,9 +43,13 @@ impl Shared {
     /// A pipeline on the runtime that this is called on, `backends` being its own.
     pub(super) fn fleet(&self, backends: Backends, cells: u16) -> anyhow::Result<Fleet> {
         let settings = &self.settings;
+        let store = Store::new(backends.claims);
+        if let Some(reason) = &self.store_away {
+            store.begin_away(reason);
+        }
         let worker = Worker {
             broker: backends.broker,
-            store: Store::new(backends.claims),
+            store,
             letters: backends.letters,
             executors: Arc::new(Executors::new(&settings.egress, &settings.commands)?),
             catalog: self.catalog.clone(),
@@ -53,7 +60,12 @@ impl Shared {
             running: Running::default(),
             listener: Arc::clone(&self.listener),
         };
-        Ok(Fleet { worker: Arc::new(worker), wanted: wanted(&settings.worker, cells), grace: settings.worker.grace })
+        Ok(Fleet {
+            worker: Arc::new(worker),
+            wanted: wanted(&settings.worker, cells),
+            halts: self.halts.clone(),
+            grace: settings.worker.grace,
+        })
     }
 
     /// Starts a cell and waits until it is connected. It ends, drained, after `stop`.
@@ -95,7 +107,8 @@ impl Shared {
 
 /// What readiness asks of a cell.
 pub(super) fn part(fleet: &Fleet) -> Part {
-    Part { health: fleet.worker.broker.health(), store_away: fleet.worker.store.away() }
+    let worker = &fleet.worker;
+    Part { health: worker.broker.health(), store_away: worker.store.away(), worker: Arc::clone(worker) }
 }
 
 /// Waits for the cells to drain; answers the names of what they cut off.

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashSet};
 use url::Url;
 
 use super::Outside;
-use super::secret::resolve;
+use super::secret::{resolve, resolve_with};
 use crate::domain::hook::{Action, CommandAction, HttpAction, Secret};
 use crate::yaml::problem::Mismatch;
 use crate::yaml::scalar::{text, variable};
@@ -47,7 +47,9 @@ pub(super) fn read(value: Value<'_>, outside: &Outside<'_>) -> Option<Action> {
 
 fn read_http(value: &Value<'_>, outside: &Outside<'_>) -> Option<HttpAction> {
     let mut fields = value.fields()?;
-    let url = fields.require("url").and_then(|url| url.secret().read(|text| parse_url(&resolve(text, outside)?)));
+    let url = fields
+        .require("url")
+        .and_then(|url| url.secret().read(|text| resolve_with(text, outside, parse_url, unknown_url)));
     let headers = match fields.get("headers") {
         Some(headers) => read_headers(&headers.secret(), outside),
         None => Some(Vec::new()),
@@ -68,6 +70,11 @@ fn parse_url(text: &str) -> Result<Url, Mismatch> {
         return Err(mismatch.help("send them as a header: authorization: \"Basic ${env:NAME}\""));
     }
     Ok(url)
+}
+
+/// Stands for a URL of which a part is not known here: another one for each text, so that changes show.
+fn unknown_url(text: &str) -> Option<Url> {
+    Url::parse_with_params("https://unknown.invalid", [("text", text)]).ok()
 }
 
 fn read_headers(value: &Value<'_>, outside: &Outside<'_>) -> Option<Vec<(String, Secret<String>)>> {

@@ -114,7 +114,7 @@ fn no_hooks_are_fine() {
 #[test]
 fn the_revision_is_the_digest_of_the_text() {
     let revision = |text: &str| read(text).unwrap().revision().to_owned();
-    assert_eq!(&*revision("version: 1"), "1a6ddd3533d9");
+    assert_eq!(revision("version: 1").to_string(), "1a6ddd3533d9");
     assert_ne!(revision("version: 1"), revision("version: 1\n"));
 }
 
@@ -320,7 +320,7 @@ fn secrets_come_from_files_too() {
     let check = |content: &str, expected: &str| {
         let path = folder.path().join("secret");
         std::fs::write(&path, content).unwrap();
-        let outside = Outside { env: &env, files: RefCell::default() };
+        let outside = Outside { values: Some(&env), files: RefCell::default() };
         let resolved = secret::resolve(&format!("<${{file:{}}}>", path.display()), &outside);
         assert_eq!(outside.files.into_inner(), BTreeSet::from([path]));
         assert_eq!(resolved.unwrap(), format!("<{expected}>"));
@@ -385,7 +385,7 @@ fn the_shipped_catalog_loads_without_any_variable() {
     let set = load(&path, &terms).unwrap_or_else(|problems| panic!("{problems}")).hooks;
     let ids: Vec<&str> = set.hooks().iter().map(|hook| hook.id.as_str()).collect();
     assert_eq!(ids, ["notify-oncall", "audit-log", "validate-task"]);
-    assert_eq!(set.revision().len(), REVISION_CHARS);
+    assert_eq!(set.revision().to_string().len(), DIGEST_CHARS);
 }
 
 #[test]
@@ -510,4 +510,33 @@ fn a_rule_that_checks_nothing_is_warned_of() {
         ),
     ];
     assert_eq!(shown, expected);
+}
+
+/// What `${...}` stands for is not known where catalogs are applied: that is no mistake, and hides none.
+#[test]
+fn what_others_know_is_not_judged() {
+    let check = |url: &str, expected: &[&str]| {
+        let text = format!("version: 1\nhooks: [{{ id: a, on: a, run: {{ http: {{ url: \"{url}\" }} }} }}]");
+        let documents = [Document { name: "t.yaml".to_owned(), text }];
+        let found = match read_for_others(&documents, Duration::ZERO) {
+            Ok(_) => Vec::new(),
+            Err(problems) => problems.list().iter().map(|problem| problem.found.clone()).collect(),
+        };
+        assert_eq!(found, expected, "{url}");
+    };
+    check("${env:URL}", &[]);
+    check("${file:/run/secrets/url}", &[]);
+    check("https://h:${env:PORT}/", &[]);
+    check("https://example.${env:TLD}/${env:PATH}", &[]);
+    check("ftp://${env:HOST}/", &["another scheme"]);
+    check("https://${env:USER}:${env:PASSWORD}@host", &["some"]);
+    check("https://h/${env:X", &["none"]);
+    check("https://h/${vault:X}", &["another `${...}`"]);
+
+    let hooks = |name: &str| {
+        let text = format!("version: 1\nhooks: [{{ id: a, on: a, run: {{ http: {{ url: \"${{env:{name}}}\" }} }} }}]");
+        read_for_others(&[Document { name: "t.yaml".to_owned(), text }], Duration::ZERO).unwrap().hooks.hooks().to_vec()
+    };
+    assert_eq!(hooks("A"), hooks("A"));
+    assert_ne!(hooks("A"), hooks("B"), "another name is another hook");
 }

@@ -17,6 +17,7 @@ use super::output;
 use super::trial::{self, Trial};
 use crate::admin::Scope;
 use crate::app::{App, Backends};
+use crate::catalog::follow::Source;
 use crate::catalog::{self, Terms};
 use crate::config::Settings;
 use crate::publish::{Event, Options, Publisher};
@@ -93,7 +94,7 @@ async fn measure(trial: &Trial, bench: &Bench) -> anyhow::Result<Figures> {
     let body_bytes_max = settings.events.body_bytes_max;
     let options = Options { patience: Duration::from_secs(bench.limit), body_bytes_max, ..Options::default() };
     let publisher = Publisher::new(Arc::clone(&backends.broker), options);
-    let app = App::new(settings, backends, hooks, Scope::Operations, nobody()).await?;
+    let app = App::new(settings, backends, Source::Fixed(hooks), Scope::Operations, nobody()).await?;
     let stop = CancellationToken::new();
     let running = app.run(stop.clone().cancelled_owned());
     let load = async {

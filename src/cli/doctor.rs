@@ -5,8 +5,8 @@ use std::process::ExitCode;
 use anyhow::bail;
 use clap::Args;
 
-use super::hooks::variable;
 use super::output;
+use crate::catalog::variable;
 use crate::config::Settings;
 use crate::doctor::{Load, examine, exit_code, gather};
 

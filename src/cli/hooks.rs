@@ -3,15 +3,18 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use anyhow::bail;
 use clap::Subcommand;
 
-use super::output;
-use crate::catalog::{self, Catalog, Terms};
-use crate::config::Settings;
+use super::{operator, output};
+use crate::catalog::{self, Catalog, Terms, variable};
+use crate::config::{Backend, Settings};
 use crate::domain::event_type::EventTypes;
+use shared::Shared;
 
 mod cancel;
 mod list;
+mod shared;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Hooks {
@@ -24,11 +27,46 @@ pub(super) enum Hooks {
     List(list::List),
     /// End an invocation that is still to run
     Cancel(cancel::Cancel),
+    /// Make a file, or the *.yaml of a folder, the catalog of the whole fleet
+    Apply {
+        path: PathBuf,
+        #[command(flatten)]
+        change: Change,
+        /// Check it, tell what would change, and change nothing
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// What `apply` would change: hooks added (+), removed (-) and changed (~), and the texts
+    Diff { path: PathBuf },
+    /// The texts of the fleet's catalog
+    Show {
+        /// [default: the current one]
+        #[arg(long, value_name = "N", value_parser = number)]
+        revision: Option<u64>,
+    },
+    /// Who changed the fleet's catalog and when, newest first
+    History {
+        #[arg(long)]
+        json: bool,
+    },
+    /// Make an older revision the current one again, under a new number
+    Rollback {
+        #[arg(value_name = "N", value_parser = number)]
+        revision: u64,
+        #[command(flatten)]
+        change: Change,
+    },
 }
 
-/// A variable of this process, for `${env:NAME}`.
-pub(super) fn variable(name: &str) -> Option<String> {
-    std::env::var(name).ok()
+/// What is said about a change.
+#[derive(Debug, clap::Args)]
+pub(super) struct Change {
+    /// Change nothing if another revision than this is the current one; 0: if there is any
+    #[arg(long, value_name = "N", value_parser = number)]
+    expect_revision: Option<u64>,
+    /// Why, for those who read the history
+    #[arg(long, value_name = "TEXT")]
+    message: Option<String>,
 }
 
 /// The event types that the fleet's catalog declares: none where there is no hooks file here. One that is wrong is told
@@ -44,16 +82,39 @@ pub(super) fn event_types(settings: &Settings) -> EventTypes {
     })
 }
 
+/// Of a revision, with or without its letter.
+fn number(text: &str) -> Result<u64, String> {
+    let digits = text.strip_prefix('r').unwrap_or(text);
+    digits.parse().map_err(|_| format!("expected the number of a revision such as 17, found \"{text}\""))
+}
+
 pub(super) async fn run(settings: &Settings, hooks: Hooks) -> anyhow::Result<ExitCode> {
     match hooks {
-        Hooks::Check { file } => Ok(check(settings, &file.unwrap_or_else(|| settings.hooks.clone()))),
+        Hooks::Check { file } => return Ok(check(settings, &file.unwrap_or_else(|| settings.hooks.clone()))),
         Hooks::List(list) => {
             let file = list.file.as_ref().unwrap_or(&settings.hooks);
             list::run(&list, &catalog::load(file, &Terms { hint_max: settings.hint_max, env: &variable })?.hooks);
-            Ok(ExitCode::SUCCESS)
         }
-        Hooks::Cancel(cancel) => cancel::run(settings, &cancel).await,
+        Hooks::Cancel(cancel) => return cancel::run(settings, &cancel).await,
+        Hooks::Apply { path, change, dry_run } => shared(settings)?.apply(&path, change, dry_run, &operator()).await?,
+        Hooks::Diff { path } => shared(settings)?.diff(&path).await?,
+        Hooks::Show { revision } => shared(settings)?.show(revision).await?,
+        Hooks::History { json } => shared(settings)?.history(json).await?,
+        Hooks::Rollback { revision, change } => shared(settings)?.rollback(revision, change, &operator()).await?,
     }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The catalog in Redis.
+fn shared(settings: &Settings) -> anyhow::Result<Shared<'_>> {
+    let Backend::Servers { redis, .. } = &settings.backend else {
+        bail!(
+            "a catalog of many workers is kept in Redis: set broker.url and redis.url. One process without servers \
+             follows its hooks file: change {} (`hookfleet hooks check` tells what is wrong with it)",
+            settings.hooks.display()
+        );
+    };
+    Ok(Shared::new(redis, settings))
 }
 
 fn check(settings: &Settings, file: &Path) -> ExitCode {

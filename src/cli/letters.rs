@@ -7,8 +7,8 @@ use clap::Subcommand;
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use super::output;
 use super::remote::Remote;
+use super::{operator, output};
 use crate::app::Backends;
 use crate::config::{Backend, Settings};
 use crate::dead_letters::Recovered;
@@ -141,7 +141,7 @@ impl Reach {
     }
 
     async fn replay(&self, id: &str, force: bool) -> anyhow::Result<Value> {
-        let by = std::env::var("USER").unwrap_or_else(|_| "operator".to_owned());
+        let by = operator();
         match self {
             Self::Desk(desk, _) => Ok(json!(desk.replay(&LetterId::from(id), force, &by).await?.generation)),
             Self::Owner(remote) => {

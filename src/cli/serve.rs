@@ -10,14 +10,13 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-use super::hooks::variable;
 use super::output;
 use super::sample::Sample;
 use crate::admin::Scope;
 use crate::app::{App, Backends};
-use crate::catalog::{self, Terms};
-use crate::config::{Backend, Settings};
-use crate::domain::matching::HookSet;
+use crate::catalog::follow::Source;
+use crate::catalog::{self, Terms, variable};
+use crate::config::{Backend, CatalogFrom, Settings};
 use crate::telemetry;
 use crate::worker::{Worker, nobody};
 
@@ -40,19 +39,24 @@ pub(super) async fn worker(settings: Settings) -> anyhow::Result<ExitCode> {
                (HOOKFLEET_BROKER_URL, HOOKFLEET_REDIS_URL), or run `hookfleet up` for everything in one process"
         );
     }
-    let hooks = load(&settings)?;
+    let file = load(&settings)?;
     let backends = Backends::open(&settings).await?;
-    let app = App::new(&settings, backends, hooks, Scope::Operations, nobody()).await?;
+    let source = file.map_or_else(|| backends.shared(&settings), Ok)?;
+    let app = App::new(&settings, backends, source, Scope::Operations, nobody()).await?;
     tracing::info!(address = %app.address()?, "a worker is up");
     finish(&app.run(shutdown(CancellationToken::new())).await?)
 }
 
-fn load(settings: &Settings) -> anyhow::Result<HookSet> {
+/// The hooks of files, if that is where they come from: a worker does not start on a mistake.
+fn load(settings: &Settings) -> anyhow::Result<Option<Source>> {
+    if settings.catalog.from == CatalogFrom::Redis {
+        return Ok(None);
+    }
     let catalog = catalog::load(&settings.hooks, &Terms { hint_max: settings.hint_max, env: &variable })?;
     for warning in &catalog.warnings {
         tracing::warn!("{warning:#}");
     }
-    Ok(catalog.hooks)
+    Ok(Some(Source::File(settings.hooks.clone(), catalog)))
 }
 
 /// Everything in one process.
@@ -62,18 +66,19 @@ pub(super) async fn up(mut settings: Settings, up: Up) -> anyhow::Result<ExitCod
     }
     telemetry::logs(&settings.log)?;
     let sample = if up.sample { Some(Sample::start(&mut settings).await?) } else { None };
-    let hooks: HookSet = match &sample {
-        Some(sample) => sample.hooks(settings.hint_max)?,
+    let own = match &sample {
+        Some(sample) => Some(Source::Fixed(sample.hooks(settings.hint_max)?)),
         None => load(&settings)?,
     };
     let backends = Backends::open(&settings).await?;
+    let source = own.map_or_else(|| backends.shared(&settings), Ok)?;
     let file = backends.file.clone();
     if up.exit_when_idle && file.is_none() {
         bail!("--exit-when-idle needs the embedded broker: nobody can say when a shared one is idle");
     }
     let (broker, done) = (Arc::clone(&backends.broker), CancellationToken::new());
     let listener = sample.as_ref().map_or_else(nobody, Sample::listener);
-    let app = App::new(&settings, backends, hooks, Scope::Everything, listener).await?;
+    let app = App::new(&settings, backends, source, Scope::Everything, listener).await?;
     tracing::info!(address = %app.address()?, "up");
     let (worker, address) = (app.worker(), app.address()?);
     let running = app.run(shutdown(done.clone()));

@@ -122,6 +122,8 @@ async fn on(
     let mut launch = launch
         .set("namespace", &settings.namespace)
         .set("hooks", &file.to_string_lossy())
+        .set("catalog.from", "file")
+        .set("catalog.cache", "")
         .set("egress.allow", &receiver.address.ip().to_string())
         .set("idempotency.lease", &format!("{}s", LEASE.as_secs()))
         .set("log.level", "hookfleet=warn");

@@ -1,10 +1,9 @@
 //! The settings of the message broker, and which of them go together.
 
-use std::path::PathBuf;
-
 use rustls::pki_types::ServerName;
 
 use super::raw::Raw;
+use super::redis::parse_path;
 use super::resolve::parse_server;
 use super::{BrokerServer, ClientCertificate, Tls};
 use crate::domain::hook::Secret;
@@ -60,14 +59,6 @@ fn check_tls(raw: &Raw<'_>, server: &BrokerServer) -> Option<()> {
     }
     raw.wrong(path, Mismatch::new("a broker.url that begins with amqps://").found("one without TLS"));
     None
-}
-
-/// Nothing, or the path of a file.
-fn parse_path(text: &str) -> Result<Option<PathBuf>, Mismatch> {
-    if text.contains('\0') {
-        return Err(Mismatch::new("the path of a file"));
-    }
-    Ok(Some(text).filter(|text| !text.is_empty()).map(PathBuf::from))
 }
 
 /// Nothing, or a name or address that a certificate can be for.

@@ -160,7 +160,7 @@ fn parse_node(text: &str) -> Result<Node, Mismatch> {
 }
 
 /// Nothing, or the path of a file.
-fn parse_path(text: &str) -> Result<Option<PathBuf>, Mismatch> {
+pub(super) fn parse_path(text: &str) -> Result<Option<PathBuf>, Mismatch> {
     if text.contains('\0') {
         return Err(Mismatch::new("the path of a file"));
     }

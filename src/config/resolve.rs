@@ -11,7 +11,7 @@ use tracing_subscriber::EnvFilter;
 use url::Url;
 
 use super::raw::Raw;
-use super::{Backend, Claims, Commands, Egress, Log, Settings, WhenAway, Worker, broker, redis, shown};
+use super::{Backend, Claims, Commands, Egress, Log, Settings, WhenAway, Worker, broker, catalog, redis, shown};
 use crate::domain::event::Reading;
 use crate::domain::flow::BreakerPolicy;
 use crate::domain::hook::HookLane;
@@ -44,6 +44,7 @@ pub(super) fn resolve(raw: &Raw<'_>) -> Option<Settings> {
     let namespace = raw.read("namespace", parse_namespace);
     let backend = backend(raw);
     let hooks = raw.read("hooks", text("the path of a hooks file"));
+    let catalog = catalog::catalog(raw);
     let bind = bind(raw);
     let worker = worker(raw);
     let claims = claims(raw);
@@ -59,6 +60,7 @@ pub(super) fn resolve(raw: &Raw<'_>) -> Option<Settings> {
         namespace: namespace?,
         backend: backend?,
         hooks: hooks?.into(),
+        catalog: catalog?,
         bind: bind?,
         worker: worker?,
         claims: claims?,

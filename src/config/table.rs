@@ -65,14 +65,30 @@ const fn secret_urls(path: &'static str, doc: &'static str) -> Setting {
 }
 
 /// All settings; those of a section stand together.
-pub(super) static SETTINGS: [Setting; 42] = [
+pub(super) static SETTINGS: [Setting; 45] = [
     one(
         "namespace",
         "hookfleet",
         "First part of every queue, exchange and key name, so that two fleets can share a broker and a Redis.\n\
          1 to 40 of a-z 0-9 - _",
     ),
-    one("hooks", "config/hooks.yaml", "The hooks file: what to run when."),
+    one("hooks", "config/hooks.yaml", "What to run when: a file, or a folder of *.yaml. Edits count within a second."),
+    one(
+        "catalog.from",
+        "file",
+        "Where workers take their hooks from: file (the setting hooks, on each machine) or redis (one catalog for the\n\
+         whole fleet, which `hookfleet hooks apply` changes).",
+    ),
+    one(
+        "catalog.cache",
+        "",
+        "With redis: a file in which a worker keeps the last good catalog, so that it can start while Redis is away.",
+    ),
+    one(
+        "catalog.max_age",
+        "24h",
+        "How long ago Redis may have confirmed what is in catalog.cache for a worker to start with it.",
+    ),
     Setting {
         path: "broker.url",
         kind: Kind::OneOrMoreSecretUrls,

@@ -82,9 +82,9 @@ fn names_that_do_not_exist() {
         &[("worker.hld", "1s")],
         &[
             "2:3 worker.prefech: expected one of `cells`, `lanes`, `prefetch`, `concurrency`, `hold`, `grace`, found `prefech`",
-            "3:1 brokr: expected one of `namespace`, `hooks`, `broker`, `redis`, `embedded`, `http`, `worker`, \
+            "3:1 brokr: expected one of `namespace`, `hooks`, `catalog`, `broker`, `redis`, `embedded`, `http`, `worker`, \
              `idempotency`, `events`, `breaker`, `retry`, `egress`, `commands`, `dead_letters`, `log`, found `brokr`",
-            "4:1 worker.hold: expected one of `namespace`, `hooks`, `broker`, `redis`, `embedded`, `http`, `worker`, \
+            "4:1 worker.hold: expected one of `namespace`, `hooks`, `catalog`, `broker`, `redis`, `embedded`, `http`, `worker`, \
              `idempotency`, `events`, `breaker`, `retry`, `egress`, `commands`, `dead_letters`, `log`, found `worker.hold`",
             "HOOKFLEET_BROKR_URL: expected the name of a setting, found a variable that nothing reads",
             "HOOKFLEET_X: expected the name of a setting, found a variable that nothing reads",
@@ -197,6 +197,11 @@ fn servers() {
     check_file(
         "broker: { url: 'amqp://hunter2@a' }",
         &["1:16 broker.url: expected `redis.url` to be set too, found it unset"],
+    );
+    check_file("catalog: { from: redis }", &["1:18 catalog.from: expected `redis.url` to be set too, found it unset"]);
+    check_file(
+        "catalog: { cache: c.json }",
+        &["1:19 catalog.cache: expected `catalog.from: redis` beside it, found `file`"],
     );
     check(
         "",

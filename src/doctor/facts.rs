@@ -9,7 +9,7 @@ pub type Gathered<T> = Result<T, String>;
 #[derive(Debug, Clone)]
 pub struct Facts {
     pub servers: Servers,
-    /// Or every problem of the hooks file.
+    /// Or every problem of the hooks, or why they could not be asked for.
     pub catalog: Gathered<CatalogFacts>,
 }
 
@@ -89,9 +89,10 @@ pub struct RedisFacts {
     pub ahead_ms: i64,
 }
 
-/// The hooks file.
+/// The hooks, of a file or of the whole fleet.
 #[derive(Debug, Clone, Default)]
 pub struct CatalogFacts {
+    pub revision: String,
     pub hooks: usize,
     /// Hooks whose target the egress guard refuses, with its reason.
     pub refused: Vec<(String, String)>,

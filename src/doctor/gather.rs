@@ -18,8 +18,9 @@ use crate::amqp::declare::check;
 use crate::amqp::management::{Management, ManagementError, NodeFound};
 use crate::amqp::policy::{compare, policies};
 use crate::amqp::topology::Topology;
-use crate::catalog::{self, Lookup, Terms};
-use crate::config::{self, Backend, BrokerServer, Egress, Redis, Settings};
+use crate::catalog::revisions::Revisions;
+use crate::catalog::{self, Catalog, Lookup, Terms, apply};
+use crate::config::{self, Backend, BrokerServer, CatalogFrom, Egress, Redis, Settings};
 use crate::domain::claim::{Claim, Token};
 use crate::domain::event::EventDigest;
 use crate::domain::hook::{Action, Secret};
@@ -48,11 +49,27 @@ pub async fn facts(settings: &Settings, env: Lookup<'_>) -> Facts {
         }
         Backend::Embedded { path } => Servers::File(file(path)),
     };
-    let catalog = match catalog::load(&settings.hooks, &Terms { hint_max: settings.hint_max, env }) {
+    let catalog = match catalog(settings, env).await {
         Ok(catalog) => Ok(targets(&catalog.hooks, &settings.egress).await),
-        Err(problems) => Err(problems.to_string()),
+        Err(problems) => Err(problems),
     };
     Facts { servers, catalog }
+}
+
+/// The catalog, as a worker would read it here.
+async fn catalog(settings: &Settings, env: Lookup<'_>) -> Gathered<Catalog> {
+    let terms = Terms { hint_max: settings.hint_max, env };
+    let read = match (&settings.backend, settings.catalog.from) {
+        (Backend::Servers { redis, .. }, CatalogFrom::Redis) => {
+            let revisions = Revisions::new(Link::new((**redis).clone()), &settings.namespace);
+            let current = apply::current(&revisions).await.map_err(|error| error.to_string())?;
+            let stored = current.ok_or("there is none in Redis yet: `hookfleet hooks apply` makes the first")?;
+            let revision = stored.about.pointer().revision();
+            catalog::attempt(&revision, &stored.documents, &terms).0
+        }
+        _ => catalog::load(&settings.hooks, &terms),
+    };
+    read.map_err(|problems| problems.to_string())
 }
 
 async fn broker(settings: &Settings, server: &BrokerServer) -> Gathered<BrokerFacts> {
@@ -199,7 +216,8 @@ async fn ping(link: &Link) -> Result<Duration, Failure> {
 
 /// Asks for every target what the guard of outgoing calls says of it now.
 async fn targets(hooks: &HookSet, egress: &Egress) -> CatalogFacts {
-    let mut facts = CatalogFacts { hooks: hooks.hooks().len(), ..CatalogFacts::default() };
+    let revision = hooks.revision().to_string();
+    let mut facts = CatalogFacts { revision, hooks: hooks.hooks().len(), ..CatalogFacts::default() };
     for hook in hooks.hooks() {
         let Action::Http(http) = &hook.action else { continue };
         match timeout(TIMEOUT, executor::refused(egress, http.url.expose())).await {

@@ -144,7 +144,7 @@ fn stores() {
 fn the_rest() {
     let sound = facts(broker_facts(), redis_facts());
     let with = |catalog| Facts { catalog, ..sound.clone() };
-    check(&with(Err("hooks.yaml:3: no".into())), 1, &["PROBLEM catalog the hooks file is no good"]);
+    check(&with(Err("hooks.yaml:3: no".into())), 1, &["PROBLEM catalog the catalog cannot be used here"]);
     check(&with(Ok(CatalogFacts::default())), 0, &["warning catalog there are no hooks"]);
     let refused = vec![("h".to_owned(), "the target 10.0.0.1 is a private address".to_owned())];
     let target = Ok(CatalogFacts { hooks: 1, refused, ..CatalogFacts::default() });

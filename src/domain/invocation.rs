@@ -13,6 +13,7 @@ use super::dead_letter::LetterId;
 use super::event::{CLOUDEVENTS_JSON, Event, EventDigest, Malformed, Reading, TRACEPARENT, binary};
 use super::hook::HookId;
 use super::message::{FORMAT_VERSION, Header, Message, Properties, Queue};
+use super::revision::Revision;
 use super::settle::{AttemptReport, Class};
 
 const VERSION: &str = "hookfleet-version";
@@ -62,7 +63,7 @@ pub struct Invocation {
     /// Failed attempts so far, newest last.
     pub history: Vec<AttemptReport>,
     /// The catalog revision at which the event was matched.
-    pub revision: Arc<str>,
+    pub revision: Revision,
     /// How long it has waited for a catalog that knows its hook.
     pub unknown: Duration,
 }
@@ -70,7 +71,7 @@ pub struct Invocation {
 impl Invocation {
     /// The first attempt of an event at a hook.
     #[must_use]
-    pub fn first(event: Arc<Event>, hook: HookId, revision: Arc<str>) -> Self {
+    pub fn first(event: Arc<Event>, hook: HookId, revision: Revision) -> Self {
         Self {
             event,
             hook,
@@ -113,7 +114,7 @@ impl Invocation {
             .with(HOOK, self.hook.as_str())
             .with(GENERATION, i64::from(self.at.generation))
             .with(ATTEMPT, i64::from(self.at.attempt))
-            .with(REVISION, &*self.revision);
+            .with(REVISION, self.revision.to_string());
         if self.deaths > 0 {
             message = message.with(DEATHS, i64::from(self.deaths));
         }

@@ -6,19 +6,20 @@ use std::sync::Arc;
 use super::event::Event;
 use super::event_type::EventTypes;
 use super::hook::{Hook, HookId, Pattern};
+use super::revision::Revision;
 
 /// The validated hooks of one catalog revision; immutable.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub struct HookSet {
-    revision: Arc<str>,
+    revision: Revision,
     hooks: Vec<Arc<Hook>>,
     by_id: HashMap<HookId, usize>,
     index: Index,
-    types: EventTypes,
+    types: Arc<EventTypes>,
 }
 
 /// Finds numbers by the patterns that they were put under.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub(super) struct Index {
     exact: HashMap<String, Vec<usize>>,
     wild: Node,
@@ -47,7 +48,7 @@ impl Index {
 }
 
 /// A node of the trie over segments; `here` lists the hooks whose pattern ends at it.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 struct Node {
     named: HashMap<String, Node>,
     any: Option<Box<Node>>,
@@ -55,10 +56,17 @@ struct Node {
     here: Vec<usize>,
 }
 
+/// The same hooks under the same revision; the index follows from them.
+impl PartialEq for HookSet {
+    fn eq(&self, other: &Self) -> bool {
+        self.revision == other.revision && self.hooks == other.hooks
+    }
+}
+
 impl HookSet {
     /// Hooks in catalog order. Ids are unique: the catalog has checked it.
     #[must_use]
-    pub fn new(revision: impl Into<Arc<str>>, hooks: Vec<Hook>) -> Self {
+    pub fn new(revision: impl Into<Revision>, hooks: Vec<Hook>) -> Self {
         let mut set = Self { revision: revision.into(), ..Self::default() };
         for (index, hook) in hooks.into_iter().enumerate() {
             set.by_id.insert(hook.id.clone(), index);
@@ -73,17 +81,16 @@ impl HookSet {
     /// With the event types that the catalog declares.
     #[must_use]
     pub fn with_types(self, types: EventTypes) -> Self {
-        Self { types, ..self }
+        Self { types: Arc::new(types), ..self }
     }
 
     #[must_use]
-    pub const fn types(&self) -> &EventTypes {
+    pub fn types(&self) -> &EventTypes {
         &self.types
     }
 
-    /// Names this set of hooks; a file's revision is its digest.
     #[must_use]
-    pub fn revision(&self) -> &Arc<str> {
+    pub const fn revision(&self) -> &Revision {
         &self.revision
     }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::time::Instant;
 
-use super::{Crew, Flow, FlowError};
+use super::{Card, Crew, Flow, FlowError, Pause};
 use crate::domain::flow::{Opened, PROBE, Rate, Slots, grant, open_time, reserve};
 use crate::domain::hook::HookId;
 
@@ -26,6 +26,8 @@ struct State {
     opened: BTreeMap<String, (u8, Instant)>,
     /// Until when somebody probes.
     probes: HashMap<String, Instant>,
+    card: Option<Card>,
+    pause: Option<Pause>,
 }
 
 impl Default for LocalFlow {
@@ -93,7 +95,21 @@ impl Flow for LocalFlow {
         Ok(!taken)
     }
 
-    async fn beat(&self) -> Result<Crew, FlowError> {
+    async fn beat(&self, card: &Card) -> Result<Crew, FlowError> {
+        self.state().card = Some(Card { worker: "local".to_owned(), ..card.clone() });
         Ok(Crew::default())
+    }
+
+    async fn crew(&self) -> Result<Vec<Card>, FlowError> {
+        Ok(self.state().card.iter().cloned().collect())
+    }
+
+    async fn paused(&self) -> Result<Option<Pause>, FlowError> {
+        Ok(self.state().pause.clone())
+    }
+
+    async fn pause(&self, pause: Option<&Pause>) -> Result<(), FlowError> {
+        self.state().pause = pause.cloned();
+        Ok(())
     }
 }

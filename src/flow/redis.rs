@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use ::redis::cmd;
 use async_trait::async_trait;
+use serde::Serialize;
 
-use super::{Crew, Flow, FlowError, GONE_AFTER};
+use super::{Card, Crew, Flow, FlowError, GONE_AFTER, Pause};
 use crate::domain::flow::{Opened, PROBE, RESERVE_AHEAD, Rate, Slots, open_time};
 use crate::domain::hook::HookId;
 use crate::redis::link::Link;
@@ -51,6 +52,10 @@ fn numbers<const N: usize>(answer: &[String]) -> Result<[u64; N], FlowError> {
     let unreadable = || FlowError(format!("expected {N} numbers from Redis, found {answer:?}"));
     let parsed: Vec<u64> = answer.iter().map_while(|word| word.parse().ok()).collect();
     parsed.try_into().map_err(|_| unreadable())
+}
+
+fn json(value: &impl Serialize) -> Result<String, FlowError> {
+    serde_json::to_string(value).map_err(|error| FlowError(error.to_string()))
 }
 
 fn count(number: u64) -> u32 {
@@ -109,14 +114,53 @@ impl Flow for RedisFlow {
         Ok(taken.is_some())
     }
 
-    async fn beat(&self) -> Result<Crew, FlowError> {
+    async fn beat(&self, card: &Card) -> Result<Crew, FlowError> {
         let ttl_ms = GONE_AFTER.as_millis().to_string();
+        // It is there before its name is, and for longer.
+        let card = Card { worker: self.worker.clone(), ..card.clone() };
+        let mut set = cmd("SET");
+        let card_ttl_ms = (GONE_AFTER * 2).as_millis().to_string();
+        set.arg(self.card_key(&self.worker)).arg(json(&card)?).arg("PX").arg(card_ttl_ms);
+        self.link.call().query::<()>(&set).await?;
         let [workers, rank] = numbers(&self.call("workers", &["beat", &self.worker, &ttl_ms]).await?)?;
         Ok(Crew { workers: count(workers), rank: count(rank) })
+    }
+
+    async fn crew(&self) -> Result<Vec<Card>, FlowError> {
+        let mut crew = Vec::new();
+        for worker in self.call("workers", &["crew"]).await? {
+            let text: Option<String> = self.link.call().query(cmd("GET").arg(self.card_key(&worker))).await?;
+            let said = text.and_then(|text| serde_json::from_str(&text).ok());
+            crew.push(said.unwrap_or_else(|| Card { worker, ..Card::default() }));
+        }
+        Ok(crew)
+    }
+
+    async fn paused(&self) -> Result<Option<Pause>, FlowError> {
+        let text: Option<String> = self.link.call().query(cmd("GET").arg(self.pause_key())).await?;
+        // Whoever wrote it there meant a pause.
+        let unreadable = |text: String| Pause { by: "unknown".to_owned(), at_ms: 0, message: Some(text) };
+        Ok(text.map(|text| serde_json::from_str(&text).unwrap_or_else(|_| unreadable(text))))
+    }
+
+    async fn pause(&self, pause: Option<&Pause>) -> Result<(), FlowError> {
+        let command = match pause {
+            Some(pause) => cmd("SET").arg(self.pause_key()).arg(json(pause)?).clone(),
+            None => cmd("DEL").arg(self.pause_key()).clone(),
+        };
+        Ok(self.link.call().query(&command).await?)
     }
 }
 
 impl RedisFlow {
+    fn card_key(&self, worker: &str) -> String {
+        format!("{}:worker:{{{worker}}}", self.namespace)
+    }
+
+    fn pause_key(&self) -> String {
+        format!("{}:pause", self.namespace)
+    }
+
     fn probe_key(&self, target: &str) -> String {
         format!("{}:probe:{{{target}}}", self.namespace)
     }

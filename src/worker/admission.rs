@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 use crate::domain::flow::{BreakerPolicy, Change, PROBE_AGAIN, Pass, is_well};
 use crate::domain::hook::{Hook, HookId, HookLane};
 use crate::domain::outcome::Outcome;
-use crate::flow::{BEAT_EVERY, Flow};
+use crate::flow::{BEAT_EVERY, Card, Flow};
 use crate::telemetry::Metric;
 pub use gate::{Gate, GateStatus, Permit};
 use gate::{LaneGate, Take};
@@ -140,10 +140,11 @@ impl Admission {
         });
     }
 
-    /// Says that this worker is there, renews its shares, and hears of the breakers of others. For ever.
-    pub async fn keep(&self) {
+    /// Says that this worker is there, and what `card` says of it now, renews its shares, and hears of the breakers of
+    /// others. For ever.
+    pub async fn keep(&self, card: impl Fn() -> Card) {
         loop {
-            self.ration.beat().await;
+            self.ration.beat(&card()).await;
             let gates: Vec<Arc<Gate>> = lock(&self.hooks).values().cloned().collect();
             for gate in gates {
                 gate.renew(&self.ration).await;

@@ -10,7 +10,7 @@ use super::Worker;
 use super::admission::Permit;
 use super::held::Held;
 use super::lease::{Gone, Lease};
-use super::scene::{Message, Scene, now_ms};
+use super::scene::{Message, Scene};
 use super::store::Unanswered;
 use crate::config::WhenAway;
 use crate::crash;
@@ -21,7 +21,7 @@ use crate::domain::invocation::Invocation;
 use crate::domain::message::{Lane, Outgoing, Queue};
 use crate::domain::outcome::Outcome;
 use crate::domain::settle::{self, Answer, Follow, Stage, Tried, millis, next_effect_with};
-use crate::telemetry::Metric;
+use crate::telemetry::{Metric, now_ms};
 
 /// Between two tries of bookkeeping that was not answered.
 const REPEAT_AFTER: Duration = Duration::from_millis(250);

@@ -1,6 +1,5 @@
 //! Events whose data is not what their type declares.
 
-use super::scene::now_ms;
 use super::{Worker, count_letter};
 use crate::broker::Delivery;
 use crate::domain::dead_letter::{Letter, Record};
@@ -8,7 +7,7 @@ use crate::domain::event::Malformed;
 use crate::domain::event_type::EventTypes;
 use crate::domain::invocation::WholeEvent;
 use crate::domain::settle::Class;
-use crate::telemetry::Metric;
+use crate::telemetry::{Metric, now_ms};
 
 impl Worker {
     /// Tells of an event that does not fit its type. Where the type is strict the event ends here, as a letter: true then.

@@ -41,6 +41,12 @@ impl Running {
         self.lock().values().map(name).collect()
     }
 
+    /// How many there are.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.lock().len()
+    }
+
     fn gauge(&self) -> &Gauge {
         self.count.get_or_init(|| Metric::InFlight.gauge(&[]))
     }

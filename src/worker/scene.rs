@@ -1,7 +1,7 @@
 //! What does not change while an invocation is on its way: what it is, where it came from, and what the world is told.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use tokio::time::Instant;
 
@@ -15,7 +15,7 @@ use crate::domain::invocation::{Invocation, InvocationKey};
 use crate::domain::message::{Lane, Outgoing, Queue};
 use crate::domain::outcome::Outcome;
 use crate::domain::settle::{Follow, Next, Settlement, millis};
-use crate::telemetry::Metric;
+use crate::telemetry::{Metric, now_ms};
 
 /// An invocation that has waited in overflow as long as a delivery is held there goes round for this long, and up to a
 /// quarter more, back to the same queue.
@@ -192,9 +192,4 @@ impl Scene<'_> {
         );
         span.in_scope(line);
     }
-}
-
-/// Milliseconds since 1970, for people to read; nothing is decided by it.
-pub(super) fn now_ms() -> u64 {
-    millis(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default())
 }

@@ -48,6 +48,11 @@ impl Store {
         self.away.subscribe()
     }
 
+    /// Takes the store to be away before anybody has asked it.
+    pub fn begin_away(&self, reason: &str) {
+        self.away.send_replace(Some(reason.to_owned()));
+    }
+
     /// One request. The call may have run although it was not answered.
     pub async fn ask(&self, key: &InvocationKey, request: &Request) -> Result<Answer, Unanswered> {
         let error = match self.claims.ask(key, request).await {

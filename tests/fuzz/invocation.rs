@@ -91,7 +91,7 @@ fn buried(invocation: &Invocation) {
         assert_eq!(replay.generation, invocation.at.generation + 1);
         let forced = force.map_or(invocation.forced, |_| replay.generation);
         let first =
-            Invocation::first(Arc::clone(&invocation.event), invocation.hook.clone(), Arc::clone(&invocation.revision));
+            Invocation::first(Arc::clone(&invocation.event), invocation.hook.clone(), invocation.revision.clone());
         let expected = Invocation { at: Point::first(replay.generation), forced, ..first };
         assert_eq!(decode(&replay.outgoing.message), Ok(Envelope::Invocation(expected)));
     }

@@ -7,3 +7,4 @@ pub(crate) mod broker;
 pub(crate) mod dead_letters;
 pub(crate) mod flow;
 pub(crate) mod idempotency;
+pub(crate) mod revisions;

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use hookfleet::broker::amqp::AmqpBroker;
 use hookfleet::broker::{Broker, Health};
+use hookfleet::catalog::revisions::Revisions;
 use hookfleet::config::{self, BrokerServer};
 use hookfleet::dead_letters::DeadLetters;
 use hookfleet::dead_letters::stream::StreamLetters;
@@ -17,7 +18,7 @@ use redis::aio::{ConnectionLike, MultiplexedConnection};
 use tokio::time::timeout;
 
 use crate::conformance::idempotency::{Sequences, Stored};
-use crate::conformance::{broker, dead_letters, flow, idempotency};
+use crate::conformance::{broker, dead_letters, flow, idempotency, revisions};
 use crate::servers::redis::{Cluster, Redis, Watched};
 use crate::servers::{namespace, shared};
 use crate::stores::{Safe, clustered, settings, watched_by};
@@ -109,7 +110,12 @@ async fn flow_suite(settings: config::Redis) {
     let space = namespace();
     let worker = || RedisFlow::new(Link::new(settings.clone()), &space);
     flow::suite(&worker(), &worker()).await;
+    let space = namespace();
+    let worker = || RedisFlow::new(Link::new(settings.clone()), &space);
     flow::workers_share(&worker(), &worker()).await;
+    let space = namespace();
+    let revisions = || Revisions::new(Link::new(settings.clone()), &space);
+    revisions::suite(&revisions(), &revisions()).await;
 }
 
 #[tokio::test]

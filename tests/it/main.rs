@@ -14,6 +14,7 @@
 mod bench;
 mod brokers;
 mod cancel;
+mod catalog;
 mod chaos;
 mod commands;
 mod conformance;

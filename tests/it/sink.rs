@@ -27,6 +27,8 @@ pub(crate) struct Call {
     pub(crate) event: String,
     pub(crate) key: String,
     pub(crate) attempt: u64,
+    /// Of the header `x-revision`, which a hook may set.
+    pub(crate) revision: String,
     /// Of the first calls only: a long test would fill the memory.
     pub(crate) body: Bytes,
     pub(crate) at: Instant,
@@ -137,7 +139,8 @@ async fn receive(
     headers: HeaderMap,
     body: Bytes,
 ) -> Response {
-    let key = headers.get("idempotency-key").map(|key| key.to_str().unwrap().to_owned()).unwrap_or_default();
+    let text = |name: &str| headers.get(name).map(|text| text.to_str().unwrap().to_owned()).unwrap_or_default();
+    let key = text("idempotency-key");
     let payload: Value = serde_json::from_slice(&body).unwrap_or_default();
     let before = {
         let mut by_key = inner.by_key.lock().unwrap();
@@ -153,6 +156,7 @@ async fn receive(
             hook,
             event: payload.pointer("/event/id").and_then(Value::as_str).unwrap_or_default().to_owned(),
             key,
+            revision: text("x-revision"),
             attempt: payload.get("attempt").and_then(Value::as_u64).unwrap_or_default(),
             body,
             at: Instant::now(),

@@ -92,7 +92,7 @@ impl Safe {
         let server = Redis::with(&[&["--tls-port", &port.to_string()], tls.as_slice()].concat()).await;
         let safe = Self { server, files, port };
         // These are the rights that README names.
-        let user = "ACL SETUSER fleet on >first ~t*:* +set +get +del +pexpire +pttl +hset +hdel +hgetall +zadd +zrange \
+        let user = "ACL SETUSER fleet on >first ~t*:* +set +get +del +pexpire +pttl +hset +hdel +hget +hmget +hgetall +zadd +zrange \
                     +zremrangebyscore +time +evalsha +eval";
         let _: () = safe.server.ask(user).await;
         safe

@@ -68,6 +68,10 @@ elseif request == 'beat' then
     if worker < ARGV[2] then rank = rank + 1 end
   end
   return {int(#all), int(rank)}
+
+elseif request == 'crew' then
+  redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', int(now_ms))
+  return redis.call('ZRANGE', KEYS[1], 0, -1)
 end
 
 return redis.error_reply('ERR unknown request')

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crate::domain::flow::{Rate, Slots, split_share};
 use crate::domain::hook::HookId;
 use crate::flow::local::LocalFlow;
-use crate::flow::{Crew, Flow};
+use crate::flow::{Card, Crew, Flow};
 
 /// The flow of the fleet, and what stands in for it.
 pub(super) struct Ration {
@@ -21,8 +21,8 @@ impl Ration {
     }
 
     /// Says that this worker is there. Without an answer the crew is taken to be what it was.
-    pub(super) async fn beat(&self) {
-        if let Ok(crew) = self.flow.beat().await {
+    pub(super) async fn beat(&self, card: &Card) {
+        if let Ok(crew) = self.flow.beat(card).await {
             *self.crew.lock().unwrap_or_else(PoisonError::into_inner) = crew;
         }
     }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use hookfleet::domain::flow::{Opened, Rate, open_time};
 use hookfleet::domain::hook::HookId;
-use hookfleet::flow::{Crew, Flow, GONE_AFTER};
+use hookfleet::flow::{Card, Crew, Flow, GONE_AFTER, Pause};
 use tokio::time::sleep;
 
 fn hook(name: &str) -> HookId {
@@ -18,6 +18,8 @@ pub(crate) async fn suite(one: &dyn Flow, other: &dyn Flow) {
     slots_have_an_end(one).await;
     shares_are_bounded(one).await;
     breakers_are_seen_by_all(one, other).await;
+    a_pause_lasts(one, other).await;
+    who_is_there_is_known(one, other).await;
 }
 
 /// Two workers that take as much as they can get no more than the rate in sum.
@@ -71,10 +73,39 @@ async fn breakers_are_seen_by_all(one: &dyn Flow, other: &dyn Flow) {
     assert!(one.probe(&target).await.unwrap());
 }
 
+async fn a_pause_lasts(one: &dyn Flow, other: &dyn Flow) {
+    let pause = Pause { by: "me".to_owned(), at_ms: 17, message: Some("a \"reason\"".to_owned()) };
+    assert_eq!(other.paused().await.unwrap(), None);
+    one.pause(Some(&pause)).await.unwrap();
+    assert_eq!(other.paused().await.unwrap(), Some(pause));
+    other.pause(None).await.unwrap();
+    assert_eq!(one.paused().await.unwrap(), None);
+}
+
+async fn who_is_there_is_known(one: &dyn Flow, other: &dyn Flow) {
+    let card = |in_flight| Card {
+        host: "h".to_owned(),
+        version: "1".to_owned(),
+        format: 1,
+        lanes: vec!["slow".to_owned()],
+        in_flight,
+        idle: vec!["why".to_owned()],
+        ..Card::default()
+    };
+    one.beat(&card(1)).await.unwrap();
+    one.beat(&card(2)).await.unwrap();
+    let crew = other.crew().await.unwrap();
+    assert_eq!(crew.len(), 1, "{crew:?}");
+    assert_eq!(Card { worker: String::new(), ..crew[0].clone() }, card(2), "what it said last");
+    assert!(!crew[0].worker.is_empty());
+}
+
 /// What only a fleet of several has.
 pub(crate) async fn workers_share(one: &dyn Flow, other: &dyn Flow) {
-    assert_eq!(one.beat().await.unwrap().workers, 1);
-    let crews = [other.beat().await.unwrap(), one.beat().await.unwrap()];
+    let card = Card::default();
+    assert_eq!(one.beat(&card).await.unwrap().workers, 1);
+    let crews = [other.beat(&card).await.unwrap(), one.beat(&card).await.unwrap()];
+    assert_eq!(one.crew().await.unwrap().len(), 2);
     assert!(crews.iter().all(|crew| crew.workers == 2), "{crews:?}");
     assert_eq!(crews.iter().map(|Crew { rank, .. }| rank).sum::<u32>(), 1, "{crews:?}");
 
@@ -86,5 +117,6 @@ pub(crate) async fn workers_share(one: &dyn Flow, other: &dyn Flow) {
     // A worker that is gone leaves its share.
     sleep(GONE_AFTER + Duration::from_millis(100)).await;
     assert_eq!(one.share(&hook, 5, 9, 1).await.unwrap(), 5);
-    assert_eq!(one.beat().await.unwrap(), Crew { workers: 1, rank: 0 });
+    assert_eq!(one.crew().await.unwrap(), []);
+    assert_eq!(one.beat(&card).await.unwrap(), Crew { workers: 1, rank: 0 });
 }

@@ -1,0 +1,189 @@
+//! Changing the catalog of a fleet: checked first, then compared, then swapped whole, or refused with the reason.
+
+use std::time::Duration;
+
+use super::diff::Changes;
+use super::revisions::{About, BYTES_MAX, Pointer, Revisions, RevisionsError, Stored};
+use super::{Document, FORMAT, digest, read_for_others};
+use crate::domain::matching::HookSet;
+use crate::domain::revision::Revision;
+use crate::flow::{Card, Flow, FlowError};
+use crate::yaml::problem::{Problem, Problems};
+
+/// A change that somebody wants.
+#[derive(Debug, Clone)]
+pub struct Wish {
+    pub documents: Vec<Document>,
+    /// The number of the revision that it was made for; 0: there was none. `None`: whichever is the current one.
+    pub expected: Option<u64>,
+    pub by: String,
+    pub message: Option<String>,
+    /// Only say what would change.
+    pub dry_run: bool,
+    /// Now, in milliseconds since 1970.
+    pub at_ms: u64,
+    /// Longest `Retry-After` that hooks honour.
+    pub hint_max: Duration,
+}
+
+/// What became of it.
+#[derive(Debug)]
+pub struct Applied {
+    pub done: Done,
+    pub changes: Changes,
+    pub warnings: Vec<Problem>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Done {
+    /// This is the current revision now.
+    New(About),
+    /// The current revision says the same already.
+    Same(About),
+    /// It would be applied.
+    Tried,
+}
+
+/// Why nothing was changed.
+#[derive(Debug, thiserror::Error)]
+pub enum Refused {
+    #[error(transparent)]
+    Invalid(Problems),
+    #[error("expected at most {BYTES_MAX} bytes of hooks files, found {0}")]
+    TooLarge(usize),
+    #[error("{}", stale(*.expected, .current.as_deref(), .since.as_ref()))]
+    Stale {
+        expected: u64,
+        current: Option<Box<About>>,
+        /// From the expected revision to the current one, if both are kept.
+        since: Option<Changes>,
+    },
+    /// Workers that would refuse it.
+    #[error("expected workers that read catalogs of format {FORMAT}, found {}: update them first", .0.join(", "))]
+    Unreadable(Vec<String>),
+    #[error(transparent)]
+    Revisions(#[from] RevisionsError),
+    #[error("the workers cannot be asked whether they could read it: {0}")]
+    Fleet(#[from] FlowError),
+}
+
+fn name(number: u64) -> String {
+    if number == 0 { "no revision at all".to_owned() } else { format!("revision r{number}") }
+}
+
+fn stale(expected: u64, current: Option<&About>, since: Option<&Changes>) -> String {
+    let found = match current {
+        None => name(0),
+        Some(about) => {
+            let message = about.message.as_ref().map(|message| format!(": {message}")).unwrap_or_default();
+            format!("{}, applied by {}{message}", name(about.number), about.by)
+        }
+    };
+    let since = since.map(|changes| format!("\nsince {}:\n{changes}", name(expected))).unwrap_or_default();
+    format!("expected {} to be the current one, found {found}{since}", name(expected))
+}
+
+/// Makes a wish come true, if nothing is wrong with it and nobody was faster.
+///
+/// # Errors
+/// Why nothing was changed. Only with [`Refused::Revisions`] it may have been.
+pub async fn apply(revisions: &Revisions, flow: &dyn Flow, wish: Wish) -> Result<Applied, Refused> {
+    let bytes = wish.documents.iter().map(|document| document.text.len()).sum();
+    if bytes > BYTES_MAX {
+        return Err(Refused::TooLarge(bytes));
+    }
+    let catalog = read_for_others(&wish.documents, wish.hint_max).map_err(Refused::Invalid)?;
+    let current = current(revisions).await?;
+    let pointer = current.as_ref().map(|stored| stored.about.pointer());
+    let number = pointer.as_ref().map_or(0, |pointer| pointer.number);
+    if let Some(expected) = wish.expected.filter(|expected| *expected != number) {
+        return Err(refuse_stale(revisions, expected, current, wish.hint_max).await);
+    }
+    let changes = Changes::between(&hooks(current.as_ref(), wish.hint_max), &catalog.hooks);
+    let applied = |done| Applied { done, changes, warnings: catalog.warnings };
+    if let Some(Stored { about, .. }) = current
+        && about.digest == digest(&wish.documents)
+    {
+        return Ok(applied(Done::Same(about)));
+    }
+    let crew = flow.crew().await?;
+    check_crew(&crew)?;
+    if wish.dry_run {
+        return Ok(applied(Done::Tried));
+    }
+    let hooks = catalog.hooks.hooks().len();
+    let number = next_number(number, &crew);
+    let new = Stored::new(number, wish.documents, hooks, &wish.by, wish.message.as_deref(), wish.at_ms);
+    if revisions.put(pointer.as_ref(), &new).await? {
+        return Ok(applied(Done::New(new.about)));
+    }
+    let (expected, current) = (pointer.map_or(0, |pointer| pointer.number), self::current(revisions).await?);
+    Err(refuse_stale(revisions, expected, current, wish.hint_max).await)
+}
+
+/// The current revision, whole.
+///
+/// # Errors
+/// Redis does not say.
+pub async fn current(revisions: &Revisions) -> Result<Option<Stored>, RevisionsError> {
+    match revisions.current().await? {
+        Some(Pointer { number, .. }) => revisions.get(number).await.map(Some),
+        None => Ok(None),
+    }
+}
+
+/// The hooks of a revision, as far as they can be known anywhere. One that this program cannot read has none for it.
+#[must_use]
+pub fn hooks(stored: Option<&Stored>, hint_max: Duration) -> HookSet {
+    let read = stored.and_then(|stored| read_for_others(&stored.documents, hint_max).ok());
+    read.map(|catalog| catalog.hooks).unwrap_or_default()
+}
+
+async fn refuse_stale(revisions: &Revisions, expected: u64, current: Option<Stored>, hint_max: Duration) -> Refused {
+    let was = revisions.get(expected).await.ok();
+    let since = was.map(|was| Changes::between(&hooks(Some(&was), hint_max), &hooks(current.as_ref(), hint_max)));
+    Refused::Stale { expected, current: current.map(|stored| Box::new(stored.about)), since }
+}
+
+fn check_crew(crew: &[Card]) -> Result<(), Refused> {
+    let old = crew.iter().filter(|card| card.format < FORMAT);
+    let old: Vec<String> =
+        old.map(|card| format!("{} on {} (version {})", card.worker, card.host, card.version)).collect();
+    if old.is_empty() { Ok(()) } else { Err(Refused::Unreadable(old)) }
+}
+
+/// Above all that anybody has seen: a Redis that has forgotten its catalog would else give out numbers again, and their
+/// order would mislead.
+fn next_number(current: u64, crew: &[Card]) -> u64 {
+    let seen = crew.iter().map(|card| match Revision::from(card.revision.as_str()) {
+        Revision::Numbered(number) => number,
+        Revision::Digest(_) => 0,
+    });
+    seen.fold(current, u64::max).saturating_add(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_only_grow() {
+        let check = |current: u64, seen: &[&str], expected: u64| {
+            let crew: Vec<Card> =
+                seen.iter().map(|revision| Card { revision: (*revision).to_owned(), ..Card::default() }).collect();
+            assert_eq!(next_number(current, &crew), expected, "{current} {seen:?}");
+        };
+        check(0, &[], 1);
+        check(17, &["r17", "r16"], 18);
+        check(0, &["r17", "a1b2c3d4e5f6"], 18); // Redis has forgotten
+    }
+
+    #[test]
+    fn what_workers_cannot_read_is_refused() {
+        let card =
+            |format| Card { worker: "w".into(), host: "h".into(), version: "0.0.9".into(), format, ..Card::default() };
+        assert!(check_crew(&[card(FORMAT), card(FORMAT + 1)]).is_ok());
+        let refused = check_crew(&[card(FORMAT), card(FORMAT - 1)]).unwrap_err().to_string();
+        assert!(refused.contains("found w on h (version 0.0.9): update them first"), "{refused}");
+    }
+}

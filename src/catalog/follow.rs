@@ -1,0 +1,251 @@
+//! Keeps the current catalog on a watch channel, whatever it is read from, and tells why there is no newer one.
+//!
+//! Whoever reads the channel sees one whole revision after the other. What is refused never gets there: the last good
+//! one stays, the report goes to the log (once), the metrics and the status.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+use serde_json::Value;
+use tokio::sync::watch;
+
+use super::revisions::About;
+use super::{Catalog, Document, Terms, attempt, open, view};
+use crate::domain::matching::HookSet;
+use crate::domain::revision::Revision;
+use crate::telemetry::{Metric, now_ms};
+use crate::yaml::problem::Problems;
+use cache::Cache;
+use redis::Shared;
+use stamps::Stamps;
+
+pub mod cache;
+pub mod redis;
+mod stamps;
+
+/// Between two looks at files. Looking finds every kind of change on every file system, and costs little.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+/// Files that have not changed for this long are written to their end.
+const SETTLED_AFTER: Duration = Duration::from_millis(50);
+/// Files that never settle are read all the same.
+const SETTLING_MAX: u32 = 10;
+
+/// Where hooks come from.
+pub enum Source {
+    /// These and no others.
+    Fixed(HookSet),
+    /// A file or folder, and what was read of it at the start.
+    File(PathBuf, Catalog),
+    /// The revisions of the fleet.
+    Redis(Shared),
+}
+
+/// What a worker knows by itself when it reads hooks.
+#[derive(Clone, Copy)]
+pub struct Local {
+    pub hint_max: Duration,
+    pub env: fn(&str) -> Option<String>,
+}
+
+/// How it stands with the catalog, beside its hooks.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Standing {
+    pub from: &'static str,
+    /// Of the revision in force, if it has a number.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub applied: Option<About>,
+    /// Read from `catalog.cache`, because Redis was away.
+    pub cached: bool,
+    /// The newer one that cannot be used here.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub refused: Option<Refusal>,
+    /// Why nobody can say which is the newest.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub away: Option<String>,
+}
+
+/// A catalog that is not used.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Refusal {
+    pub revision: String,
+    pub at_ms: u64,
+    pub problems: Vec<Value>,
+}
+
+/// What everybody sees of it.
+#[derive(Clone)]
+pub struct Followed {
+    pub hooks: watch::Receiver<Arc<HookSet>>,
+    pub standing: watch::Receiver<Standing>,
+    /// Why no work may be taken, if none may.
+    pub halt: watch::Receiver<Option<String>>,
+}
+
+/// Follows a source for as long as the future is polled.
+pub fn follow(source: Source, local: Local) -> (Followed, impl Future<Output = ()>) {
+    let (board, followed) = Board::new(&source, local);
+    let following = async move {
+        match source {
+            Source::Fixed(_) => std::future::pending().await,
+            Source::File(path, _) => files(board, path).await,
+            Source::Redis(shared) => redis::follow(board, shared).await,
+        }
+    };
+    (followed, following)
+}
+
+/// Where the current catalog is put up.
+struct Board {
+    hooks: watch::Sender<Arc<HookSet>>,
+    standing: watch::Sender<Standing>,
+    halt: watch::Sender<Option<String>>,
+    local: Local,
+}
+
+impl Board {
+    fn new(source: &Source, local: Local) -> (Self, Followed) {
+        let (set, from, halt) = match source {
+            Source::Fixed(set) => (set.clone(), "itself", None),
+            Source::File(_, catalog) => (catalog.hooks.clone(), "file", None),
+            Source::Redis(_) => {
+                (HookSet::default(), "redis", Some("no catalog has been read from Redis yet".to_owned()))
+            }
+        };
+        let (hooks, standing) = (watch::Sender::new(Arc::new(set)), Standing { from, ..Standing::default() });
+        let board = Self { hooks, standing: watch::Sender::new(standing), halt: watch::Sender::new(halt), local };
+        let (hooks, standing, halt) = (board.hooks.subscribe(), board.standing.subscribe(), board.halt.subscribe());
+        board.show_revision(None);
+        (board, Followed { hooks, standing, halt })
+    }
+
+    /// Reads documents of this revision beside everything else: it may take a while. Tells the files they name too.
+    async fn read(
+        &self,
+        revision: Revision,
+        documents: Arc<Vec<Document>>,
+    ) -> Option<(Result<Catalog, Problems>, BTreeSet<PathBuf>)> {
+        let Local { hint_max, env } = self.local;
+        beside(move || attempt(&revision, &documents, &Terms { hint_max, env: &env })).await
+    }
+
+    /// Puts up what was read: a catalog, or why there is no new one. Answers whether it is in force.
+    fn take(
+        &self,
+        revision: &Revision,
+        read: Result<Catalog, Problems>,
+        applied: Option<&About>,
+        began: Instant,
+    ) -> bool {
+        let catalog = match read {
+            Ok(catalog) => catalog,
+            Err(problems) => {
+                self.refuse(revision, &problems);
+                return false;
+            }
+        };
+        let before = self.hooks.borrow().clone();
+        if *before != catalog.hooks {
+            for warning in &catalog.warnings {
+                tracing::warn!("{warning:#}");
+            }
+            let took = began.elapsed();
+            let count = catalog.hooks.hooks().len();
+            self.hooks.send_replace(Arc::new(catalog.hooks));
+            self.show_revision(Some(before.revision()));
+            Metric::CatalogLoadSeconds.histogram(&[]).record(took.as_secs_f64());
+            tracing::info!(%revision, hooks = count, ?took, "a new catalog is in force");
+        }
+        self.standing.send_modify(|standing| {
+            standing.applied = applied.cloned();
+            (standing.cached, standing.refused) = (false, None);
+        });
+        true
+    }
+
+    /// Tells of a catalog that is no good, once.
+    fn refuse(&self, revision: &Revision, problems: &Problems) {
+        let shown: Vec<Value> = problems.list().iter().map(view::problem).collect();
+        let name = revision.to_string();
+        let known = |refusal: &Refusal| refusal.revision == name && refusal.problems == shown;
+        if self.standing.borrow().refused.as_ref().is_some_and(known) {
+            return;
+        }
+        Metric::CatalogsRefused.count(&[]);
+        let goes_on = self.hooks.borrow().revision().to_string();
+        tracing::error!(revision = name, goes_on, "a catalog is refused:\n{problems}");
+        let refusal = Refusal { revision: name, at_ms: now_ms(), problems: shown };
+        self.standing.send_modify(|standing| standing.refused = Some(refusal));
+    }
+
+    fn show_revision(&self, before: Option<&Revision>) {
+        let gauge = |revision: &Revision| Metric::CatalogRevision.gauge(&[("revision", revision.to_string())]);
+        if let Some(before) = before {
+            gauge(before).set(0.0);
+        }
+        gauge(self.hooks.borrow().revision()).set(1.0);
+    }
+}
+
+/// Follows a file or a folder.
+async fn files(board: Board, path: PathBuf) {
+    let (mut files, mut seen) = (BTreeSet::new(), None);
+    loop {
+        tokio::time::sleep(LOOK_EVERY).await;
+        let Some(found) = look(&path, &files).await else { continue };
+        if seen.as_ref() == Some(&found) {
+            continue;
+        }
+        let stamps = settled(&path, &files, found).await;
+        let began = Instant::now();
+        let of = path.clone();
+        let named = match beside(move || open(&of)).await {
+            None => continue,
+            Some(Err(problems)) => {
+                board.refuse(&Revision::default(), &problems);
+                files.clone()
+            }
+            Some(Ok(documents)) => {
+                let revision = Revision::from(super::digest(&documents).as_str());
+                let Some((read, named)) = board.read(revision.clone(), Arc::new(documents)).await else { continue };
+                // Half of a change that began meanwhile is no catalog: it is read once more.
+                if look(&path, &files).await.as_ref() != Some(&stamps) {
+                    continue;
+                }
+                board.take(&revision, read, None, began);
+                named
+            }
+        };
+        // What was not looked at before it was read may have changed meanwhile.
+        seen = (named == files).then_some(stamps);
+        files = named;
+    }
+}
+
+async fn look(path: &std::path::Path, files: &BTreeSet<PathBuf>) -> Option<Stamps> {
+    let (path, files) = (path.to_owned(), files.clone());
+    beside(move || Stamps::of(Some(&path), &files)).await
+}
+
+/// Waits until an editor has written everything.
+async fn settled(path: &std::path::Path, files: &BTreeSet<PathBuf>, mut stamps: Stamps) -> Stamps {
+    for _ in 0..SETTLING_MAX {
+        tokio::time::sleep(SETTLED_AFTER).await;
+        match look(path, files).await {
+            Some(found) if found != stamps => stamps = found,
+            _ => break,
+        }
+    }
+    stamps
+}
+
+/// Runs what takes time or waits for disks on another thread. `None`: it panicked, and is tried again with the next look.
+async fn beside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.inspect_err(|error| tracing::error!(%error, "reading the catalog failed")).ok()
+}
+
+#[cfg(test)]
+mod tests;

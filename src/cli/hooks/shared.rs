@@ -1,0 +1,140 @@
+//! The catalog of the whole fleet, at the command line.
+
+use std::path::Path;
+
+use anyhow::anyhow;
+
+use super::Change;
+use crate::catalog::apply::{self, Applied, Done, Refused, Wish, apply};
+use crate::catalog::diff::{self, Changes};
+use crate::catalog::revisions::{About, Revisions, Stored};
+use crate::catalog::{self, Document};
+use crate::cli::output;
+use crate::cli::output::time;
+use crate::config::{CatalogFrom, Redis, Settings};
+use crate::domain::revision::Revision;
+use crate::executor;
+use crate::flow::redis::RedisFlow;
+use crate::redis::link::Link;
+use crate::telemetry::now_ms;
+
+/// The fleet's catalog, and whom it concerns.
+pub(super) struct Shared<'s> {
+    revisions: Revisions,
+    flow: RedisFlow,
+    settings: &'s Settings,
+}
+
+impl<'s> Shared<'s> {
+    pub(super) fn new(redis: &Redis, settings: &'s Settings) -> Self {
+        executor::install_crypto();
+        let link = Link::new(redis.clone());
+        let revisions = Revisions::new(link.clone(), &settings.namespace);
+        Self { revisions, flow: RedisFlow::new(link, &settings.namespace), settings }
+    }
+
+    pub(super) async fn apply(&self, path: &Path, change: Change, dry_run: bool, by: &str) -> anyhow::Result<()> {
+        self.change(documents(path)?, change, dry_run, by).await
+    }
+
+    pub(super) async fn rollback(&self, number: u64, change: Change, by: &str) -> anyhow::Result<()> {
+        let Stored { documents, .. } = self.revisions.get(number).await?;
+        let message = change.message.or_else(|| Some(format!("back to r{number}")));
+        self.change(documents, Change { message, ..change }, false, by).await
+    }
+
+    async fn change(&self, documents: Vec<Document>, change: Change, dry_run: bool, by: &str) -> anyhow::Result<()> {
+        let Change { expect_revision: expected, message } = change;
+        let hint_max = self.settings.hint_max;
+        let wish = Wish { documents, expected, by: by.to_owned(), message, dry_run, at_ms: now_ms(), hint_max };
+        let applied = apply(&self.revisions, &self.flow, wish).await;
+        let Applied { done, changes, warnings } = applied.map_err(|refused| match refused {
+            Refused::Invalid(problems) => anyhow!(problems), // shown as a compiler would
+            other => anyhow!(other),
+        })?;
+        for warning in warnings {
+            output::err(&format!("{warning}\n"));
+        }
+        if self.settings.catalog.from == CatalogFrom::File {
+            output::err("note: by these settings workers take their hooks from files (catalog.from: redis changes it)");
+        }
+        match done {
+            Done::Same(about) => output::out(&format!("nothing to change: this is {} already", name(about.number))),
+            Done::Tried => output::out(&format!("would change:\n{changes}")),
+            Done::New(about) => {
+                output::out(&format!("{} is the current revision, with {} hooks", name(about.number), about.hooks));
+                output::out(&changes.to_string());
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) async fn diff(&self, path: &Path) -> anyhow::Result<()> {
+        let new = documents(path)?;
+        let hint_max = self.settings.hint_max;
+        let hooks = catalog::read_for_others(&new, hint_max)?.hooks;
+        let current = apply::current(&self.revisions).await?;
+        output::out(&Changes::between(&apply::hooks(current.as_ref(), hint_max), &hooks).to_string());
+        let old = current.map(|stored| stored.documents).unwrap_or_default();
+        let texts = diff::texts(&old, &new);
+        if !texts.is_empty() {
+            output::out(&format!("\n{texts}"));
+        }
+        Ok(())
+    }
+
+    /// The text alone goes to standard output, so that it can be written to a file.
+    pub(super) async fn show(&self, number: Option<u64>) -> anyhow::Result<()> {
+        let stored = match number {
+            Some(number) => Some(self.revisions.get(number).await?),
+            None => apply::current(&self.revisions).await?,
+        };
+        let Stored { about, documents } = stored.ok_or_else(|| anyhow!(NONE))?;
+        output::err(&line(&about));
+        for document in &documents {
+            if documents.len() > 1 {
+                output::out(&format!("# {}", document.name));
+            }
+            output::out(&document.text);
+        }
+        Ok(())
+    }
+
+    pub(super) async fn history(&self, json: bool) -> anyhow::Result<()> {
+        let history = self.revisions.history().await?;
+        if json {
+            output::out(&serde_json::to_string_pretty(&history)?);
+        } else if history.is_empty() {
+            output::out(NONE);
+        }
+        for about in history.iter().filter(|_| !json) {
+            output::out(&line(about));
+        }
+        Ok(())
+    }
+}
+
+const NONE: &str = "there is no catalog yet: `hookfleet hooks apply` makes the first";
+
+fn name(number: u64) -> Revision {
+    Revision::Numbered(number)
+}
+
+fn line(about: &About) -> String {
+    let About { number, digest, at_ms, by, message, hooks, .. } = about;
+    let message = message.as_deref().unwrap_or_default();
+    format!("{:<6} {digest}  {}  {hooks:>5} hooks  {by:<12}  {message}", name(*number).to_string(), time(*at_ms))
+        .trim_end()
+        .to_owned()
+}
+
+/// The documents at a path, under the names that they have in any folder.
+fn documents(path: &Path) -> anyhow::Result<Vec<Document>> {
+    let mut documents = catalog::open(path)?;
+    for document in &mut documents {
+        if let Some(name) = Path::new(&document.name).file_name() {
+            document.name = name.to_string_lossy().into_owned();
+        }
+    }
+    Ok(documents)
+}

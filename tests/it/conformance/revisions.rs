@@ -1,0 +1,41 @@
+//! What the revisions of a catalog do on every kind of Redis, seen by two who use them.
+
+use hookfleet::catalog::Document;
+use hookfleet::catalog::revisions::{KEPT, Revisions, RevisionsError, Stored};
+
+fn revision(number: u64, text: &str) -> Stored {
+    let documents = vec![Document { name: "h.yaml".to_owned(), text: text.to_owned() }];
+    Stored::new(number, documents, 3, "me", Some("why"), number)
+}
+
+/// Every check, one after the other, on revisions of which there are none yet.
+pub(crate) async fn suite(one: &Revisions, other: &Revisions) {
+    assert_eq!(other.current().await.unwrap(), None);
+    assert_eq!(other.history().await.unwrap(), []);
+    assert_eq!(other.get(1).await.unwrap_err(), RevisionsError::Unknown(1));
+
+    let (first, second) = (revision(1, "a"), revision(2, "b"));
+    assert!(one.put(None, &first).await.unwrap());
+    assert_eq!(other.current().await.unwrap(), Some(first.about.pointer()));
+    assert_eq!(other.get(1).await.unwrap(), first);
+    assert!(other.put(None, &first).await.unwrap(), "its answer may have been lost: it is repeated");
+
+    // Of two who build on the same revision, one is refused and has changed nothing.
+    let rival = revision(2, "c");
+    assert!(one.put(Some(&first.about.pointer()), &second).await.unwrap());
+    assert!(!other.put(Some(&first.about.pointer()), &rival).await.unwrap());
+    assert!(!other.put(None, &rival).await.unwrap());
+    assert_eq!(other.get(2).await.unwrap(), second);
+    assert_eq!(other.history().await.unwrap(), [second.about.clone(), first.about]);
+
+    // Old ones are forgotten, one with each new one.
+    let mut before = second;
+    for number in 3..=KEPT + 1 {
+        let next = revision(number, &number.to_string());
+        assert!(one.put(Some(&before.about.pointer()), &next).await.unwrap());
+        before = next;
+    }
+    assert_eq!(other.get(1).await.unwrap_err(), RevisionsError::Unknown(1));
+    let history = other.history().await.unwrap();
+    assert_eq!((history.len() as u64, history[0].number, history[199].number), (KEPT, KEPT + 1, 2));
+}
