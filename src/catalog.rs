@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use ipnet::IpNet;
 use sha2::{Digest as _, Sha256};
 
 use crate::domain::matching::HookSet;
@@ -17,7 +18,10 @@ use crate::yaml::report::Report;
 use crate::yaml::value::Value;
 
 mod action;
+mod event;
 mod hooks;
+mod http;
+mod retry;
 mod secret;
 
 /// Looks up an environment variable.
@@ -41,6 +45,8 @@ pub struct Terms<'a> {
     pub hint_max: Duration,
     /// Answers `${env:NAME}`.
     pub env: Lookup<'a>,
+    /// What else hooks may call than public addresses.
+    pub egress: &'a [IpNet],
 }
 
 /// What was read.
@@ -99,7 +105,7 @@ pub fn load(path: &Path, terms: &Terms<'_>) -> Result<Catalog, Problems> {
 /// # Errors
 /// Every problem of all documents.
 pub fn read(documents: &[Document], terms: &Terms<'_>) -> Result<Catalog, Problems> {
-    let outside = Outside { env: terms.env, files: RefCell::default() };
+    let outside = Outside { env: terms.env, egress: terms.egress, files: RefCell::default() };
     let mut reading = hooks::Reading::new(terms.hint_max, &outside);
     let (mut hooks, mut warnings, mut problems) = (Vec::new(), Vec::new(), Vec::new());
     for document in documents {
@@ -124,6 +130,7 @@ pub fn read(documents: &[Document], terms: &Terms<'_>) -> Result<Catalog, Proble
 /// What stands outside of hooks files and is named in them, and which of it was.
 struct Outside<'a> {
     env: Lookup<'a>,
+    egress: &'a [IpNet],
     files: RefCell<BTreeSet<PathBuf>>,
 }
 

@@ -15,6 +15,10 @@ pub enum Metric {
     Redelivered,
     /// Events that no hook wanted.
     EventsUnmatched,
+    /// Conditions and keys that could not be evaluated for an event, by hook.
+    ConditionErrors,
+    /// Events that ran no hook because another one like them has done so for them, by hook.
+    OncePerSkipped,
     /// Events whose identity was taken by another body.
     EventsConflicting,
     /// Answers of the store to claims, by answer.
@@ -33,7 +37,7 @@ pub enum Metric {
     Overflowed,
     /// Invocations that waited in overflow for longer than a delivery is held there, and went once round, by hook.
     OverflowTrips,
-    /// Invocations parked before a broken target, by hook.
+    /// Invocations parked before a broken target or for a pause, by hook.
     Parked,
     /// Invocations handed over to another lane, by lane.
     HandedOver,
@@ -53,10 +57,12 @@ pub enum Metric {
 
 impl Metric {
     /// Every metric: for descriptions and tests.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 22] = [
         Self::Deliveries,
         Self::Redelivered,
         Self::EventsUnmatched,
+        Self::ConditionErrors,
+        Self::OncePerSkipped,
         Self::EventsConflicting,
         Self::Claims,
         Self::Attempts,
@@ -86,6 +92,12 @@ impl Metric {
             Self::Deliveries => ("hookfleet_deliveries_total", "Deliveries taken in hand, by queue"),
             Self::Redelivered => ("hookfleet_redelivered_total", "Deliveries that had been delivered before, by queue"),
             Self::EventsUnmatched => ("hookfleet_events_unmatched_total", "Events that no hook wanted"),
+            Self::ConditionErrors => {
+                ("hookfleet_condition_errors_total", "Conditions and keys that could not be evaluated for an event")
+            }
+            Self::OncePerSkipped => {
+                ("hookfleet_once_per_skipped_total", "Events for which another one like them has run the hook")
+            }
             Self::EventsConflicting => {
                 ("hookfleet_events_conflicting_total", "Events whose identity was taken by another body; dropped")
             }
@@ -99,7 +111,7 @@ impl Metric {
                 ("hookfleet_overflowed_total", "Invocations over the capacity of their hook, moved once")
             }
             Self::OverflowTrips => ("hookfleet_overflow_trips_total", "Trips of invocations that wait in overflow"),
-            Self::Parked => ("hookfleet_parked_total", "Invocations parked before a broken target"),
+            Self::Parked => ("hookfleet_parked_total", "Invocations parked before a broken target or for a pause"),
             Self::HandedOver => ("hookfleet_handed_over_total", "Invocations handed over to another lane"),
             Self::BreakerOpen => ("hookfleet_breaker_open", "1 while a target is broken"),
             Self::HandedBack => ("hookfleet_handed_back_total", "Messages handed back at shutdown"),

@@ -10,6 +10,8 @@
 //! | the run, before its settlement is recorded | as above: the one gap in which an action can be seen twice |
 //! | the settlement is recorded, before the confirm | found `settled`: published again, not run again |
 //! | the confirm, before the mark or the ack | the second copy is superseded or done: dropped |
+//! | the claim, before the window of a `once_per` is taken | the lease ends, and it runs: an event of a storm too many, never too few |
+//! | a window is taken, before the run ends | it is run as any other: who took the window goes on, whoever has it by then |
 //! | a guard is published, before the ack | two messages of one attempt: one wins, the other is busy, done or superseded |
 //!
 //! No row says "lost". Every row has a test of its own, which kills the process at the point of that name in
@@ -212,11 +214,14 @@ impl Worker {
     /// Runs every hook that wants the event; acks once each has a claim that is settled, a guard, or a message.
     async fn event(&self, delivery: &Delivery, whole: WholeEvent, hold_until: Instant) {
         let hooks = self.catalog.borrow().clone();
-        let wanted = hooks.matching(&whole.event);
-        if wanted.is_empty() {
+        let matches = hooks.matching(&whole.event);
+        if matches.hooks.is_empty() {
             Metric::EventsUnmatched.count(&[]);
         }
-        let jobs = wanted.into_iter().map(|hook| {
+        for (hook, error) in &matches.failed {
+            self.admission.gate(hook).meters.condition_failed("when", error);
+        }
+        let jobs = matches.hooks.into_iter().map(|hook| {
             let revision = Arc::clone(hooks.revision());
             (Arc::clone(hook), Invocation::first(Arc::clone(&whole.event), hook.id.clone(), revision))
         });
@@ -234,6 +239,7 @@ impl Worker {
         let hooks = self.catalog.borrow().clone();
         let known = hooks.get(invocation.hook.as_str()).map(Arc::clone);
         match known {
+            Some(hook) if !hook.is_run_by_events() => self.bury(delivery, &invocation, Class::HookDisabled).await,
             Some(hook) => self.drive(delivery, vec![(hook, invocation)], hold_until, async {}).await,
             None if may_be_known_elsewhere(&invocation, hooks.revision()) => {
                 let unknown = invocation.unknown + UNKNOWN_ROUND;
@@ -241,7 +247,7 @@ impl Worker {
                 self.send(Outgoing::to_lane(delivery.queue.lane(), UNKNOWN_ROUND, message)).await;
                 self.broker.ack(delivery.receipt);
             }
-            None => self.hook_removed(delivery, &invocation).await,
+            None => self.bury(delivery, &invocation, Class::HookRemoved).await,
         }
     }
 
@@ -269,12 +275,13 @@ impl Worker {
         tokio::join!(driven, acked);
     }
 
-    /// The letter goes out first: a cancelled claim without a letter would be a loss.
-    async fn hook_removed(&self, delivery: &Delivery, invocation: &Invocation) {
+    /// Gives up an invocation that its hook is not there for. The letter goes out first: a cancelled claim without a
+    /// letter would be a loss.
+    async fn bury(&self, delivery: &Delivery, invocation: &Invocation, class: Class) {
         let deaths = invocation.deaths;
-        let cause = Cause { class: Class::HookRemoved, report: None, unprotected: false, deaths, target: None };
+        let cause = Cause { class, report: None, unprotected: false, deaths, target: None };
         let letter = Letter::of_invocation(invocation, invocation.at, cause, delivery.queue.name(), now_ms());
-        count_letter(Class::HookRemoved);
+        count_letter(class);
         self.append(&Record::Letter(Box::new(letter))).await;
         let cancel = Request::Cancel { generation: invocation.at.generation, keep_ms: millis(self.rules.window) };
         let _ = self.store.ask(&invocation.key(), &cancel).await;

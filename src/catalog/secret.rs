@@ -5,6 +5,8 @@
 use std::path::Path;
 
 use super::Outside;
+use crate::domain::hook::Secret;
+use crate::domain::template::Piece;
 use crate::yaml;
 use crate::yaml::problem::Mismatch;
 
@@ -14,18 +16,28 @@ const FILE_BYTES_MAX: u64 = 64 * 1024;
 /// Puts the values of variables and files into a text. A relative path starts at the folder of the process; one line
 /// break at the end of a file is dropped, since editors and `echo` leave it there.
 pub(super) fn resolve(text: &str, outside: &Outside<'_>) -> Result<String, Mismatch> {
-    let mut resolved = String::with_capacity(text.len());
+    let part = |piece: &Piece| match piece {
+        Piece::Literal(text) => text.clone(),
+        Piece::Hidden(value) => value.expose().clone(),
+    };
+    Ok(pieces(text, outside)?.iter().map(part).collect())
+}
+
+/// As [`resolve`], and what came from outside is told from what stands in the text.
+pub(super) fn pieces(text: &str, outside: &Outside<'_>) -> Result<Vec<Piece>, Mismatch> {
+    let mut pieces = Vec::new();
     let mut rest = text;
     while let Some((before, after)) = rest.split_once("${") {
         let Some((name, after)) = after.split_once('}') else {
             return Err(Mismatch::new("`}` after `${`").found("none"));
         };
-        resolved.push_str(before);
-        resolved.push_str(&look_up(name, outside)?);
+        pieces.push(Piece::Literal(before.to_owned()));
+        pieces.push(Piece::Hidden(Secret::new(look_up(name, outside)?)));
         rest = after;
     }
-    resolved.push_str(rest);
-    Ok(resolved)
+    pieces.push(Piece::Literal(rest.to_owned()));
+    pieces.retain(|piece| !matches!(piece, Piece::Literal(text) if text.is_empty()));
+    Ok(pieces)
 }
 
 fn look_up(name: &str, outside: &Outside<'_>) -> Result<String, Mismatch> {

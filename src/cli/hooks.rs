@@ -26,7 +26,8 @@ pub(super) fn variable(name: &str) -> Option<String> {
 pub(super) fn run(settings: &Settings, hooks: &Hooks) -> ExitCode {
     let Hooks::Check { file } = hooks;
     let file = file.as_ref().unwrap_or(&settings.hooks);
-    match catalog::load(file, &Terms { hint_max: settings.hint_max, env: &variable }) {
+    let terms = Terms { hint_max: settings.hint_max, env: &variable, egress: &settings.egress.allow };
+    match catalog::load(file, &terms) {
         Ok(Catalog { hooks: set, warnings, .. }) => {
             for warning in warnings {
                 output::err(&format!("{warning}\n"));

@@ -48,7 +48,8 @@ pub(super) async fn worker(settings: Settings) -> anyhow::Result<ExitCode> {
 }
 
 fn load(settings: &Settings) -> anyhow::Result<HookSet> {
-    let catalog = catalog::load(&settings.hooks, &Terms { hint_max: settings.hint_max, env: &variable })?;
+    let terms = Terms { hint_max: settings.hint_max, env: &variable, egress: &settings.egress.allow };
+    let catalog = catalog::load(&settings.hooks, &terms)?;
     for warning in &catalog.warnings {
         tracing::warn!("{warning:#}");
     }

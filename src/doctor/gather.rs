@@ -48,7 +48,8 @@ pub async fn facts(settings: &Settings, env: Lookup<'_>) -> Facts {
         }
         Backend::Embedded { path } => Servers::File(file(path)),
     };
-    let catalog = match catalog::load(&settings.hooks, &Terms { hint_max: settings.hint_max, env }) {
+    let terms = Terms { hint_max: settings.hint_max, env, egress: &settings.egress.allow };
+    let catalog = match catalog::load(&settings.hooks, &terms) {
         Ok(catalog) => Ok(targets(&catalog.hooks, &settings.egress).await),
         Err(problems) => Err(problems.to_string()),
     };
