@@ -160,7 +160,7 @@ impl App {
         if let Some(file) = &backends.file {
             file.announce(listener.local_addr()?)?;
         }
-        let (catalog, following) = follow(source, Local { hint_max: settings.hint_max, env: variable });
+        let (catalog, following) = follow(source, local(settings));
         let flow = Arc::clone(&backends.flow);
         let pause = fleet::pause(flow.as_ref()).await;
         let halts = Halts { catalog: catalog.halt.clone(), pause: pause.subscribe() };
@@ -300,6 +300,11 @@ fn card(settings: &Settings, admin: &Admin) -> impl Fn() -> Card + use<> {
         idle: admin.idle(),
         ..fixed.clone()
     }
+}
+
+/// As this process reads hooks.
+fn local(settings: &Settings) -> Local {
+    Local { hint_max: settings.hint_max, egress: settings.egress.allow.as_slice().into(), env: variable }
 }
 
 fn rules(settings: &Settings) -> Rules {

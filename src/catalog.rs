@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
@@ -22,8 +23,11 @@ use crate::yaml::value::Value;
 mod action;
 pub mod apply;
 pub mod diff;
+mod event;
 pub mod follow;
 mod hooks;
+mod http;
+mod retry;
 pub mod revisions;
 mod secret;
 mod types;
@@ -59,6 +63,8 @@ pub struct Terms<'a> {
     pub hint_max: Duration,
     /// Answers `${env:NAME}`.
     pub env: Lookup<'a>,
+    /// What else hooks may call than public addresses.
+    pub egress: &'a [IpNet],
 }
 
 /// What was read.
@@ -126,7 +132,7 @@ pub fn read(documents: &[Document], terms: &Terms<'_>) -> Result<Catalog, Proble
 /// # Errors
 /// Every problem that these documents have anywhere.
 pub fn read_for_others(documents: &[Document], hint_max: Duration) -> Result<Catalog, Problems> {
-    let outside = Outside { values: None, files: RefCell::default() };
+    let outside = Outside { values: None, egress: None, files: RefCell::default() };
     read_with(&Revision::from(digest(documents).as_str()), documents, hint_max, &outside)
 }
 
@@ -137,7 +143,7 @@ pub fn attempt(
     documents: &[Document],
     terms: &Terms<'_>,
 ) -> (Result<Catalog, Problems>, BTreeSet<PathBuf>) {
-    let outside = Outside { values: Some(terms.env), files: RefCell::default() };
+    let outside = Outside { values: Some(terms.env), egress: Some(terms.egress), files: RefCell::default() };
     let read = read_with(revision, documents, terms.hint_max, &outside);
     (read, outside.files.into_inner())
 }
@@ -192,6 +198,8 @@ pub fn event_types(documents: &[Document]) -> Result<EventTypes, Problems> {
 struct Outside<'a> {
     /// Answers `${env:NAME}`. `None`: nobody asks here, and `${...}` stands for itself.
     values: Option<Lookup<'a>>,
+    /// What may be called beside public addresses. `None`: others know.
+    egress: Option<&'a [IpNet]>,
     files: RefCell<BTreeSet<PathBuf>>,
 }
 

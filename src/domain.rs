@@ -3,22 +3,29 @@
 //! Invariants: nothing here names another module of the crate or an I/O crate, reads a clock, or rolls a die; time and
 //! chance are arguments. So nothing here can fail for outside reasons, and all of it runs in tables and in the model.
 
+pub mod address;
 pub mod claim;
 pub mod dead_letter;
 pub mod event;
 pub mod event_type;
+pub mod expression;
 pub mod flaw;
 pub mod flow;
 pub mod fold;
+pub mod glob;
 pub mod hook;
 pub mod invocation;
 pub mod matching;
 pub mod message;
 #[cfg(test)]
 mod model;
+pub mod once;
 pub mod outcome;
+pub mod refusal;
 pub mod replay;
+pub mod request;
 pub mod retry;
 pub mod revision;
 pub mod settle;
 pub mod shown;
+pub mod template;

@@ -15,7 +15,7 @@ use futures_util::FutureExt as _;
 use tokio::time::{Instant, timeout_at};
 
 use crate::config;
-use crate::domain::hook::{Action, Hook};
+use crate::domain::hook::{Action, Hook, HttpAction};
 use crate::domain::invocation::Invocation;
 use crate::domain::outcome::Outcome;
 
@@ -80,7 +80,9 @@ impl Executors {
 
     async fn attempt(&self, hook: &Hook, invocation: &Invocation, deadline: Instant) -> Outcome {
         let key = invocation.idempotency_key();
-        let attempt = Attempt { hook, invocation, payload: payload(hook, invocation, &key), key, deadline };
+        let own_body = matches!(&hook.action, Action::Http(HttpAction { body: Some(_), .. }));
+        let payload = if own_body { Bytes::new() } else { payload(hook, invocation, &key) };
+        let attempt = Attempt { hook, invocation, key, payload, deadline };
         match &hook.action {
             Action::Http(action) => self.http.run(action, &attempt).await,
             // Next to starting a process a box is nothing, and every run has room for the largest.
@@ -106,6 +108,7 @@ struct Attempt<'a> {
     invocation: &'a Invocation,
     /// What the receiver tells repeats by.
     key: String,
+    /// Empty for a hook with a body of its own.
     payload: Bytes,
     deadline: Instant,
 }

@@ -4,7 +4,9 @@
 use async_trait::async_trait;
 
 use crate::domain::claim::{Answer, Request};
+use crate::domain::event::EventDigest;
 use crate::domain::invocation::InvocationKey;
+use crate::domain::once::{Taken, Window};
 
 pub mod embedded;
 pub mod redis;
@@ -31,6 +33,10 @@ pub enum StoreError {
 pub trait Idempotency: Send + Sync {
     /// One step of the protocol on one key, atomically.
     async fn ask(&self, key: &InvocationKey, request: &Request) -> Result<Answer, StoreError>;
+
+    /// Takes a window for an event, unless it is another's, atomically. Who has it keeps it until it is over; who takes it
+    /// again makes it no longer.
+    async fn take(&self, window: &Window, owner: EventDigest) -> Result<Taken, StoreError>;
 
     /// Whether the store answers and can be written to.
     async fn ping(&self) -> Result<(), StoreError>;

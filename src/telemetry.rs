@@ -17,6 +17,10 @@ pub enum Metric {
     Redelivered,
     /// Events that no hook wanted.
     EventsUnmatched,
+    /// Conditions and keys that could not be evaluated for an event, by hook.
+    ConditionErrors,
+    /// Events that ran no hook because another one like them has done so for them, by hook.
+    OncePerSkipped,
     /// Events whose identity was taken by another body.
     EventsConflicting,
     /// Events whose data was not what their type declares, by declared type and what was done: warned, buried, refused.
@@ -37,7 +41,7 @@ pub enum Metric {
     Overflowed,
     /// Invocations that waited in overflow for longer than a delivery is held there, and went once round, by hook.
     OverflowTrips,
-    /// Invocations parked before a broken target, by hook.
+    /// Invocations parked before a broken target or for a pause, by hook.
     Parked,
     /// Invocations handed over to another lane, by lane.
     HandedOver,
@@ -63,10 +67,12 @@ pub enum Metric {
 
 impl Metric {
     /// Every metric: for descriptions and tests.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 26] = [
         Self::Deliveries,
         Self::Redelivered,
         Self::EventsUnmatched,
+        Self::ConditionErrors,
+        Self::OncePerSkipped,
         Self::EventsConflicting,
         Self::EventsMisfit,
         Self::Claims,
@@ -103,6 +109,12 @@ impl Metric {
                 "Deliveries that had been delivered before, by queue, and few times (1 or 2) or many",
             ),
             Self::EventsUnmatched => ("hookfleet_events_unmatched_total", "Events that no hook wanted"),
+            Self::ConditionErrors => {
+                ("hookfleet_condition_errors_total", "Conditions and keys that could not be evaluated for an event")
+            }
+            Self::OncePerSkipped => {
+                ("hookfleet_once_per_skipped_total", "Events for which another one like them has run the hook")
+            }
             Self::EventsConflicting => {
                 ("hookfleet_events_conflicting_total", "Events whose identity was taken by another body; dropped")
             }
@@ -119,7 +131,7 @@ impl Metric {
                 ("hookfleet_overflowed_total", "Invocations over the capacity of their hook, moved once")
             }
             Self::OverflowTrips => ("hookfleet_overflow_trips_total", "Trips of invocations that wait in overflow"),
-            Self::Parked => ("hookfleet_parked_total", "Invocations parked before a broken target"),
+            Self::Parked => ("hookfleet_parked_total", "Invocations parked before a broken target or for a pause"),
             Self::HandedOver => ("hookfleet_handed_over_total", "Invocations handed over to another lane"),
             Self::BreakerOpen => ("hookfleet_breaker_open", "1 while a target is broken"),
             Self::HandedBack => ("hookfleet_handed_back_total", "Messages handed back at shutdown"),

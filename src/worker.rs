@@ -10,6 +10,8 @@
 //! | the run, before its settlement is recorded | as above: the one gap in which an action can be seen twice |
 //! | the settlement is recorded, before the confirm | found `settled`: published again, not run again |
 //! | the confirm, before the mark or the ack | the second copy is superseded or done: dropped |
+//! | the claim, before the window of a `once_per` is taken | the lease ends, and it runs: an event of a storm too many, never too few |
+//! | a window is taken, before the run ends | it is run as any other: who took the window goes on, whoever has it by then |
 //! | a guard is published, before the ack | two messages of one attempt: one wins, the other is busy, done or superseded |
 //!
 //! No row says "lost". Every row has a test of its own, which kills the process at the point of that name in
@@ -213,11 +215,14 @@ impl Worker {
         if self.is_misfit(delivery, &whole, hooks.types()).await {
             return;
         }
-        let wanted = hooks.matching(&whole.event);
-        if wanted.is_empty() {
+        let matches = hooks.matching(&whole.event);
+        if matches.hooks.is_empty() {
             Metric::EventsUnmatched.count(&[]);
         }
-        let jobs = wanted.into_iter().map(|hook| {
+        for (hook, error) in &matches.failed {
+            self.admission.gate(hook).meters.condition_failed("when", error);
+        }
+        let jobs = matches.hooks.into_iter().map(|hook| {
             let revision = hooks.revision().clone();
             (Arc::clone(hook), Invocation::first(Arc::clone(&whole.event), hook.id.clone(), revision))
         });
@@ -233,11 +238,16 @@ impl Worker {
 
     async fn invocation(&self, delivery: &Delivery, invocation: Invocation, hold_until: Instant) {
         let hooks = self.catalog.borrow().clone();
-        if let Some(hook) = hooks.get(invocation.hook.as_str()).map(Arc::clone) {
-            return self.drive(delivery, vec![(hook, invocation)], hold_until, async {}).await;
+        let (own, made) = (hooks.revision(), &invocation.revision);
+        match hooks.get(invocation.hook.as_str()).map(Arc::clone) {
+            Some(hook) if hook.is_run_by_events() => {
+                return self.drive(delivery, vec![(hook, invocation)], hold_until, async {}).await;
+            }
+            Some(_) if !own.is_older_than(made) => return self.bury(delivery, &invocation, Class::HookDisabled).await,
+            Some(_) | None => {}
         }
-        match unknown_hook(hooks.revision(), &invocation.revision, invocation.unknown) {
-            Unknown::Removed => self.hook_removed(delivery, &invocation).await,
+        match unknown_hook(own, made, invocation.unknown) {
+            Unknown::Removed => self.bury(delivery, &invocation, Class::HookRemoved).await,
             Unknown::Again(round) => {
                 let unknown = invocation.unknown + round;
                 let message = Invocation { unknown, ..invocation }.message();
@@ -271,12 +281,13 @@ impl Worker {
         tokio::join!(driven, acked);
     }
 
-    /// The letter goes out first: a cancelled claim without a letter would be a loss.
-    async fn hook_removed(&self, delivery: &Delivery, invocation: &Invocation) {
+    /// Gives up an invocation that its hook is not there for. The letter goes out first: a cancelled claim without a
+    /// letter would be a loss.
+    async fn bury(&self, delivery: &Delivery, invocation: &Invocation, class: Class) {
         let deaths = invocation.deaths;
-        let cause = Cause { class: Class::HookRemoved, report: None, unprotected: false, deaths, target: None };
+        let cause = Cause { class, report: None, unprotected: false, deaths, target: None };
         let letter = Letter::of_invocation(invocation, invocation.at, cause, delivery.queue.name(), now_ms());
-        count_letter(Class::HookRemoved);
+        count_letter(class);
         self.append(&Record::Letter(Box::new(letter))).await;
         let cancel = Request::Cancel { generation: invocation.at.generation, keep_ms: millis(self.rules.window) };
         let _ = self.store.ask(&invocation.key(), &cancel).await;

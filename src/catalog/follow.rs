@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use ipnet::IpNet;
 use serde::Serialize;
 use serde_json::Value;
 use tokio::sync::watch;
@@ -44,9 +45,11 @@ pub enum Source {
 }
 
 /// What a worker knows by itself when it reads hooks.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub struct Local {
     pub hint_max: Duration,
+    /// What may be called beside public addresses.
+    pub egress: Arc<[IpNet]>,
     pub env: fn(&str) -> Option<String>,
 }
 
@@ -127,8 +130,8 @@ impl Board {
         revision: Revision,
         documents: Arc<Vec<Document>>,
     ) -> Option<(Result<Catalog, Problems>, BTreeSet<PathBuf>)> {
-        let Local { hint_max, env } = self.local;
-        beside(move || attempt(&revision, &documents, &Terms { hint_max, env: &env })).await
+        let Local { hint_max, egress, env } = self.local.clone();
+        beside(move || attempt(&revision, &documents, &Terms { hint_max, env: &env, egress: &egress })).await
     }
 
     /// Puts up what was read: a catalog, or why there is no new one. Answers whether it is in force.

@@ -1,17 +1,18 @@
 //! Hooks, from the tree of a hooks file of version 1.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use super::http::{self, Targets};
 use super::types::{self, Declared};
-use super::{Outside, action};
+use super::{Outside, action, event, retry};
 use crate::domain::flow::Rate;
-use crate::domain::hook::{Hook, HookId, HookLane, Pattern};
+use crate::domain::hook::{Hook, HookId, HookLane, Mode, OnFailure};
 use crate::domain::retry::RetryPolicy;
 use crate::yaml::problem::Mismatch;
-use crate::yaml::scalar::{count, duration, number, one_of, show_duration};
-use crate::yaml::value::Value;
+use crate::yaml::scalar::{count, duration, flag, one_of};
+use crate::yaml::value::{Fields, Value};
 
 /// The only version of the format so far.
 const VERSION: &str = "1";
@@ -21,11 +22,10 @@ const CONCURRENCY_DEFAULT: usize = 64;
 const CONCURRENCIES: RangeInclusive<usize> = 1..=100_000;
 const FLEET_CONCURRENCIES: RangeInclusive<u32> = 1..=1_000_000;
 const LANES: [(&str, HookLane); 2] = [("default", HookLane::Default), ("slow", HookLane::Slow)];
-const ATTEMPTS: RangeInclusive<u32> = 1..=100;
-const FACTORS: RangeInclusive<f64> = 1.0..=1000.0;
-const JITTERS: RangeInclusive<f64> = 0.0..=1.0;
-/// Waits end some time, and their sums stay far from overflow.
-const WAITS: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_hours(24 * 365);
+const MODES: [(&str, bool); 2] = [("observe", false), ("gate", true)];
+const FAILURES: [(&str, OnFailure); 2] = [("open", OnFailure::Open), ("closed", OnFailure::Closed)];
+/// Between the first and the last hook of an event there is room for many.
+const ORDERS: RangeInclusive<i32> = -1_000_000..=1_000_000;
 
 /// What is known before a document is read, and what was read of those before it.
 pub(super) struct Reading<'a> {
@@ -51,49 +51,147 @@ pub(super) fn read(root: &Value<'_>, reading: &mut Reading<'_>) -> Option<Vec<Ho
         let _ = root.clone().secret(); // of another version nobody can say what is wrong, nor what is secret
         return None;
     }
+    let defaults = match fields.get("defaults") {
+        Some(value) => read_defaults(&value, reading),
+        None => Some(Defaults::new(reading.hint_max)),
+    };
+    // With wrong defaults the hooks are looked at all the same.
+    let own = defaults.clone().unwrap_or_else(|| Defaults::new(reading.hint_max));
+    let none = Targets::default();
+    let targets_value = fields.get("targets");
+    let targets = match &targets_value {
+        Some(value) => http::targets(value, reading.outside),
+        None => Some(Targets::default()),
+    };
     let hooks = match fields.get("hooks") {
-        Some(hooks) if !hooks.is_nothing() => hooks.list(|hook| read_hook(&hook, reading)),
+        Some(hooks) if !hooks.is_nothing() => {
+            // Without good targets nothing can be said of those who use them.
+            let targets = targets.as_ref().unwrap_or(&none);
+            hooks.list(|hook| read_hook(&hook, reading, &Shared { defaults: &own, targets }))
+        }
         _ => Some(Vec::new()),
     };
     let events = fields.get("events").map_or(Some(()), |events| types::read(&events, &mut reading.events));
     fields.end();
-    events.and(hooks)
+    if let (Some(targets), Some(value)) = (&targets, &targets_value) {
+        targets.warn_of_unused(value);
+    }
+    defaults.and(targets).and(events).and(hooks)
 }
 
 pub(super) fn check_version(text: &str) -> Result<(), Mismatch> {
     if text == VERSION { Ok(()) } else { Err(Mismatch::new(format!("version `{VERSION}`, the only one so far"))) }
 }
 
-fn read_hook(value: &Value<'_>, reading: &mut Reading<'_>) -> Option<Hook> {
+/// What a document's hooks say unless they say otherwise.
+#[derive(Clone)]
+struct Defaults {
+    timeout: Duration,
+    retry: RetryPolicy,
+    concurrency: usize,
+    lane: HookLane,
+    labels: BTreeMap<String, String>,
+}
+
+impl Defaults {
+    fn new(hint_max: Duration) -> Self {
+        Self {
+            timeout: TIMEOUT_DEFAULT,
+            retry: RetryPolicy { hint_max, ..RetryPolicy::default() },
+            concurrency: CONCURRENCY_DEFAULT,
+            lane: HookLane::Default,
+            labels: BTreeMap::new(),
+        }
+    }
+
+    /// The same with what some fields say.
+    fn with(&self, fields: &mut Fields<'_>) -> Option<Self> {
+        let timeout = fields.read_or("timeout", self.timeout, duration(TIMEOUTS));
+        let retry = match fields.get("retry") {
+            Some(value) => retry::read(&value, self.retry.clone()),
+            None => Some(self.retry.clone()),
+        };
+        let concurrency = fields.read_or("concurrency", self.concurrency, count(CONCURRENCIES));
+        let lane = fields.read_or("lane", self.lane, one_of(&LANES));
+        let labels = match fields.get("labels") {
+            Some(value) => event::labels(&value, &self.labels),
+            None => Some(self.labels.clone()),
+        };
+        Some(Self { timeout: timeout?, retry: retry?, concurrency: concurrency?, lane: lane?, labels: labels? })
+    }
+}
+
+fn read_defaults(value: &Value<'_>, reading: &Reading<'_>) -> Option<Defaults> {
+    let mut fields = value.fields()?;
+    let defaults = Defaults::new(reading.hint_max).with(&mut fields);
+    fields.end();
+    defaults
+}
+
+/// What the hooks of a document share.
+#[derive(Clone, Copy)]
+struct Shared<'a> {
+    defaults: &'a Defaults,
+    targets: &'a Targets,
+}
+
+fn read_hook(value: &Value<'_>, reading: &mut Reading<'_>, shared: &Shared<'_>) -> Option<Hook> {
     let mut fields = value.fields()?;
     let id = fields.require("id").and_then(|id| read_id(&id, &mut reading.ids));
-    let on = fields.require("on").and_then(|on| read_patterns(&on));
-    let action = fields.require("run").and_then(|run| action::read(run, reading.outside));
-    let timeout = fields.read_or("timeout", TIMEOUT_DEFAULT, duration(TIMEOUTS));
-    let default = RetryPolicy { hint_max: reading.hint_max, ..RetryPolicy::default() };
-    let retry = match fields.get("retry") {
-        Some(retry) => read_retry(&retry, default),
-        None => Some(default),
-    };
-    let concurrency = fields.read_or("concurrency", CONCURRENCY_DEFAULT, count(CONCURRENCIES));
-    // What is wrong with these two is reported, and no hook of such a file is used.
+    let on = fields.require("on").and_then(|on| event::patterns(&on));
+    let globs = |value: Option<Value<'_>>| value.map_or(Some(Vec::new()), |value| event::globs(&value));
+    let (source, subject) = (globs(fields.get("source")), globs(fields.get("subject")));
+    // What is wrong with those that need not be there is reported, and no hook of such a file is used.
+    let when = fields.get("when").and_then(|value| value.read(event::expression));
+    let mode = read_mode(&mut fields);
+    let enabled = fields.read_or("enabled", true, flag);
+    let paused = fields.read_or("paused", false, flag);
+    let order = fields.read_or("order", 0, count(ORDERS));
+    let once_per = fields.get("once_per").and_then(|value| event::once_per(&value));
+    let action = fields.require("run").and_then(|run| action::read(run, reading.outside, shared.targets));
+    let own = shared.defaults.with(&mut fields);
     let concurrency_fleet = fields.get("concurrency_fleet").and_then(|value| value.read(count(FLEET_CONCURRENCIES)));
     let rate = fields.get("rate").and_then(|value| value.read(rate));
-    let lane = fields.read_or("lane", HookLane::Default, one_of(&LANES));
     fields.end();
-    let action = action?;
+    let (action, own) = (action?, own?);
     Some(Hook {
         id: id?,
         on: on?,
+        source: source?,
+        subject: subject?,
+        when,
+        mode: mode?,
+        enabled: enabled?,
+        paused: paused?,
+        labels: own.labels,
+        order: order?,
+        once_per,
         identity: action.identity(),
         action,
-        timeout: timeout?,
-        retry: retry?,
-        concurrency: concurrency?,
+        timeout: own.timeout,
+        retry: own.retry,
+        concurrency: own.concurrency,
         concurrency_fleet,
         rate,
-        lane: lane?,
+        lane: own.lane,
     })
+}
+
+fn read_mode(fields: &mut Fields<'_>) -> Option<Mode> {
+    let (mode, on_failure) = (fields.get("mode"), fields.get("on_failure"));
+    let is_gate = mode.as_ref().map_or(Some(false), |mode| mode.read(one_of(&MODES)))?;
+    if !is_gate {
+        if let Some(value) = on_failure {
+            let mismatch = Mismatch::new("`on_failure` with `mode: gate` only").found("it with another mode");
+            value.wrong(mismatch.help("a hook that only observes fails for itself: `retry` says what follows"));
+        }
+        return Some(Mode::Observe);
+    }
+    if let Some(mode) = mode {
+        let expected = "`observe`, since this version asks no gates yet: no event runs this hook";
+        mode.warn(Mismatch::new(expected).found("`gate`"));
+    }
+    on_failure.map_or(Some(OnFailure::Open), |value| value.read(one_of(&FAILURES))).map(Mode::Gate)
 }
 
 /// Such as `50/s`, `100/m` or `5/h`.
@@ -122,50 +220,4 @@ fn read_id(value: &Value<'_>, ids: &mut HashMap<HookId, (String, usize)>) -> Opt
         ids.insert(id.clone(), (file.to_owned(), line));
     }
     Some(id)
-}
-
-/// One pattern or a list of them.
-fn read_patterns(value: &Value<'_>) -> Option<Vec<Pattern>> {
-    let pattern = |text: &str| Pattern::new(text).map_err(|sentence| Mismatch::from_sentence(&sentence));
-    if !value.is_list() {
-        return Some(vec![value.read(pattern)?]);
-    }
-    let patterns = value.list(|item| item.read(pattern))?;
-    if patterns.is_empty() {
-        value.wrong(Mismatch::new("at least one event type or pattern").found("an empty list"));
-    }
-    Some(patterns)
-}
-
-fn read_retry(value: &Value<'_>, default: RetryPolicy) -> Option<RetryPolicy> {
-    let mut fields = value.fields()?;
-    let attempts = fields.read_or("attempts", default.attempts, count(ATTEMPTS));
-    let give_up_after = fields.read_or("give_up_after", default.give_up_after, duration(WAITS));
-    let backoff = match fields.get("backoff") {
-        Some(backoff) => read_backoff(&backoff, &default),
-        None => Some(default),
-    };
-    fields.end();
-    Some(RetryPolicy { attempts: attempts?, give_up_after: give_up_after?, ..backoff? })
-}
-
-fn read_backoff(value: &Value<'_>, default: &RetryPolicy) -> Option<RetryPolicy> {
-    let mut fields = value.fields()?;
-    let (initial_value, max_value) = (fields.get("initial"), fields.get("max"));
-    let wait = |value: &Option<Value<'_>>, default| match value {
-        Some(value) => value.read(duration(WAITS)),
-        None => Some(default),
-    };
-    let initial = wait(&initial_value, default.initial);
-    let max = wait(&max_value, default.max);
-    let factor = fields.read_or("factor", default.factor, number(FACTORS));
-    let jitter = fields.read_or("jitter", default.jitter, number(JITTERS));
-    fields.end();
-    let (initial, max) = (initial?, max?);
-    if initial > max {
-        let place = initial_value.as_ref().or(max_value.as_ref()).unwrap_or(value);
-        let found = format!("{} and {}", show_duration(initial), show_duration(max));
-        place.wrong(Mismatch::new("`initial` to be at most `max`").found(found));
-    }
-    Some(RetryPolicy { initial, max, factor: factor?, jitter: jitter?, ..default.clone() })
 }

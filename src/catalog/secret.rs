@@ -5,6 +5,8 @@
 use std::path::Path;
 
 use super::Outside;
+use crate::domain::hook::Secret;
+use crate::domain::template::Piece;
 use crate::yaml;
 use crate::yaml::problem::Mismatch;
 
@@ -16,48 +18,48 @@ const FILE_BYTES_MAX: u64 = 64 * 1024;
 const GUESSES: [&str; 2] = ["x", "1"];
 const GUESS_OF_URL: &str = "https://unknown.invalid";
 
-/// Parses what a text stands for. Where that is not known here, `unknown` goes on in its place, unless the text is wrong
-/// whatever it stands for.
-pub(super) fn resolve_with<T>(
-    text: &str,
-    outside: &Outside<'_>,
-    parse: impl Fn(&str) -> Result<T, Mismatch>,
-    unknown: impl Fn(&str) -> Option<T>,
-) -> Result<T, Mismatch> {
-    let resolved = resolve(text, outside)?;
-    if outside.values.is_some() || !resolved.contains("${") {
-        return parse(&resolved);
-    }
-    let mut wrong = None;
-    for guess in GUESSES.into_iter().chain(text.starts_with("${").then_some(GUESS_OF_URL)) {
-        let guessed = replace(text, |_| Ok(guess.to_owned()))?;
-        match parse(&guessed) {
-            Ok(parsed) => return Ok(unknown(text).unwrap_or(parsed)),
-            Err(mismatch) => wrong = wrong.or(Some(mismatch)),
-        }
-    }
-    wrong.map_or_else(|| parse(&resolved), Err)
-}
-
 /// Puts the values of variables and files into a text. A relative path starts at the folder of the process; one line
 /// break at the end of a file is dropped, since editors and `echo` leave it there.
 pub(super) fn resolve(text: &str, outside: &Outside<'_>) -> Result<String, Mismatch> {
-    replace(text, |name| look_up(name, outside))
+    let part = |piece: &Piece| match piece {
+        Piece::Literal(text) => text.clone(),
+        Piece::Hidden(value) => value.expose().clone(),
+    };
+    Ok(pieces(text, outside)?.iter().map(part).collect())
 }
 
-fn replace(text: &str, value: impl Fn(&str) -> Result<String, Mismatch>) -> Result<String, Mismatch> {
-    let mut resolved = String::with_capacity(text.len());
+/// As [`resolve`], and what came from outside is told from what stands in the text.
+pub(super) fn pieces(text: &str, outside: &Outside<'_>) -> Result<Vec<Piece>, Mismatch> {
+    let mut pieces = Vec::new();
     let mut rest = text;
     while let Some((before, after)) = rest.split_once("${") {
         let Some((name, after)) = after.split_once('}') else {
             return Err(Mismatch::new("`}` after `${`").found("none"));
         };
-        resolved.push_str(before);
-        resolved.push_str(&value(name)?);
+        pieces.push(Piece::Literal(before.to_owned()));
+        pieces.push(Piece::Hidden(Secret::new(look_up(name, outside)?)));
         rest = after;
     }
-    resolved.push_str(rest);
-    Ok(resolved)
+    pieces.push(Piece::Literal(rest.to_owned()));
+    pieces.retain(|piece| !matches!(piece, Piece::Literal(text) if text.is_empty()));
+    Ok(pieces)
+}
+
+/// What a text may stand for whose values are not known here; itself if there are none.
+pub(super) fn guesses(pieces: &[Piece]) -> Vec<Vec<Piece>> {
+    let is_hidden = |piece: &Piece| matches!(piece, Piece::Hidden(_));
+    if !pieces.iter().any(is_hidden) {
+        return vec![pieces.to_vec()];
+    }
+    let url = pieces.first().is_some_and(is_hidden).then_some(GUESS_OF_URL);
+    let with = |guess: &str| {
+        let part = |piece: &Piece| match piece {
+            Piece::Literal(_) => piece.clone(),
+            Piece::Hidden(_) => Piece::Hidden(Secret::new(guess.to_owned())),
+        };
+        pieces.iter().map(part).collect()
+    };
+    GUESSES.into_iter().chain(url).map(with).collect()
 }
 
 fn look_up(name: &str, outside: &Outside<'_>) -> Result<String, Mismatch> {

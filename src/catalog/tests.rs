@@ -2,11 +2,16 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use super::*;
-use crate::domain::hook::{Action, Hook, HookLane, Pattern};
+use crate::domain::event::{self, Event};
+use crate::domain::glob::Glob;
+use crate::domain::hook::{Action, Hook, HookLane, HttpAction, Mode, OnFailure, Pattern};
+use crate::domain::invocation::Invocation;
+use crate::domain::message::Message;
+use crate::domain::request::{Request, Shown};
 use crate::domain::retry::RetryPolicy;
 
 const HINT_MAX: Duration = Duration::from_secs(1234);
-const TERMS: Terms<'_> = Terms { hint_max: HINT_MAX, env: &env };
+const TERMS: Terms<'_> = Terms { hint_max: HINT_MAX, env: &env, egress: &[] };
 
 fn env(name: &str) -> Option<String> {
     match name {
@@ -37,7 +42,7 @@ fn check_file(text: &str, expected: &[&str]) {
 fn check(fields: &str, expected: &[&str]) {
     let mut text = String::from("version: 1\nhooks:\n  - id: a\n");
     for (name, default) in [("on", "a.b"), ("run", "{ command: { argv: [x] } }")] {
-        if !fields.lines().any(|line| line.starts_with(name)) {
+        if !fields.lines().any(|line| line.split(':').next() == Some(name)) {
             let _ = writeln!(text, "    {name}: {default}");
         }
     }
@@ -76,7 +81,7 @@ hooks:
     assert_eq!(full.on.iter().map(Pattern::as_str).collect::<Vec<_>>(), ["task.failed", "agent.*"]);
     let Action::Http(http) = &full.action else { panic!("{full:?}") };
     assert_eq!(http.url.expose().as_str(), "https://hooks.example.com/hunter2?a=1");
-    let headers: Vec<_> = http.headers.iter().map(|(name, value)| (name.as_str(), value.expose().as_str())).collect();
+    let headers: Vec<_> = http.headers.iter().map(|(name, value)| (name.as_str(), value.prefix())).collect();
     assert_eq!(headers, [("authorization", "Bearer hunter2"), ("x-empty", "")]);
     assert_eq!((full.timeout, full.concurrency), (Duration::from_millis(1500), 7));
     assert_eq!((full.concurrency_fleet, full.lane), (Some(20), HookLane::Slow));
@@ -102,6 +107,219 @@ hooks:
     assert_eq!((plain.timeout, plain.concurrency), (Duration::from_secs(10), 64));
     assert_eq!((plain.concurrency_fleet, plain.rate, plain.lane), (None, None, HookLane::Default));
     assert!(!format!("{set:?}").contains("hunter2"));
+}
+
+/// The warnings of a file that is fine else, one in a line.
+fn check_warnings(hooks: &str, expected: &[&str]) {
+    let catalog = parse(&format!("version: 1\nhooks:\n{hooks}"), "hooks.yaml", &TERMS).unwrap();
+    let shown: Vec<String> = catalog.warnings.iter().map(|problem| format!("{problem:#}")).collect();
+    assert_eq!(shown, expected, "{hooks}");
+}
+
+#[test]
+fn unsafe_targets() {
+    let warning =
+        "3:34 hooks[0].run.http: expected a target that this process may call, found a loopback address (127.0.0.0/8)";
+    check_warnings("  - { id: a, on: a, run: { http: { url: 'http://127.1/hunter2' } } }", &[warning]);
+    check_warnings("  - { id: a, on: a, run: { http: { url: 'http://localhost/hunter2' } } }", &[]);
+}
+
+#[test]
+fn which_events_a_hook_wants() {
+    let text = r#"
+version: 1
+defaults: { timeout: 3s, concurrency: 9, lane: slow, retry: { attempts: 4, backoff: { initial: 5s } }, labels: { team: a, tier: "1" } }
+hooks:
+  - id: last
+    order: 7
+    on: a.b
+    source: /tasks/*
+    subject: [task-?, "x*"]
+    when: event.data.severity in ["error", "critical"]
+    enabled: false
+    paused: true
+    labels: { team: b }
+    once_per: { key: event.data.run, window: 10m }
+    retry: { attempts: 2 }
+    run: { command: { argv: [x] } }
+  - { id: first, on: a.b, order: -1, mode: gate, on_failure: closed, timeout: 1s, run: { command: { argv: [x] } } }
+  - { id: middle, on: a.b, mode: gate, run: { command: { argv: [x] } } }
+"#;
+    let set = read(text).unwrap();
+    let [first, middle, last] = set.hooks() else { panic!("{set:?}") };
+    let globs = |globs: &[Glob]| globs.iter().map(|glob| glob.as_str().to_owned()).collect::<Vec<_>>();
+    assert_eq!(
+        (globs(&last.source), globs(&last.subject)),
+        (vec!["/tasks/*".into()], vec!["task-?".into(), "x*".into()])
+    );
+    assert_eq!(last.when.as_ref().unwrap().as_str(), "event.data.severity in [\"error\", \"critical\"]");
+    assert_eq!((last.enabled, last.paused, last.order, last.mode), (false, true, 7, Mode::Observe));
+    assert_eq!(
+        last.labels.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect::<Vec<_>>(),
+        [("team", "b"), ("tier", "1")]
+    );
+    let once = last.once_per.as_ref().unwrap();
+    assert_eq!((once.key.as_str(), once.window), ("event.data.run", Duration::from_mins(10)));
+    assert_eq!((last.timeout, last.concurrency, last.lane), (Duration::from_secs(3), 9, HookLane::Slow));
+    assert_eq!((last.retry.attempts, last.retry.initial), (2, Duration::from_secs(5)));
+    assert_eq!((first.mode, first.timeout), (Mode::Gate(OnFailure::Closed), Duration::from_secs(1)));
+    assert_eq!((middle.mode, middle.retry.attempts), (Mode::Gate(OnFailure::Open), 4));
+}
+
+#[test]
+fn wrong_conditions() {
+    check(
+        "when: event.tpye == 'a' && evnt.id == ''",
+        &["6:11 hooks[0].when: expected names that exist: `event`, and the variables of loops, found `evnt`"],
+    );
+    check(
+        "when: event.data.name.startWith('a')",
+        &["6:11 hooks[0].when: expected functions that exist, found `startWith`"],
+    );
+    check(
+        "source: []\nsubject: ''",
+        &[
+            "6:13 hooks[0].source: expected at least one glob, found an empty list",
+            "7:14 hooks[0].subject: expected a text in which `*` is any run of characters and `?` any one, found an empty one",
+        ],
+    );
+    check(
+        "once_per: { window: 1ms }\nenabled: yes\norder: 1.5\nlabels: { a b: 1 }",
+        &[
+            "6:15 hooks[0].once_per: expected a field `key`, found none",
+            "6:25 hooks[0].once_per.window: expected a duration from 1s to 30d, found \"1ms\"",
+            "7:14 hooks[0].enabled: expected `true` or `false`, found \"yes\"",
+            "8:12 hooks[0].order: expected a whole number from -1000000 to 1000000, found \"1.5\"",
+            "9:15 hooks[0].labels.a b: expected a name of at most 64 letters, digits, `.`, `_`, `-` or `/`, found \"a b\"",
+        ],
+    );
+    check(
+        "on_failure: closed",
+        &["6:17 hooks[0].on_failure: expected `on_failure` with `mode: gate` only, found it with another mode"],
+    );
+}
+
+#[test]
+fn what_is_most_likely_not_meant() {
+    check_warnings(
+        "  - { id: a, on: [a.*, a.b, a.*], mode: gate, run: { command: { argv: [x] } } }",
+        &[
+            "3:24 hooks[0].on[1]: expected patterns that each match something more, found `a.b`, which `a.*` matches already",
+            "3:29 hooks[0].on[2]: expected patterns that each match something more, found `a.*`, which `a.*` matches already",
+            "3:41 hooks[0].mode: expected `observe`, since this version asks no gates yet: no event runs this hook, found `gate`",
+        ],
+    );
+}
+
+#[test]
+fn targets_and_templates() {
+    let text = r#"
+version: 1
+targets:
+  chat: { url: "https://chat.example.com/${env:TOKEN}/", headers: { authorization: "Bearer ${env:TOKEN}", x-a: shared } }
+hooks:
+  - id: whole
+    on: a.b
+    run: { http: { target: chat } }
+  - id: behind
+    on: a.b
+    run: { http: { target: chat, path: "/rooms/{{ event.data.room }}", headers: { X-A: own }, body: '{"text":"{{ event.subject }}"}' } }
+  - id: written
+    on: a.b
+    run: { http: { url: "https://x.example.com:8443/{{ event.id }}", headers: { content-type: text/plain }, body: "{{ event.subject }}" } }
+"#;
+    let set = read(text).unwrap();
+    let actions: Vec<_> = set
+        .hooks()
+        .iter()
+        .map(|hook| {
+            let Action::Http(http) = &hook.action else { panic!("{hook:?}") };
+            http
+        })
+        .collect();
+    let [whole, behind, _] = actions.as_slice() else { panic!("{set:?}") };
+    assert_eq!(whole.url.expose().as_str(), "https://chat.example.com/hunter2/");
+    assert_eq!(behind.url.expose().as_str(), "https://chat.example.com/hunter2/rooms/");
+    let headers = |http: &HttpAction| {
+        http.headers.iter().map(|(name, value)| format!("{name}: {}", value.prefix())).collect::<Vec<_>>()
+    };
+    assert_eq!(headers(whole), ["authorization: Bearer hunter2", "x-a: shared"]);
+    assert_eq!(headers(behind), ["x-a: own", "authorization: Bearer hunter2"]);
+
+    let body =
+        r#"{"specversion":"1.0","id":"e/1","source":"/s","type":"a.b","subject":"say \"hi\"","data":{"room":"a b"}}"#;
+    let message = Message { body: body.into(), ..Message::default() };
+    let event = std::sync::Arc::new(Event::decode(&message, &event::Reading::default()).unwrap());
+    let request = |number: usize| {
+        let hook = &set.hooks()[number];
+        let invocation = Invocation::first(std::sync::Arc::clone(&event), hook.id.clone(), "r".into());
+        let request = Request::new(actions[number], hook, &invocation, "k").unwrap();
+        let shown = Shown::new(actions[number], hook, &invocation, "k").unwrap();
+        assert!(!format!("{shown:?}").contains("hunter2"), "{shown:?}");
+        (request.url.to_string(), request.body.map(String::from), shown.url)
+    };
+    let url = |url: &str| url.to_owned();
+    assert_eq!(request(0), (url("https://chat.example.com/hunter2/"), None, url("https://chat.example.com/[hidden]/")));
+    assert_eq!(
+        request(1),
+        (
+            url("https://chat.example.com/hunter2/rooms/a%20b"),
+            Some(url(r#"{"text":"say \"hi\""}"#)),
+            url("https://chat.example.com/[hidden]/rooms/a%20b"),
+        )
+    );
+    assert_eq!(
+        request(2),
+        (url("https://x.example.com:8443/e%2F1"), Some(url(r#"say "hi""#)), url("https://x.example.com:8443/e%2F1"),)
+    );
+}
+
+#[test]
+fn wrong_targets_and_templates() {
+    check_http(
+        "{ url: 'https://{{ event.data.host }}/' }",
+        &[
+            "5:25 hooks[0].run.http.url: expected scheme, host and port written out, before the first `{{`, found a template among them",
+        ],
+    );
+    check_http(
+        "{ url: 'https://a{{ event.data.host }}/' }",
+        &[
+            "5:25 hooks[0].run.http.url: expected scheme, host and port written out, before the first `{{`, found a template among them",
+        ],
+    );
+    check_http(
+        "{ url: 'https://a/{{ evnt.id }}', headers: { a: '{{ x }}' }, body: '{% set x = 1 %}' }",
+        &[
+            "5:25 hooks[0].run.http.url: expected names that exist: `event`, `hook`, `key`, `attempt`, found `evnt`",
+            "5:66 hooks[0].run.http.headers.a: expected names that exist: `event`, `hook`, `key`, `attempt`, found `x`",
+            "5:85 hooks[0].run.http.body: expected statements that exist (if, elif, else, endif, for, endfor), found `set`",
+        ],
+    );
+    check_http(
+        "{ target: chat }",
+        &["5:28 hooks[0].run.http.target: expected the name of one of the `targets`, found \"chat\""],
+    );
+    check_http(
+        "{ url: 'https://a/', path: /x }",
+        &["5:45 hooks[0].run.http.path: expected `path` with `target` only, found it beside `url`"],
+    );
+    check_file(
+        "version: 1\ntargets: { chat: { url: 'ftp://hunter2' } }\nhooks: [{ id: a, on: a, run: { http: { target: chat } } }]",
+        &["2:26 targets.chat.url: expected an http or https URL with a host, found another scheme"],
+    );
+    check_file(
+        "version: 1\ntargets: { chat: { url: 'http://a' } }\nhooks: [{ id: a, on: a, run: { http: { target: chat, path: x } } }]",
+        &[
+            "3:58 hooks[0].run.http.path: expected what comes behind the URL of the target, from `/` or `?` on, found another beginning",
+        ],
+    );
+    let unused = "version: 1\ntargets: { chat: { url: 'http://a' } }";
+    let warnings = parse(unused, "hooks.yaml", &TERMS).unwrap().warnings;
+    assert_eq!(
+        warnings.iter().map(|warning| format!("{warning:#}")).collect::<Vec<_>>(),
+        ["2:18 targets.chat: expected targets that hooks use, found `chat`, which none uses",]
+    );
 }
 
 #[test]
@@ -142,7 +360,10 @@ fn whole_files() {
     check_file("hooks: []", &["1:1: expected a field `version`, found none"]);
     check_file("version: 2\nnews: 1", &["1:10 version: expected version `1`, the only one so far, found \"2\""]);
     check_file("version: 1\nhooks: x", &["2:8 hooks: expected a list, found \"x\""]);
-    check_file("version: 1\nhook: []", &["2:1 hook: expected one of `version`, `hooks`, `events`, found `hook`"]);
+    check_file(
+        "version: 1\nhook: []",
+        &["2:1 hook: expected one of `version`, `defaults`, `targets`, `hooks`, `events`, found `hook`"],
+    );
     check_file(
         "version: 1\nhooks:\n  - x\n  -\n",
         &[
@@ -181,13 +402,14 @@ fn fields() {
             "5:22 hooks[0].on[2]: expected an event type or a pattern such as `task.*`, found a map",
         ],
     );
-    let known = "expected one of `id`, `on`, `run`, `timeout`, `retry`, `concurrency`, \
-                 `concurrency_fleet`, `rate`, `lane`";
+    let known = "expected one of `id`, `on`, `source`, `subject`, `when`, `mode`, `on_failure`, `enabled`, `paused`, \
+                 `order`, `once_per`, `run`, `timeout`, `retry`, `concurrency`, `lane`, `labels`, \
+                 `concurrency_fleet`, `rate`";
     check(
-        "tiemout: 1s\nmode: gate",
+        "tiemout: 1s\nmods: gate",
         &[
             &format!("6:5 hooks[0].tiemout: {known}, found `tiemout`"),
-            &format!("7:5 hooks[0].mode: {known}, found `mode`"),
+            &format!("7:5 hooks[0].mods: {known}, found `mods`"),
         ],
     );
 }
@@ -269,7 +491,7 @@ fn urls() {
     check_http("{ url: 'http://' }", &[&format!("{url} something else (empty host)")]);
     check_http("{ url: 'ftp://hunter2' }", &[&format!("{url} another scheme")]);
     check_http("{ url: [hunter2] }", &[&format!("{url} a list")]);
-    check_http("{ headers: {} }", &["5:18 hooks[0].run.http: expected a field `url`, found none"]);
+    check_http("{ headers: {} }", &["5:18 hooks[0].run.http: expected either `url` or `target`, found neither"]);
     for url in ["'https://a:hunter2@b/'", "'https://hunter2@b/'", "'${env:USER_URL}'"] {
         let expected = "5:25 hooks[0].run.http.url: expected a URL without user and password, found some";
         check_http(&format!("{{ url: {url} }}"), &[expected]);
@@ -320,7 +542,7 @@ fn secrets_come_from_files_too() {
     let check = |content: &str, expected: &str| {
         let path = folder.path().join("secret");
         std::fs::write(&path, content).unwrap();
-        let outside = Outside { values: Some(&env), files: RefCell::default() };
+        let outside = Outside { values: Some(&env), egress: Some(&[]), files: RefCell::default() };
         let resolved = secret::resolve(&format!("<${{file:{}}}>", path.display()), &outside);
         assert_eq!(outside.files.into_inner(), BTreeSet::from([path]));
         assert_eq!(resolved.unwrap(), format!("<{expected}>"));
@@ -338,8 +560,8 @@ fn a_misspelt_field_shows_no_secret() {
     check(
         "run: { http: { url: 'http://a', header: { authorization: hunter2 }, tokens: [hunter2] } }",
         &[
-            "5:37 hooks[0].run.http.header: expected one of `url`, `headers`, found `header`",
-            "5:73 hooks[0].run.http.tokens: expected one of `url`, `headers`, found `tokens`",
+            "5:37 hooks[0].run.http.header: expected one of `url`, `target`, `path`, `headers`, `body`, found `header`",
+            "5:73 hooks[0].run.http.tokens: expected one of `url`, `target`, `path`, `headers`, `body`, found `tokens`",
         ],
     );
 }
@@ -356,7 +578,7 @@ fn problems_are_laid_out_with_their_line() {
     let text =
         "version: 1\nhooks:\n  - id: a\n    on: x\n    run: { http: { url: 'http://a?hunter2' } }\n    tiemout: 3\n";
     let expected = "\
-error: expected one of `id`, `on`, `run`, `timeout`, `retry`, `concurrency`, `concurrency_fleet`, `rate`, `lane`, found `tiemout`
+error: expected one of `id`, `on`, `source`, `subject`, `when`, `mode`, `on_failure`, `enabled`, `paused`, `order`, `once_per`, `run`, `timeout`, `retry`, `concurrency`, `lane`, `labels`, `concurrency_fleet`, `rate`, found `tiemout`
  --> hooks.yaml:6:5 (hooks[0].tiemout)
   |
 6 |     tiemout: *
@@ -384,7 +606,7 @@ fn the_shipped_catalog_loads_without_any_variable() {
     let terms = Terms { env: &|_| None, ..TERMS };
     let set = load(&path, &terms).unwrap_or_else(|problems| panic!("{problems}")).hooks;
     let ids: Vec<&str> = set.hooks().iter().map(|hook| hook.id.as_str()).collect();
-    assert_eq!(ids, ["notify-oncall", "audit-log", "validate-task"]);
+    assert_eq!(ids, ["notify-oncall", "build-failed", "audit-log", "validate-task", "weekly-report"]);
     assert_eq!(set.revision().to_string().len(), DIGEST_CHARS);
 }
 

@@ -88,7 +88,7 @@ pub(super) async fn run(settings: Settings, bench: Bench) -> anyhow::Result<Exit
 async fn measure(trial: &Trial, bench: &Bench) -> anyhow::Result<Figures> {
     let settings = &trial.settings;
     let sink = Sink::start(bench.events, bench.fan_out)?;
-    let terms = Terms { hint_max: settings.hint_max, env: &|_| None };
+    let terms = Terms { hint_max: settings.hint_max, env: &|_| None, egress: &settings.egress.allow };
     let hooks = catalog::parse(&hooks(&sink, bench.fan_out), "the hooks of bench", &terms)?.hooks;
     let backends = Backends::open(settings).await?;
     let body_bytes_max = settings.events.body_bytes_max;

@@ -93,7 +93,7 @@ pub(super) async fn run(settings: &Settings, hooks: Hooks) -> anyhow::Result<Exi
         Hooks::Check { file } => return Ok(check(settings, &file.unwrap_or_else(|| settings.hooks.clone()))),
         Hooks::List(list) => {
             let file = list.file.as_ref().unwrap_or(&settings.hooks);
-            list::run(&list, &catalog::load(file, &Terms { hint_max: settings.hint_max, env: &variable })?.hooks);
+            list::run(&list, &catalog::load(file, &terms(settings))?.hooks);
         }
         Hooks::Cancel(cancel) => return cancel::run(settings, &cancel).await,
         Hooks::Apply { path, change, dry_run } => shared(settings)?.apply(&path, change, dry_run, &operator()).await?,
@@ -117,8 +117,13 @@ fn shared(settings: &Settings) -> anyhow::Result<Shared<'_>> {
     Ok(Shared::new(redis, settings))
 }
 
+/// As workers with these settings read a catalog.
+fn terms(settings: &Settings) -> Terms<'_> {
+    Terms { hint_max: settings.hint_max, env: &variable, egress: &settings.egress.allow }
+}
+
 fn check(settings: &Settings, file: &Path) -> ExitCode {
-    match catalog::load(file, &Terms { hint_max: settings.hint_max, env: &variable }) {
+    match catalog::load(file, &terms(settings)) {
         Ok(Catalog { hooks: set, warnings, .. }) => {
             for warning in warnings {
                 output::err(&format!("{warning}\n"));

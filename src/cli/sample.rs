@@ -63,7 +63,8 @@ impl Sample {
     pub(super) fn hooks(&self, hint_max: Duration) -> anyhow::Result<HookSet> {
         let receiver = format!("http://{}", self.receiver);
         let env = |name: &str| (name == "SAMPLE_RECEIVER").then(|| receiver.clone());
-        Ok(catalog::parse(HOOKS, "config/sample/hooks.yaml", &Terms { hint_max, env: &env })?.hooks)
+        let terms = Terms { hint_max, env: &env, egress: &[IpAddr::V4(Ipv4Addr::LOCALHOST).into()] };
+        Ok(catalog::parse(HOOKS, "config/sample/hooks.yaml", &terms)?.hooks)
     }
 
     pub(super) fn events() -> usize {

@@ -52,7 +52,8 @@ fn load(settings: &Settings) -> anyhow::Result<Option<Source>> {
     if settings.catalog.from == CatalogFrom::Redis {
         return Ok(None);
     }
-    let catalog = catalog::load(&settings.hooks, &Terms { hint_max: settings.hint_max, env: &variable })?;
+    let terms = Terms { hint_max: settings.hint_max, env: &variable, egress: &settings.egress.allow };
+    let catalog = catalog::load(&settings.hooks, &terms)?;
     for warning in &catalog.warnings {
         tracing::warn!("{warning:#}");
     }

@@ -9,10 +9,13 @@ use std::time::Duration;
 use sha2::{Digest as _, Sha256};
 use url::Url;
 
+use super::expression::Expression;
 use super::flow::Rate;
+use super::glob::Glob;
 use super::message::{Lane, OVERFLOWS};
 use super::retry::RetryPolicy;
 use super::shown::quoted;
+use super::template::{Piece, Text};
 
 /// Longest pattern: as long as a type may be. The index of patterns is as deep as the longest one has segments.
 const PATTERN_BYTES_MAX: usize = 1024;
@@ -83,6 +86,23 @@ pub struct Hook {
     pub id: HookId,
     /// Event type patterns; any of them matching is enough.
     pub on: Vec<Pattern>,
+    /// Sources of events, any of them; none: of any source.
+    pub source: Vec<Glob>,
+    /// Their subjects, any of them; none: with any subject, and without one.
+    pub subject: Vec<Glob>,
+    /// What has to be true of an event besides.
+    pub when: Option<Expression>,
+    pub mode: Mode,
+    /// Without it no event runs this hook, and what is pending becomes letters.
+    pub enabled: bool,
+    /// Its invocations wait in the broker.
+    pub paused: bool,
+    /// For people and their tools.
+    pub labels: BTreeMap<String, String>,
+    /// Hooks of one event come by this, then as they are written.
+    pub order: i32,
+    /// Of many events that are alike one runs it.
+    pub once_per: Option<OncePer>,
     pub action: Action,
     /// [`Action::identity`], worked out once.
     pub identity: String,
@@ -96,6 +116,31 @@ pub struct Hook {
     /// Runs begun in a while, in the whole fleet.
     pub rate: Option<Rate>,
     pub lane: HookLane,
+}
+
+/// Who waits for what a hook says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// Nobody.
+    Observe,
+    /// The publisher, for a decision.
+    Gate(OnFailure),
+}
+
+/// What a gate says that cannot be asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnFailure {
+    /// Go on.
+    Open,
+    /// Do not.
+    Closed,
+}
+
+/// What makes events alike, and for how long one of them stands for all.
+#[derive(Debug, Clone, PartialEq)]
+pub struct OncePer {
+    pub key: Expression,
+    pub window: Duration,
 }
 
 /// A lane that hooks are put in, so that slow work never stands before fast work.
@@ -150,13 +195,27 @@ pub enum Action {
     Command(CommandAction),
 }
 
-/// A POST of the wire payload.
+/// A POST: of the wire payload, or of a body of its own.
 #[derive(Debug, Clone, PartialEq)]
 pub struct HttpAction {
-    /// http or https, with a host, without user info. May hold a secret in path or query: never shown whole.
+    /// http or https, with a host, without user info. May hold a secret in path or query: never shown whole. Of a URL with
+    /// a template it is what stands before that, which names the host and the port.
     pub url: Secret<Url>,
+    /// The URL as it is written.
+    pub text: Text,
     /// Lower-case names; values may hold secrets.
-    pub headers: Vec<(String, Secret<String>)>,
+    pub headers: Vec<(String, Text)>,
+    /// In place of the wire payload.
+    pub body: Option<Text>,
+}
+
+impl HttpAction {
+    /// Without templates.
+    #[must_use]
+    pub fn plain(url: Url, headers: &[(&str, &str)]) -> Self {
+        let headers = headers.iter().map(|(name, value)| ((*name).to_owned(), Text::plain(*value)));
+        Self { text: Text::plain(url.as_str()), url: Secret::new(url), headers: headers.collect(), body: None }
+    }
 }
 
 /// A program run with the wire payload on stdin.
@@ -174,7 +233,17 @@ impl Action {
     #[must_use]
     pub fn identity(&self) -> String {
         let digest = match self {
-            Self::Http(http) => Sha256::digest(http.url.expose().as_str()),
+            Self::Http(http) => {
+                let mut digest = Sha256::new();
+                digest.update(http.url.expose().as_str());
+                for piece in http.text.pieces().iter().filter(|_| http.text.is_template()) {
+                    digest.update(match piece {
+                        Piece::Literal(text) => text,
+                        Piece::Hidden(value) => value.expose(),
+                    });
+                }
+                digest.finalize()
+            }
             Self::Command(command) => Sha256::digest(command.argv.join("\0")),
         };
         format!("{}#{}", self.target(), hex::encode(&digest[..4]))
@@ -226,6 +295,42 @@ impl Pattern {
         &self.0
     }
 
+    /// Whether an event type is one of those that it stands for.
+    #[must_use]
+    pub fn matches(&self, kind: &str) -> bool {
+        self.takes(kind, |own, other| own == "*" || own == other)
+    }
+
+    /// Whether it matches everything that another one matches.
+    #[must_use]
+    pub fn covers(&self, other: &Self) -> bool {
+        self.takes(&other.0, |own, other| other != "**" && (own == "*" || own == other))
+    }
+
+    /// Goes through the segments once; where one does not fit, the last `**` takes one more.
+    fn takes(&self, other: &str, fits: impl Fn(&str, &str) -> bool) -> bool {
+        let own: Vec<&str> = self.0.split('.').collect();
+        let other: Vec<&str> = other.split('.').collect();
+        let (mut at, mut taken, mut last) = (0, 0, None);
+        while taken < other.len() {
+            match own.get(at) {
+                Some(&"**") => {
+                    at += 1;
+                    last = Some((at, taken));
+                }
+                Some(segment) if fits(segment, other[taken]) => {
+                    (at, taken) = (at + 1, taken + 1);
+                }
+                _ => {
+                    let Some((after, begun)) = last else { return false };
+                    last = Some((after, begun + 1));
+                    (at, taken) = (after, begun + 1);
+                }
+            }
+        }
+        own[at..].iter().all(|segment| *segment == "**")
+    }
+
     /// Whether it is an event type without wildcards.
     #[must_use]
     pub fn is_exact(&self) -> bool {
@@ -243,6 +348,15 @@ pub(crate) mod fixture {
         Hook {
             id: HookId::new(id).unwrap(),
             on: vec![Pattern::new("a.b").unwrap()],
+            source: vec![],
+            subject: vec![],
+            when: None,
+            mode: Mode::Observe,
+            enabled: true,
+            paused: false,
+            labels: BTreeMap::new(),
+            order: 0,
+            once_per: None,
             identity: action.identity(),
             action,
             timeout: Duration::from_secs(1),
@@ -262,7 +376,7 @@ mod tests {
     #[test]
     fn targets_show_no_secret() {
         let url = Url::parse("https://hooks.example.com:8443/services/T0/secret?key=1").unwrap();
-        let action = Action::Http(HttpAction { url: Secret::new(url), headers: vec![] });
+        let action = Action::Http(HttpAction::plain(url, &[]));
         assert_eq!(action.target(), "https://hooks.example.com:8443");
         assert!(action.identity().starts_with("https://hooks.example.com:8443#"));
         assert!(!action.identity().contains("secret"));
@@ -277,6 +391,26 @@ mod tests {
             |lane: HookLane| (0..100).map(|n| of(lane, &format!("h{n}"))).collect::<std::collections::BTreeSet<_>>();
         assert_eq!((queues(HookLane::Default).len(), queues(HookLane::Slow).len()), (6, 2));
         assert!(queues(HookLane::Default).is_disjoint(&queues(HookLane::Slow)));
+    }
+
+    #[test]
+    fn patterns_that_cover_others() {
+        let check = |own: &str, other: &str, expected: bool| {
+            let covers = Pattern::new(own).unwrap().covers(&Pattern::new(other).unwrap());
+            assert_eq!(covers, expected, "{own} and {other}");
+        };
+        check("a.b", "a.b", true);
+        check("a.*", "a.b", true);
+        check("a.b", "a.*", false);
+        check("a.*", "a.**", false);
+        check("**", "a.**.b.*", true);
+        check("a.**", "a.*.**.b", true);
+        check("a.**", "a", true);
+        check("**.b", "a.**.b", true);
+        check("**.b", "a.**", false);
+        check("*", "**", false);
+        check("**.*", "**", false);
+        check("*.**", "a", true);
     }
 
     #[test]

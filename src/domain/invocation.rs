@@ -24,6 +24,7 @@ const ATTEMPT: &str = "hookfleet-attempt";
 const DEATHS: &str = "hookfleet-deaths";
 const SPENT_MS: &str = "hookfleet-spent-ms";
 const FORCED: &str = "hookfleet-forced";
+const HAS_WINDOW: &str = "hookfleet-has-window";
 const HISTORY: &str = "hookfleet-history";
 const REVISION: &str = "hookfleet-revision";
 const UNKNOWN_MS: &str = "hookfleet-unknown-ms";
@@ -60,6 +61,8 @@ pub struct Invocation {
     pub spent: Duration,
     /// The generation by which an operator had it run although finished, under a key of its own; 0: by none.
     pub forced: u32,
+    /// The window of its hook's `once_per` was its own: it goes on whoever has that now.
+    pub has_window: bool,
     /// Failed attempts so far, newest last.
     pub history: Vec<AttemptReport>,
     /// The catalog revision at which the event was matched.
@@ -79,6 +82,7 @@ impl Invocation {
             deaths: 0,
             spent: Duration::ZERO,
             forced: 0,
+            has_window: false,
             history: Vec::new(),
             revision,
             unknown: Duration::ZERO,
@@ -126,6 +130,9 @@ impl Invocation {
         }
         if self.forced > 0 {
             message = message.with(FORCED, i64::from(self.forced));
+        }
+        if self.has_window {
+            message = message.with(HAS_WINDOW, true);
         }
         if !self.history.is_empty() {
             message = message.with(HISTORY, history(&self.history));
@@ -308,6 +315,7 @@ fn invocation(message: &Message, reading: &Reading) -> Result<Envelope, Malforme
         spent: duration(message, SPENT_MS),
         unknown: duration(message, UNKNOWN_MS),
         forced: count(message, FORCED),
+        has_window: message.headers.get(HAS_WINDOW) == Some(&Header::Flag(true)),
         history,
         revision: message.text(REVISION).unwrap_or_default().into(),
     }))
@@ -352,7 +360,8 @@ mod tests {
     fn an_invocation_survives_the_trip() {
         let report = AttemptReport { attempt: 1, at_ms: 5, took_ms: 6, status: Some(500), error: "500".into() };
         let next = sample().next(Point::first(0), 2, Duration::from_secs(3), Some(&report));
-        for invocation in [sample(), next, Invocation { forced: 2, at: Point::first(2), ..sample() }] {
+        let windowed = Invocation { has_window: true, ..sample() };
+        for invocation in [sample(), next, windowed, Invocation { forced: 2, at: Point::first(2), ..sample() }] {
             let found = Envelope::decode(Queue::Lane(Lane::Slow), &invocation.message(), &Reading::default());
             assert_eq!(found, Ok(Envelope::Invocation(invocation)));
         }

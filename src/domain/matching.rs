@@ -1,11 +1,13 @@
 //! Which hooks want an event. Indexed, so that the cost does not grow with hooks that do not match.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::sync::Arc;
 
 use super::event::Event;
 use super::event_type::EventTypes;
-use super::hook::{Hook, HookId, Pattern};
+use super::expression::Facts;
+use super::hook::{Hook, HookId, Mode, Pattern};
 use super::revision::Revision;
 
 /// The validated hooks of one catalog revision; immutable.
@@ -47,6 +49,15 @@ impl Index {
     }
 }
 
+/// What an event finds.
+#[derive(Debug, Default)]
+pub struct Matches<'a> {
+    /// The hooks that want it, each once, in catalog order.
+    pub hooks: Vec<&'a Arc<Hook>>,
+    /// Those whose condition cannot be evaluated for it, and why: they do not run.
+    pub failed: Vec<(&'a Arc<Hook>, String)>,
+}
+
 /// A node of the trie over segments; `here` lists the hooks whose pattern ends at it.
 #[derive(Debug, Default, Clone)]
 struct Node {
@@ -64,13 +75,14 @@ impl PartialEq for HookSet {
 }
 
 impl HookSet {
-    /// Hooks in catalog order. Ids are unique: the catalog has checked it.
+    /// Hooks as they are written. Ids are unique: the catalog has checked it.
     #[must_use]
-    pub fn new(revision: impl Into<Revision>, hooks: Vec<Hook>) -> Self {
+    pub fn new(revision: impl Into<Revision>, mut hooks: Vec<Hook>) -> Self {
+        hooks.sort_by_key(|hook| hook.order);
         let mut set = Self { revision: revision.into(), ..Self::default() };
         for (index, hook) in hooks.into_iter().enumerate() {
             set.by_id.insert(hook.id.clone(), index);
-            for pattern in &hook.on {
+            for pattern in hook.on.iter().filter(|_| hook.is_run_by_events()) {
                 set.index.insert(pattern, index);
             }
             set.hooks.push(Arc::new(hook));
@@ -99,15 +111,99 @@ impl HookSet {
         self.by_id.get(id).map(|&index| &self.hooks[index])
     }
 
+    /// By their `order`, then as they are written.
     #[must_use]
     pub fn hooks(&self) -> &[Arc<Hook>] {
         &self.hooks
     }
 
-    /// The hooks that want this event, each once, in catalog order.
+    /// The hooks that want this event. What else they ask for is looked at only where its type is wanted.
     #[must_use]
-    pub fn matching(&self, event: &Event) -> Vec<&Arc<Hook>> {
-        self.index.find(&event.kind).into_iter().map(|index| &self.hooks[index]).collect()
+    pub fn matching(&self, event: &Event) -> Matches<'_> {
+        let facts = Facts::new(event);
+        let mut matches = Matches::default();
+        for hook in self.wanting_type(event) {
+            match hook.unmatched_beside_type(&facts) {
+                None => matches.hooks.push(hook),
+                Some(Unmatched::WhenFailed(error)) => matches.failed.push((hook, error)),
+                Some(_) => {}
+            }
+        }
+        matches
+    }
+
+    fn wanting_type(&self, event: &Event) -> impl Iterator<Item = &Arc<Hook>> {
+        self.index.find(&event.kind).into_iter().map(|index| &self.hooks[index])
+    }
+}
+
+/// Why a hook does not want an event.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Unmatched {
+    Disabled,
+    /// Gates are not run by events.
+    Gate,
+    Type,
+    Source,
+    Subject,
+    When,
+    /// The condition cannot be evaluated for this event. The sentence shows nothing of it.
+    WhenFailed(String),
+}
+
+impl fmt::Display for Unmatched {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Disabled => f.write_str("it is not enabled"),
+            Self::Gate => f.write_str("it is a gate"),
+            Self::Type => f.write_str("no pattern of `on` matches the type"),
+            Self::Source => f.write_str("`source` does not match"),
+            Self::Subject => f.write_str("`subject` does not match"),
+            Self::When => f.write_str("`when` is false"),
+            Self::WhenFailed(error) => write!(f, "`when` fails: {error}"),
+        }
+    }
+}
+
+impl Hook {
+    /// Whether events run it at all.
+    #[must_use]
+    pub fn is_run_by_events(&self) -> bool {
+        self.enabled && self.mode == Mode::Observe
+    }
+
+    /// The first reason for which it does not want an event; `None`: it does.
+    #[must_use]
+    pub fn unmatched(&self, facts: &Facts<'_>) -> Option<Unmatched> {
+        if !self.enabled {
+            return Some(Unmatched::Disabled);
+        }
+        if self.mode != Mode::Observe {
+            return Some(Unmatched::Gate);
+        }
+        if !self.on.iter().any(|pattern| pattern.matches(&facts.event().kind)) {
+            return Some(Unmatched::Type);
+        }
+        self.unmatched_beside_type(facts)
+    }
+
+    /// As [`Hook::unmatched`], for an event whose type it wants.
+    fn unmatched_beside_type(&self, facts: &Facts<'_>) -> Option<Unmatched> {
+        let event = facts.event();
+        if !self.source.is_empty() && !self.source.iter().any(|glob| glob.matches(&event.source)) {
+            return Some(Unmatched::Source);
+        }
+        if !self.subject.is_empty() {
+            let wanted = |subject: &String| self.subject.iter().any(|glob| glob.matches(subject));
+            if !event.subject.as_ref().is_some_and(wanted) {
+                return Some(Unmatched::Subject);
+            }
+        }
+        match self.when.as_ref()?.holds(facts) {
+            Ok(true) => None,
+            Ok(false) => Some(Unmatched::When),
+            Err(error) => Some(Unmatched::WhenFailed(error)),
+        }
     }
 }
 
@@ -176,7 +272,9 @@ mod tests {
 
     use super::*;
     use crate::domain::event::Reading;
-    use crate::domain::hook::fixture;
+    use crate::domain::expression::Expression;
+    use crate::domain::glob::Glob;
+    use crate::domain::hook::{OnFailure, fixture};
     use crate::domain::message::Message;
 
     fn hook(id: usize, patterns: &[&str]) -> Hook {
@@ -185,13 +283,17 @@ mod tests {
     }
 
     fn event(kind: &str) -> Event {
-        let body = format!(r#"{{"specversion":"1.0","id":"1","source":"/s","type":"{kind}"}}"#);
-        Event::decode(&Message { body: body.into(), ..Message::default() }, &Reading::default()).unwrap()
+        decode(&format!(r#"{{"specversion":"1.0","id":"1","source":"/s","type":"{kind}"}}"#))
+    }
+
+    fn decode(body: &str) -> Event {
+        let message = Message { body: body.to_owned().into(), ..Message::default() };
+        Event::decode(&message, &Reading::default()).unwrap()
     }
 
     fn check(patterns: &[&str], kind: &str, expected: bool) {
         let set = HookSet::new("r", vec![hook(0, patterns)]);
-        assert_eq!(set.matching(&event(kind)).len(), usize::from(expected), "{patterns:?} on {kind}");
+        assert_eq!(set.matching(&event(kind)).hooks.len(), usize::from(expected), "{patterns:?} on {kind}");
     }
 
     #[test]
@@ -232,23 +334,109 @@ mod tests {
         }
     }
 
+    /// What a hook asks for, in short.
+    #[derive(Debug, Clone)]
+    struct Asked {
+        pattern: String,
+        source: Option<&'static str>,
+        subject: Option<&'static str>,
+        /// Numbers below which `event.data.n` has to be.
+        below: Option<u8>,
+        order: i32,
+        enabled: bool,
+        gate: bool,
+    }
+
+    fn asked() -> impl Strategy<Value = Asked> {
+        (
+            "(a|b|\\*|\\*\\*)(\\.(a|b|\\*|\\*\\*)){0,3}",
+            prop::option::of(prop::sample::select(vec!["/s", "/*", "/other"])),
+            prop::option::of(prop::sample::select(vec!["x", "?", "y*"])),
+            prop::option::of(0..4u8),
+            -1..2i32,
+            prop::bool::weighted(0.9),
+            prop::bool::weighted(0.1),
+        )
+            .prop_map(|(pattern, source, subject, below, order, enabled, gate)| Asked {
+                pattern,
+                source,
+                subject,
+                below,
+                order,
+                enabled,
+                gate,
+            })
+    }
+
+    impl Asked {
+        fn hook(&self, id: usize) -> Hook {
+            let globs = |glob: Option<&str>| glob.map(|glob| Glob::new(glob).unwrap()).into_iter().collect();
+            Hook {
+                source: globs(self.source),
+                subject: globs(self.subject),
+                when: self.below.map(|n| Expression::new(&format!("event.data.n < {n}")).unwrap()),
+                order: self.order,
+                enabled: self.enabled,
+                mode: if self.gate { Mode::Gate(OnFailure::Open) } else { Mode::Observe },
+                ..hook(id, &[&self.pattern])
+            }
+        }
+
+        /// What it means, said in the plainest way.
+        fn wants(&self, kind: &str, subject: Option<&str>, n: u8) -> bool {
+            let segments: Vec<&str> = kind.split('.').collect();
+            naive(&self.pattern.split('.').collect::<Vec<_>>(), &segments)
+                && self.source != Some("/other")
+                && match (self.subject, subject) {
+                    (None, _) => true,
+                    (Some(_), None) => false,
+                    (Some("?"), Some(subject)) => subject.len() == 1,
+                    (Some("y*"), Some(subject)) => subject.starts_with('y'),
+                    (Some(wanted), Some(subject)) => wanted == subject,
+                }
+                && self.below.is_none_or(|below| n < below)
+                && self.enabled
+                && !self.gate
+        }
+    }
+
     proptest! {
         #[test]
         fn the_index_agrees_with_the_naive_matcher(
-            patterns in prop::collection::vec("(a|b|\\*|\\*\\*)(\\.(a|b|\\*|\\*\\*)){0,3}", 1..12),
+            asked in prop::collection::vec(asked(), 1..12),
             kind in "(a|b)(\\.(a|b)){0,4}",
+            subject in prop::option::of(prop::sample::select(vec!["x", "yy", "zzz"])),
+            n in 0..4u8,
         ) {
-            let hooks = patterns.iter().enumerate().map(|(id, pattern)| hook(id, &[pattern])).collect();
-            let set = HookSet::new("r", hooks);
-            let found: Vec<String> = set.matching(&event(&kind)).iter().map(|hook| hook.id.to_string()).collect();
-            let segments: Vec<&str> = kind.split('.').collect();
-            let expected: Vec<String> = patterns
-                .iter()
-                .enumerate()
-                .filter(|(_, pattern)| naive(&pattern.split('.').collect::<Vec<_>>(), &segments))
-                .map(|(id, _)| format!("h{id}"))
-                .collect();
-            prop_assert_eq!(found, expected);
+            let set = HookSet::new("r", asked.iter().enumerate().map(|(id, asked)| asked.hook(id)).collect());
+            let subject_json = subject.map(|subject| format!(r#""subject":"{subject}","#)).unwrap_or_default();
+            let body = format!(
+                r#"{{"specversion":"1.0","id":"1","source":"/s",{subject_json}"type":"{kind}","data":{{"n":{n}}}}}"#
+            );
+            let event = decode(&body);
+            let matches = set.matching(&event);
+            let found: Vec<&str> = matches.hooks.iter().map(|hook| hook.id.as_str()).collect();
+            let mut expected: Vec<(i32, usize)> =
+                asked.iter().enumerate().filter(|(_, asked)| asked.wants(&kind, subject, n)).map(|(id, asked)| (asked.order, id)).collect();
+            expected.sort_unstable();
+            let expected: Vec<String> = expected.into_iter().map(|(_, id)| format!("h{id}")).collect();
+            prop_assert_eq!(&found, &expected);
+            prop_assert!(matches.failed.is_empty());
+            for hook in set.hooks() {
+                let unmatched = hook.unmatched(&Facts::new(&event));
+                prop_assert_eq!(unmatched.is_none(), expected.contains(&hook.id.to_string()), "{:?} {:?}", hook, unmatched);
+            }
         }
+    }
+
+    #[test]
+    fn a_condition_that_fails_matches_nothing_and_is_told() {
+        let failing = Hook { when: Some(Expression::new("event.data.n.m == 1").unwrap()), ..hook(0, &["a"]) };
+        let set = HookSet::new("r", vec![failing, hook(1, &["a"])]);
+        let event = event("a");
+        let matches = set.matching(&event);
+        assert_eq!(matches.hooks.iter().map(|hook| hook.id.as_str()).collect::<Vec<_>>(), ["h1"]);
+        let [(hook, error)] = matches.failed.as_slice() else { panic!("{matches:?}") };
+        assert_eq!((hook.id.as_str(), error.as_str()), ("h0", "the event has no `data`"));
     }
 }

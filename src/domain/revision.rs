@@ -13,6 +13,17 @@ pub enum Revision {
     Digest(Arc<str>),
 }
 
+impl Revision {
+    /// Whether the other one is known to have come later.
+    #[must_use]
+    pub const fn is_older_than(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Numbered(own), Self::Numbered(other)) => *own < *other,
+            (Self::Numbered(_) | Self::Digest(_), _) => false,
+        }
+    }
+}
+
 impl Default for Revision {
     fn default() -> Self {
         Self::Digest("".into())

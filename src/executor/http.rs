@@ -18,6 +18,7 @@ use crate::config;
 use crate::domain::event::TRACEPARENT;
 use crate::domain::hook::HttpAction;
 use crate::domain::outcome::{Again, Failure, Outcome};
+use crate::domain::request::Request;
 use crate::domain::settle::Class;
 
 /// A reply is read up to here; a connection with more on it is closed.
@@ -64,25 +65,29 @@ impl Http {
 
     /// Posts the payload. Ends at the attempt's deadline.
     pub(super) async fn run(&self, action: &HttpAction, attempt: &Attempt<'_>) -> Outcome {
-        let url = action.url.expose();
-        if let Err(refused) = self.guard.check(url) {
+        let request = match Request::new(action, attempt.hook, attempt.invocation, &attempt.key) {
+            Ok(request) => request,
+            Err(error) => return Outcome::never(Class::Invalid, error), // it would be the same next time
+        };
+        if let Err(refused) = self.guard.check(&request.url) {
             return Outcome::from(&refused);
         }
-        let headers = match headers(action, attempt) {
+        let headers = match headers(&request, attempt) {
             Ok(headers) => headers,
-            Err(error) => return Outcome::later(error),
+            Err(error) => return Outcome::never(Class::Invalid, error),
         };
-        let sent = self.client.post(url.clone()).headers(headers).body(attempt.payload.clone()).send();
+        let body = request.body.as_ref().map_or_else(|| attempt.payload.clone(), |body| body.to_string().into());
+        let sent = self.client.post(request.url.clone().into_owned()).headers(headers).body(body).send();
         let reply = match timeout_at(attempt.deadline, sent).await {
             Err(_) => return timed_out(attempt.hook.timeout, ""),
-            Ok(Err(error)) => return broken(&error.without_url(), action),
+            Ok(Err(error)) => return broken(&error.without_url(), &request),
             Ok(Ok(reply)) => reply,
         };
         let status = reply.status();
         let hint = reply.headers().get(RETRY_AFTER).and_then(|value| retry_after(value.as_bytes(), SystemTime::now()));
         let body = drain(reply, attempt.deadline).await;
         let Some(again) = classify(status, hint) else { return Outcome::Done };
-        let error = with_excerpt(status_line(status), &excerpt(&body, secrets(action)));
+        let error = with_excerpt(status_line(status), &excerpt(&body, secrets(&request)));
         Outcome::Failed(Failure { again, status: Some(status.as_u16().into()), error })
     }
 }
@@ -121,15 +126,15 @@ fn status_line(status: StatusCode) -> String {
 }
 
 /// The hook's headers over the defaults, and over them what tells attempts apart. An error names the header only.
-fn headers(action: &HttpAction, attempt: &Attempt<'_>) -> Result<HeaderMap, String> {
-    let mut headers = HeaderMap::with_capacity(action.headers.len() + 4);
-    for (name, value) in &action.headers {
+fn headers(request: &Request<'_>, attempt: &Attempt<'_>) -> Result<HeaderMap, String> {
+    let mut headers = HeaderMap::with_capacity(request.headers.len() + 4);
+    for (name, value) in &request.headers {
         let invalid = || format!("the hook's header `{}` is not valid in HTTP", name.escape_debug());
         let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_| invalid())?;
         if FRAMING.contains(&name.as_str()) {
             return Err(format!("the hook's header `{name}` is set by the HTTP client alone"));
         }
-        let mut value = HeaderValue::from_str(value.expose()).map_err(|_| invalid())?;
+        let mut value = HeaderValue::from_str(value).map_err(|_| invalid())?;
         value.set_sensitive(true); // kept out of `Debug` output and of HTTP/2's compression tables
         headers.append(name, value);
     }
@@ -164,7 +169,7 @@ async fn drain(mut reply: Response, deadline: Instant) -> Vec<u8> {
 }
 
 /// A request that got no reply.
-fn broken(error: &reqwest::Error, action: &HttpAction) -> Outcome {
+fn broken(error: &reqwest::Error, request: &Request<'_>) -> Outcome {
     if let Some(refused) = causes(error).find_map(|cause| cause.downcast_ref::<Refused>()) {
         return Outcome::from(refused);
     }
@@ -184,7 +189,7 @@ fn broken(error: &reqwest::Error, action: &HttpAction) -> Outcome {
     } else {
         "transport"
     };
-    Outcome::later(format!("{kind}: {}", excerpt(root(error).to_string().as_bytes(), secrets(action))))
+    Outcome::later(format!("{kind}: {}", excerpt(root(error).to_string().as_bytes(), secrets(request))))
 }
 
 fn is_reset(cause: &(dyn Error + 'static)) -> bool {
@@ -208,9 +213,9 @@ fn root<'a>(error: &'a (dyn Error + 'static)) -> &'a (dyn Error + 'static) {
 }
 
 /// What a target could repeat to us and no error may show: header values, and the URL behind its host.
-fn secrets(action: &HttpAction) -> Vec<String> {
-    let url = action.url.expose();
-    let values = action.headers.iter().map(|(_, value)| value.expose().as_str());
+fn secrets(request: &Request<'_>) -> Vec<String> {
+    let url = &request.url;
+    let values = request.headers.iter().map(|(_, value)| value.as_ref());
     let parameters = url.query_pairs().map(|(_, value)| value.into_owned());
     let whole = values.clone().chain([url.path()]).chain(url.query()).map(str::to_owned).chain(parameters);
     let whole = whole.filter(|value| value.len() >= SECRET_BYTES_MIN);
@@ -231,7 +236,8 @@ mod tests {
     use super::super::fixture::{executors, hook, invocation, line};
     use super::super::{Execute as _, Executors, payload};
     use super::*;
-    use crate::domain::hook::{Action, Hook, Secret};
+    use crate::domain::hook::{Action, Hook};
+    use crate::domain::template::Text;
 
     #[test]
     fn statuses() {
@@ -303,8 +309,7 @@ mod tests {
 
     fn target(url: &str, timeout_ms: u64) -> Hook {
         let headers = [("authorization", "Bearer headersecret"), ("x-a", "1"), ("x-a", "2")];
-        let headers = headers.map(|(name, value)| (name.to_owned(), Secret::new(value.to_owned()))).to_vec();
-        hook(Action::Http(HttpAction { url: Secret::new(url.parse().unwrap()), headers }), timeout_ms)
+        hook(Action::Http(HttpAction::plain(url.parse().unwrap(), &headers)), timeout_ms)
     }
 
     /// One request, head and body; `None` when the connection is closed.
@@ -364,7 +369,7 @@ mod tests {
 
         let Action::Http(action) = &mut hook.action else { unreachable!() };
         for (name, value) in [("content-type", "a/b"), ("user-agent", "mine"), ("idempotency-key", "forged")] {
-            action.headers.push((name.to_owned(), Secret::new(value.to_owned())));
+            action.headers.push((name.to_owned(), Text::plain(value)));
         }
         assert_eq!(executors.run(&hook, &invocation).await, Outcome::Done);
         let text = requests.recv().await.unwrap();
@@ -381,9 +386,9 @@ mod tests {
         {
             let mut hook = server.hook(5_000);
             let Action::Http(action) = &mut hook.action else { unreachable!() };
-            action.headers.push((name.to_owned(), Secret::new(value.to_owned())));
+            action.headers.push((name.to_owned(), Text::plain(value)));
             let found = line(&executors().run(&hook, &invocation("{}")).await);
-            assert!(found.starts_with(&format!("later: the hook's header `{name}` is ")), "{found}");
+            assert!(found.starts_with(&format!("never Invalid: the hook's header `{name}` is ")), "{found}");
             assert!(!found.contains("secret"), "{found}");
         }
         assert_eq!(server.connections(), 0);

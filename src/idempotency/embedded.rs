@@ -8,7 +8,9 @@ use async_trait::async_trait;
 use rusqlite::{OptionalExtension as _, params};
 
 use crate::domain::claim::{Answer, Claim, Found, Request, Write, step};
+use crate::domain::event::EventDigest;
 use crate::domain::invocation::InvocationKey;
+use crate::domain::once::{Taken, Window};
 use crate::embedded::{Batch, Store, WriteError};
 
 use super::{Idempotency, StoreError, value};
@@ -31,13 +33,18 @@ impl EmbeddedClaims {
     pub const fn new(store: Store) -> Self {
         Self { store, asked: AtomicU32::new(0) }
     }
+
+    /// Whether it is time to delete what has expired.
+    fn sweeps(&self) -> bool {
+        self.asked.fetch_add(1, Ordering::Relaxed).is_multiple_of(SWEEP_EVERY)
+    }
 }
 
 #[async_trait]
 impl Idempotency for EmbeddedClaims {
     async fn ask(&self, key: &InvocationKey, request: &Request) -> Result<Answer, StoreError> {
         let (key, request) = (key.to_string(), request.clone());
-        let sweeps = self.asked.fetch_add(1, Ordering::Relaxed).is_multiple_of(SWEEP_EVERY);
+        let sweeps = self.sweeps();
         let work = move |batch: &mut Batch<'_>| {
             if sweeps {
                 sweep(batch)?;
@@ -45,6 +52,18 @@ impl Idempotency for EmbeddedClaims {
             answer(batch, &key, &request)
         };
         self.store.write(work).await?
+    }
+
+    async fn take(&self, window: &Window, owner: EventDigest) -> Result<Taken, StoreError> {
+        let (key, length_ms, owner) = (format!("once/{}", window.digest), window.length_ms.max(1), owner.to_string());
+        let sweeps = self.sweeps();
+        let work = move |batch: &mut Batch<'_>| {
+            if sweeps {
+                sweep(batch)?;
+            }
+            take(batch, &key, length_ms, &owner)
+        };
+        Ok(self.store.write(work).await?)
     }
 
     async fn ping(&self) -> Result<(), StoreError> {
@@ -72,6 +91,20 @@ fn answer(batch: &Batch<'_>, key: &str, request: &Request) -> rusqlite::Result<A
             .execute(params![key, value::encode(claim), expires_ms, batch.owner()])?;
     }
     Ok(Ok(step.answer))
+}
+
+/// A window is a row like a claim, with the event that took it as its value.
+fn take(batch: &Batch<'_>, key: &str, length_ms: u64, owner: &str) -> rusqlite::Result<Taken> {
+    let now_ms = batch.now_ms();
+    let sql = "SELECT value FROM claims WHERE key = ?1 AND expires_ms > ?2";
+    let found: Option<String> = batch.prepare(sql)?.query_row(params![key, now_ms], |row| row.get(0)).optional()?;
+    if let Some(found) = found {
+        return Ok(if found == owner { Taken::Ours } else { Taken::Anothers });
+    }
+    let expires_ms = now_ms.saturating_add_unsigned(length_ms);
+    let sql = "INSERT OR REPLACE INTO claims VALUES (?1, ?2, ?3, ?4)";
+    batch.prepare(sql)?.execute(params![key, owner, expires_ms, batch.owner()])?;
+    Ok(Taken::Ours)
 }
 
 /// What stands under the key, if it has not expired.

@@ -12,7 +12,9 @@ use async_trait::async_trait;
 use super::value;
 use super::{Idempotency, StoreError};
 use crate::domain::claim::{Answer, Before, Claim, ClaimRequest, Request, Verdict};
+use crate::domain::event::EventDigest;
 use crate::domain::invocation::InvocationKey;
+use crate::domain::once::{Taken, Window};
 use crate::domain::settle::Next;
 use crate::redis::link::Link;
 use crate::redis::script::Script;
@@ -98,6 +100,15 @@ impl Idempotency for RedisClaims {
         }
         let answer: Vec<String> = call.run(&self.step, &key, &self.arguments(request)).await?;
         read_answer(&answer).unwrap_or_else(|| Err(StoreError::Unreadable(answer.join(" "))))
+    }
+
+    async fn take(&self, window: &Window, owner: EventDigest) -> Result<Taken, StoreError> {
+        let (key, owner) = (format!("{}:once:{{{}}}", self.namespace, window.digest), owner.to_string());
+        let mut set = cmd("SET");
+        set.arg(key).arg(&owner).arg("NX").arg("GET").arg("PX").arg(window.length_ms.max(1));
+        // It may be sent twice: whoever has it is told so again.
+        let found: Option<String> = self.link.call().query(&set).await?;
+        Ok(if found.is_none_or(|found| found == owner) { Taken::Ours } else { Taken::Anothers })
     }
 
     async fn ping(&self) -> Result<(), StoreError> {

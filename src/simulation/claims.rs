@@ -10,8 +10,10 @@ use tokio::time::{Instant, sleep};
 use super::chance::{Chance, Fate};
 use super::process::Life;
 use crate::domain::claim::{Answer, Claim, Found, Request, Write, step_with};
+use crate::domain::event::EventDigest;
 use crate::domain::flaw::Flaw;
 use crate::domain::invocation::InvocationKey;
+use crate::domain::once::{Taken, Window};
 use crate::domain::settle::millis;
 use crate::idempotency::{Idempotency, StoreError};
 
@@ -21,6 +23,7 @@ const TIMEOUT: Duration = Duration::from_secs(1);
 /// The store itself.
 pub(super) struct Shelf {
     claims: Mutex<BTreeMap<InvocationKey, (Claim, Instant)>>,
+    windows: Mutex<BTreeMap<EventDigest, (EventDigest, Instant)>>,
     away_until: Mutex<Instant>,
     chance: Arc<Chance>,
     flaw: Flaw,
@@ -28,7 +31,8 @@ pub(super) struct Shelf {
 
 impl Shelf {
     pub(super) fn new(chance: Arc<Chance>, flaw: Flaw) -> Arc<Self> {
-        Arc::new(Self { claims: Mutex::default(), away_until: Mutex::new(Instant::now()), chance, flaw })
+        let (claims, windows) = (Mutex::default(), Mutex::default());
+        Arc::new(Self { claims, windows, away_until: Mutex::new(Instant::now()), chance, flaw })
     }
 
     pub(super) fn leave(&self, time: Duration) {
@@ -37,6 +41,7 @@ impl Shelf {
 
     pub(super) fn forget(&self) {
         lock(&self.claims).clear();
+        lock(&self.windows).clear();
     }
 
     /// What is in force.
@@ -67,6 +72,20 @@ impl Shelf {
     }
 }
 
+impl Shelf {
+    fn take(&self, window: &Window, owner: EventDigest) -> Taken {
+        let (now, mut windows) = (Instant::now(), lock(&self.windows));
+        match windows.get(&window.digest).filter(|(_, until)| *until > now) {
+            Some((found, _)) if *found == owner => Taken::Ours,
+            Some(_) => Taken::Anothers,
+            None => {
+                windows.insert(window.digest, (owner, now + Duration::from_millis(window.length_ms)));
+                Taken::Ours
+            }
+        }
+    }
+}
+
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -84,18 +103,16 @@ impl Claims {
         }
         Ok(())
     }
-}
 
-#[async_trait]
-impl Idempotency for Claims {
-    async fn ask(&self, key: &InvocationKey, request: &Request) -> Result<Answer, StoreError> {
+    /// A call that may be lost on its way there or back.
+    async fn call<T>(&self, call: impl FnOnce(&Shelf) -> T + Send) -> Result<T, StoreError> {
         self.life.check().await;
         let chance = &self.shelf.chance;
         chance.travel().await;
         self.life.check().await;
         self.is_away()?;
         let fate = chance.of_store();
-        let answer = (fate != Fate::Lost).then(|| self.shelf.apply(key, request));
+        let answer = (fate != Fate::Lost).then(|| call(&self.shelf));
         chance.travel().await;
         self.life.check().await;
         if let Some(answer) = answer.filter(|_| fate == Fate::Good) {
@@ -104,6 +121,17 @@ impl Idempotency for Claims {
         sleep(TIMEOUT).await;
         self.life.check().await;
         Err(StoreError::Timeout)
+    }
+}
+
+#[async_trait]
+impl Idempotency for Claims {
+    async fn ask(&self, key: &InvocationKey, request: &Request) -> Result<Answer, StoreError> {
+        self.call(|shelf| shelf.apply(key, request)).await
+    }
+
+    async fn take(&self, window: &Window, owner: EventDigest) -> Result<Taken, StoreError> {
+        self.call(|shelf| shelf.take(window, owner)).await
     }
 
     async fn ping(&self) -> Result<(), StoreError> {

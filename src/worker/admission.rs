@@ -44,7 +44,7 @@ pub struct Limits {
 pub enum Elsewhere {
     /// With others that are over the capacity of their hook.
     Overflow,
-    /// For about this long, before a target that is broken.
+    /// For about this long, before a target that is broken or behind a pause.
     Parked(Duration),
 }
 
@@ -92,6 +92,9 @@ impl Admission {
     /// # Errors
     /// Where it has to wait instead.
     pub async fn admit(&self, gate: &Arc<Gate>, at_leisure: bool, until: Instant) -> Result<Permit, Elsewhere> {
+        if let Some(wait) = gate.pause() {
+            return Err(Elsewhere::Parked(wait));
+        }
         if let Pass::Wait(wait) = gate.target.look() {
             return Err(Elsewhere::Parked(wait));
         }

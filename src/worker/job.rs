@@ -2,6 +2,7 @@
 
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
@@ -14,13 +15,14 @@ use super::scene::{Message, Scene};
 use super::store::Unanswered;
 use crate::config::WhenAway;
 use crate::crash;
-use crate::domain::claim::{ClaimRequest, DeathLimits, Request, Token, Verdict};
+use crate::domain::claim::{ClaimRequest, DeathLimits, Point, Request, Token, Verdict};
 use crate::domain::flaw::Flaw;
 use crate::domain::hook::Hook;
 use crate::domain::invocation::Invocation;
 use crate::domain::message::{Lane, Outgoing, Queue};
+use crate::domain::once::{Taken, Window};
 use crate::domain::outcome::Outcome;
-use crate::domain::settle::{self, Answer, Follow, Stage, Tried, millis, next_effect_with};
+use crate::domain::settle::{self, Answer, Follow, Settlement, Stage, Tried, millis, next_effect_with};
 use crate::telemetry::{Metric, now_ms};
 
 /// Between two tries of bookkeeping that was not answered.
@@ -55,7 +57,8 @@ impl<'w> Job<'w> {
         let key = invocation.key();
         let token = fresh_token(&invocation);
         let gate = worker.admission.gate(&hook);
-        let scene = Scene { worker, hook, gate, invocation, key, queue, hold_until };
+        let has_window = invocation.has_window.into();
+        let scene = Scene { worker, hook, gate, invocation, key, queue, hold_until, has_window };
         Self { scene, state, token, claimed_at: Instant::now(), permit: None, held: Some(held) }
     }
 
@@ -229,17 +232,27 @@ impl Run<'_, '_> {
             let payload = String::from_utf8_lossy(&invocation.event.body);
             self.scene.within(|| tracing::debug!(%payload, "running"));
         }
+        let run = async {
+            // Most hooks take all events: their runs need not have room for it.
+            let is_its_turn = hook.once_per.is_none() || Box::pin(self.is_its_turn(deaths)).await;
+            if is_its_turn { Some(worker.executors.run(hook, invocation).await) } else { None }
+        };
         let outcome = tokio::select! {
             biased;
-            outcome = worker.executors.run(hook, invocation) => outcome,
+            outcome = run => outcome,
             gone = kept => match gone {
                 Gone::Taken => {
                     self.scene.within(|| tracing::warn!("another worker has taken this run over: cancelled"));
                     return Answer::LeaseLost;
                 }
-                Gone::Ending => Outcome::Interrupted,
+                Gone::Ending => Some(Outcome::Interrupted),
             },
-            () = worker.interrupt.cancelled() => Outcome::Interrupted,
+            () = worker.interrupt.cancelled() => Some(Outcome::Interrupted),
+        };
+        let Some(outcome) = outcome else {
+            Metric::OncePerSkipped.count(&[("hook", hook.id.to_string())]);
+            self.scene.within(|| tracing::debug!("another event like it has run this hook: done without a run"));
+            return Answer::Ran(Settlement::Finish);
         };
         let took = began.elapsed();
         if let Some(permit) = self.permit {
@@ -249,6 +262,40 @@ impl Run<'_, '_> {
         let settlement = settle::settle(&tried, outcome.clone(), &hook.retry, fastrand::f64());
         self.scene.report(&outcome, &settlement, took, deaths);
         Answer::Ran(settlement)
+    }
+
+    /// Whether no other event like this one has taken the window that they share. Whoever may have begun to run is not
+    /// asked: its window may be over by now, and another's.
+    async fn is_its_turn(self, deaths: u32) -> bool {
+        let Scene { worker, hook, invocation, has_window, .. } = self.scene;
+        let at_first = invocation.at == Point::first(0) && invocation.forced == 0 && deaths == 0;
+        if !at_first || self.state.unprotected || has_window.load(Ordering::Relaxed) {
+            return true;
+        }
+        let window = match Window::of(hook, &invocation.event) {
+            Ok(Some(window)) => window,
+            Ok(None) => return true,
+            Err(error) => {
+                self.scene.gate.meters.condition_failed("once_per.key", &error);
+                return true; // that it runs too often is better than not at all
+            }
+        };
+        loop {
+            match worker.store.take(&window, invocation.event.digest).await {
+                Ok(Taken::Ours) => {
+                    has_window.store(true, Ordering::Relaxed);
+                    return true;
+                }
+                Ok(Taken::Anothers) => return false,
+                Err(Unanswered::Unreadable) => return true,
+                Err(Unanswered::Away) if worker.rules.when_away == WhenAway::Proceed => return true,
+                // The lease ends some time, and with it this.
+                Err(Unanswered::Away) => {
+                    sleep(REPEAT_AFTER).await;
+                    worker.store.back().await;
+                }
+            }
+        }
     }
 
     async fn store(self, request: &Request) -> Answer {
@@ -282,7 +329,7 @@ impl Run<'_, '_> {
         let worker = self.scene.worker;
         let lease_ends = self.claimed_at + worker.rules.lease;
         let wait = self.scene.spread(lease_ends.saturating_duration_since(Instant::now()));
-        let message = self.scene.invocation.message();
+        let message = self.scene.again().message();
         worker.send(Outgoing::to_lane(self.scene.queue.lane(), wait, message)).await;
         Metric::Guards.count(&[]);
     }

@@ -70,6 +70,7 @@ mod tests {
     use super::*;
     use crate::domain::event::EventDigest;
     use crate::domain::hook::HookId;
+    use crate::domain::once::{Taken, Window};
     use crate::idempotency::{Idempotency, StoreError};
 
     /// Renews so many times, then answers like this.
@@ -86,6 +87,10 @@ mod tests {
                 return Ok(Answer::Ok);
             }
             self.then.clone().ok_or(StoreError::Timeout)
+        }
+
+        async fn take(&self, _: &Window, _: EventDigest) -> Result<Taken, StoreError> {
+            Ok(Taken::Ours)
         }
 
         async fn ping(&self) -> Result<(), StoreError> {

@@ -1,8 +1,11 @@
 //! What is counted at every event, its series looked up once. Made after the recorder of the process is installed.
 
 use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use metrics::{Counter, Histogram};
+use tokio::time::Instant;
 
 use crate::domain::claim::Answer;
 use crate::domain::hook::HookId;
@@ -12,6 +15,9 @@ use crate::telemetry::Metric;
 
 /// Answers to claims, by the names of their series.
 const ANSWERS: [&str; 8] = ["won", "takeover", "done", "superseded", "busy", "resume", "suspect", "other"];
+
+/// Between two lines about the expressions of one hook.
+const TELL_EVERY: Duration = Duration::from_mins(1);
 
 /// The series of a pipeline.
 pub struct Meters {
@@ -62,6 +68,10 @@ pub struct HookMeters {
     failed: Counter,
     interrupted: Counter,
     seconds: Histogram,
+    condition_errors: Counter,
+    hook: HookId,
+    /// When it was told last that an expression fails.
+    told: Mutex<Option<Instant>>,
 }
 
 impl HookMeters {
@@ -73,6 +83,19 @@ impl HookMeters {
             failed: ended("failed"),
             interrupted: ended("interrupted"),
             seconds: Metric::AttemptSeconds.histogram(&[label()]),
+            condition_errors: Metric::ConditionErrors.counter(&[label()]),
+            hook: hook.clone(),
+            told: Mutex::default(),
+        }
+    }
+
+    /// An expression of the hook cannot be evaluated for an event: counted, and told once in a while.
+    pub(super) fn condition_failed(&self, field: &str, error: &str) {
+        self.condition_errors.increment(1);
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        if told.is_none_or(|at| at.elapsed() >= TELL_EVERY) {
+            *told = Some(Instant::now());
+            tracing::warn!(hook = %self.hook, error, "`{field}` cannot be evaluated for an event");
         }
     }
 

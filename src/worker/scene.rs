@@ -1,6 +1,7 @@
 //! What does not change while an invocation is on its way: what it is, where it came from, and what the world is told.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -30,6 +31,8 @@ pub(super) struct Scene<'w> {
     pub(super) key: InvocationKey,
     pub(super) queue: Queue,
     pub(super) hold_until: Instant,
+    /// It has taken the window of its hook's `once_per`.
+    pub(super) has_window: AtomicBool,
 }
 
 /// What is published for a [`Follow`].
@@ -77,6 +80,11 @@ impl Scene<'_> {
         None
     }
 
+    /// The same once more, with what it has by now.
+    pub(super) fn again(&self) -> Invocation {
+        Invocation { has_window: self.has_window.load(Ordering::Relaxed), ..self.invocation.clone() }
+    }
+
     /// The lane that what follows goes to: waiting and suspicion are over then.
     fn home(&self) -> Lane {
         match self.queue.lane() {
@@ -104,10 +112,10 @@ impl Scene<'_> {
         match follow {
             Follow::Again { wait_ms } => {
                 let wait = self.spread(Duration::from_millis(*wait_ms));
-                Message::Out(Outgoing::to_lane(lane, wait, self.invocation.message()))
+                Message::Out(Outgoing::to_lane(lane, wait, self.again().message()))
             }
             Follow::Suspect { deaths } => {
-                let invocation = Invocation { deaths: *deaths, ..self.invocation.clone() };
+                let invocation = Invocation { deaths: *deaths, ..self.again() };
                 Message::Out(Outgoing::to_lane(Lane::Suspect, Duration::ZERO, invocation.message()))
             }
             Follow::Resolved => Message::Dead(Record::Resolved(Mark {

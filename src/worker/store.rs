@@ -7,7 +7,9 @@ use tokio::sync::{Notify, watch};
 use tokio::time::sleep;
 
 use crate::domain::claim::{Answer, Request, Token};
+use crate::domain::event::EventDigest;
 use crate::domain::invocation::InvocationKey;
+use crate::domain::once::{Taken, Window};
 use crate::idempotency::{Idempotency, StoreError};
 use crate::telemetry::Metric;
 
@@ -55,14 +57,19 @@ impl Store {
 
     /// One request. The call may have run although it was not answered.
     pub async fn ask(&self, key: &InvocationKey, request: &Request) -> Result<Answer, Unanswered> {
-        let error = match self.claims.ask(key, request).await {
-            Ok(answer) => return Ok(answer),
-            Err(error) => error,
-        };
+        self.claims.ask(key, request).await.map_err(|error| self.unanswered(&error, key))
+    }
+
+    /// Takes a window for an event. The call may have run although it was not answered.
+    pub async fn take(&self, window: &Window, owner: EventDigest) -> Result<Taken, Unanswered> {
+        self.claims.take(window, owner).await.map_err(|error| self.unanswered(&error, &window.digest))
+    }
+
+    fn unanswered(&self, error: &StoreError, key: &dyn std::fmt::Display) -> Unanswered {
         Metric::StoreUnanswered.count(&[]);
         if matches!(error, StoreError::Unreadable(_)) {
             tracing::error!(%error, %key, "a claim cannot be read: its messages go round until it can");
-            return Err(Unanswered::Unreadable);
+            return Unanswered::Unreadable;
         }
         let reason = error.to_string();
         self.away.send_if_modified(|away| {
@@ -73,7 +80,7 @@ impl Store {
             *away = Some(reason);
             first
         });
-        Err(Unanswered::Away)
+        Unanswered::Away
     }
 
     /// A claim that may have been made and that nobody will use: it is given back when the store is. A store that goes
@@ -155,6 +162,10 @@ mod tests {
                 *claim = Some(written);
             }
             if self.mute.load(Ordering::Relaxed) { Err(StoreError::Timeout) } else { Ok(step.answer) }
+        }
+
+        async fn take(&self, _: &Window, _: EventDigest) -> Result<Taken, StoreError> {
+            Ok(Taken::Ours)
         }
 
         async fn ping(&self) -> Result<(), StoreError> {

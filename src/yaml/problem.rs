@@ -3,6 +3,8 @@
 use std::fmt;
 use std::ops::Range;
 
+use crate::domain::refusal::Refusal;
+
 /// Where a value comes from, in the words of the one who reads it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum At {
@@ -63,6 +65,16 @@ impl Mismatch {
         match sentence.strip_prefix("expected ").and_then(|rest| rest.split_once(", found ")) {
             Some((expected, found)) => Self::new(expected).found(found),
             None => Self::new(sentence),
+        }
+    }
+}
+
+impl From<Refusal> for Mismatch {
+    fn from(refusal: Refusal) -> Self {
+        let mismatch = Self::new(refusal.expected).found(refusal.found);
+        match refusal.unknown {
+            Some((name, known)) => mismatch.did_you_mean(&name, known.iter().copied()),
+            None => mismatch,
         }
     }
 }

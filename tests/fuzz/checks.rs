@@ -3,6 +3,7 @@
 //! A check takes bytes and panics where something does not hold. libFuzzer calls it through `targets/`, the test
 //! `tests/it/fuzz.rs` with every file of `corpus/`. `Cargo.toml` says how to fuzz.
 
+mod condition;
 mod event;
 mod hooks;
 mod input;
@@ -10,6 +11,7 @@ mod invocation;
 mod letter;
 mod retry_after;
 
+pub use condition::condition;
 pub use event::event;
 pub use hooks::hooks;
 pub use invocation::invocation;
@@ -20,5 +22,11 @@ pub use retry_after::retry_after;
 pub type Check = fn(&[u8]);
 
 /// Every check, by the name of its target and of the folder of its corpus.
-pub const ALL: [(&str, Check); 5] =
-    [("event", event), ("invocation", invocation), ("letter", letter), ("retry_after", retry_after), ("hooks", hooks)];
+pub const ALL: [(&str, Check); 6] = [
+    ("event", event),
+    ("invocation", invocation),
+    ("letter", letter),
+    ("retry_after", retry_after),
+    ("hooks", hooks),
+    ("condition", condition),
+];

@@ -6,13 +6,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use hookfleet::catalog::{self, Terms};
 use hookfleet::domain::event::{Event, EventDigest};
-use hookfleet::domain::matching::HookSet;
+use hookfleet::domain::expression::Facts;
+use hookfleet::domain::matching::{HookSet, Unmatched};
 use hookfleet::yaml::problem::{Place, Problem, Problems};
 
 /// What stands behind `${env:TOKEN}`: in no problem, and not in what is shown of hooks.
 const SECRET: &str = "Zq9S3CRETzq9";
 const HINT_MAX: Duration = Duration::from_hours(1);
-const TERMS: Terms<'_> = Terms { hint_max: HINT_MAX, env: &env };
+const TERMS: Terms<'_> = Terms { hint_max: HINT_MAX, env: &env, egress: &[] };
 /// Longest text that is made of a repeated part: what takes more than linear time takes seconds here.
 const REPEATED_BYTES_MAX: usize = 128 * 1024;
 /// Problems that are shown, and the longest of them on one line.
@@ -88,11 +89,14 @@ fn matched(set: &HookSet) {
     let long = ["a", "a.b"].map(|part| cut(&[part; KIND_BYTES_MAX].join(".")).to_owned());
     for kind in like.chain(long) {
         let event = event(&kind);
-        let found: HashSet<&str> = set.matching(&event).iter().map(|hook| hook.id.as_str()).collect();
+        let found: HashSet<&str> = set.matching(&event).hooks.iter().map(|hook| hook.id.as_str()).collect();
         for hook in set.hooks().iter().take(8) {
-            let wanted = hook.on.iter().take(8).any(|pattern| matches(pattern.as_str(), &kind));
-            let id = hook.id.as_str();
-            assert!(found.contains(id) == wanted || hook.on.len() > 8, "{id} and {kind}");
+            let of_type = hook.on.iter().take(8).any(|pattern| matches(pattern.as_str(), &kind));
+            let (id, unmatched) = (hook.id.as_str(), hook.unmatched(&Facts::new(&event)));
+            assert_eq!(found.contains(id), unmatched.is_none(), "{id} and {kind}: {unmatched:?}");
+            if hook.is_run_by_events() && hook.on.len() <= 8 {
+                assert_eq!(unmatched != Some(Unmatched::Type), of_type, "{id} and {kind}: {unmatched:?}");
+            }
         }
     }
 }

@@ -16,7 +16,8 @@ use serde_json::Value;
 
 const README: &str = include_str!("../../README.md");
 /// Every variable that an example names is set.
-const TERMS: Terms<'_> = Terms { hint_max: Duration::from_secs(1), env: &|_| Some("http://set.example.com".into()) };
+const TERMS: Terms<'_> =
+    Terms { hint_max: Duration::from_secs(1), env: &|_| Some("http://set.example.com".into()), egress: &[] };
 
 /// A block of code: its language, its first line in README, its text.
 struct Block {

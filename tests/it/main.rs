@@ -28,6 +28,7 @@ mod faults;
 mod fleet;
 mod fuzz;
 mod input;
+mod language;
 mod load;
 mod pipeline;
 mod proxy;

@@ -13,7 +13,8 @@ use serde_json::{Value, json};
 
 use crate::fleet::Site;
 
-const TERMS: Terms<'_> = Terms { hint_max: Duration::from_secs(1), env: &|_| Some("http://set.example.com".into()) };
+const TERMS: Terms<'_> =
+    Terms { hint_max: Duration::from_secs(1), env: &|_| Some("http://set.example.com".into()), egress: &[] };
 
 fn schema() -> Value {
     serde_json::from_str(&Site::embedded().ok(&["schema"])).unwrap()

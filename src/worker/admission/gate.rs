@@ -40,6 +40,8 @@ impl LaneGate {
 pub struct Gate {
     hook: HookId,
     lane: HookLane,
+    /// Since when this process has known that the hook is paused.
+    paused: Option<Instant>,
     width: usize,
     permits: Arc<Semaphore>,
     of_lane: Arc<LaneGate>,
@@ -98,6 +100,8 @@ pub struct GateStatus {
     pub unproven: bool,
     /// Its breaker is open.
     pub parked: bool,
+    /// It is paused in the catalog: what comes for it is parked.
+    pub paused: bool,
 }
 
 impl Gate {
@@ -106,6 +110,7 @@ impl Gate {
         Self {
             hook: hook.id.clone(),
             lane: hook.lane,
+            paused: hook.paused.then(Instant::now),
             width: hook.concurrency,
             permits: Arc::new(Semaphore::new(hook.concurrency)),
             of_lane,
@@ -124,9 +129,15 @@ impl Gate {
         let limit = self.share.as_ref().map(|share| share.limit);
         self.width == hook.concurrency
             && self.lane == hook.lane
+            && self.paused.is_some() == hook.paused
             && self.rate == hook.rate
             && limit == hook.concurrency_fleet
             && self.target.name() == hook.identity
+    }
+
+    /// How long it waits behind a pause: about as long as that has been known, so that little is sent about in vain.
+    pub(super) fn pause(&self) -> Option<Duration> {
+        self.paused.map(|since| since.elapsed().max(Duration::from_millis(1)))
     }
 
     /// Its overflow queue.
@@ -217,6 +228,7 @@ impl Gate {
             granted: self.share.as_ref().map(|share| share.state().granted),
             unproven: !self.target.is_proven(),
             parked: self.target.is_open(),
+            paused: self.paused.is_some(),
         }
     }
 

@@ -10,6 +10,7 @@ use hookfleet::domain::claim::{Answer, ClaimRequest, DeathLimits, Found, Point, 
 use hookfleet::domain::event::EventDigest;
 use hookfleet::domain::hook::HookId;
 use hookfleet::domain::invocation::InvocationKey;
+use hookfleet::domain::once::{Taken, Window};
 use hookfleet::domain::settle::{AttemptReport, Class, Next};
 use hookfleet::idempotency::{Idempotency, value};
 use tokio::time::sleep;
@@ -53,7 +54,37 @@ pub(crate) async fn suite(store: &dyn Idempotency, peek: impl Peek, sequences: S
     a_renewed_lease_lasts(store, &peek).await;
     a_claim_is_forgotten_after_its_floor(store, &peek).await;
     a_finished_invocation_is_forgotten_after_its_window(store).await;
+    a_window_is_one_events(store).await;
     random_sequences(store, &peek, sequences).await;
+}
+
+/// Of many events at once one takes a window; it keeps it however often it asks, and nobody else has it until it is over.
+async fn a_window_is_one_events(store: &dyn Idempotency) {
+    let seed = fastrand::u64(..).to_string();
+    let event = |number: usize| EventDigest::of("/storm", &number.to_string());
+    let window = |key: &str, length_ms| Window { digest: EventDigest::of(&seed, key), length_ms };
+    let taking = (0..20).map(|number| {
+        let window = window("long", HOUR_MS);
+        async move { store.take(&window, event(number)).await.expect("an answer") }
+    });
+    let taken: Vec<Taken> = stream::iter(taking).buffered(20).collect().await;
+    let owners: Vec<usize> = (0..20).filter(|&number| taken[number] == Taken::Ours).collect();
+    let [owner] = owners.as_slice() else { panic!("one of them takes it: {owners:?}") };
+    for _ in 0..2 {
+        assert_eq!(store.take(&window("long", HOUR_MS), event(*owner)).await, Ok(Taken::Ours));
+        assert_eq!(store.take(&window("long", HOUR_MS), event(owner + 1)).await, Ok(Taken::Anothers));
+    }
+    assert_eq!(store.take(&window("another", HOUR_MS), event(owner + 1)).await, Ok(Taken::Ours), "of another key");
+
+    // Asking again makes it no longer.
+    let short = window("short", 500);
+    assert_eq!(store.take(&short, event(0)).await, Ok(Taken::Ours));
+    let began = Instant::now();
+    while store.take(&short, event(1)).await == Ok(Taken::Anothers) {
+        assert!(began.elapsed() < DEADLINE, "a window that is over is another's");
+        let _ = store.take(&short, event(0)).await.expect("an answer");
+        sleep(Duration::from_millis(20)).await;
+    }
 }
 
 /// `HOOKFLEET_SEED` repeats a failed sequence as the first one.

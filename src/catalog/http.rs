@@ -1,0 +1,235 @@
+//! What an http hook calls: a URL, or a named target that several hooks share.
+
+use std::cell::Cell;
+use std::collections::{BTreeMap, HashSet};
+
+use url::Url;
+
+use super::Outside;
+use super::secret::{guesses, pieces};
+use crate::domain::address::{literal, refusal};
+use crate::domain::hook::{HttpAction, Secret};
+use crate::domain::template::{Form, Piece, Text};
+use crate::yaml::problem::Mismatch;
+use crate::yaml::value::{Value, all};
+
+/// Headers that are not the hook's to set: the invocation's key, and what frames a message on its connection.
+const RESERVED: [&str; 11] = [
+    "idempotency-key",
+    "connection",
+    "content-length",
+    "expect",
+    "host",
+    "keep-alive",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+];
+
+/// What hooks may call by name.
+#[derive(Default)]
+pub(super) struct Targets(BTreeMap<String, Target>);
+
+struct Target {
+    url: Vec<Piece>,
+    headers: Vec<(String, Text)>,
+    used: Cell<bool>,
+}
+
+/// The targets of a document.
+pub(super) fn targets(value: &Value<'_>, outside: &Outside<'_>) -> Option<Targets> {
+    let found = all(value.entries()?.into_iter().map(|(key, value)| {
+        let mut fields = value.secret_unless_map().fields()?;
+        let url = fields.require("url").and_then(|url| {
+            url.secret().read(|text| {
+                let pieces = pieces(text, outside)?;
+                address(pieces.clone(), outside).map(|_| pieces)
+            })
+        });
+        let headers =
+            fields.get("headers").map_or(Some(Vec::new()), |headers| read_headers(&headers.secret(), outside));
+        fields.end();
+        Some((key.name.clone(), Target { url: url?, headers: headers?, used: Cell::default() }))
+    }))?;
+    Some(Targets(found.into_iter().collect()))
+}
+
+impl Targets {
+    /// Warns of targets that no hook has used.
+    pub(super) fn warn_of_unused(&self, value: &Value<'_>) {
+        for (key, value) in value.entries().unwrap_or_default() {
+            if self.0.get(&key.name).is_some_and(|target| !target.used.get()) {
+                value.warn(
+                    Mismatch::new("targets that hooks use")
+                        .found(format!("`{}`, which none uses", key.name.escape_debug())),
+                );
+            }
+        }
+    }
+
+    fn find(&self, name: &str) -> Result<&Target, Mismatch> {
+        let target = self.0.get(name).ok_or_else(|| {
+            Mismatch::new("the name of one of the `targets`").did_you_mean(name, self.0.keys().map(String::as_str))
+        })?;
+        target.used.set(true);
+        Ok(target)
+    }
+}
+
+pub(super) fn read(value: &Value<'_>, outside: &Outside<'_>, targets: &Targets) -> Option<HttpAction> {
+    let mut fields = value.fields()?;
+    let (url, path) = (fields.get("url").map(Value::secret), fields.get("path").map(Value::secret));
+    let target = fields.get("target");
+    let headers = fields.get("headers").map_or(Some(Vec::new()), |headers| read_headers(&headers.secret(), outside));
+    let body = fields.get("body").map(Value::secret);
+    fields.end();
+    let (shared, address) = match (url, target) {
+        (Some(url), None) => {
+            if let Some(path) = path {
+                path.wrong(Mismatch::new("`path` with `target` only").found("it beside `url`"));
+            }
+            (None, url.read(|text| address(pieces(text, outside)?, outside)))
+        }
+        (None, Some(name)) => {
+            let target = name.read(|name| targets.find(name).map(|target| (&target.url, &target.headers)))?;
+            (Some(target.1), read_path(&name, path, target.0, outside))
+        }
+        (url, _) => {
+            let found = if url.is_some() { "both" } else { "neither" };
+            value.wrong(Mismatch::new("either `url` or `target`").found(found));
+            return None;
+        }
+    };
+    let headers = headers.map(|mut headers| {
+        let own: HashSet<String> = headers.iter().map(|(name, _)| name.clone()).collect();
+        headers.extend(shared.into_iter().flatten().filter(|(name, _)| !own.contains(name)).cloned());
+        headers
+    });
+    let form = headers.as_deref().map_or(Form::Json, form);
+    let body = match body {
+        Some(body) => body.read(|text| Ok(Text::new(pieces(text, outside)?, form)?)).map(Some),
+        None => Some(None),
+    };
+    let (url, text) = address?;
+    if let Some(class) = literal(&url).and_then(|ip| refusal(ip, outside.egress?)) {
+        // Another process may allow it: no reason to refuse all hooks.
+        let mismatch = Mismatch::new("a target that this process may call").found(class);
+        value.warn(mismatch.help("allow it with `egress.allow`, or every run becomes a letter `target_blocked`"));
+    }
+    Some(HttpAction { url: Secret::new(url), text, headers: headers?, body: body? })
+}
+
+/// The URL of a target, with what a hook puts behind it.
+fn read_path(
+    name: &Value<'_>,
+    path: Option<Value<'_>>,
+    target: &[Piece],
+    outside: &Outside<'_>,
+) -> Option<(Url, Text)> {
+    let Some(path) = path else { return name.read(|_| address(target.to_vec(), outside)) };
+    path.read(|text| {
+        if !text.starts_with(['/', '?']) {
+            return Err(
+                Mismatch::new("what comes behind the URL of the target, from `/` or `?` on").found("another beginning")
+            );
+        }
+        let mut all = target.to_vec();
+        if text.starts_with('/')
+            && let Some(Piece::Literal(last)) = all.last_mut()
+            && last.ends_with('/')
+        {
+            last.pop();
+        }
+        all.extend(pieces(text, outside)?);
+        address(all, outside)
+    })
+}
+
+/// What a body is escaped for.
+fn form(headers: &[(String, Text)]) -> Form {
+    match headers.iter().find(|(name, _)| name == "content-type") {
+        None => Form::Json,
+        Some((_, text)) => {
+            let essence = text.prefix().split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+            if essence.ends_with("/json") || essence.ends_with("+json") { Form::Json } else { Form::Plain }
+        }
+    }
+}
+
+/// A URL whose server is known before any event. Where a value is not known here another goes on in its place, unless the
+/// URL is wrong whatever that is.
+fn address(pieces: Vec<Piece>, outside: &Outside<'_>) -> Result<(Url, Text), Mismatch> {
+    if outside.values.is_some() {
+        return known_address(pieces);
+    }
+    let mut wrong = None;
+    for guess in guesses(&pieces) {
+        match known_address(guess) {
+            Ok((url, _)) => return Ok((url, Text::new(pieces, Form::Url)?)),
+            Err(mismatch) => wrong = wrong.or(Some(mismatch)),
+        }
+    }
+    wrong.map_or_else(|| known_address(pieces), Err)
+}
+
+/// No message repeats a part of it: all of it may be secret.
+fn known_address(pieces: Vec<Piece>) -> Result<(Url, Text), Mismatch> {
+    let text = Text::new(pieces, Form::Url)?;
+    let prefix = text.prefix();
+    let has_server = prefix.split_once("://").is_some_and(|(_, rest)| rest.contains(['/', '?', '#']));
+    if text.is_template() && !has_server {
+        let mismatch =
+            Mismatch::new("scheme, host and port written out, before the first `{{`").found("a template among them");
+        return Err(mismatch.help("which servers may be called, and which are broken, is known by these"));
+    }
+    let url = parse_url(prefix)?;
+    Ok((url, text))
+}
+
+fn parse_url(text: &str) -> Result<Url, Mismatch> {
+    let expected = || Mismatch::new("an http or https URL with a host");
+    let url = Url::parse(text).map_err(|error| expected().found(format!("something else ({error})")))?;
+    if !matches!(url.scheme(), "http" | "https") {
+        return Err(expected().found("another scheme"));
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        let mismatch = Mismatch::new("a URL without user and password").found("some");
+        return Err(mismatch.help("send them as a header: authorization: \"Basic ${env:NAME}\""));
+    }
+    Ok(url)
+}
+
+fn read_headers(value: &Value<'_>, outside: &Outside<'_>) -> Option<Vec<(String, Text)>> {
+    let mut names = HashSet::new();
+    all(value.entries()?.into_iter().map(|(key, value)| {
+        let name = key.name.to_ascii_lowercase();
+        if !is_token(&name) {
+            value.wrong_key(key, Mismatch::new("the name of an HTTP header"));
+        } else if RESERVED.contains(&name.as_str()) {
+            value.wrong_key(key, Mismatch::new("a header that a hook may set"));
+        } else if !names.insert(name.clone()) {
+            value.wrong_key(key, Mismatch::new("each header once, in any case of its letters"));
+        }
+        let content = value.read(|text| {
+            let text = Text::new(pieces(text, outside)?, Form::Plain)?;
+            check_header(text.prefix())?; // what a template prints is looked at when it is sent
+            Ok(text)
+        });
+        Some((name, content?))
+    }))
+}
+
+/// RFC 9110, 5.6.2.
+fn is_token(name: &str) -> bool {
+    let legal = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+    !name.is_empty() && name.bytes().all(legal)
+}
+
+fn check_header(content: &str) -> Result<(), Mismatch> {
+    if content.bytes().all(|byte| matches!(byte, b'\t' | b' '..=b'~')) {
+        return Ok(());
+    }
+    Err(Mismatch::new("a header value of printable ASCII").found("one with another character, such as a line break"))
+}

@@ -1,0 +1,100 @@
+//! The HTTP request of one attempt, ready to be sent, or to be shown.
+
+use std::borrow::Cow;
+
+use url::Url;
+
+use super::hook::{Hook, HttpAction};
+use super::invocation::Invocation;
+use super::template::{Scene, Text};
+
+/// What an http hook sends.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Request<'a> {
+    pub url: Cow<'a, Url>,
+    /// Those of the hook: lower-case names, and values that may hold secrets.
+    pub headers: Vec<(&'a str, Cow<'a, str>)>,
+    /// `None`: the wire payload.
+    pub body: Option<Cow<'a, str>>,
+}
+
+/// The same for people: values of variables and files are hidden.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Shown {
+    pub method: &'static str,
+    pub url: String,
+    pub headers: Vec<(String, String)>,
+    /// `None`: the wire payload.
+    pub body: Option<String>,
+}
+
+impl<'a> Request<'a> {
+    /// The request of an action for one invocation.
+    ///
+    /// # Errors
+    /// A template cannot be rendered for it, or gives what cannot be sent. No value is shown.
+    pub fn new(action: &'a HttpAction, hook: &Hook, invocation: &Invocation, key: &str) -> Result<Self, String> {
+        let scene = scene(action, hook, invocation, key)?;
+        let render = |text: &'a Text| match &scene {
+            Some(scene) if text.is_template() => text.render(scene).map(Cow::Owned),
+            _ => Ok(Cow::Borrowed(text.prefix())),
+        };
+        let url = if action.text.is_template() {
+            let text = render(&action.text).map_err(|error| format!("the hook's `url`: {error}"))?;
+            Cow::Owned(checked(&text, action.url.expose())?)
+        } else {
+            Cow::Borrowed(action.url.expose())
+        };
+        let header = |(name, text): &'a (String, Text)| {
+            let value = render(text).map_err(|error| format!("the hook's header `{name}`: {error}"))?;
+            Ok((name.as_str(), value))
+        };
+        let headers = action.headers.iter().map(header).collect::<Result<_, String>>()?;
+        let body = action.body.as_ref().map(render).transpose();
+        Ok(Self { url, headers, body: body.map_err(|error| format!("the hook's `body`: {error}"))? })
+    }
+}
+
+impl Shown {
+    /// The request of an action for one invocation, as [`Request::new`] has it.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn new(action: &HttpAction, hook: &Hook, invocation: &Invocation, key: &str) -> Result<Self, String> {
+        Request::new(action, hook, invocation, key)?;
+        let scene = Scene::new(&invocation.event.body, hook, key, invocation.at.attempt)?;
+        let url = action.text.render_shown(&scene)?;
+        let header = |(name, text): &(String, Text)| Ok((name.clone(), text.render_shown(&scene)?));
+        let headers = action.headers.iter().map(header).collect::<Result<_, String>>()?;
+        let body = action.body.as_ref().map(|body| body.render_shown(&scene)).transpose()?;
+        Ok(Self { method: "POST", url, headers, body })
+    }
+}
+
+/// Only templates need to see the event.
+fn scene(action: &HttpAction, hook: &Hook, invocation: &Invocation, key: &str) -> Result<Option<Scene>, String> {
+    let mut texts = action.headers.iter().map(|(_, text)| text).chain([&action.text]).chain(&action.body);
+    if texts.any(Text::is_template) {
+        return Scene::new(&invocation.event.body, hook, key, invocation.at.attempt).map(Some);
+    }
+    Ok(None)
+}
+
+/// What an event puts into a URL leads to no other server, and to no other folder than the hook says.
+fn checked(text: &str, base: &Url) -> Result<Url, String> {
+    let url = Url::parse(text).map_err(|_| "the hook's `url` is none for this event".to_owned())?;
+    let same = url.scheme() == base.scheme()
+        && url.host() == base.host()
+        && url.port() == base.port()
+        && url.username().is_empty()
+        && url.password().is_none();
+    if !same {
+        return Err("the hook's `url` leads to another server for this event".to_owned());
+    }
+    let path = text.split(['?', '#']).next().unwrap_or_default();
+    let is_step = |segment: &str| matches!(segment.to_ascii_lowercase().replace("%2e", ".").as_str(), "." | "..");
+    if path.split(['/', '\\']).any(is_step) {
+        return Err("the hook's `url` has a `.` or `..` in its path for this event".to_owned());
+    }
+    Ok(url)
+}

@@ -1,0 +1,361 @@
+//! Texts that may hold templates in Jinja, and values that stand outside of the hooks file.
+//!
+//! Compiled when the catalog is read. What stands behind `${...}` is put in as it is and never read as a template. What a
+//! template prints is escaped for where it stands, so that an event cannot break out of its place: percent-encoded in a
+//! URL, as the inside of a string in JSON. A render is bounded in time, in memory, and in what it prints.
+
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+
+use minijinja::value::{Value, ValueKind};
+use minijinja::{Environment, Error, ErrorKind, Output, UndefinedBehavior, filters, tests as checks};
+
+use super::hook::{Hook, Secret};
+use super::refusal::Refusal;
+use super::shown;
+
+mod scan;
+
+/// Longest text with a template in it.
+const BYTES_MAX: usize = 64 * 1024;
+/// What a template prints at most.
+const OUTPUT_BYTES_MAX: usize = 1024 * 1024;
+/// Instructions of one render: some tens of milliseconds.
+const FUEL: u64 = 100_000;
+/// Names that a template knows.
+pub const NAMES: [&str; 4] = ["event", "hook", "key", "attempt"];
+/// The name of the values that are not in the file; no template of a hook can use it.
+const HIDDEN: &str = "hidden";
+const NAME: &str = "text";
+/// What is shown in place of what is hidden.
+const SHOWN: &str = "[hidden]";
+const ERROR_CHARS_MAX: usize = 200;
+/// Longest separator of `join`: what an event holds would else multiply.
+const SEPARATOR_BYTES_MAX: usize = 64;
+
+/// A part of a text as it is written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Piece {
+    Literal(String),
+    /// The value of a variable or a file.
+    Hidden(Secret<String>),
+}
+
+/// Where a text stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// In a URL: values are percent-encoded.
+    Url,
+    /// In JSON: texts are escaped as the inside of a string, everything else is JSON itself.
+    Json,
+    /// Anywhere else: as it is.
+    Plain,
+}
+
+/// A text that is the same for every event, or a template.
+#[derive(Clone, PartialEq)]
+pub struct Text {
+    pieces: Vec<Piece>,
+    prefix: Secret<String>,
+    form: Form,
+    program: Option<Program>,
+}
+
+/// A compiled template. Two of the same text are the same.
+#[derive(Clone)]
+struct Program(Arc<Environment<'static>>);
+
+impl PartialEq for Program {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Text {
+    /// Compiles a text.
+    ///
+    /// # Errors
+    /// What is wrong with its template.
+    pub fn new(pieces: Vec<Piece>, form: Form) -> Result<Self, Refusal> {
+        let program = if scan::is_template(&pieces) { Some(compile(&pieces, form)?) } else { None };
+        let prefix = Secret::new(prefix(&pieces));
+        Ok(Self { pieces, prefix, form, program })
+    }
+
+    /// A text without a template.
+    #[must_use]
+    pub fn plain(text: impl Into<String>) -> Self {
+        let text = Secret::new(text.into());
+        Self { prefix: text.clone(), pieces: vec![Piece::Hidden(text)], form: Form::Plain, program: None }
+    }
+
+    #[must_use]
+    pub const fn is_template(&self) -> bool {
+        self.program.is_some()
+    }
+
+    #[must_use]
+    pub fn pieces(&self) -> &[Piece] {
+        &self.pieces
+    }
+
+    /// What stands before the first template, with its secrets: all of it if there is none.
+    #[must_use]
+    pub const fn prefix(&self) -> &str {
+        self.prefix.expose().as_str()
+    }
+
+    /// As it is for one attempt, with its secrets.
+    ///
+    /// # Errors
+    /// One sentence, without any value.
+    pub fn render(&self, scene: &Scene) -> Result<String, String> {
+        self.print(scene, false)
+    }
+
+    /// As [`Text::render`], without its secrets: for people.
+    ///
+    /// # Errors
+    /// One sentence, without any value.
+    pub fn render_shown(&self, scene: &Scene) -> Result<String, String> {
+        self.print(scene, true)
+    }
+
+    fn print(&self, scene: &Scene, hide: bool) -> Result<String, String> {
+        let hidden = |piece: &Piece| match piece {
+            Piece::Literal(_) => None,
+            Piece::Hidden(_) if hide => Some(SHOWN.to_owned()),
+            Piece::Hidden(value) => Some(value.expose().clone()),
+        };
+        let Some(Program(environment)) = &self.program else {
+            let part = |piece: &Piece| match piece {
+                Piece::Literal(text) => text.clone(),
+                Piece::Hidden(_) => hidden(piece).unwrap_or_default(),
+            };
+            return Ok(self.pieces.iter().map(part).collect());
+        };
+        let values = self.pieces.iter().filter_map(hidden).map(Value::from_safe_string);
+        let context = minijinja::context! {
+            event => scene.event, hook => scene.hook, key => scene.key, attempt => scene.attempt,
+            hidden => values.collect::<Vec<_>>(),
+        };
+        let mut printed = Bounded(Vec::new());
+        let template = environment.get_template(NAME).map_err(|error| failure(&error))?;
+        template.render_captured_to(context, &mut printed).map_err(|error| failure(&error))?;
+        String::from_utf8(printed.0).map_err(|_| "the template prints no text".to_owned())
+    }
+}
+
+/// It may hold secrets, and what a person wrote in place of one.
+impl fmt::Debug for Text {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(SHOWN)
+    }
+}
+
+/// What templates are rendered with: one attempt.
+#[derive(Debug, Clone)]
+pub struct Scene {
+    event: Value,
+    hook: Value,
+    key: Value,
+    attempt: Value,
+}
+
+impl Scene {
+    /// The event as JSON, the hook's id and labels, the key that the receiver knows repeats by, the attempt's number.
+    ///
+    /// # Errors
+    /// The event cannot be read.
+    pub fn new(event: &[u8], hook: &Hook, key: &str, attempt: u32) -> Result<Self, String> {
+        let event: serde_json::Value =
+            serde_json::from_slice(event).map_err(|_| "the event cannot be read".to_owned())?;
+        Ok(Self {
+            event: Value::from_serialize(&event),
+            hook: minijinja::context! { id => hook.id.as_str(), labels => &hook.labels },
+            key: Value::from(key),
+            attempt: Value::from(attempt),
+        })
+    }
+}
+
+fn prefix(pieces: &[Piece]) -> String {
+    let mut prefix = String::new();
+    for piece in pieces {
+        match piece {
+            Piece::Hidden(value) => prefix.push_str(value.expose()),
+            Piece::Literal(text) => {
+                let Some(end) = scan::first(text) else {
+                    prefix.push_str(text);
+                    continue;
+                };
+                prefix.push_str(&text[..end]);
+                break;
+            }
+        }
+    }
+    prefix
+}
+
+fn compile(pieces: &[Piece], form: Form) -> Result<Program, Refusal> {
+    let bytes: usize = pieces.iter().map(|piece| if let Piece::Literal(text) = piece { text.len() } else { 0 }).sum();
+    if bytes > BYTES_MAX {
+        return Err(Refusal::new(format!("a template of at most {BYTES_MAX} bytes"), format!("one of {bytes}")));
+    }
+    scan::check(pieces)?;
+    // The author's own names, before those are put in that stand for what is hidden.
+    let own: String = pieces
+        .iter()
+        .filter_map(|piece| if let Piece::Literal(text) = piece { Some(text.as_str()) } else { None })
+        .collect();
+    let mut environment = environment(form);
+    let broken = |error: &Error| {
+        let line = error.line().map(|line| format!(" on line {line} of it")).unwrap_or_default();
+        let what = error.detail().map_or_else(|| error.kind().to_string(), str::to_owned);
+        Refusal::new(
+            "a template in Jinja",
+            format!("one with a mistake: {}{line}", shown::sentence(&what, ERROR_CHARS_MAX)),
+        )
+    };
+    let mut names: Vec<String> = environment
+        .template_from_str(&own)
+        .map_err(|error| broken(&error))?
+        .undeclared_variables(false)
+        .into_iter()
+        .filter(|name| !NAMES.contains(&name.as_str()))
+        .collect();
+    names.sort_unstable();
+    if let Some(name) = names.into_iter().next() {
+        let found = format!("`{}`", shown::name(&name));
+        let refusal = Refusal::new("names that exist: `event`, `hook`, `key`, `attempt`", found);
+        return Err(Refusal { unknown: Some((name, &NAMES)), ..refusal });
+    }
+    let mut count = 0;
+    let source = pieces.iter().map(|piece| match piece {
+        Piece::Literal(text) => text.clone(),
+        Piece::Hidden(_) => {
+            count += 1;
+            format!("{{{{{HIDDEN}[{}]}}}}", count - 1)
+        }
+    });
+    let source: String = source.collect();
+    environment.add_template_owned(NAME, source).map_err(|error| broken(&error))?;
+    Ok(Program(Arc::new(environment)))
+}
+
+/// Few filters: none that an event could make large things with.
+fn environment(form: Form) -> Environment<'static> {
+    let mut environment = Environment::empty();
+    environment.set_undefined_behavior(UndefinedBehavior::Strict);
+    environment.set_keep_trailing_newline(true);
+    environment.set_fuel(Some(FUEL));
+    environment.set_formatter(move |output, _, value| print(output, value, form));
+    environment.add_filter("tojson", move |value: &Value| {
+        let text = json(value)?;
+        Ok::<_, Error>(if form == Form::Url { Value::from(text) } else { Value::from_safe_string(text) })
+    });
+    environment.add_filter("upper", filters::upper);
+    environment.add_filter("lower", filters::lower);
+    environment.add_filter("trim", filters::trim);
+    environment.add_filter("length", filters::length);
+    environment.add_filter("default", filters::default);
+    environment.add_filter("first", filters::first);
+    environment.add_filter("last", filters::last);
+    environment.add_filter("join", join);
+    environment.add_test("defined", checks::is_defined);
+    environment.add_test("undefined", checks::is_undefined);
+    environment.add_test("none", checks::is_none);
+    environment.add_test("string", checks::is_string);
+    environment.add_test("number", checks::is_number);
+    environment.add_test("mapping", checks::is_mapping);
+    environment.add_test("sequence", checks::is_sequence);
+    environment
+}
+
+fn join(values: &Value, separator: Option<&str>) -> Result<String, Error> {
+    let separator = separator.unwrap_or_default();
+    if separator.len() > SEPARATOR_BYTES_MAX {
+        let sentence = format!("a separator has at most {SEPARATOR_BYTES_MAX} bytes");
+        return Err(Error::new(ErrorKind::InvalidOperation, sentence));
+    }
+    let parts: Vec<String> = values.try_iter()?.map(|value| value.to_string()).collect();
+    Ok(parts.join(separator))
+}
+
+fn json(value: &Value) -> Result<String, Error> {
+    serde_json::to_string(value).map_err(|_| Error::new(ErrorKind::BadSerialization, "a value that JSON cannot say"))
+}
+
+/// Prints a value so that it stays in its place.
+fn print(output: &mut Output<'_>, value: &Value, form: Form) -> Result<(), Error> {
+    if value.is_undefined() {
+        return Err(Error::from(ErrorKind::UndefinedError));
+    }
+    let write = |output: &mut Output<'_>, text: &str| output.write_str(text).map_err(Error::from);
+    if value.is_safe() && form != Form::Url {
+        return write(output, value.as_str().unwrap_or_default());
+    }
+    let text = match value.kind() {
+        ValueKind::String => value.as_str().unwrap_or_default().to_owned(),
+        ValueKind::Number | ValueKind::Bool => json(value)?,
+        _ if form == Form::Url => {
+            let found = format!("a text, a number, true or false, found {}", value.kind());
+            return Err(Error::new(ErrorKind::InvalidOperation, format!("expected {found}")));
+        }
+        _ => return write(output, &json(value)?),
+    };
+    match (form, value.kind()) {
+        (Form::Url, _) if value.is_safe() => write(output, &text), // what is hidden: nothing else is safe in a URL
+        (Form::Url, _) => percent_encoded(&text).try_for_each(|part| write(output, &part)),
+        (Form::Json, ValueKind::String) => {
+            let quoted = serde_json::to_string(&text).unwrap_or_default();
+            write(output, quoted.get(1..quoted.len() - 1).unwrap_or_default())
+        }
+        (Form::Json | Form::Plain, _) => write(output, &text),
+    }
+}
+
+/// RFC 3986, 2.3: everything but unreserved characters.
+fn percent_encoded(text: &str) -> impl Iterator<Item = String> {
+    text.bytes().map(|byte| match byte {
+        b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => char::from(byte).to_string(),
+        _ => format!("%{byte:02X}"),
+    })
+}
+
+/// Takes so much and no more.
+struct Bounded(Vec<u8>);
+
+impl io::Write for Bounded {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.0.len() + bytes.len() > OUTPUT_BYTES_MAX {
+            return Err(io::Error::other("too long"));
+        }
+        self.0.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// What went wrong, without any value: what the library says in detail may show some.
+fn failure(error: &Error) -> String {
+    let what = match error.kind() {
+        ErrorKind::UndefinedError => "it uses a value that the event does not have",
+        ErrorKind::OutOfFuel => "it takes too long",
+        ErrorKind::WriteFailure => "it prints more than 1 MiB",
+        ErrorKind::InvalidOperation => "it does with a value what cannot be done with it",
+        ErrorKind::UnknownFilter | ErrorKind::UnknownTest | ErrorKind::UnknownFunction | ErrorKind::UnknownMethod => {
+            "it calls something that does not exist"
+        }
+        _ => "it cannot be rendered",
+    };
+    let line = error.line().map(|line| format!(" on line {line}")).unwrap_or_default();
+    format!("the template fails{line}: {what}")
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,136 @@
+use super::*;
+use crate::domain::hook::{Hook, fixture};
+
+const EVENT: &str = r#"{"id":"e-1","type":"task.failed","data":{"title":"say \"hi\" & <go>\n","n":3,"f":0.5,"yes":true,"none":null,
+    "tags":["a","b/c"],"steps":[{"ms":5},{"ms":9}],"up":".."}}"#;
+
+fn scene() -> Scene {
+    let labels = [("team".to_owned(), "core".to_owned())].into();
+    Scene::new(EVENT.as_bytes(), &Hook { labels, ..fixture::hook("h") }, "k/h", 2).unwrap()
+}
+
+/// `$` stands for a value from outside.
+fn text(text: &str, form: Form) -> Result<Text, Refusal> {
+    let mut pieces = Vec::new();
+    for (number, literal) in text.split('$').enumerate() {
+        if number > 0 {
+            pieces.push(Piece::Hidden(Secret::new("{{ s3cret }}\"".to_owned())));
+        }
+        pieces.push(Piece::Literal(literal.to_owned()));
+    }
+    Text::new(pieces, form)
+}
+
+fn render(source: &str, form: Form) -> String {
+    match text(source, form) {
+        Err(refusal) => format!("refused: expected {}, found {}", refusal.expected, refusal.found),
+        Ok(text) => text.render(&scene()).unwrap_or_else(|error| format!("fails: {error}")),
+    }
+}
+
+fn check(source: &str, form: Form, expected: &str) {
+    let found = render(source, form);
+    assert!(
+        found == expected || (expected.ends_with('…') && found.starts_with(expected.trim_end_matches('…'))),
+        "{source}\n found: {found}"
+    );
+}
+
+#[test]
+fn values_stay_in_their_place() {
+    check("no template", Form::Json, "no template");
+    check("{ not } one {", Form::Plain, "{ not } one {");
+    check(
+        "/t/{{ event.data.title }}?n={{ event.data.n }}&f={{ event.data.f }}",
+        Form::Url,
+        "/t/say%20%22hi%22%20%26%20%3Cgo%3E%0A?n=3&f=0.5",
+    );
+    check(
+        "/{{ event.data.tags | join('/') }}/{{ event.data.tags | tojson }}",
+        Form::Url,
+        "/a%2Fb%2Fc/%5B%22a%22%2C%22b%2Fc%22%5D",
+    );
+    check(
+        "/{{ event.data.tags }}",
+        Form::Url,
+        "fails: the template fails on line 1: it does with a value what cannot be done with it",
+    );
+    check(
+        r#"{"t":"{{ event.data.title }}","d":{{ event.data.tags }},"n":{{ event.data.none }}}"#,
+        Form::Json,
+        r#"{"t":"say \"hi\" & <go>\n","d":["a","b/c"],"n":null}"#,
+    );
+    check(r#"{"t":{{ event.data.title | tojson }}}"#, Form::Json, r#"{"t":"say \"hi\" & <go>\n"}"#);
+    check(
+        "{{ event.data.title }}|{{ event.data.yes }}|{{ event.data.tags }}",
+        Form::Plain,
+        "say \"hi\" & <go>\n|true|[\"a\",\"b/c\"]",
+    );
+    check("{{ hook.id }} {{ hook.labels.team }} {{ key }} {{ attempt }}", Form::Plain, "h core k/h 2");
+    check(
+        "{% for step in event.data.steps %}{{ step.ms }}{% if not loop.last %},{% endif %}{% endfor %}",
+        Form::Plain,
+        "5,9",
+    );
+    check(
+        "{{ event.data.missing | default('x') }}{% if event.data.missing is defined %}y{% endif %}",
+        Form::Plain,
+        "x",
+    );
+    check("{# nothing #}{{ event.type | upper }}\n", Form::Plain, "TASK.FAILED\n");
+}
+
+#[test]
+fn what_is_hidden_is_no_template() {
+    check("/$/{{ event.id }}", Form::Url, "/{{ s3cret }}\"/e-1");
+    check("$", Form::Json, "{{ s3cret }}\"");
+    check("{{ '$' }}", Form::Plain, "refused: expected `${...}` outside of `{{ }}` and `{% %}`, found one inside");
+    check(
+        "{{ hidden[0] }}$",
+        Form::Plain,
+        "refused: expected names that exist: `event`, `hook`, `key`, `attempt`, found `hidden`",
+    );
+    let text = text("/$/{{ event.id }}", Form::Url).unwrap();
+    assert_eq!(text.render_shown(&scene()).unwrap(), "/[hidden]/e-1");
+    assert_eq!((text.prefix(), format!("{text:?}")), ("/{{ s3cret }}\"/", "[hidden]".to_owned()));
+}
+
+#[test]
+fn what_is_no_template() {
+    check(
+        "{{ evnt.id }}",
+        Form::Plain,
+        "refused: expected names that exist: `event`, `hook`, `key`, `attempt`, found `evnt`",
+    );
+    check("{{ event.id", Form::Plain, "refused: expected a template in Jinja, found one with a mistake: …");
+    check("{% if event.id %}", Form::Plain, "refused: expected a template in Jinja, found one with a mistake: …");
+    check("{{ event.id | uper }}", Form::Plain, "refused: expected filters that exist (…");
+    check("{% set x = event %}", Form::Plain, "refused: expected statements that exist (…");
+    check("{% if event.id is odd %}{% endif %}", Form::Plain, "refused: expected tests that exist (…");
+    check("{{ range(5) }}", Form::Plain, "refused: expected names that exist…");
+    check(
+        &format!("{{{{ event.id }}}}{}", "x".repeat(65 * 1024)),
+        Form::Plain,
+        "refused: expected a template of at most 65536 bytes, found …",
+    );
+}
+
+#[test]
+fn failures_at_run_time() {
+    let undefined = "fails: the template fails on line 1: it uses a value that the event does not have";
+    check("{{ event.data.missing }}", Form::Json, undefined);
+    check("{{ event.data.missing.deeper }}", Form::Json, undefined);
+    check("{% if event.data.missing %}{% endif %}", Form::Json, undefined);
+    check(
+        "{{ event.id.nothing() }}",
+        Form::Json,
+        "fails: the template fails on line 1: it calls something that does not exist",
+    );
+    check("{{ 'x' * 2000000000 }}", Form::Json, "fails: the template fails…");
+    check("{{ 'x' * 2000000 }}", Form::Json, "fails: the template fails: it prints more than 1 MiB");
+    let row = "x".repeat(400);
+    let many = format!(
+        "{{% for a in {row:?} %}}{{% for b in {row:?} %}}{{% for c in {row:?} %}}{{% endfor %}}{{% endfor %}}{{% endfor %}}"
+    );
+    check(&many, Form::Json, "fails: the template fails on line 1: it takes too long");
+}
