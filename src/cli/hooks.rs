@@ -12,6 +12,7 @@ use crate::domain::event_type::EventTypes;
 
 mod cancel;
 mod list;
+mod test;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Hooks {
@@ -22,6 +23,8 @@ pub(super) enum Hooks {
     },
     /// The hooks as a table: what runs when, where, and how often it is tried
     List(list::List),
+    /// Tell what an event would do, without doing it
+    Test(test::Test),
     /// End an invocation that is still to run
     Cancel(cancel::Cancel),
 }
@@ -50,6 +53,11 @@ pub(super) async fn run(settings: &Settings, hooks: Hooks) -> anyhow::Result<Exi
         Hooks::List(list) => {
             let file = list.file.as_ref().unwrap_or(&settings.hooks);
             list::run(&list, &catalog::load(file, &Terms { hint_max: settings.hint_max, env: &variable })?.hooks);
+            Ok(ExitCode::SUCCESS)
+        }
+        Hooks::Test(test) => {
+            let terms = Terms { hint_max: settings.hint_max, env: &variable };
+            test::run(&test, &catalog::load(&settings.hooks, &terms)?.hooks, &settings.events)?;
             Ok(ExitCode::SUCCESS)
         }
         Hooks::Cancel(cancel) => cancel::run(settings, &cancel).await,
