@@ -117,7 +117,7 @@ struct Attempt<'a> {
 ///
 /// The event goes in byte for byte: it was checked to be a JSON object when it was decoded. Hook ids and keys are made
 /// of letters, digits and `._-/`, so that they need no escaping.
-fn payload(hook: &Hook, invocation: &Invocation, key: &str) -> Bytes {
+pub(crate) fn payload(hook: &Hook, invocation: &Invocation, key: &str) -> Bytes {
     let event = &invocation.event.body;
     let mut whole = Vec::with_capacity(event.len() + PAYLOAD_HEAD);
     // Writing to memory does not fail.

@@ -375,8 +375,7 @@ async fn repeat(tries: &mut u32, error: &(dyn std::error::Error + Sync)) {
 }
 
 fn count_letter(class: Class) {
-    let name = serde_json::to_value(class).ok().and_then(|name| name.as_str().map(str::to_owned));
-    Metric::Letters.count(&[("class", name.unwrap_or_default())]);
+    Metric::Letters.count(&[("class", class.name())]);
 }
 
 fn resolved(subject: Subject, generation: u32) -> Record {

@@ -2,7 +2,9 @@
 
 use serde_json::{Value, json};
 
-use crate::domain::hook::{Action, Hook, Pattern};
+use crate::domain::expression::Expression;
+use crate::domain::glob::Glob;
+use crate::domain::hook::{Action, Hook, Mode, Pattern};
 use crate::yaml::problem::{Place, Problem};
 use crate::yaml::scalar::show_duration;
 
@@ -23,6 +25,13 @@ pub fn hook(hook: &Hook) -> Value {
     json!({
         "id": hook.id.as_str(),
         "on": hook.on.iter().map(Pattern::as_str).collect::<Vec<_>>(),
+        "source": hook.source.iter().map(Glob::as_str).collect::<Vec<_>>(),
+        "subject": hook.subject.iter().map(Glob::as_str).collect::<Vec<_>>(),
+        "when": hook.when.as_ref().map(Expression::as_str),
+        "state": state(hook),
+        "labels": hook.labels,
+        "order": hook.order,
+        "once_per": hook.once_per.as_ref().map(|once| json!({ "key": once.key.as_str(), "window": show_duration(once.window) })),
         "run": run,
         "timeout": show_duration(hook.timeout),
         "retry": {
@@ -40,6 +49,17 @@ pub fn hook(hook: &Hook) -> Value {
         "rate_interval": hook.rate.map(|rate| show_duration(rate.interval)),
         "lane": hook.lane.name(),
     })
+}
+
+/// Whether events run it.
+#[must_use]
+pub const fn state(hook: &Hook) -> &'static str {
+    match hook {
+        Hook { enabled: false, .. } => "disabled",
+        Hook { mode: Mode::Gate(_), .. } => "gate",
+        Hook { paused: true, .. } => "paused",
+        Hook { .. } => "active",
+    }
 }
 
 /// A problem, with its place.

@@ -7,14 +7,15 @@ use anyhow::bail;
 use clap::Subcommand;
 
 use super::{operator, output};
-use crate::catalog::{self, Catalog, Terms, variable};
-use crate::config::{Backend, Settings};
+use crate::catalog::{self, Catalog, Document, Terms, variable};
+use crate::config::{Backend, CatalogFrom, Settings};
 use crate::domain::event_type::EventTypes;
 use shared::Shared;
 
 mod cancel;
 mod list;
 mod shared;
+mod test;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Hooks {
@@ -25,6 +26,8 @@ pub(super) enum Hooks {
     },
     /// The hooks as a table: what runs when, where, and how often it is tried
     List(list::List),
+    /// Tell what an event would do, without doing it
+    Test(test::Test),
     /// End an invocation that is still to run
     Cancel(cancel::Cancel),
     /// Make a file, or the *.yaml of a folder, the catalog of the whole fleet
@@ -69,15 +72,23 @@ pub(super) struct Change {
     message: Option<String>,
 }
 
-/// The event types that the fleet's catalog declares: none where there is no hooks file here. One that is wrong is told
-/// and checks nothing, since workers check again.
-pub(super) fn event_types(settings: &Settings) -> EventTypes {
-    if !settings.hooks.exists() {
+/// The documents of the catalog that these settings name.
+async fn documents(settings: &Settings) -> anyhow::Result<Vec<Document>> {
+    match settings.catalog.from {
+        CatalogFrom::File => Ok(catalog::open(&settings.hooks)?),
+        CatalogFrom::Redis => shared(settings)?.documents().await,
+    }
+}
+
+/// The event types that the fleet's catalog declares: none where there is no hooks file here. What is wrong is told and
+/// checks nothing, since workers check again.
+pub(super) async fn event_types(settings: &Settings) -> EventTypes {
+    if settings.catalog.from == CatalogFrom::File && !settings.hooks.exists() {
         return EventTypes::default();
     }
-    let read = catalog::open(&settings.hooks).and_then(|documents| catalog::event_types(&documents));
-    read.unwrap_or_else(|problems| {
-        output::err(&format!("{problems}\nwarning: events are not checked against their types here"));
+    let read = documents(settings).await.and_then(|documents| Ok(catalog::event_types(&documents)?));
+    read.unwrap_or_else(|error| {
+        output::err(&format!("warning: events are not checked against their types here: {error:#}"));
         EventTypes::default()
     })
 }
@@ -92,8 +103,18 @@ pub(super) async fn run(settings: &Settings, hooks: Hooks) -> anyhow::Result<Exi
     match hooks {
         Hooks::Check { file } => return Ok(check(settings, &file.unwrap_or_else(|| settings.hooks.clone()))),
         Hooks::List(list) => {
-            let file = list.file.as_ref().unwrap_or(&settings.hooks);
-            list::run(&list, &catalog::load(file, &terms(settings))?.hooks);
+            let documents =
+                if let Some(file) = &list.file { catalog::open(file)? } else { documents(settings).await? };
+            list::run(&list, &catalog::read_for_others(&documents, settings.hint_max)?.hooks);
+        }
+        Hooks::Test(wish) => {
+            let documents = documents(settings).await?;
+            let read = catalog::read(&documents, &terms(settings));
+            // What is not known here is hidden anyway, as long as nothing is sent.
+            let others = |problems| {
+                if wish.send { Err(problems) } else { catalog::read_for_others(&documents, settings.hint_max) }
+            };
+            test::run(&wish, settings, &read.or_else(others)?.hooks).await?;
         }
         Hooks::Cancel(cancel) => return cancel::run(settings, &cancel).await,
         Hooks::Apply { path, change, dry_run } => shared(settings)?.apply(&path, change, dry_run, &operator()).await?,

@@ -77,7 +77,7 @@ async fn one(settings: &Settings, publish: &Publish) -> anyhow::Result<ExitCode>
         event = event.data(&serde_json::from_str::<&RawValue>(&text).context("--data: expected JSON")?);
     }
     let event = event.build()?;
-    match event.misfit(&event_types(settings)) {
+    match event.misfit(&event_types(settings).await) {
         Some(misfit) if misfit.strict => bail!("nothing was published: {}", misfit.sentence()),
         Some(misfit) => output::err(&format!("warning: {}", misfit.sentence())),
         None => {}
@@ -91,7 +91,7 @@ async fn one(settings: &Settings, publish: &Publish) -> anyhow::Result<ExitCode>
 }
 
 async fn many(settings: &Settings, file: &Path) -> anyhow::Result<ExitCode> {
-    let taking = Taking { reading: settings.events, types: Arc::new(event_types(settings)) };
+    let taking = Taking { reading: settings.events, types: Arc::new(event_types(settings).await) };
     let (lines, bar): (Box<dyn BufRead + Send>, _) = if file.as_os_str() == "-" {
         (Box::new(BufReader::new(std::io::stdin())), bar(None))
     } else {

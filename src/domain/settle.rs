@@ -55,6 +55,15 @@ pub enum Class {
     Expired,
 }
 
+impl Class {
+    /// As letters and metrics have it.
+    #[must_use]
+    pub fn name(self) -> String {
+        let name = serde_json::to_value(self).ok();
+        name.as_ref().and_then(serde_json::Value::as_str).unwrap_or_default().to_owned()
+    }
+}
+
 /// What is kept of one failed attempt.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct AttemptReport {

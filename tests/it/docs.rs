@@ -115,7 +115,7 @@ fn words_are_split_as_a_shell_does() {
     check("a b#c \"d e\" ''", &["a", "b#c", "d e", ""]);
 }
 
-fn check_yaml(name: &str, text: &str) {
+fn check_yaml(name: &str, text: &str, flags: &Overrides) {
     let is_hooks = text.lines().any(|line| line.starts_with("version:"));
     let read = if is_hooks {
         catalog::parse(text, name, &TERMS).map(|catalog| {
@@ -123,9 +123,7 @@ fn check_yaml(name: &str, text: &str) {
             assert!(warnings.is_empty(), "{name}: {}", warnings.join("\n"));
         })
     } else {
-        // README shows parts of a settings file; where there is a broker there is a Redis.
-        let redis = Overrides(vec![("redis.url".to_owned(), "redis://127.0.0.1".to_owned())]);
-        Settings::parse(text, name, &Environment::default(), &redis).map(drop)
+        Settings::parse(text, name, &Environment::default(), flags).map(drop)
     };
     if let Err(problems) = read {
         panic!("{name} shows what is refused:\n{problems}");
@@ -134,8 +132,10 @@ fn check_yaml(name: &str, text: &str) {
 
 #[test]
 fn hooks_and_settings_are_read() {
+    // README shows parts of a settings file; where there is a broker there is a Redis.
+    let redis = Overrides(vec![("redis.url".to_owned(), "redis://127.0.0.1".to_owned())]);
     for block in of("yaml") {
-        check_yaml(&format!("README.md line {}", block.line), &block.text);
+        check_yaml(&format!("README.md line {}", block.line), &block.text, &redis);
     }
 }
 
@@ -220,7 +220,8 @@ fn what_is_in_config_is_read() {
     let found = files(&config(), "yaml");
     assert!(found.len() >= 7, "{found:?}");
     for path in found {
-        check_yaml(&path.display().to_string(), &std::fs::read_to_string(&path).unwrap());
+        let text = std::fs::read_to_string(&path).unwrap();
+        check_yaml(&path.display().to_string(), &text, &Overrides::default());
     }
     for path in files(&config(), "ndjson") {
         std::fs::read_to_string(&path).unwrap().lines().for_each(|line| drop(prepared(line)));

@@ -3,6 +3,7 @@
 use clap::Args;
 use serde_json::{Value, json};
 
+use crate::catalog::view;
 use crate::cli::output;
 use crate::domain::hook::{Hook, Pattern};
 use crate::domain::matching::HookSet;
@@ -20,7 +21,7 @@ const HEAD: [&str; 7] = ["ID", "ON", "RUNS", "LANE", "TIMEOUT", "ATTEMPTS", "STA
 
 pub(super) fn run(list: &List, hooks: &HookSet) {
     if list.json {
-        let all: Vec<Value> = hooks.hooks().iter().map(|hook| view(hook)).collect();
+        let all: Vec<Value> = hooks.hooks().iter().map(|hook| view::hook(hook)).collect();
         output::out(&json!({ "revision": hooks.revision().to_string(), "hooks": all }).to_string());
         return;
     }
@@ -52,29 +53,12 @@ fn row(hook: &Hook) -> [String; HEAD.len()] {
         hook.lane.name().to_owned(),
         show_duration(hook.timeout),
         hook.retry.attempts.to_string(),
-        state(hook).to_owned(),
+        view::state(hook).to_owned(),
     ]
-}
-
-/// Whether events run it.
-const fn state(_: &Hook) -> &'static str {
-    "active"
 }
 
 fn patterns(hook: &Hook) -> Vec<&str> {
     hook.on.iter().map(Pattern::as_str).collect()
-}
-
-fn view(hook: &Hook) -> Value {
-    json!({
-        "id": hook.id.as_str(),
-        "on": patterns(hook),
-        "target": hook.action.target(),
-        "lane": hook.lane.name(),
-        "timeout": show_duration(hook.timeout),
-        "attempts": hook.retry.attempts,
-        "state": state(hook),
-    })
 }
 
 #[cfg(test)]

@@ -100,6 +100,12 @@ impl<'s> Shared<'s> {
         Ok(())
     }
 
+    /// Those of the current revision.
+    pub(super) async fn documents(&self) -> anyhow::Result<Vec<Document>> {
+        let current = apply::current(&self.revisions).await?;
+        Ok(current.ok_or_else(|| anyhow!(NONE))?.documents)
+    }
+
     pub(super) async fn history(&self, json: bool) -> anyhow::Result<()> {
         let history = self.revisions.history().await?;
         if json {

@@ -131,3 +131,32 @@ fn no_pattern_takes_for_ever() {
     let schema = Schema::compile(&json!({ "pattern": "^(a+)+$" })).unwrap();
     assert_eq!(schema.mistakes(&json!("a".repeat(50_000) + "b")).len(), 1);
 }
+
+/// A schema that refers to itself ends, on data of any depth and size that an event may have.
+#[test]
+fn hostile_schemas_and_data_take_no_time() {
+    let nested = (0..120).fold(json!(1), |inner, _| json!({ "a": inner }));
+    let many = json!((0..100_000).map(|n| json!([n, { "a": n }])).collect::<Vec<_>>());
+    for (schema, data) in [
+        (json!({ "$ref": "#" }), &json!(1)),
+        (json!({ "allOf": [{ "$ref": "#" }, { "$ref": "#" }] }), &json!({})),
+        (json!({ "not": { "$ref": "#" } }), &json!({})),
+        (
+            json!({ "$defs": { "a": { "$ref": "#/$defs/b" }, "b": { "$ref": "#/$defs/a" } }, "$ref": "#/$defs/a" }),
+            &json!(1),
+        ),
+        (json!({ "properties": { "a": { "$ref": "#" } } }), &nested),
+        (
+            json!({ "anyOf": [{ "properties": { "a": { "$ref": "#" } } }, { "properties": { "a": { "$ref": "#" } } }] }),
+            &nested,
+        ),
+        (json!({ "uniqueItems": true }), &many),
+        (json!({ "contains": { "const": "x" }, "unevaluatedItems": false }), &many),
+        (json!({ "multipleOf": 0.0001 }), &json!(1e300)),
+    ] {
+        let began = std::time::Instant::now();
+        let mistakes = Schema::compile(&schema).map(|schema| schema.mistakes(data));
+        let took = began.elapsed();
+        assert!(took < std::time::Duration::from_secs(5), "{schema} took {took:?}: {mistakes:?}");
+    }
+}

@@ -1,0 +1,245 @@
+//! `hookfleet hooks test`.
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+use anyhow::{Context as _, anyhow, bail};
+use bytes::Bytes;
+use clap::Args;
+
+use crate::cli::output;
+use crate::config::Settings;
+use crate::domain::event::{Event, Reading};
+use crate::domain::expression::Facts;
+use crate::domain::hook::{Action, CommandAction, Hook};
+use crate::domain::invocation::Invocation;
+use crate::domain::matching::{HookSet, Unmatched};
+use crate::domain::outcome::Outcome;
+use crate::domain::request::Shown;
+use crate::domain::settle::{Next, Settlement, Tried, settle};
+use crate::domain::shown::quoted;
+use crate::executor::{self, Execute as _, Executors};
+use crate::publish::{Rejected, prepare};
+use crate::telemetry::now_ms;
+use crate::yaml::scalar::show_duration;
+
+/// What an event would do, without doing it: which hooks want it, what they would send, and why the others do not.
+#[derive(Debug, Args)]
+pub(in crate::cli) struct Test {
+    /// One CloudEvent in JSON
+    #[arg(value_name = "EVENT.json")]
+    event: PathBuf,
+    /// This hook only
+    #[arg(long, value_name = "ID")]
+    hook: Option<String>,
+    /// Run it for real, once, and tell what would follow; nothing is claimed, published or retried
+    #[arg(long)]
+    pub(super) send: bool,
+}
+
+pub(super) async fn run(test: &Test, settings: &Settings, hooks: &HookSet) -> anyhow::Result<()> {
+    let bytes = std::fs::read(&test.event).with_context(|| format!("cannot read {}", test.event.display()))?;
+    let event = read(&Bytes::from(bytes), &settings.events).with_context(|| test.event.display().to_string())?;
+    let only = match &test.hook {
+        Some(id) if hooks.get(id).is_none() => bail!("no hook has the id {}: see `hookfleet hooks list`", quoted(id)),
+        id => id.as_deref(),
+    };
+    output::out(&told(&event, hooks, only));
+    if !test.send {
+        return Ok(());
+    }
+    let matches = hooks.matching(&event);
+    let wanting: Vec<_> = matches.hooks.iter().filter(|hook| only.is_none_or(|id| hook.id.as_str() == id)).collect();
+    match wanting.as_slice() {
+        [hook] => send(settings, hook, &invocation(&event, hook, hooks)).await,
+        [] => bail!("nothing was sent: no hook wants this event"),
+        several => bail!("nothing was sent: {} hooks want this event, say which with --hook", several.len()),
+    }
+}
+
+fn read(text: &Bytes, reading: &Reading) -> anyhow::Result<Event> {
+    let prepared = prepare(text, None, None, reading).map_err(|rejected| match rejected {
+        Rejected::ContentType(error) | Rejected::Event(error) | Rejected::TooLarge(error) => anyhow!(error),
+    })?;
+    Event::decode(&prepared.outgoing().message, reading).map_err(|malformed| anyhow!(malformed.error))
+}
+
+fn invocation(event: &Event, hook: &Hook, hooks: &HookSet) -> Invocation {
+    Invocation::first(event.clone().into(), hook.id.clone(), hooks.revision().clone())
+}
+
+async fn send(settings: &Settings, hook: &Hook, invocation: &Invocation) -> anyhow::Result<()> {
+    executor::install_crypto();
+    let executors = Executors::new(&settings.egress, &settings.commands)?;
+    let (at_ms, began) = (now_ms(), Instant::now());
+    let outcome = executors.run(hook, invocation).await;
+    let took = began.elapsed();
+    let said = match &outcome {
+        Outcome::Done => "done".to_owned(),
+        Outcome::Failed(failure) => format!("failed: {}", failure.error),
+        Outcome::Interrupted => "interrupted".to_owned(),
+    };
+    let tried = Tried { attempt: invocation.at.attempt, spent: invocation.spent, at_ms, took };
+    let follows = match settle(&tried, outcome, &hook.retry, fastrand::f64()) {
+        Settlement::Finish => "it would be finished".to_owned(),
+        Settlement::Release => "it would be handed back".to_owned(),
+        Settlement::Next(Next::Retry { delay_ms, .. }) => {
+            format!("it would be tried again in {delay_ms} ms, {} times at most in all", hook.retry.attempts)
+        }
+        Settlement::Next(Next::Bury { class, .. }) => format!("it would become a dead letter `{}`", class.name()),
+    };
+    output::out(&format!("{} after {} ms: {said}; {follows}", hook.id, took.as_millis()));
+    Ok(())
+}
+
+fn told(event: &Event, hooks: &HookSet, only: Option<&str>) -> String {
+    let mut lines = vec![format!("{} (source {}, type {})", event.id, event.source, event.kind)];
+    if let Some(misfit) = hooks.types().misfit(event) {
+        let follows = if misfit.strict { "refused" } else { "taken, with a warning" };
+        lines.push(format!("{follows}: {}", misfit.sentence()));
+        if misfit.strict {
+            return lines.join("\n"); // no hook runs
+        }
+    }
+    let facts = Facts::new(event);
+    for hook in hooks.hooks().iter().filter(|hook| only.is_none_or(|id| hook.id.as_str() == id)) {
+        match hook.unmatched(&facts) {
+            Some(why) => lines.push(format!("- {}: {}", hook.id, why_not(&why, hook, event))),
+            None => lines.extend(would_run(hook, &invocation(event, hook, hooks))),
+        }
+    }
+    lines.join("\n")
+}
+
+fn why_not(why: &Unmatched, hook: &Hook, event: &Event) -> String {
+    let any = |texts: Vec<&str>| texts.iter().map(|text| format!("`{text}`")).collect::<Vec<_>>().join(" or ");
+    match why {
+        Unmatched::Type => {
+            let patterns = hook.on.iter().map(|pattern| pattern.as_str()).collect();
+            format!("the type is {}, `on` asks for {}", quoted(&event.kind), any(patterns))
+        }
+        Unmatched::Source => {
+            let globs = hook.source.iter().map(|glob| glob.as_str()).collect();
+            format!("the source is {}, `source` asks for {}", quoted(&event.source), any(globs))
+        }
+        Unmatched::Subject => {
+            let globs = hook.subject.iter().map(|glob| glob.as_str()).collect();
+            let found = event.subject.as_deref().map_or_else(|| "none".to_owned(), quoted);
+            format!("the subject is {found}, `subject` asks for {}", any(globs))
+        }
+        Unmatched::Disabled | Unmatched::Gate | Unmatched::When | Unmatched::WhenFailed(_) => why.to_string(),
+    }
+}
+
+/// What would be sent, as far as it may be shown.
+fn would_run(hook: &Hook, invocation: &Invocation) -> Vec<String> {
+    let key = invocation.idempotency_key();
+    let payload = || String::from_utf8_lossy(&executor::payload(hook, invocation, &key)).into_owned();
+    let mut lines = Vec::new();
+    match &hook.action {
+        Action::Http(action) => match Shown::new(action, hook, invocation, &key) {
+            Ok(Shown { method, url, headers, body }) => {
+                lines.push(format!("+ {}: {method} {url}", hook.id));
+                lines.push(format!("    idempotency-key: {key}"));
+                lines.extend(headers.iter().map(|(name, value)| format!("    {name}: {value}")));
+                lines.push(format!("    {}", body.unwrap_or_else(payload)));
+            }
+            Err(error) => lines.push(format!("+ {}: a letter `rejected`: {error}", hook.id)),
+        },
+        Action::Command(CommandAction { argv, env, cwd }) => {
+            let words: Vec<String> = argv.iter().map(|word| word_shown(word)).collect();
+            lines.push(format!("+ {}: {}", hook.id, words.join(" ")));
+            lines.extend(env.keys().map(|name| format!("    {name}=[hidden]")));
+            lines.extend(cwd.iter().map(|folder| format!("    in {}", folder.display())));
+            lines.push(format!("    stdin: {}", payload()));
+        }
+    }
+    if hook.paused {
+        lines.push("    it is paused: this waits until it is not".to_owned());
+    }
+    if let Some(once) = &hook.once_per {
+        lines.push(format!("    unless another event like it did within {}", show_duration(once.window)));
+    }
+    lines
+}
+
+/// As a shell would take it.
+fn word_shown(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=:@%+,".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        word.to_owned()
+    } else {
+        format!("'{}'", word.replace('\'', r"'\''"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::catalog::{Terms, parse};
+
+    const HOOKS: &str = "version: 1\nhooks:\n\
+        \x20 - { id: a, on: task.*, source: /s, run: { http: { url: '${env:URL}/{{ event.data.n }}', headers: { x: '${env:KEY}' }, body: 'n={{ event.data.n }}' } } }\n\
+        \x20 - { id: b, on: [order.paid, agent.*], run: { command: { argv: [echo] } } }\n\
+        \x20 - { id: c, on: task.failed, when: event.data.n > 1, run: { command: { argv: [echo, \"it's\"], env: { T: '${env:KEY}' } } } }\n\
+        events:\n  task.failed: { schema: { required: [n] } }\n  task.strict: { schema: { type: object }, validate: strict }\n";
+
+    fn check(event: &str, only: Option<&str>, expected: &[&str]) {
+        let env = |name: &str| Some(if name == "URL" { "https://x.example/hunter2" } else { "hunter2" }.to_owned());
+        let terms = Terms { hint_max: std::time::Duration::from_secs(1), env: &env, egress: &[] };
+        let hooks = parse(HOOKS, "hooks.yaml", &terms).unwrap().hooks;
+        let event = read(&Bytes::copy_from_slice(event.as_bytes()), &Reading::default()).unwrap();
+        let told = told(&event, &hooks, only);
+        let lines: Vec<&str> = told.lines().filter(|line| !line.contains("idempotency-key: ")).collect();
+        assert_eq!(lines, expected);
+        assert!(!told.contains("hunter2"), "{told}");
+    }
+
+    #[test]
+    fn every_hook_says_whether_and_why_not() {
+        check(
+            r#"{"id":"1","source":"/s","type":"task.failed","data":{"n":1}}"#,
+            None,
+            &[
+                "1 (source /s, type task.failed)",
+                "+ a: POST [hidden]/1",
+                "    x: [hidden]",
+                "    n=1",
+                "- b: the type is \"task.failed\", `on` asks for `order.paid` or `agent.*`",
+                "- c: `when` is false",
+            ],
+        );
+        check(
+            r#"{"id":"1","source":"/t","type":"task.failed","data":{}}"#,
+            Some("a"),
+            &[
+                "1 (source /t, type task.failed)",
+                "taken, with a warning: the data is not what the type `task.failed` declares: data: \"n\" is a required \
+                 property (rule /required)",
+                "- a: the source is \"/t\", `source` asks for `/s`",
+            ],
+        );
+        check(
+            r#"{"id":"1","source":"/s","type":"task.strict","data":[]}"#,
+            None,
+            &[
+                "1 (source /s, type task.strict)",
+                "refused: the data is not what the type `task.strict` declares: data: value is not of type \"object\" \
+                 (rule /type)",
+            ],
+        );
+    }
+
+    #[test]
+    fn a_command_is_shown_as_a_shell_would_take_it() {
+        let event =
+            read(&Bytes::from(r#"{"id":"1","source":"/s","type":"task.failed","data":{"n":2}}"#), &Reading::default());
+        let env = |_: &str| Some("https://x.example/hunter2".to_owned());
+        let terms = Terms { hint_max: std::time::Duration::from_secs(1), env: &env, egress: &[] };
+        let hooks = parse(HOOKS, "hooks.yaml", &terms).unwrap().hooks;
+        let told = told(&event.unwrap(), &hooks, Some("c"));
+        let lines: Vec<&str> = told.lines().collect();
+        assert_eq!(lines[1..3], [r"+ c: echo 'it'\''s'", "    T=[hidden]"]);
+        assert!(lines[3].starts_with("    stdin: {\"contract_version\":1,"), "{told}");
+    }
+}
