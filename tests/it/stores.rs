@@ -54,6 +54,10 @@ pub(crate) fn clustered(url: &str, more: &[&Redis]) -> Settings {
     Settings { topology: Topology::Cluster { nodes }, ..settings(url) }
 }
 
+/// What README says that a user of Redis has to be allowed.
+const RIGHTS: &str = "+set +get +del +pexpire +pttl +hset +hdel +hget +hmget +hgetall +zadd +zrange +zremrangebyscore +time \
+                      +evalsha +eval";
+
 /// A Redis with TLS, which wants to see a certificate, and with a user who may do no more than claims need. The port
 /// without TLS is open to the default user.
 pub(crate) struct Safe {
@@ -91,10 +95,8 @@ impl Safe {
         let tls = ["--tls-cert-file", &certificate, "--tls-key-file", &key, "--tls-ca-cert-file", &ca];
         let server = Redis::with(&[&["--tls-port", &port.to_string()], tls.as_slice()].concat()).await;
         let safe = Self { server, files, port };
-        // These are the rights that README names.
-        let user = "ACL SETUSER fleet on >first ~t*:* +set +get +del +pexpire +pttl +hset +hdel +hget +hmget +hgetall +zadd +zrange \
-                    +zremrangebyscore +time +evalsha +eval";
-        let _: () = safe.server.ask(user).await;
+        let user = format!("ACL SETUSER fleet on >first ~t*:* {RIGHTS}");
+        let _: () = safe.server.ask(&user).await;
         safe
     }
 
@@ -460,9 +462,7 @@ async fn a_cluster_fails_over_from_a_primary_that_was_frozen() {
 async fn slots_of_a_cluster_may_move() {
     let cluster = Cluster::start().await;
     for server in &cluster.servers {
-        // These are the rights that README names.
-        let user = "ACL SETUSER fleet on >password ~t*:* +set +get +del +pexpire +pttl +hset +hdel +hgetall +zadd +zrange \
-                    +zremrangebyscore +time +evalsha +eval";
+        let user = format!("ACL SETUSER fleet on >password ~t*:* {RIGHTS}");
         let _: () = server.ask(&format!("{user} +cluster|slots +ping +asking")).await;
     }
     let url = cluster.servers[0].url().replace("//", "//fleet:password@");

@@ -64,8 +64,15 @@ impl Follower {
             Ok(None) => return self.none(),
             Err(error) => return self.away(&error).await,
         };
-        self.board.standing.send_if_modified(|standing| standing.away.take().is_some());
-        if self.active.as_ref() == Some(&current) {
+        let confirmed = self.active.as_ref() == Some(&current);
+        if let Some(latest) = self.latest.as_mut().filter(|_| confirmed) {
+            latest.cached = false; // Redis says the same
+        }
+        self.board.standing.send_if_modified(|standing| {
+            let confirmed = confirmed && std::mem::take(&mut standing.cached);
+            standing.away.take().is_some() | confirmed
+        });
+        if confirmed {
             self.behind = None;
         } else if self.behind.as_ref().is_none_or(|(_, pointer)| *pointer != current) {
             let since = self.behind.as_ref().map_or_else(Instant::now, |(since, _)| *since);
