@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use super::http::{self, Targets};
+use super::http::Targets;
 use super::types::{self, Declared};
 use super::{Outside, action, event, retry};
 use crate::domain::flow::Rate;
@@ -57,26 +57,20 @@ pub(super) fn read(root: &Value<'_>, reading: &mut Reading<'_>) -> Option<Vec<Ho
     };
     // With wrong defaults the hooks are looked at all the same.
     let own = defaults.clone().unwrap_or_else(|| Defaults::new(reading.hint_max));
-    let none = Targets::default();
     let targets_value = fields.get("targets");
-    let targets = match &targets_value {
-        Some(value) => http::targets(value, reading.outside),
-        None => Some(Targets::default()),
-    };
+    let targets = targets_value.as_ref().map(|value| Targets::read(value, reading.outside)).unwrap_or_default();
     let hooks = match fields.get("hooks") {
         Some(hooks) if !hooks.is_nothing() => {
-            // Without good targets nothing can be said of those who use them.
-            let targets = targets.as_ref().unwrap_or(&none);
-            hooks.list(|hook| read_hook(&hook, reading, &Shared { defaults: &own, targets }))
+            hooks.list(|hook| read_hook(&hook, reading, &Shared { defaults: &own, targets: &targets }))
         }
         _ => Some(Vec::new()),
     };
     let events = fields.get("events").map_or(Some(()), |events| types::read(&events, &mut reading.events));
     fields.end();
-    if let (Some(targets), Some(value)) = (&targets, &targets_value) {
-        targets.warn_of_unused(value);
+    if let Some(value) = targets_value.filter(|_| !targets.is_empty()) {
+        targets.warn_of_unused(&value);
     }
-    defaults.and(targets).and(events).and(hooks)
+    hooks.filter(|_| defaults.is_some() && targets.are_good() && events.is_some())
 }
 
 pub(super) fn check_version(text: &str) -> Result<(), Mismatch> {

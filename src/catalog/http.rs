@@ -28,9 +28,9 @@ const RESERVED: [&str; 11] = [
     "upgrade",
 ];
 
-/// What hooks may call by name.
+/// What hooks may call by name; none where something is wrong with it.
 #[derive(Default)]
-pub(super) struct Targets(BTreeMap<String, Target>);
+pub(super) struct Targets(BTreeMap<String, Option<Target>>);
 
 struct Target {
     url: Vec<Piece>,
@@ -38,9 +38,45 @@ struct Target {
     used: Cell<bool>,
 }
 
-/// The targets of a document.
-pub(super) fn targets(value: &Value<'_>, outside: &Outside<'_>) -> Option<Targets> {
-    let found = all(value.entries()?.into_iter().map(|(key, value)| {
+impl Targets {
+    /// The targets of a document.
+    pub(super) fn read(value: &Value<'_>, outside: &Outside<'_>) -> Self {
+        let entries = value.entries().unwrap_or_default().into_iter();
+        Self(entries.map(|(key, value)| (key.name.clone(), Target::read(value, outside))).collect())
+    }
+
+    /// Warns of targets that no hook has used.
+    pub(super) fn warn_of_unused(&self, value: &Value<'_>) {
+        for (key, value) in value.entries().unwrap_or_default() {
+            if self.0.get(&key.name).is_some_and(|target| target.as_ref().is_some_and(|target| !target.used.get())) {
+                let found = format!("`{}`, which none uses", key.name.escape_debug());
+                value.warn(Mismatch::new("targets that hooks use").found(found));
+            }
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Whether nothing is wrong with any of them.
+    pub(super) fn are_good(&self) -> bool {
+        self.0.values().all(Option::is_some)
+    }
+
+    fn find(&self, name: &str) -> Result<&Option<Target>, Mismatch> {
+        let target = self.0.get(name).ok_or_else(|| {
+            Mismatch::new("the name of one of the `targets`").did_you_mean(name, self.0.keys().map(String::as_str))
+        })?;
+        if let Some(target) = target {
+            target.used.set(true);
+        }
+        Ok(target)
+    }
+}
+
+impl Target {
+    fn read(value: Value<'_>, outside: &Outside<'_>) -> Option<Self> {
         let mut fields = value.secret_unless_map().fields()?;
         let url = fields.require("url").and_then(|url| {
             url.secret().read(|text| {
@@ -51,37 +87,14 @@ pub(super) fn targets(value: &Value<'_>, outside: &Outside<'_>) -> Option<Target
         let headers =
             fields.get("headers").map_or(Some(Vec::new()), |headers| read_headers(&headers.secret(), outside));
         fields.end();
-        Some((key.name.clone(), Target { url: url?, headers: headers?, used: Cell::default() }))
-    }))?;
-    Some(Targets(found.into_iter().collect()))
-}
-
-impl Targets {
-    /// Warns of targets that no hook has used.
-    pub(super) fn warn_of_unused(&self, value: &Value<'_>) {
-        for (key, value) in value.entries().unwrap_or_default() {
-            if self.0.get(&key.name).is_some_and(|target| !target.used.get()) {
-                value.warn(
-                    Mismatch::new("targets that hooks use")
-                        .found(format!("`{}`, which none uses", key.name.escape_debug())),
-                );
-            }
-        }
-    }
-
-    fn find(&self, name: &str) -> Result<&Target, Mismatch> {
-        let target = self.0.get(name).ok_or_else(|| {
-            Mismatch::new("the name of one of the `targets`").did_you_mean(name, self.0.keys().map(String::as_str))
-        })?;
-        target.used.set(true);
-        Ok(target)
+        Some(Self { url: url?, headers: headers?, used: Cell::default() })
     }
 }
 
 pub(super) fn read(value: &Value<'_>, outside: &Outside<'_>, targets: &Targets) -> Option<HttpAction> {
     let mut fields = value.fields()?;
-    let (url, path) = (fields.get("url").map(Value::secret), fields.get("path").map(Value::secret));
-    let target = fields.get("target");
+    let (url, target) = (fields.get("url").map(Value::secret), fields.get("target"));
+    let path = fields.get("path").map(Value::secret);
     let headers = fields.get("headers").map_or(Some(Vec::new()), |headers| read_headers(&headers.secret(), outside));
     let body = fields.get("body").map(Value::secret);
     fields.end();
@@ -93,8 +106,8 @@ pub(super) fn read(value: &Value<'_>, outside: &Outside<'_>, targets: &Targets) 
             (None, url.read(|text| address(pieces(text, outside)?, outside)))
         }
         (None, Some(name)) => {
-            let target = name.read(|name| targets.find(name).map(|target| (&target.url, &target.headers)))?;
-            (Some(target.1), read_path(&name, path, target.0, outside))
+            let target = name.read(|name| targets.find(name))?.as_ref()?;
+            (Some(&target.headers), read_path(&name, path, &target.url, outside))
         }
         (url, _) => {
             let found = if url.is_some() { "both" } else { "neither" };

@@ -306,12 +306,12 @@ fn wrong_targets_and_templates() {
     );
     check_file(
         "version: 1\ntargets: { chat: { url: 'ftp://hunter2' } }\nhooks: [{ id: a, on: a, run: { http: { target: chat } } }]",
-        &["2:26 targets.chat.url: expected an http or https URL with a host, found another scheme"],
+        &["2:25 targets.chat.url: expected an http or https URL with a host, found another scheme"],
     );
     check_file(
         "version: 1\ntargets: { chat: { url: 'http://a' } }\nhooks: [{ id: a, on: a, run: { http: { target: chat, path: x } } }]",
         &[
-            "3:58 hooks[0].run.http.path: expected what comes behind the URL of the target, from `/` or `?` on, found another beginning",
+            "3:60 hooks[0].run.http.path: expected what comes behind the URL of the target, from `/` or `?` on, found another beginning",
         ],
     );
     let unused = "version: 1\ntargets: { chat: { url: 'http://a' } }";

@@ -68,7 +68,7 @@ async fn conditions_and_templates(place: Place) {
     assert_eq!(bodies.iter().filter(|body| *body == first).count(), 2, "{bodies:?}");
     for letter in site.letters() {
         assert_eq!(
-            (letter["class"].as_str(), letter["hook"].as_str()),
+            (letter["letter"]["class"].as_str(), letter["letter"]["hook"].as_str()),
             (Some("invalid"), Some("undefined")),
             "{letter}"
         );
@@ -106,7 +106,7 @@ async fn disabled(place: Place) {
         publisher.send(event("a", "2")).await;
     }
     until_letters(&site, 1, "open").await;
-    assert_eq!(site.letters()[0]["class"], "hook_disabled");
+    assert_eq!(site.letters()[0]["letter"]["class"], "hook_disabled");
     assert_eq!(worker.stop().await, Some(0));
     assert_eq!(sink.count(), 1);
 }
