@@ -375,7 +375,7 @@ async fn who_is_only_held_by_the_dying_is_not_buried() {
 /// have: that one is the model's.
 #[test]
 fn a_flaw_is_noticed() {
-    const SEEDS: u64 = 2000;
+    const SEEDS: u64 = 20_000;
     for flaw in [Flaw::AckBeforePublish, Flaw::PublishBeforeRecord, Flaw::TokenNotCompared, Flaw::LowerAttemptRuns] {
         let noticed = (0..SEEDS).find(|&seed| std::panic::catch_unwind(|| run_with(seed, flaw)).is_err());
         println!("simulation: {flaw:?} is noticed, as it should be: {noticed:?}");
