@@ -154,12 +154,7 @@ impl App {
         let patience = if revisions.is_some() { Duration::ZERO } else { STARTUP_PATIENCE };
         let store_away = first_ping(backends.claims.as_ref(), patience).await?;
         let metrics = telemetry::metrics()?;
-        let listener = TcpListener::bind(settings.bind)
-            .await
-            .with_context(|| format!("cannot listen on {} (http.bind)", settings.bind))?;
-        if let Some(file) = &backends.file {
-            file.announce(listener.local_addr()?)?;
-        }
+        let listener = bind(settings, backends.file.as_ref()).await?;
         let (catalog, following) = follow(source, local(settings));
         let flow = Arc::clone(&backends.flow);
         let pause = fleet::pause(flow.as_ref()).await;
@@ -300,6 +295,17 @@ fn card(settings: &Settings, admin: &Admin) -> impl Fn() -> Card + use<> {
         idle: admin.idle(),
         ..fixed.clone()
     }
+}
+
+/// Listens, and tells other commands where, if this process owns a file.
+async fn bind(settings: &Settings, file: Option<&embedded::Store>) -> anyhow::Result<TcpListener> {
+    let listener = TcpListener::bind(settings.bind)
+        .await
+        .with_context(|| format!("cannot listen on {} (http.bind)", settings.bind))?;
+    if let Some(file) = file {
+        file.announce(listener.local_addr()?)?;
+    }
+    Ok(listener)
 }
 
 /// As this process reads hooks.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use hookfleet::catalog::{self, Terms};
 use hookfleet::yaml;
-use hookfleet::yaml::problem::Problem;
+use hookfleet::yaml::problem::{Problem, Severity};
 use hookfleet::yaml::report::Report;
 use serde_json::{Value, json};
 
@@ -44,7 +44,9 @@ fn problems(way: &Way, content: &str) -> Vec<Problem> {
     };
     match catalog::parse(&document, "hooks.yaml", &TERMS) {
         Ok(_) => Vec::new(),
-        Err(problems) => problems.list().to_vec(),
+        Err(problems) => {
+            problems.list().iter().filter(|problem| problem.severity == Severity::Error).cloned().collect()
+        }
     }
 }
 
