@@ -17,11 +17,10 @@ use crate::broker::{Broker, Wanted};
 use crate::config::WhenAway;
 use crate::desk::Desk;
 use crate::domain::event::Reading;
-use crate::domain::expression::Expression;
 use crate::domain::flaw::Flaw;
 use crate::domain::flow::BreakerPolicy;
 use crate::domain::fold::State;
-use crate::domain::hook::{Hook, HookLane, OncePer, fixture};
+use crate::domain::hook::{Hook, HookLane, fixture};
 use crate::domain::matching::HookSet;
 use crate::domain::message::{Message, Outgoing, Queue, To};
 use crate::domain::retry::RetryPolicy;
@@ -49,9 +48,6 @@ const WORKERS: usize = 3;
 const EVENTS: usize = 8;
 /// Events and faults come within this time.
 const STORM: Duration = Duration::from_secs(40);
-/// All events are alike for this hook: one in so long runs it.
-const STORMY: &str = "stormy";
-const WINDOW: Duration = Duration::from_secs(10);
 /// Longer than any worker stands still.
 const FREEZE_MAX: Duration = Duration::from_secs(90);
 /// The fleet is quiet again by then.
@@ -83,9 +79,7 @@ fn hooks() -> HookSet {
         retry: RetryPolicy { attempts, initial: Duration::from_millis(700), ..RetryPolicy::default() },
         ..fixture::hook(id)
     };
-    let once = OncePer { key: Expression::new("event.source").unwrap(), window: WINDOW };
-    let stormy = Hook { once_per: Some(once), ..hook(STORMY, 3, 4) };
-    HookSet::new("r", vec![hook("patient", 5, 8), hook("narrow", 3, 1), stormy])
+    HookSet::new("r", vec![hook("patient", 5, 8), hook("narrow", 3, 1)])
 }
 
 /// The message of an event.
@@ -362,7 +356,7 @@ async fn who_is_only_held_by_the_dying_is_not_buried() {
     until_quiet(&world, &[process]).await;
     assert!(world.hub.records().is_empty(), "letters: {:#?}", world.hub.records());
     let done = world.target.runs().iter().filter(|run| run.ended.is_some_and(|(_, done)| done)).count();
-    assert_eq!(done, 3, "once for each hook");
+    assert_eq!(done, 2, "once for each hook");
     assert!(
         world.hub.most_deliveries() < 8,
         "{} deliveries: the broker would have buried it",

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::chance::Weather;
 use super::target::Run;
-use super::{EVENTS, STORMY, WINDOW, World, hooks, message};
+use super::{EVENTS, World, hooks, message};
 use crate::domain::claim::Claim;
 use crate::domain::dead_letter::Subject;
 use crate::domain::event::{Event, Reading};
@@ -39,12 +39,8 @@ pub(super) fn check(world: &World, weather: &Weather) {
     for run in &runs {
         by_key.entry(&run.key).or_default().push(run);
     }
-    check_storm(&runs, &open, weather);
     for key in keys() {
         let runs = by_key.get(&key).map(Vec::as_slice).unwrap_or_default();
-        if key.hook.as_str() == STORMY && runs.is_empty() {
-            continue; // another event ran for it
-        }
         let done = runs.iter().filter(|run| run.ended.is_some_and(|(_, done)| done)).count();
         assert!(done > 0 || open.contains(&Subject::of(&key)), "{key} is lost: {runs:#?}");
         let names: BTreeSet<&String> = runs.iter().map(|run| &run.name).collect();
@@ -79,33 +75,12 @@ pub(super) fn check(world: &World, weather: &Weather) {
     }
 }
 
-/// Of events that are alike some run, and of those that do none soon after another.
-fn check_storm(runs: &[Run], open: &BTreeSet<Subject>, weather: &Weather) {
-    let of_storm = |key: &InvocationKey| key.hook.as_str() == STORMY;
-    let no_letter = keys().filter(of_storm).all(|key| !open.contains(&Subject::of(&key)));
-    let mut first: BTreeMap<&InvocationKey, &Run> = BTreeMap::new();
-    for run in runs.iter().filter(|run| of_storm(&run.key)) {
-        first.entry(&run.key).or_insert(run);
-    }
-    assert!(!first.is_empty() || !no_letter, "a whole storm is lost");
-    // Who may have begun to run before a death is not asked again, and what was forgotten is nobody's.
-    if !weather.may_repeat() {
-        let mut begun: Vec<_> = first.values().map(|run| run.began).collect();
-        begun.sort_unstable();
-        let soon = begun.windows(2).find(|pair| pair[1] - pair[0] < WINDOW / 2);
-        assert!(soon.is_none(), "two like events run within a window: {first:#?}");
-    }
-}
-
 /// Everything was done, no letter is open, no replay was done twice.
 pub(super) fn check_replayed(world: &World, weather: &Weather) {
     assert_eq!(open(world), BTreeSet::new(), "letters stay open");
     let runs = world.target.runs();
     for key in keys() {
         let of_key: Vec<&Run> = runs.iter().filter(|run| run.key == key).collect();
-        if key.hook.as_str() == STORMY && of_key.is_empty() {
-            continue;
-        }
         assert!(of_key.iter().any(|run| run.ended.is_some_and(|(_, done)| done)), "{key} was never done");
         let replays = of_key.iter().filter(|run| run.at.generation > 0).count();
         assert!(replays <= 1 || weather.losses > 0, "{key} was replayed {replays} times: {of_key:#?}");
