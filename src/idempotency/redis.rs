@@ -4,7 +4,8 @@
 //! [`crate::domain::claim::step`]. Every request touches exactly one key, whose hash tag is the event's digest.
 //!
 //! What a Redis that forgot costs: the runs of its lost claims happen again under the same Idempotency-Key. Never an
-//! event. Replicas follow late, so a failover forgets the newest claims. Run it with an append-only file and `noeviction`.
+//! event; but one that shares the window of a `once_per` with others may be taken for one of those, if it comes twice.
+//! Replicas follow late, so a failover forgets the newest claims. Run it with an append-only file and `noeviction`.
 
 use ::redis::{Cmd, cmd};
 use async_trait::async_trait;
