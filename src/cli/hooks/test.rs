@@ -11,7 +11,8 @@ use crate::cli::output;
 use crate::config::Settings;
 use crate::domain::event::{Event, Reading};
 use crate::domain::expression::Facts;
-use crate::domain::hook::{Action, CommandAction, Hook};
+use crate::domain::glob::Glob;
+use crate::domain::hook::{Action, CommandAction, Hook, Pattern};
 use crate::domain::invocation::Invocation;
 use crate::domain::matching::{HookSet, Unmatched};
 use crate::domain::outcome::Outcome;
@@ -115,15 +116,15 @@ fn why_not(why: &Unmatched, hook: &Hook, event: &Event) -> String {
     let any = |texts: Vec<&str>| texts.iter().map(|text| format!("`{text}`")).collect::<Vec<_>>().join(" or ");
     match why {
         Unmatched::Type => {
-            let patterns = hook.on.iter().map(|pattern| pattern.as_str()).collect();
+            let patterns = hook.on.iter().map(Pattern::as_str).collect();
             format!("the type is {}, `on` asks for {}", quoted(&event.kind), any(patterns))
         }
         Unmatched::Source => {
-            let globs = hook.source.iter().map(|glob| glob.as_str()).collect();
+            let globs = hook.source.iter().map(Glob::as_str).collect();
             format!("the source is {}, `source` asks for {}", quoted(&event.source), any(globs))
         }
         Unmatched::Subject => {
-            let globs = hook.subject.iter().map(|glob| glob.as_str()).collect();
+            let globs = hook.subject.iter().map(Glob::as_str).collect();
             let found = event.subject.as_deref().map_or_else(|| "none".to_owned(), quoted);
             format!("the subject is {found}, `subject` asks for {}", any(globs))
         }
