@@ -1,7 +1,7 @@
 //! Expressions in CEL over an event: conditions, and keys.
 //!
 //! Compiled once, when the catalog is read; names that cannot exist are found then. An evaluation is bounded: its text is
-//! short and not nested deeply, and whatever can take long with much data ([`check`] marks it) is paid for from a budget
+//! short and not nested deeply, and whatever can take long with much data (`check` marks it) is paid for from a budget
 //! of steps, so that no event holds up a worker.
 
 use std::fmt;
