@@ -335,6 +335,7 @@ fn a_seed_is_the_same_every_time() {
 /// Of one event's hooks the quick one gives its permit back while the slow one runs on.
 #[tokio::test(start_paused = true)]
 async fn a_quick_hook_does_not_wait_for_a_slow_one() {
+    fastrand::seed(0);
     let world = World::new(0, Weather::default(), Flaw::None);
     world.target.slow_down("patient");
     let process = world.start();
@@ -351,6 +352,7 @@ async fn a_quick_hook_does_not_wait_for_a_slow_one() {
 /// Workers that die every seven seconds, on their own account, bury nobody who was only in their hands.
 #[tokio::test(start_paused = true)]
 async fn who_is_only_held_by_the_dying_is_not_buried() {
+    fastrand::seed(0);
     let world = World::new(0, Weather::default(), Flaw::None);
     world.target.heal();
     world.shelf.leave(Duration::from_mins(5));
