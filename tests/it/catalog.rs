@@ -254,8 +254,12 @@ async fn a_fleet_pauses_and_goes_on() {
     holding(&first).await;
     holding(&second).await;
     publisher.send_all((0..20).map(|i| event("a", &i.to_string()))).await;
-    let listed = site.ok(&["fleet", "list"]);
-    assert!(listed.starts_with("paused by") && listed.matches("takes no work: paused by").count() == 2, "{listed}");
+    let began = Instant::now();
+    let is_told =
+        |listed: &str| listed.starts_with("paused by") && listed.matches("takes no work: paused by").count() == 2;
+    while !is_told(&site.ok(&["fleet", "list"])) {
+        assert!(began.elapsed() < PATIENCE, "{}", site.ok(&["fleet", "list"])); // a worker says it at its next beat
+    }
     let listed: Value = serde_json::from_str(&site.ok(&["fleet", "list", "--json"])).unwrap();
     assert_eq!(listed["paused"]["message"], "the target moves");
     let pids: HashSet<i64> =
