@@ -29,7 +29,6 @@ use crate::broker::{Broker, Delivery, PublishError};
 use crate::config::WhenAway;
 use crate::crash;
 use crate::dead_letters::DeadLetters;
-use crate::domain::claim::Request;
 use crate::domain::dead_letter::{Cause, Letter, Mark, Record, Subject};
 use crate::domain::event::{Malformed, Reading};
 use crate::domain::flaw::Flaw;
@@ -40,7 +39,7 @@ use crate::domain::message::{LADDER_UNIT, Lane, Outgoing, Queue, WAIT_AFTER};
 use crate::domain::outcome::Outcome;
 use crate::domain::replay::undeliverable;
 use crate::domain::revision::{Unknown, unknown_hook};
-use crate::domain::settle::{Class, STORE_AWAY_WAIT, Settlement, millis};
+use crate::domain::settle::{Class, STORE_AWAY_WAIT, Settlement};
 use crate::executor::Execute;
 use crate::telemetry::{Metric, now_ms};
 use admission::Admission;
@@ -51,6 +50,7 @@ pub use running::Running;
 use store::Store;
 
 pub mod admission;
+mod burial;
 mod held;
 mod job;
 mod lease;
@@ -219,6 +219,9 @@ impl Worker {
         if matches.hooks.is_empty() {
             Metric::EventsUnmatched.count(&[]);
         }
+        if matches.unreadable {
+            self.tell_unreadable(delivery, &whole).await;
+        }
         for (hook, error) in &matches.failed {
             self.admission.gate(hook).meters.condition_failed("when", error);
         }
@@ -279,19 +282,6 @@ impl Worker {
             }
         };
         tokio::join!(driven, acked);
-    }
-
-    /// Gives up an invocation that its hook is not there for. The letter goes out first: a cancelled claim without a
-    /// letter would be a loss.
-    async fn bury(&self, delivery: &Delivery, invocation: &Invocation, class: Class) {
-        let deaths = invocation.deaths;
-        let cause = Cause { class, report: None, unprotected: false, deaths, target: None };
-        let letter = Letter::of_invocation(invocation, invocation.at, cause, delivery.queue.name(), now_ms());
-        count_letter(class);
-        self.append(&Record::Letter(Box::new(letter))).await;
-        let cancel = Request::Cancel { generation: invocation.at.generation, keep_ms: millis(self.rules.window) };
-        let _ = self.store.ask(&invocation.key(), &cancel).await;
-        self.broker.ack(delivery.receipt);
     }
 
     async fn put_aside(&self, delivery: &Delivery, aside: Aside) {

@@ -44,6 +44,7 @@ pub(super) struct Said {
 
 /// Several documents, and what is said about them.
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Sent {
     documents: Vec<Document>,
     expected_revision: Option<u64>,
@@ -90,13 +91,28 @@ fn read(headers: &HeaderMap, body: String, said: Said) -> Result<(Vec<Document>,
             return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail));
         }
     }
-    match serde_json::from_str::<Sent>(&body) {
-        Ok(Sent { documents, expected_revision, message, by, dry_run }) => {
-            Ok((documents, Said { expected_revision, message, by, dry_run }))
-        }
-        // A hooks file has no documents; what is wrong with it is told with its place.
-        Err(_) => Ok((vec![Document { name: NAME.to_owned(), text: body }], said)),
+    // A hooks file has no `documents`; what is wrong with it is told with its place.
+    let has_documents = serde_json::from_str::<Value>(&body).is_ok_and(|body| body.get("documents").is_some());
+    if !has_documents {
+        return Ok((vec![Document { name: NAME.to_owned(), text: body }], said));
     }
+    let refuse = |detail: String| Problem::new(StatusCode::BAD_REQUEST, detail);
+    let sent: Sent = serde_json::from_str(&body).map_err(|error| refuse(format!("the body: {error}")))?;
+    let expected_revision = match (sent.expected_revision, said.expected_revision) {
+        (Some(body), Some(query)) if body != query => {
+            return Err(refuse(format!(
+                "expected one expected_revision, found {body} in the body and {query} in the query"
+            )));
+        }
+        (body, query) => body.or(query),
+    };
+    let merged = Said {
+        expected_revision,
+        message: sent.message.or(said.message),
+        by: sent.by.or(said.by),
+        dry_run: sent.dry_run || said.dry_run,
+    };
+    Ok((sent.documents, merged))
 }
 
 /// What became of a change, for programs.

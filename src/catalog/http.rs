@@ -166,7 +166,11 @@ fn form(headers: &[(String, Text)]) -> Form {
         None => Form::Json,
         Some((_, text)) => {
             let essence = text.prefix().split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-            if essence.ends_with("/json") || essence.ends_with("+json") { Form::Json } else { Form::Plain }
+            match essence.as_str() {
+                "application/x-www-form-urlencoded" => Form::Url,
+                json if json.ends_with("/json") || json.ends_with("+json") => Form::Json,
+                _ => Form::Plain,
+            }
         }
     }
 }

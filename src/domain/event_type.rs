@@ -17,6 +17,9 @@ use super::shown;
 
 /// Mistakes of one event that are told one by one.
 const MISTAKES_MAX: usize = 20;
+/// Values in an event of which mistakes are told one by one, and parts of a schema that are looked at.
+const VALUES_TOLD_OF: usize = 2000;
+const SCHEMA_PARTS_MAX: usize = 20_000;
 /// Longest sentence about one of them.
 const SENTENCE_CHARS_MAX: usize = 300;
 
@@ -56,7 +59,11 @@ pub struct EventType {
 
 /// A compiled JSON Schema.
 #[derive(Debug)]
-pub struct Schema(Validator);
+pub struct Schema {
+    validator: Validator,
+    /// It refers to itself: to tell all that is wrong would take a time that doubles with every level.
+    circular: bool,
+}
 
 /// What is wrong with a value. Says nothing of the value itself, which is an event's.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -102,16 +109,66 @@ impl Schema {
             .should_validate_formats(true)
             .should_ignore_unknown_formats(false)
             .with_pattern_options(PatternOptions::regex());
-        options.build(schema).map(Self).map_err(|error| vec![Mistake::of(&error)])
+        let circular = is_circular(schema);
+        options.build(schema).map(|validator| Self { validator, circular }).map_err(|error| vec![Mistake::of(&error)])
     }
 
     /// What is wrong with a value: nothing, or the first mistakes.
     #[must_use]
     pub fn mistakes(&self, value: &Value) -> Vec<Mistake> {
-        if self.0.is_valid(value) {
+        if self.validator.is_valid(value) {
             return Vec::new();
         }
-        self.0.iter_errors(value).take(MISTAKES_MAX).map(|error| Mistake::of(&error)).collect()
+        if self.circular || is_large(value, &mut { VALUES_TOLD_OF }) {
+            let error = "it does not fit; what does not is only told of small values and of schemas that do not refer to \
+                         themselves";
+            return vec![Mistake { path: String::new(), rule: String::new(), error: error.to_owned() }];
+        }
+        self.validator.iter_errors(value).take(MISTAKES_MAX).map(|error| Mistake::of(&error)).collect()
+    }
+}
+
+/// Whether a schema may refer to itself. Said of references that are not followed here, too.
+fn is_circular(schema: &Value) -> bool {
+    fn visit<'s>(root: &'s Value, at: &'s Value, open: &mut Vec<&'s str>, budget: &mut usize) -> bool {
+        if *budget == 0 {
+            return true;
+        }
+        *budget -= 1;
+        match at {
+            Value::Object(fields) => fields.iter().any(|(name, inner)| match (name.as_str(), inner) {
+                ("$dynamicRef" | "$recursiveRef" | "$anchor" | "$id", _) => true,
+                ("$ref", Value::String(to)) => {
+                    let Some(target) = to.strip_prefix('#').and_then(|pointer| root.pointer(pointer)) else {
+                        return true;
+                    };
+                    if open.contains(&to.as_str()) || to == "#" {
+                        return true;
+                    }
+                    open.push(to);
+                    let circular = visit(root, target, open, budget);
+                    open.pop();
+                    circular
+                }
+                _ => visit(root, inner, open, budget),
+            }),
+            Value::Array(items) => items.iter().any(|inner| visit(root, inner, open, budget)),
+            _ => false,
+        }
+    }
+    visit(schema, schema, &mut Vec::new(), &mut { SCHEMA_PARTS_MAX })
+}
+
+/// Whether there are more values in it than are left.
+fn is_large(value: &Value, left: &mut usize) -> bool {
+    if *left == 0 {
+        return true;
+    }
+    *left -= 1;
+    match value {
+        Value::Array(items) => items.iter().any(|item| is_large(item, left)),
+        Value::Object(fields) => fields.values().any(|item| is_large(item, left)),
+        _ => false,
     }
 }
 

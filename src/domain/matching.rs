@@ -56,6 +56,8 @@ pub struct Matches<'a> {
     pub hooks: Vec<&'a Arc<Hook>>,
     /// Those whose condition cannot be evaluated for it, and why: they do not run.
     pub failed: Vec<(&'a Arc<Hook>, String)>,
+    /// A condition asks for what the event says, and nobody can read that.
+    pub unreadable: bool,
 }
 
 /// A node of the trie over segments; `here` lists the hooks whose pattern ends at it.
@@ -125,7 +127,10 @@ impl HookSet {
         for hook in self.wanting_type(event) {
             match hook.unmatched_beside_type(&facts) {
                 None => matches.hooks.push(hook),
-                Some(Unmatched::WhenFailed(error)) => matches.failed.push((hook, error)),
+                Some(Unmatched::WhenFailed(error)) => {
+                    matches.unreadable |= !facts.is_readable();
+                    matches.failed.push((hook, error));
+                }
                 Some(_) => {}
             }
         }

@@ -21,8 +21,10 @@ mod scan;
 const BYTES_MAX: usize = 64 * 1024;
 /// What a template prints at most.
 const OUTPUT_BYTES_MAX: usize = 1024 * 1024;
-/// Instructions of one render: some tens of milliseconds.
+/// Instructions of one render, for an event of up to [`SMALL_BYTES`]: some tens of milliseconds. Of a larger one a single
+/// instruction may look at more, so that there are fewer.
 const FUEL: u64 = 100_000;
+const SMALL_BYTES: u64 = 2048;
 /// Names that a template knows.
 pub const NAMES: [&str; 4] = ["event", "hook", "key", "attempt"];
 /// The name of the values that are not in the file; no template of a hook can use it.
@@ -141,6 +143,14 @@ impl Text {
             hidden => values.collect::<Vec<_>>(),
         };
         let mut printed = Bounded(Vec::new());
+        let mut scarce;
+        let environment = if scene.bytes > SMALL_BYTES {
+            scarce = Environment::clone(environment);
+            scarce.set_fuel(Some(FUEL * SMALL_BYTES / scene.bytes));
+            &scarce
+        } else {
+            environment
+        };
         let template = environment.get_template(NAME).map_err(|error| failure(&error))?;
         template.render_captured_to(context, &mut printed).map_err(|error| failure(&error))?;
         String::from_utf8(printed.0).map_err(|_| "the template prints no text".to_owned())
@@ -161,6 +171,8 @@ pub struct Scene {
     hook: Value,
     key: Value,
     attempt: Value,
+    /// As large as the event is.
+    bytes: u64,
 }
 
 impl Scene {
@@ -169,6 +181,7 @@ impl Scene {
     /// # Errors
     /// The event cannot be read.
     pub fn new(event: &[u8], hook: &Hook, key: &str, attempt: u32) -> Result<Self, String> {
+        let bytes = u64::try_from(event.len()).unwrap_or(u64::MAX);
         let event: serde_json::Value =
             serde_json::from_slice(event).map_err(|_| "the event cannot be read".to_owned())?;
         Ok(Self {
@@ -176,6 +189,7 @@ impl Scene {
             hook: minijinja::context! { id => hook.id.as_str(), labels => &hook.labels },
             key: Value::from(key),
             attempt: Value::from(attempt),
+            bytes,
         })
     }
 }

@@ -20,6 +20,7 @@ use crate::domain::hook::HttpAction;
 use crate::domain::outcome::{Again, Failure, Outcome};
 use crate::domain::request::Request;
 use crate::domain::settle::Class;
+use crate::domain::template::{Piece, Text};
 
 /// A reply is read up to here; a connection with more on it is closed.
 const REPLY_BYTES_MAX: usize = 128 * 1024;
@@ -80,14 +81,14 @@ impl Http {
         let sent = self.client.post(request.url.clone().into_owned()).headers(headers).body(body).send();
         let reply = match timeout_at(attempt.deadline, sent).await {
             Err(_) => return timed_out(attempt.hook.timeout, ""),
-            Ok(Err(error)) => return broken(&error.without_url(), &request),
+            Ok(Err(error)) => return broken(&error.without_url(), action, &request),
             Ok(Ok(reply)) => reply,
         };
         let status = reply.status();
         let hint = reply.headers().get(RETRY_AFTER).and_then(|value| retry_after(value.as_bytes(), SystemTime::now()));
         let body = drain(reply, attempt.deadline).await;
         let Some(again) = classify(status, hint) else { return Outcome::Done };
-        let error = with_excerpt(status_line(status), &excerpt(&body, secrets(&request)));
+        let error = with_excerpt(status_line(status), &excerpt(&body, secrets(action, &request)));
         Outcome::Failed(Failure { again, status: Some(status.as_u16().into()), error })
     }
 }
@@ -169,7 +170,7 @@ async fn drain(mut reply: Response, deadline: Instant) -> Vec<u8> {
 }
 
 /// A request that got no reply.
-fn broken(error: &reqwest::Error, request: &Request<'_>) -> Outcome {
+fn broken(error: &reqwest::Error, action: &HttpAction, request: &Request<'_>) -> Outcome {
     if let Some(refused) = causes(error).find_map(|cause| cause.downcast_ref::<Refused>()) {
         return Outcome::from(refused);
     }
@@ -189,7 +190,7 @@ fn broken(error: &reqwest::Error, request: &Request<'_>) -> Outcome {
     } else {
         "transport"
     };
-    Outcome::later(format!("{kind}: {}", excerpt(root(error).to_string().as_bytes(), secrets(request))))
+    Outcome::later(format!("{kind}: {}", excerpt(root(error).to_string().as_bytes(), secrets(action, request))))
 }
 
 fn is_reset(cause: &(dyn Error + 'static)) -> bool {
@@ -212,14 +213,26 @@ fn root<'a>(error: &'a (dyn Error + 'static)) -> &'a (dyn Error + 'static) {
     causes(error).last().unwrap_or(error)
 }
 
-/// What a target could repeat to us and no error may show: header values, and the URL behind its host.
-fn secrets(request: &Request<'_>) -> Vec<String> {
+/// What a target could repeat to us and no error may show: header values, the URL behind its host, and whatever stands
+/// outside of the hooks file, wherever it was put in.
+fn secrets(action: &HttpAction, request: &Request<'_>) -> Vec<String> {
+    let texts = action.headers.iter().map(|(_, text)| text).chain([&action.text]).chain(&action.body);
+    let hidden = texts.flat_map(Text::pieces).filter_map(|piece| match piece {
+        Piece::Hidden(value) => Some(value.expose().as_str()),
+        Piece::Literal(_) => None,
+    });
     let url = &request.url;
     let values = request.headers.iter().map(|(_, value)| value.as_ref());
     let parameters = url.query_pairs().map(|(_, value)| value.into_owned());
-    let whole = values.clone().chain([url.path()]).chain(url.query()).map(str::to_owned).chain(parameters);
+    let whole = values
+        .clone()
+        .chain(hidden.clone())
+        .chain([url.path()])
+        .chain(url.query())
+        .map(str::to_owned)
+        .chain(parameters);
     let whole = whole.filter(|value| value.len() >= SECRET_BYTES_MIN);
-    let words = values.flat_map(str::split_whitespace).chain(url.path().split('/'));
+    let words = values.chain(hidden).flat_map(str::split_whitespace).chain(url.path().split('/'));
     let words = words.filter(|word| word.len() >= SECRET_WORD_BYTES_MIN);
     whole.chain(words.map(str::to_owned)).collect()
 }
@@ -237,7 +250,7 @@ mod tests {
     use super::super::{Execute as _, Executors, payload};
     use super::*;
     use crate::domain::hook::{Action, Hook};
-    use crate::domain::template::Text;
+    use crate::domain::template::Form;
 
     #[test]
     fn statuses() {
@@ -412,6 +425,22 @@ mod tests {
         check("HTTP/1.1 503 No\r\ncontent-length: 9\r\n\r\nabc".into(), "later [503]: 503 Service Unavailable: abc")
             .await;
         check("SMTP/1.1 no\r\n\r\n".into(), "later: transport: invalid HTTP version parsed").await;
+    }
+
+    #[test]
+    fn what_is_hidden_is_so_wherever_it_was_put() {
+        let hidden = |secret: &str| Piece::Hidden(crate::domain::hook::Secret::new(secret.to_owned()));
+        let text = |secret: &str| Text::new(vec![Piece::Literal("a=".into()), hidden(secret)], Form::Plain).unwrap();
+        let mut action = HttpAction::plain("https://x.example/".parse().unwrap(), &[]);
+        action.headers = vec![("x".to_owned(), text("in-a-header"))];
+        action.body = Some(text("in-the-body"));
+        let invocation = invocation("{}");
+        let hook = hook(Action::Http(action.clone()), 1000);
+        let request = Request::new(&action, &hook, &invocation, "key").unwrap();
+        let secrets = secrets(&action, &request);
+        for secret in ["in-a-header", "in-the-body"] {
+            assert!(secrets.iter().any(|it| it == secret), "{secrets:?}");
+        }
     }
 
     #[tokio::test]

@@ -1,4 +1,4 @@
-//! Events whose data is not what their type declares.
+//! Events whose data is not what their type declares, or not to be read where a hook asks for it.
 
 use super::{Worker, count_letter};
 use crate::broker::Delivery;
@@ -10,6 +10,18 @@ use crate::domain::settle::Class;
 use crate::telemetry::{Metric, now_ms};
 
 impl Worker {
+    /// Hooks ask for the data of an event, and it cannot be read: they would be passed over without a word. A letter says
+    /// so; the hooks that ask for nothing run.
+    pub(super) async fn tell_unreadable(&self, delivery: &Delivery, whole: &WholeEvent) {
+        let error = "hooks ask for its data by `when`, which is no JSON that can be read (a lone surrogate, a number \
+                     beyond all bounds, or nested too deeply)";
+        let malformed = Malformed::new(Class::Unreadable, error);
+        let letter = Letter::of_event(whole, &malformed, delivery.queue.name(), now_ms());
+        tracing::warn!(letter = %letter.id, event = whole.event.id, source = whole.event.source, error, "no readable event");
+        count_letter(Class::Unreadable);
+        Box::pin(self.append(&Record::Letter(Box::new(letter)))).await;
+    }
+
     /// Tells of an event that does not fit its type. Where the type is strict the event ends here, as a letter: true then.
     pub(super) async fn is_misfit(&self, delivery: &Delivery, whole: &WholeEvent, types: &EventTypes) -> bool {
         let Some(misfit) = types.misfit(&whole.event) else { return false };

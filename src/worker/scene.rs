@@ -101,10 +101,7 @@ impl Scene<'_> {
 
     /// How long a claim is remembered: replays as long as the letters that they come from.
     pub(super) fn floor_ms(&self) -> u64 {
-        let rules = &self.worker.rules;
-        let kept = if self.invocation.at.generation == 0 { rules.window } else { rules.retention };
-        // A guard comes when a lease is over: what is forgotten before that would be run again.
-        millis(kept.max(rules.lease * 2))
+        self.worker.floor_ms(&self.invocation)
     }
 
     pub(super) fn follow(&self, follow: &Follow, unprotected: bool) -> Message {

@@ -37,27 +37,6 @@ impl Site {
 }
 
 impl Worker {
-    async fn ask(&self, path: &str) -> Value {
-        let answer = client().get(self.url(path)).send().await;
-        match answer {
-            Ok(answer) => answer.json().await.unwrap_or_default(),
-            Err(_) => Value::Null,
-        }
-    }
-
-    /// Waits until an answer of this worker holds something.
-    async fn until(&self, path: &str, what: impl Fn(&Value) -> bool) -> Value {
-        let began = Instant::now();
-        loop {
-            let answer = self.ask(path).await;
-            if what(&answer) {
-                return answer;
-            }
-            assert!(began.elapsed() < PATIENCE, "{path} says {answer:#}\n{}", self.log());
-            sleep(Duration::from_millis(20)).await;
-        }
-    }
-
     /// A metric that counts.
     async fn count(&self, name: &str, label: &str) -> u64 {
         self.metric(name, label).await as u64
@@ -197,6 +176,20 @@ async fn the_catalog_is_changed_over_http() {
         (status, said["problems"].as_array().map(Vec::len), &said["problems"][0]["line"]),
         (400, Some(3), &2.into())
     );
+    let documents = |more: Value| {
+        let mut body = serde_json::json!({ "documents": [{ "name": "b.yaml", "text": yaml("c") }] });
+        body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        body.to_string()
+    };
+    let none = serde_json::json!({});
+    let (status, _) = post("?expected_revision=1", "application/json", documents(none.clone())).await;
+    assert_eq!(status, 409, "what the query says counts for documents too");
+    let (status, said) = post("?dry_run=true", "application/json", documents(none)).await;
+    assert_eq!((status, &said["changed"], &said["revision"]), (200, &false.into(), &Value::Null), "{said:#}");
+    for wrong in [serde_json::json!({ "expected_revison": 2 }), serde_json::json!({ "expected_revision": 2 })] {
+        let (status, said) = post("?expected_revision=1", "application/json", documents(wrong)).await;
+        assert_eq!(status, 400, "{said:#}");
+    }
     let (status, _) = post("", "text/plain", yaml("c")).await;
     assert_eq!(status, 415);
     worker.until_revision("r2").await;

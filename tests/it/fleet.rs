@@ -8,6 +8,7 @@ use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use serde_json::Value;
 use tempfile::TempDir;
 use tokio::time::sleep;
 
@@ -239,6 +240,27 @@ impl Worker {
     }
 
     /// The sum of a metric over the series whose labels contain `label`.
+    pub(crate) async fn ask(&self, path: &str) -> Value {
+        let answer = client().get(self.url(path)).send().await;
+        match answer {
+            Ok(answer) => answer.json().await.unwrap_or_default(),
+            Err(_) => Value::Null,
+        }
+    }
+
+    /// Waits until an answer of this worker holds something.
+    pub(crate) async fn until(&self, path: &str, what: impl Fn(&Value) -> bool) -> Value {
+        let began = Instant::now();
+        loop {
+            let answer = self.ask(path).await;
+            if what(&answer) {
+                return answer;
+            }
+            assert!(began.elapsed() < Duration::from_secs(60), "{path} says {answer:#}\n{}", self.log());
+            sleep(Duration::from_millis(20)).await;
+        }
+    }
+
     pub(crate) async fn metric(&self, name: &str, label: &str) -> f64 {
         let text = match client().get(self.url("/metrics")).send().await {
             Ok(answer) => answer.text().await.unwrap_or_default(),

@@ -111,6 +111,43 @@ async fn disabled(place: Place) {
     assert_eq!(sink.count(), 1);
 }
 
+/// A run goes on whose hook is disabled meanwhile, and what comes again for it is no letter.
+#[tokio::test]
+async fn a_run_outlives_its_hook() {
+    let sink = Sink::start().await;
+    sink.behave(|_, _| Answer::after(Duration::from_secs(6)));
+    let site = site(Place::Servers).await.hooks(&hook(&sink, "h", "a", ", timeout: 20s"));
+    let site = site.set("HOOKFLEET_IDEMPOTENCY_LEASE", "2s").set("HOOKFLEET_WORKER_HOLD", "1s");
+    let Stage { site, mut worker, publisher } = stage(Place::Servers, site).await;
+    publisher.send(event("a", "1")).await;
+    sink.until("the call", SOON, |calls| calls.len() == 1).await;
+    let before = worker.ask("/v1/status").await["catalog"]["revision"].clone();
+    let site = site.hooks(&hook(&sink, "h", "a", ", enabled: false"));
+    worker.until("/v1/status", |status| status["catalog"]["revision"] != before).await;
+    while worker.metric("hookfleet_claims_total", "\"done\"").await < 1.0 {
+        sleep(Duration::from_millis(50)).await; // the guard comes round until it finds it done
+    }
+    assert!(worker.metric("hookfleet_claims_total", "busy").await >= 1.0);
+    assert_eq!(worker.stop().await, Some(0));
+    assert_eq!(sink.calls().iter().filter(|call| call.status == 200 && call.finished.is_some()).count(), 1);
+    assert_eq!(sink.count(), 1);
+    assert!(site.letters().is_empty());
+}
+
+/// What nobody can read is no match for a condition, and a letter; hooks that ask for nothing of it run.
+#[tokio::test]
+async fn what_a_condition_cannot_read_is_a_letter() {
+    let sink = Sink::start().await;
+    let hooks = [hook(&sink, "asks", "a", ", when: event.data.n == 1"), hook(&sink, "takes", "a", "")].join("\n");
+    let site = site(Place::Servers).await.hooks(&hooks);
+    let Stage { site, worker: _worker, publisher } = stage(Place::Servers, site).await;
+    let body = r#"{"specversion":"1.0","type":"a","source":"/s","id":"1","data":{"n":1,"cut":"\ud83d"}}"#;
+    publisher.send(Bytes::from(body)).await;
+    until_letters(&site, 1, "open").await;
+    assert_eq!(site.letters()[0]["letter"]["class"], "unreadable");
+    sink.until("the one that asks for nothing", SOON, |calls| calls.len() == 1 && calls[0].hook == "takes").await;
+}
+
 #[tokio::test]
 async fn what_is_pending_for_a_disabled_hook_is_a_letter_on_servers() {
     disabled(Place::Servers).await;

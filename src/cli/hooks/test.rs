@@ -17,7 +17,7 @@ use crate::domain::invocation::Invocation;
 use crate::domain::matching::{HookSet, Unmatched};
 use crate::domain::outcome::Outcome;
 use crate::domain::request::Shown;
-use crate::domain::settle::{Next, Settlement, Tried, settle};
+use crate::domain::settle::{Class, Next, Settlement, Tried, settle};
 use crate::domain::shown::quoted;
 use crate::executor::{self, Execute as _, Executors};
 use crate::publish::{Rejected, prepare};
@@ -33,7 +33,8 @@ pub(in crate::cli) struct Test {
     /// This hook only
     #[arg(long, value_name = "ID")]
     hook: Option<String>,
-    /// Run it for real, once, and tell what would follow; nothing is claimed, published or retried
+    /// Run it for real, once, under the event's own Idempotency-Key, and tell what would follow; nothing is claimed,
+    /// published or retried
     #[arg(long)]
     pub(super) send: bool,
 }
@@ -48,6 +49,9 @@ pub(super) async fn run(test: &Test, settings: &Settings, hooks: &HookSet) -> an
     output::out(&told(&event, hooks, only));
     if !test.send {
         return Ok(());
+    }
+    if hooks.types().misfit(&event).is_some_and(|misfit| misfit.strict) {
+        bail!("nothing was sent: the fleet refuses this event");
     }
     let matches = hooks.matching(&event);
     let wanting: Vec<_> = matches.hooks.iter().filter(|hook| only.is_none_or(|id| hook.id.as_str() == id)).collect();
@@ -109,7 +113,13 @@ fn told(event: &Event, hooks: &HookSet, only: Option<&str>) -> String {
             None => lines.extend(would_run(hook, &invocation(event, hook, hooks))),
         }
     }
-    lines.join("\n")
+    lines.iter().map(|line| visible(line)).collect::<Vec<_>>().join("\n")
+}
+
+/// What an event says may hold what a terminal takes for a command.
+fn visible(line: &str) -> String {
+    let shown = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
+    line.chars().map(shown).collect()
 }
 
 fn why_not(why: &Unmatched, hook: &Hook, event: &Event) -> String {
@@ -145,7 +155,7 @@ fn would_run(hook: &Hook, invocation: &Invocation) -> Vec<String> {
                 lines.extend(headers.iter().map(|(name, value)| format!("    {name}: {value}")));
                 lines.push(format!("    {}", body.unwrap_or_else(payload)));
             }
-            Err(error) => lines.push(format!("+ {}: a letter `rejected`: {error}", hook.id)),
+            Err(error) => lines.push(format!("+ {}: a letter `{}`: {error}", hook.id, Class::Invalid.name())),
         },
         Action::Command(CommandAction { argv, env, cwd }) => {
             let words: Vec<String> = argv.iter().map(|word| word_shown(word)).collect();

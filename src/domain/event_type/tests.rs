@@ -150,6 +150,14 @@ fn hostile_schemas_and_data_take_no_time() {
             json!({ "anyOf": [{ "properties": { "a": { "$ref": "#" } } }, { "properties": { "a": { "$ref": "#" } } }] }),
             &nested,
         ),
+        (
+            json!({ "type": "object", "anyOf": [
+                { "properties": { "a": { "$ref": "#" }, "k": { "const": 1 } } },
+                { "properties": { "a": { "$ref": "#" }, "k": { "const": 2 } } },
+            ] }),
+            &nested, // a number where an object is wanted, at the end
+        ),
+        (json!({ "items": { "type": "string" } }), &many),
         (json!({ "uniqueItems": true }), &many),
         (json!({ "contains": { "const": "x" }, "unevaluatedItems": false }), &many),
         (json!({ "multipleOf": 0.0001 }), &json!(1e300)),

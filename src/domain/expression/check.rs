@@ -18,14 +18,13 @@ use crate::domain::shown;
 /// How deep the tree of an expression may be: every level of it is a call on the stack.
 const DEPTH_MAX: usize = 48;
 /// As long as it is written takes what these do, or no longer than the shorter side.
-const CHEAP: [&str; 11] = [
+const CHEAP: [&str; 10] = [
     LOGICAL_AND,
     LOGICAL_OR,
     LOGICAL_NOT,
     CONDITIONAL,
     NOT_STRICTLY_FALSE,
     NEGATE,
-    INDEX,
     SUBSTRACT,
     MULTIPLY,
     DIVIDE,
@@ -187,6 +186,11 @@ impl Walk<'_> {
         }
         let name = call.func_name.as_str();
         if CHEAP.contains(&name) {
+            return Ok(count);
+        }
+        if name == INDEX {
+            // The key is hashed, and copied where there is none.
+            call.args.iter_mut().skip(1).for_each(|key| pay_for(key, 0));
             return Ok(count);
         }
         if COMPARISONS.contains(&name) {

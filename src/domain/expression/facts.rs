@@ -48,6 +48,12 @@ impl<'e> Facts<'e> {
         self.event
     }
 
+    /// Whether its JSON can be read: it was not looked at when the event came, or not closely.
+    #[must_use]
+    pub fn is_readable(&self) -> bool {
+        self.context.get_or_init(|| context(self.event)).is_some()
+    }
+
     /// Evaluates an expression that was checked, and reads its value.
     pub(super) fn evaluate<T>(
         &self,

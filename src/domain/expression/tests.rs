@@ -159,6 +159,7 @@ fn hostile_events() {
         ("event.data.a.all(x, event.data.a.all(y, x + y >= 0))", "fails: the event holds too much"),
         ("event.data.a.all(x, x in event.data.a)", "fails: the event holds too much"),
         ("event.data.a.all(x, event.data.s.contains('y') || true)", "fails: the event holds too much"),
+        ("event.data.a.exists(x, event.data[event.data.s] == x)", "fails: the event holds too much"),
         ("event.data.a.all(x, event.data.a == event.data.a)", "fails: the event holds too much"),
         ("event.data.a.map(x, event.data.a).size() > 0", "fails: the event holds too much"),
         ("event.data.a.map(x, [event.data.s, x]).size() > 0", "fails: the event holds too much"),

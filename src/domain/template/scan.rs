@@ -81,6 +81,16 @@ fn tag(inside: &str, is_statement: bool) -> Result<(), Refusal> {
             return Err(unknown("statements that exist", statement, &STATEMENTS));
         }
     }
+    if bare.contains('*') {
+        // A text or a list times a number of the event's would have no bound.
+        return Err(Refusal::new("a template without `*`", "one"));
+    }
+    if words.contains(&super::HIDDEN) {
+        return Err(Refusal::new(
+            "another name",
+            format!("`{}`, which stands for what is not in the file", super::HIDDEN),
+        ));
+    }
     for pair in words.windows(2) {
         match pair {
             ["|", name] if !FILTERS.contains(name) => return Err(unknown("filters that exist", name, &FILTERS)),

@@ -88,7 +88,7 @@ fn what_is_hidden_is_no_template() {
     check(
         "{{ hidden[0] }}$",
         Form::Plain,
-        "refused: expected names that exist: `event`, `hook`, `key`, `attempt`, found `hidden`",
+        "refused: expected another name, found `hidden`, which stands for what is not in the file",
     );
     let text = text("/$/{{ event.id }}", Form::Url).unwrap();
     assert_eq!(text.render_shown(&scene()).unwrap(), "/[hidden]/e-1");
@@ -108,6 +108,13 @@ fn what_is_no_template() {
     check("{% set x = event %}", Form::Plain, "refused: expected statements that exist (…");
     check("{% if event.id is odd %}{% endif %}", Form::Plain, "refused: expected tests that exist (…");
     check("{{ range(5) }}", Form::Plain, "refused: expected names that exist…");
+    check("{{ 'x' * event.data.n }}", Form::Plain, "refused: expected a template without `*`, found one");
+    check(
+        "{% for hidden in event.data %}$ {% endfor %}",
+        Form::Plain,
+        "refused: expected another name, found `hidden`…",
+    );
+    check("{{ event.data.hidden }}* hidden", Form::Plain, "fails: …");
     check(
         &format!("{{{{ event.id }}}}{}", "x".repeat(65 * 1024)),
         Form::Plain,
@@ -126,11 +133,24 @@ fn failures_at_run_time() {
         Form::Json,
         "fails: the template fails on line 1: it calls something that does not exist",
     );
-    check("{{ 'x' * 2000000000 }}", Form::Json, "fails: the template fails…");
-    check("{{ 'x' * 2000000 }}", Form::Json, "fails: the template fails: it prints more than 1 MiB");
     let row = "x".repeat(400);
+    let much = format!("{{% for a in {row:?} %}}{{% for b in {row:?} %}}{row}{{% endfor %}}{{% endfor %}}");
+    check(&much, Form::Json, "fails: the template fails: it prints more than 1 MiB");
     let many = format!(
         "{{% for a in {row:?} %}}{{% for b in {row:?} %}}{{% for c in {row:?} %}}{{% endfor %}}{{% endfor %}}{{% endfor %}}"
     );
     check(&many, Form::Json, "fails: the template fails on line 1: it takes too long");
+}
+
+/// An instruction may look at all of an event: of a large one there are few.
+#[test]
+fn a_large_event_holds_up_nobody() {
+    let numbers = (0..100_000).map(|n| n.to_string()).collect::<Vec<_>>().join(",");
+    let event = format!(r#"{{"id":"e-1","data":{{"a":[{numbers}]}}}}"#);
+    let hook = crate::domain::hook::fixture::hook("h");
+    let scene = Scene::new(event.as_bytes(), &hook, "key", 1).unwrap();
+    let render = |source: &str| Text::new(vec![Piece::Literal(source.to_owned())], Form::Json).unwrap().render(&scene);
+    assert_eq!(render("{{ event.id }} {{ event.data.a | length }}").unwrap(), "e-1 100000");
+    let every = "{% for x in event.data.a %}{% if x in event.data.a %}{{ x }}{% endif %}{% endfor %}";
+    assert!(render(every).unwrap_err().ends_with("it takes too long"));
 }
