@@ -149,11 +149,21 @@ fn a_cache_is_of_use_for_a_while() {
     let folder = tempfile::tempdir().unwrap();
     let documents = vec![Document { name: "h.yaml".to_owned(), text: hooks(&["a"], "") }];
     let stored = crate::catalog::revisions::Stored::new(17, documents, 1, "me", None, 0);
-    let cache = |max_age| Cache { path: folder.path().join("catalog.json"), max_age };
+    let of = |namespace: &str, max_age| Cache {
+        path: folder.path().join("catalog.json"),
+        namespace: namespace.to_owned(),
+        max_age,
+    };
+    let cache = |max_age| of("fleet", max_age);
     let young = cache(Duration::from_hours(1));
     assert!(young.load().unwrap_err().contains("cannot be read"));
     young.store(&stored).unwrap();
     assert_eq!(young.load().unwrap(), stored);
+    let refusal = of("other", Duration::from_hours(1)).load().unwrap_err();
+    assert!(
+        refusal.contains("expected") && refusal.contains("of namespace \"other\", found that of \"fleet\""),
+        "{refusal}"
+    );
     std::thread::sleep(Duration::from_millis(5));
     assert!(cache(Duration::from_millis(1)).load().unwrap_err().contains("catalog.max_age is 1ms"));
     fs::write(folder.path().join("catalog.json"), "{").unwrap();
