@@ -157,7 +157,7 @@ impl App {
         let listener = bind(settings, backends.file.as_ref()).await?;
         let (catalog, following) = follow(source, local(settings));
         let flow = Arc::clone(&backends.flow);
-        let pause = fleet::pause(flow.as_ref()).await;
+        let pause = fleet::pause(flow.as_ref(), settings.claims.when_away).await;
         let halts = Halts { catalog: catalog.halt.clone(), pause: pause.subscribe() };
         let shared = Shared {
             settings: Arc::new(settings.clone()),
