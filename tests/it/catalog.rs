@@ -46,7 +46,7 @@ impl Worker {
     }
 
     /// Waits until an answer of this worker holds something.
-    async fn until(&self, path: &str, what: impl Fn(&Value) -> bool) -> Value {
+    pub(crate) async fn until(&self, path: &str, what: impl Fn(&Value) -> bool) -> Value {
         let began = Instant::now();
         loop {
             let answer = self.ask(path).await;
