@@ -107,8 +107,8 @@ impl Backends {
     pub fn shared(&self, settings: &Settings) -> anyhow::Result<Source> {
         let link = self.redis.clone().context("catalog.from: redis needs redis.url")?;
         let revisions = Arc::new(Revisions::new(link, &settings.namespace));
-        let max_age = settings.catalog.max_age;
-        let cache = settings.catalog.cache.clone().map(|path| Cache { path, max_age });
+        let (namespace, max_age) = (settings.namespace.clone(), settings.catalog.max_age);
+        let cache = settings.catalog.cache.clone().map(|path| Cache { path, namespace, max_age });
         Ok(Source::Redis(SharedCatalog { revisions, cache }))
     }
 
@@ -157,7 +157,7 @@ impl App {
         let listener = bind(settings, backends.file.as_ref()).await?;
         let (catalog, following) = follow(source, local(settings));
         let flow = Arc::clone(&backends.flow);
-        let pause = fleet::pause(flow.as_ref()).await;
+        let pause = fleet::pause(flow.as_ref(), settings.claims.when_away).await;
         let halts = Halts { catalog: catalog.halt.clone(), pause: pause.subscribe() };
         let shared = Shared {
             settings: Arc::new(settings.clone()),

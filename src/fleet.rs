@@ -65,10 +65,14 @@ async fn changed(halt: &mut watch::Receiver<Option<String>>) {
 /// Between two looks at whether the fleet is paused.
 const ASK_EVERY: Duration = Duration::from_millis(500);
 
-/// Whether the fleet is paused at the start. Where nobody can say it is not: then there is little to do anyway.
-pub async fn pause(flow: &dyn Flow) -> watch::Sender<Option<String>> {
-    let paused = flow.paused().await.unwrap_or_default();
-    watch::Sender::new(paused.map(|pause| pause.to_string()))
+/// Whether the fleet is paused at the start. Who holds without Redis holds until it is known.
+pub async fn pause(flow: &dyn Flow, when_away: WhenAway) -> watch::Sender<Option<String>> {
+    let paused = match (flow.paused().await, when_away) {
+        (Ok(paused), _) => paused.map(|pause| pause.to_string()),
+        (Err(_), WhenAway::Hold) => Some("it is not known yet whether the fleet is paused".to_owned()),
+        (Err(_), WhenAway::Proceed) => None,
+    };
+    watch::Sender::new(paused)
 }
 
 /// Tells when the fleet is paused and when that ends, for ever. Without an answer it is as it was.
@@ -193,3 +197,6 @@ impl Fleet {
         left
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -22,13 +22,15 @@ pub(super) async fn guard(State(loopback): State<Loopback>, request: Request, ne
         headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned())
     };
     let (host, origin) = (text(request.headers(), header::HOST), text(request.headers(), header::ORIGIN));
-    match check(host.as_deref(), origin.as_deref(), loopback) {
+    let changes = !request.method().is_safe();
+    match check(host.as_deref(), origin.as_deref(), loopback, changes) {
         Ok(()) => next.run(request).await,
         Err(detail) => Problem::new(StatusCode::FORBIDDEN, detail).into_response(),
     }
 }
 
-fn check(host: Option<&str>, origin: Option<&str>, loopback: Loopback) -> Result<(), String> {
+/// Off loopback any name may be ours, and a page's too: there no page changes anything.
+fn check(host: Option<&str>, origin: Option<&str>, loopback: Loopback, changes: bool) -> Result<(), String> {
     if let (Some(host), Loopback(true)) = (host, loopback)
         && !is_local(host)
     {
@@ -36,6 +38,10 @@ fn check(host: Option<&str>, origin: Option<&str>, loopback: Loopback) -> Result
     }
     match origin.map(|origin| (origin, origin.split_once("://").map(|(_, authority)| authority))) {
         None => Ok(()),
+        Some((origin, _)) if changes && loopback == Loopback(false) => Err(format!(
+            "pages may change nothing here: expected a request without Origin, found Origin \"{origin}\"; send it from a \
+             program, or use an address of this machine"
+        )),
         Some((_, authority)) if authority.is_some() && authority == host => Ok(()),
         Some((origin, _)) => Err(format!("pages of other origins may not ask this server; found Origin \"{origin}\"")),
     }
@@ -56,7 +62,7 @@ mod tests {
 
     #[test]
     fn who_may_ask() {
-        let may = |host, origin, loopback| check(host, origin, Loopback(loopback)).is_ok();
+        let may = |host, origin, loopback| check(host, origin, Loopback(loopback), false).is_ok();
         assert!(may(Some("127.0.0.1:8733"), None, true));
         assert!(may(Some("localhost"), None, true));
         assert!(may(Some("[::1]:8733"), None, true));
@@ -69,5 +75,15 @@ mod tests {
         assert!(!may(Some("127.0.0.1.evil.example"), None, true));
         assert!(may(Some("hooks.internal"), None, false));
         assert!(!may(Some("hooks.internal"), Some("https://evil.example"), false));
+    }
+
+    #[test]
+    fn who_may_change() {
+        let may = |host, origin, loopback| check(Some(host), origin, Loopback(loopback), true).is_ok();
+        assert!(may("127.0.0.1:8733", Some("http://127.0.0.1:8733"), true));
+        assert!(!may("127.0.0.1:8733", Some("http://127.0.0.1:3000"), true));
+        assert!(may("hooks.internal", None, false));
+        assert!(!may("hooks.internal", Some("http://hooks.internal"), false));
+        assert!(!may("evil.example:8733", Some("http://evil.example:8733"), false)); // DNS rebinding
     }
 }

@@ -49,8 +49,8 @@ pub enum Done {
 pub enum Refused {
     #[error(transparent)]
     Invalid(Problems),
-    #[error("expected at most {BYTES_MAX} bytes of hooks files, found {0}")]
-    TooLarge(usize),
+    #[error(transparent)]
+    TooLarge(Oversize),
     #[error("{}", stale(*.expected, .current.as_deref(), .since.as_ref()))]
     Stale {
         expected: u64,
@@ -65,6 +65,32 @@ pub enum Refused {
     Revisions(#[from] RevisionsError),
     #[error("the workers cannot be asked whether they could read it: {0}")]
     Fleet(#[from] FlowError),
+}
+
+/// What has too many bytes.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("expected at most {most} bytes of {what}, found {found}")]
+pub struct Oversize {
+    what: &'static str,
+    most: usize,
+    found: usize,
+}
+
+/// Bytes of what is said of a revision, each.
+const SAID_BYTES_MAX: usize = 1024;
+
+fn check_size(wish: &Wish) -> Result<(), Refused> {
+    let texts = wish.documents.iter().map(|document| document.text.len()).sum();
+    let message = wish.message.as_ref().map_or(0, String::len);
+    let sizes = [
+        ("hooks files", BYTES_MAX, texts),
+        ("the message", SAID_BYTES_MAX, message),
+        ("the name of who applies it", SAID_BYTES_MAX, wish.by.len()),
+    ];
+    match sizes.into_iter().find(|(_, most, found)| found > most) {
+        Some((what, most, found)) => Err(Refused::TooLarge(Oversize { what, most, found })),
+        None => Ok(()),
+    }
 }
 
 fn name(number: u64) -> String {
@@ -88,10 +114,7 @@ fn stale(expected: u64, current: Option<&About>, since: Option<&Changes>) -> Str
 /// # Errors
 /// Why nothing was changed. Only with [`Refused::Revisions`] it may have been.
 pub async fn apply(revisions: &Revisions, flow: &dyn Flow, wish: Wish) -> Result<Applied, Refused> {
-    let bytes = wish.documents.iter().map(|document| document.text.len()).sum();
-    if bytes > BYTES_MAX {
-        return Err(Refused::TooLarge(bytes));
-    }
+    check_size(&wish)?;
     let catalog = read_for_others(&wish.documents, wish.hint_max).map_err(Refused::Invalid)?;
     let current = current(revisions).await?;
     let pointer = current.as_ref().map(|stored| stored.about.pointer());
@@ -176,6 +199,28 @@ mod tests {
         check(0, &[], 1);
         check(17, &["r17", "r16"], 18);
         check(0, &["r17", "a1b2c3d4e5f6"], 18); // Redis has forgotten
+    }
+
+    #[test]
+    fn what_is_too_large_is_refused() {
+        let check = |text: usize, by: usize, message: Option<usize>, expected: Option<&str>| {
+            let wish = Wish {
+                documents: vec![Document { name: "h.yaml".to_owned(), text: "x".repeat(text) }; 2],
+                expected: None,
+                by: "x".repeat(by),
+                message: message.map(|bytes| "x".repeat(bytes)),
+                dry_run: false,
+                at_ms: 0,
+                hint_max: Duration::ZERO,
+            };
+            assert_eq!(check_size(&wish).map_err(|refused| refused.to_string()).err().as_deref(), expected);
+        };
+        check(BYTES_MAX / 2, 1024, Some(1024), None);
+        check(0, 0, None, None);
+        let texts = "expected at most 4194304 bytes of hooks files, found 4194306";
+        check(BYTES_MAX / 2 + 1, 0, None, Some(texts));
+        check(0, 0, Some(1025), Some("expected at most 1024 bytes of the message, found 1025"));
+        check(0, 1025, None, Some("expected at most 1024 bytes of the name of who applies it, found 1025"));
     }
 
     #[test]

@@ -29,10 +29,12 @@ mod stamps;
 
 /// Between two looks at files. Looking finds every kind of change on every file system, and costs little.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
-/// Files that have not changed for this long are written to their end.
-const SETTLED_AFTER: Duration = Duration::from_millis(50);
-/// Files that never settle are read all the same.
-const SETTLING_MAX: u32 = 10;
+/// Files that have not changed for this long are all there, and written to their end.
+const SETTLED_AFTER: Duration = Duration::from_millis(300);
+/// Between two looks meanwhile.
+const SETTLING_EVERY: Duration = Duration::from_millis(50);
+/// Files that change for longer are told of.
+const UNSETTLED_MAX: Duration = Duration::from_secs(10);
 
 /// Where hooks come from.
 pub enum Source {
@@ -183,6 +185,22 @@ impl Board {
         self.standing.send_modify(|standing| standing.refused = Some(refusal));
     }
 
+    /// Tells that files do not stop changing, once.
+    fn unsettled(&self) {
+        let reason = format!(
+            "the hooks files have been changing for {UNSETTLED_MAX:?}: they are read when nobody has written for \
+             {SETTLED_AFTER:?}"
+        );
+        self.standing.send_if_modified(|standing| {
+            let first = standing.away.is_none();
+            if first {
+                tracing::warn!(reason, goes_on = %self.hooks.borrow().revision(), "the catalog cannot be followed");
+                standing.away = Some(reason);
+            }
+            first
+        });
+    }
+
     fn show_revision(&self, before: Option<&Revision>) {
         let gauge = |revision: &Revision| Metric::CatalogRevision.gauge(&[("revision", revision.to_string())]);
         if let Some(before) = before {
@@ -201,7 +219,7 @@ async fn files(board: Board, path: PathBuf) {
         if seen.as_ref() == Some(&found) {
             continue;
         }
-        let stamps = settled(&path, &files, found).await;
+        let stamps = settled(&board, &path, &files, found).await;
         let began = Instant::now();
         let of = path.clone();
         let named = match beside(move || open(&of)).await {
@@ -232,15 +250,21 @@ async fn look(path: &std::path::Path, files: &BTreeSet<PathBuf>) -> Option<Stamp
     beside(move || Stamps::of(Some(&path), &files)).await
 }
 
-/// Waits until an editor has written everything.
-async fn settled(path: &std::path::Path, files: &BTreeSet<PathBuf>, mut stamps: Stamps) -> Stamps {
-    for _ in 0..SETTLING_MAX {
-        tokio::time::sleep(SETTLED_AFTER).await;
+/// Waits until nobody writes any more: half of a folder would be a catalog too. Who never ends is told of.
+async fn settled(board: &Board, path: &std::path::Path, files: &BTreeSet<PathBuf>, mut stamps: Stamps) -> Stamps {
+    let began = tokio::time::Instant::now();
+    let mut since = began;
+    while since.elapsed() < SETTLED_AFTER {
+        tokio::time::sleep(SETTLING_EVERY).await;
         match look(path, files).await {
-            Some(found) if found != stamps => stamps = found,
-            _ => break,
+            Some(found) if found == stamps => {}
+            found => (stamps, since) = (found.unwrap_or(stamps), tokio::time::Instant::now()),
+        }
+        if began.elapsed() >= UNSETTLED_MAX {
+            board.unsettled();
         }
     }
+    board.standing.send_if_modified(|standing| standing.away.take().is_some());
     stamps
 }
 

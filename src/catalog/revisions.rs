@@ -15,8 +15,10 @@ use crate::redis::trouble::Failure;
 
 /// So many revisions are kept; older ones are forgotten, one with each new one.
 pub const KEPT: u64 = 200;
-/// Bytes of all texts of a revision: every worker reads them whole, in one answer.
-pub const BYTES_MAX: usize = 32 * 1024 * 1024;
+/// Bytes of all texts of a revision: a whole fleet reads them at once, each worker in one answer within a second.
+pub const BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Bytes of the texts of all revisions that are kept; the two newest are, whatever they have.
+const BYTES_KEPT: usize = 64 * 1024 * 1024;
 
 /// Which revision is the current one.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,7 +57,9 @@ pub struct Stored {
 pub enum RevisionsError {
     #[error(transparent)]
     Redis(#[from] Failure),
-    #[error("expected revision r{0} to be kept, found none: the last {KEPT} are")]
+    #[error(
+        "expected revision r{0} to be kept, found none: the last {KEPT} are, as long as they have less than {BYTES_KEPT} bytes"
+    )]
     Unknown(u64),
     #[error("what Redis keeps of the catalog cannot be read ({0}): did another program write there?")]
     Unreadable(String),
@@ -155,10 +159,11 @@ impl Revisions {
         let arguments = [
             after.map(Pointer::text).unwrap_or_default(),
             new.about.pointer().text(),
-            field(new.about.number),
+            new.about.number.to_string(),
             serde_json::to_string(&new.about).map_err(json)?,
             serde_json::to_string(&new.documents).map_err(json)?,
-            field(new.about.number.saturating_sub(KEPT)),
+            KEPT.to_string(),
+            BYTES_KEPT.to_string(),
         ];
         let done: u8 = self.link.call().run(&self.script, &self.key, &arguments).await?;
         Ok(done == 1)

@@ -46,6 +46,9 @@ pub(super) enum Hooks {
         /// [default: the current one]
         #[arg(long, value_name = "N", value_parser = number)]
         revision: Option<u64>,
+        /// Write its files into this folder, over none that is there
+        #[arg(long, value_name = "DIR")]
+        output: Option<PathBuf>,
     },
     /// Who changed the fleet's catalog and when, newest first
     History {
@@ -119,7 +122,7 @@ pub(super) async fn run(settings: &Settings, hooks: Hooks) -> anyhow::Result<Exi
         Hooks::Cancel(cancel) => return cancel::run(settings, &cancel).await,
         Hooks::Apply { path, change, dry_run } => shared(settings)?.apply(&path, change, dry_run, &operator()).await?,
         Hooks::Diff { path } => shared(settings)?.diff(&path).await?,
-        Hooks::Show { revision } => shared(settings)?.show(revision).await?,
+        Hooks::Show { revision, output } => shared(settings)?.show(revision, output.as_deref()).await?,
         Hooks::History { json } => shared(settings)?.history(json).await?,
         Hooks::Rollback { revision, change } => shared(settings)?.rollback(revision, change, &operator()).await?,
     }

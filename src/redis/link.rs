@@ -87,6 +87,15 @@ impl Link {
         Self(Arc::new(Inner { dial, state: Mutex::default(), settled: watch::Sender::default() }))
     }
 
+    /// To where nobody listens.
+    #[cfg(test)]
+    pub(crate) fn nowhere() -> Self {
+        use crate::config::{Tls, Topology};
+        use crate::domain::hook::Secret;
+        let url = Secret::new("redis://127.0.0.1:1".parse().unwrap());
+        Self::new(Redis { url, password_file: None, tls: Tls::default(), topology: Topology::Single })
+    }
+
     /// Begins a call: all its commands together take a second at most.
     #[must_use]
     pub fn call(&self) -> Call<'_> {

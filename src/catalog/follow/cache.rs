@@ -14,11 +14,14 @@ use crate::telemetry::now_ms;
 #[derive(Debug, Clone)]
 pub struct Cache {
     pub path: PathBuf,
+    /// Whose catalog it is: that of another fleet is of no use.
+    pub namespace: String,
     pub max_age: Duration,
 }
 
 #[derive(Serialize, Deserialize)]
 struct Kept {
+    namespace: String,
     /// When Redis last said that this is the current one, in milliseconds since 1970.
     confirmed_ms: u64,
     #[serde(flatten)]
@@ -34,6 +37,12 @@ impl Cache {
         let shown = self.path.display();
         let text = std::fs::read_to_string(&self.path).map_err(|error| format!("{shown} cannot be read: {error}"))?;
         let kept: Kept = serde_json::from_str(&text).map_err(|error| format!("{shown} holds no catalog: {error}"))?;
+        if kept.namespace != self.namespace {
+            let (found, expected) = (kept.namespace, &self.namespace);
+            return Err(format!(
+                "expected {shown} to hold the catalog of namespace {expected:?}, found that of {found:?}"
+            ));
+        }
         let age = Duration::from_millis(now_ms().saturating_sub(kept.confirmed_ms));
         if age > self.max_age {
             let (age, max_age) = (Duration::from_secs(age.as_secs()), self.max_age);
@@ -44,7 +53,8 @@ impl Cache {
 
     /// Keeps a catalog that Redis has just confirmed. Readers see the old file or the new one.
     pub(super) fn store(&self, stored: &Stored) -> std::io::Result<()> {
-        let kept = serde_json::to_vec(&Kept { confirmed_ms: now_ms(), stored: stored.clone() })?;
+        let (namespace, confirmed_ms) = (self.namespace.clone(), now_ms());
+        let kept = serde_json::to_vec(&Kept { namespace, confirmed_ms, stored: stored.clone() })?;
         let mut name = self.path.file_name().unwrap_or_default().to_owned();
         name.push(format!(".{:08x}.new", fastrand::u32(..)));
         let new = self.path.with_file_name(name);

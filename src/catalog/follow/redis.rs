@@ -34,6 +34,8 @@ struct Follower {
     behind: Option<(Instant, Pointer)>,
     trouble: String,
     confirmed: Option<Instant>,
+    /// Why the cache is of no use, once that is known.
+    useless: Option<String>,
 }
 
 struct Latest {
@@ -47,25 +49,30 @@ struct Latest {
 }
 
 pub(super) async fn follow(board: Board, shared: Shared) {
-    let mut follower =
-        Follower { board, shared, latest: None, active: None, behind: None, trouble: String::new(), confirmed: None };
+    let mut follower = Follower::new(board, shared);
     loop {
-        follower.look().await;
+        let current = follower.shared.revisions.current().await;
+        follower.look(current).await;
         follower.judge();
         tokio::time::sleep(ASK_EVERY).await;
     }
 }
 
 impl Follower {
-    /// Asks which revision is the current one, and makes it the one in force here.
-    async fn look(&mut self) {
-        let current = match self.shared.revisions.current().await {
+    const fn new(board: Board, shared: Shared) -> Self {
+        let trouble = String::new();
+        Self { board, shared, latest: None, active: None, behind: None, trouble, confirmed: None, useless: None }
+    }
+
+    /// Makes the revision that is said to be the current one the one in force here.
+    async fn look(&mut self, current: Result<Option<Pointer>, RevisionsError>) {
+        let current = match current {
             Ok(Some(current)) => current,
-            Ok(None) => return self.none(),
+            Ok(None) => return self.none().await,
             Err(error) => return self.away(&error).await,
         };
         let confirmed = self.active.as_ref() == Some(&current);
-        if let Some(latest) = self.latest.as_mut().filter(|_| confirmed) {
+        if let Some(latest) = self.latest.as_mut().filter(|latest| latest.about.pointer() == current) {
             latest.cached = false; // Redis says the same
         }
         self.board.standing.send_if_modified(|standing| {
@@ -85,6 +92,9 @@ impl Follower {
             }
         }
         self.read().await;
+        if self.behind.is_some() {
+            "it is refused here, see the log and /v1/status".clone_into(&mut self.trouble);
+        }
         self.keep().await;
     }
 
@@ -106,34 +116,57 @@ impl Follower {
             if latest.cached {
                 self.board.standing.send_modify(|standing| standing.cached = true);
             }
+            self.behind.take_if(|(_, newest)| *newest == pointer);
             (self.active, self.confirmed) = (Some(pointer), None);
-            self.behind = None;
-        } else {
-            "it is refused here, see the log and /v1/status".clone_into(&mut self.trouble);
         }
     }
 
     /// Redis has no catalog. One that is in force goes on: it was applied by somebody, and forgotten by a machine.
-    fn none(&mut self) {
+    async fn none(&mut self) {
         self.behind = None;
         let reason = "Redis has no catalog: apply one with `hookfleet hooks apply`";
         self.unknown(reason);
         reason.clone_into(&mut self.trouble);
+        self.read().await;
     }
 
+    /// Redis does not say. What is here goes on, or what was kept, as long as no other one is known to be current.
     async fn away(&mut self, error: &RevisionsError) {
         let reason = error.to_string();
         self.unknown(&reason);
-        self.trouble.clone_from(&reason);
-        let Some(cache) = self.shared.cache.clone().filter(|_| self.active.is_none()) else { return };
-        match beside(move || cache.load()).await {
-            Some(Ok(stored)) => {
-                tracing::warn!(reason, "the catalog is taken from catalog.cache");
-                self.latest = Some(Latest { cached: true, ..stored.into() });
-                self.read().await;
+        if self.latest.is_none() && self.useless.is_none() {
+            self.uncache().await;
+        }
+        let was_idle = self.active.is_none();
+        self.read().await;
+        let is_cached = self.latest.as_ref().is_some_and(|latest| latest.cached);
+        if is_cached && was_idle && self.active.is_some() {
+            tracing::warn!(reason, "the catalog is taken from catalog.cache");
+        }
+        self.trouble = match &self.useless {
+            Some(useless) => format!("{reason}; {useless}"),
+            None if is_cached => {
+                format!("{reason}; what catalog.cache holds is refused here, see the log and /v1/status")
             }
-            Some(Err(useless)) => self.trouble = format!("{reason}; {useless}"),
-            None => {}
+            None => reason,
+        };
+    }
+
+    /// Gets what the cache holds, once in the life of a process.
+    async fn uncache(&mut self) {
+        let Some(cache) = self.shared.cache.clone() else { return };
+        let kept = match beside(move || cache.load()).await {
+            Some(Ok(stored)) => stored,
+            Some(Err(useless)) => return self.useless = Some(useless),
+            None => return,
+        };
+        let pointer = kept.about.pointer();
+        match &self.behind {
+            Some((_, newest)) if *newest != pointer => {
+                let (kept, newest) = (pointer.revision(), newest.revision());
+                self.useless = Some(format!("catalog.cache holds {kept}, but {newest} is current"));
+            }
+            _ => self.latest = Some(Latest { cached: true, ..kept.into() }),
         }
     }
 
@@ -196,3 +229,6 @@ impl From<Stored> for Latest {
         Self { about: stored.about, documents, files: BTreeSet::new(), seen: None, cached: false }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -103,6 +103,34 @@ async fn a_folder_gains_and_loses_files() {
     scene.until(&["b"]).await;
 }
 
+#[tokio::test(start_paused = true)]
+async fn half_of_a_folder_is_no_catalog() {
+    let mut scene = Scene::start("", |folder| fs::write(folder.join("0.yaml"), hooks(&["a"], "")).unwrap());
+    for number in 1..10 {
+        scene.write(&format!("{number}.yaml"), &hooks(&[&format!("a{number}")], ""));
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    scene.followed.hooks.changed().await.unwrap();
+    assert_eq!(scene.ids(), ["a", "a1", "a2", "a3", "a4", "a5", "a6", "a7", "a8", "a9"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn files_that_never_stop_changing_are_told_of() {
+    let mut scene = Scene::start("h.yaml", |folder| fs::write(folder.join("h.yaml"), hooks(&["a"], "")).unwrap());
+    let told = |scene: &Scene| scene.followed.standing.borrow().away.is_some();
+    let mut text = hooks(&["a", "b"], "");
+    for round in 0..110 {
+        assert!(!told(&scene) || round > 95, "told in round {round}");
+        text.push_str("#\n");
+        scene.write("h.yaml", &text);
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert!(told(&scene));
+    assert_eq!(scene.ids(), ["a"]);
+    scene.until(&["a", "b"]).await;
+    assert!(!told(&scene));
+}
+
 /// A `ConfigMap` in Kubernetes: files are links into a folder that is a link, and that one is replaced.
 #[tokio::test]
 async fn links_that_are_swapped_count() {
@@ -149,11 +177,21 @@ fn a_cache_is_of_use_for_a_while() {
     let folder = tempfile::tempdir().unwrap();
     let documents = vec![Document { name: "h.yaml".to_owned(), text: hooks(&["a"], "") }];
     let stored = crate::catalog::revisions::Stored::new(17, documents, 1, "me", None, 0);
-    let cache = |max_age| Cache { path: folder.path().join("catalog.json"), max_age };
+    let of = |namespace: &str, max_age| Cache {
+        path: folder.path().join("catalog.json"),
+        namespace: namespace.to_owned(),
+        max_age,
+    };
+    let cache = |max_age| of("fleet", max_age);
     let young = cache(Duration::from_hours(1));
     assert!(young.load().unwrap_err().contains("cannot be read"));
     young.store(&stored).unwrap();
     assert_eq!(young.load().unwrap(), stored);
+    let refusal = of("other", Duration::from_hours(1)).load().unwrap_err();
+    assert!(
+        refusal.contains("expected") && refusal.contains("of namespace \"other\", found that of \"fleet\""),
+        "{refusal}"
+    );
     std::thread::sleep(Duration::from_millis(5));
     assert!(cache(Duration::from_millis(1)).load().unwrap_err().contains("catalog.max_age is 1ms"));
     fs::write(folder.path().join("catalog.json"), "{").unwrap();

@@ -1,9 +1,21 @@
 -- Adds a revision and makes it the current one, unless another one is current than is expected.
--- KEYS[1]: the catalog. ARGV: what is current by expectation, what shall be; the revision's field, what is said of it, its
--- documents; the field of a revision that is forgotten.
+-- KEYS[1]: the catalog. ARGV: what is current by expectation, what shall be; the revision's number, what is said of it, its
+-- documents; how many revisions are kept, and how many bytes of documents.
 local current = redis.call('HGET', KEYS[1], 'current') or ''
-if current == ARGV[2] and redis.call('HGET', KEYS[1], ARGV[3]) == ARGV[4] then return 1 end -- repeated, its answer was lost
+local number = tonumber(ARGV[3])
+local function field(n) return 'r' .. string.format('%d', n) end
+if current == ARGV[2] and redis.call('HGET', KEYS[1], field(number)) == ARGV[4] then return 1 end -- repeated, its answer was lost
 if current ~= ARGV[1] then return 0 end
-redis.call('HSET', KEYS[1], ARGV[3], ARGV[4], ARGV[3] .. ':documents', ARGV[5], 'current', ARGV[2])
-redis.call('HDEL', KEYS[1], ARGV[6], ARGV[6] .. ':documents')
+redis.call('HSET', KEYS[1], field(number), ARGV[4], field(number) .. ':documents', ARGV[5], 'current', ARGV[2])
+-- The one that was current is kept too: workers may be about to read it.
+local before = tonumber(string.match(current, '^%d+'))
+local oldest = number - tonumber(ARGV[6])
+local bytes = #ARGV[5]
+for n = number - 1, math.max(oldest + 1, 1), -1 do
+  bytes = bytes + redis.call('HSTRLEN', KEYS[1], field(n) .. ':documents')
+  if bytes > tonumber(ARGV[7]) and n ~= before then
+    redis.call('HDEL', KEYS[1], field(n), field(n) .. ':documents')
+  end
+end
+redis.call('HDEL', KEYS[1], field(oldest), field(oldest) .. ':documents')
 return 1

@@ -1,8 +1,9 @@
 //! The catalog of the whole fleet, at the command line.
 
+use std::io::Write as _;
 use std::path::Path;
 
-use anyhow::anyhow;
+use anyhow::{Context as _, anyhow, bail};
 
 use super::Change;
 use crate::catalog::apply::{self, Applied, Done, Refused, Wish, apply};
@@ -83,19 +84,21 @@ impl<'s> Shared<'s> {
         Ok(())
     }
 
-    /// The text alone goes to standard output, so that it can be written to a file.
-    pub(super) async fn show(&self, number: Option<u64>) -> anyhow::Result<()> {
+    /// The text alone goes to standard output, so that it can be written to a file. Several are no hooks file together.
+    pub(super) async fn show(&self, number: Option<u64>, folder: Option<&Path>) -> anyhow::Result<()> {
         let stored = match number {
             Some(number) => Some(self.revisions.get(number).await?),
             None => apply::current(&self.revisions).await?,
         };
         let Stored { about, documents } = stored.ok_or_else(|| anyhow!(NONE))?;
         output::err(&line(&about));
-        for document in &documents {
-            if documents.len() > 1 {
-                output::out(&format!("# {}", document.name));
+        match (folder, documents.as_slice()) {
+            (Some(folder), documents) => save(folder, documents)?,
+            (None, [document]) => output::out(&document.text),
+            (None, documents) => {
+                let count = documents.len();
+                bail!("expected a catalog of one file, found {count}: write them into a folder with `--output DIR`")
             }
-            output::out(&document.text);
         }
         Ok(())
     }
@@ -143,4 +146,54 @@ fn documents(path: &Path) -> anyhow::Result<Vec<Document>> {
         }
     }
     Ok(documents)
+}
+
+/// Writes documents as the files of a folder, which `apply` takes back, or none if one is there already.
+fn save(folder: &Path, documents: &[Document]) -> anyhow::Result<()> {
+    let mut paths = Vec::new();
+    for Document { name, .. } in documents {
+        if Path::new(name).file_name() != Some(name.as_ref()) {
+            bail!("expected documents that are named as files of one folder, found {name:?}");
+        }
+        let is_yaml = Path::new(name).extension().is_some_and(|extension| extension == "yaml" || extension == "yml");
+        let path = folder.join(if is_yaml { name.clone() } else { format!("{name}.yaml") });
+        if path.symlink_metadata().is_ok() {
+            bail!("{} is there already: name another folder", path.display());
+        }
+        paths.push(path);
+    }
+    std::fs::create_dir_all(folder).with_context(|| format!("{} cannot be made", folder.display()))?;
+    for (path, document) in paths.iter().zip(documents) {
+        let written = std::fs::File::create_new(path).and_then(|mut file| file.write_all(document.text.as_bytes()));
+        written.with_context(|| format!("{} cannot be written", path.display()))?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn documents_become_files_again() {
+        let place = tempfile::tempdir().unwrap();
+        let folder = place.path().join("catalog");
+        let documents = |names: &[&str]| -> Vec<Document> {
+            names
+                .iter()
+                .map(|name| Document { name: (*name).to_owned(), text: format!("version: 1 # {name}") })
+                .collect()
+        };
+        save(&folder, &documents(&["1.yaml", "2.yml"])).unwrap();
+        assert_eq!(super::documents(&folder).unwrap(), documents(&["1.yaml", "2.yml"]));
+        let refused = save(&folder, &documents(&["0.yaml", "2.yml"])).unwrap_err().to_string();
+        assert!(refused.contains("2.yml is there already"), "{refused}");
+        assert!(!folder.join("0.yaml").exists(), "all or none");
+        for name in ["../3.yaml", "/3.yaml", "..", ""] {
+            let refused = save(&folder, &documents(&[name])).unwrap_err().to_string();
+            assert!(refused.contains("named as files of one folder"), "{refused}");
+        }
+        save(&folder, &documents(&["plain"])).unwrap();
+        assert!(folder.join("plain.yaml").exists(), "apply takes *.yaml of a folder");
+    }
 }

@@ -1,7 +1,7 @@
 //! What the revisions of a catalog do on every kind of Redis, seen by two who use them.
 
 use hookfleet::catalog::Document;
-use hookfleet::catalog::revisions::{KEPT, Revisions, RevisionsError, Stored};
+use hookfleet::catalog::revisions::{BYTES_MAX, KEPT, Revisions, RevisionsError, Stored};
 
 fn revision(number: u64, text: &str) -> Stored {
     let documents = vec![Document { name: "h.yaml".to_owned(), text: text.to_owned() }];
@@ -38,4 +38,16 @@ pub(crate) async fn suite(one: &Revisions, other: &Revisions) {
     assert_eq!(other.get(1).await.unwrap_err(), RevisionsError::Unknown(1));
     let history = other.history().await.unwrap();
     assert_eq!((history.len() as u64, history[0].number, history[199].number), (KEPT, KEPT + 1, 2));
+
+    // Large ones push older ones out sooner: of these, sixteen are over 64 MiB.
+    let text = "x".repeat(BYTES_MAX);
+    for number in KEPT + 2..=KEPT + 18 {
+        let next = revision(number, &text);
+        assert!(one.put(Some(&before.about.pointer()), &next).await.unwrap());
+        before = next;
+    }
+    let numbers: Vec<u64> = other.history().await.unwrap().iter().map(|about| about.number).collect();
+    assert_eq!(numbers, (KEPT + 4..=KEPT + 18).rev().collect::<Vec<_>>());
+    assert_eq!(other.get(KEPT + 3).await.unwrap_err(), RevisionsError::Unknown(KEPT + 3));
+    assert_eq!(other.get(KEPT + 18).await.unwrap(), before);
 }
