@@ -174,8 +174,9 @@ fn read_hook(value: &Value<'_>, reading: &mut Reading<'_>, shared: &Shared<'_>) 
 fn read_mode(fields: &mut Fields<'_>) -> Option<Mode> {
     let (mode, on_failure) = (fields.get("mode"), fields.get("on_failure"));
     let is_gate = mode.as_ref().map_or(Some(false), |mode| mode.read(one_of(&MODES)))?;
+    let failure = on_failure.as_ref().map_or(Some(OnFailure::Open), |value| value.read(one_of(&FAILURES)));
     if !is_gate {
-        if let Some(value) = on_failure {
+        if let Some(value) = on_failure.filter(|_| failure.is_some()) {
             let mismatch = Mismatch::new("`on_failure` with `mode: gate` only").found("it with another mode");
             value.wrong(mismatch.help("a hook that only observes fails for itself: `retry` says what follows"));
         }
@@ -185,7 +186,7 @@ fn read_mode(fields: &mut Fields<'_>) -> Option<Mode> {
         let expected = "`observe`, since this version asks no gates yet: no event runs this hook";
         mode.warn(Mismatch::new(expected).found("`gate`"));
     }
-    on_failure.map_or(Some(OnFailure::Open), |value| value.read(one_of(&FAILURES))).map(Mode::Gate)
+    failure.map(Mode::Gate)
 }
 
 /// Such as `50/s`, `100/m` or `5/h`.

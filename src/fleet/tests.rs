@@ -2,11 +2,11 @@ use super::*;
 use crate::flow::Pause;
 use crate::flow::local::LocalFlow;
 use crate::flow::redis::RedisFlow;
-use crate::redis::link::Link;
+use crate::redis::link::fixture::nowhere;
 
 #[tokio::test]
 async fn who_holds_waits_for_an_answer() {
-    let away = RedisFlow::new(Link::nowhere(), "fleet");
+    let away = RedisFlow::new(nowhere(), "fleet");
     assert_eq!(*pause(&away, WhenAway::Proceed).await.borrow(), None);
     let told = pause(&away, WhenAway::Hold).await;
     assert!(told.borrow().as_ref().is_some_and(|reason| reason.contains("not known yet")), "{:?}", told.borrow());

@@ -87,15 +87,6 @@ impl Link {
         Self(Arc::new(Inner { dial, state: Mutex::default(), settled: watch::Sender::default() }))
     }
 
-    /// To where nobody listens.
-    #[cfg(test)]
-    pub(crate) fn nowhere() -> Self {
-        use crate::config::{Tls, Topology};
-        use crate::domain::hook::Secret;
-        let url = Secret::new("redis://127.0.0.1:1".parse().unwrap());
-        Self::new(Redis { url, password_file: None, tls: Tls::default(), topology: Topology::Single })
-    }
-
     /// Begins a call: all its commands together take a second at most.
     #[must_use]
     pub fn call(&self) -> Call<'_> {
@@ -319,5 +310,18 @@ impl Call<'_> {
             return Ok(None);
         }
         Err(trouble.error.clone())
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod fixture {
+    use super::*;
+    use crate::config::{Tls, Topology};
+    use crate::domain::hook::Secret;
+
+    /// A way to where nobody listens.
+    pub(crate) fn nowhere() -> Link {
+        let url = Secret::new("redis://127.0.0.1:1".parse().unwrap());
+        Link::new(Redis { url, password_file: None, tls: Tls::default(), topology: Topology::Single })
     }
 }

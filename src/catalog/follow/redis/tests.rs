@@ -7,7 +7,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::catalog::follow::{Followed, Local, Source};
-use crate::redis::link::Link;
+use crate::redis::link::fixture::nowhere;
 use crate::redis::trouble::Failure;
 
 struct Scene {
@@ -38,7 +38,7 @@ fn away() -> Current {
 impl Scene {
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let link = Link::nowhere();
+        let link = nowhere();
         let (path, namespace) = (folder.path().join("catalog.json"), "fleet".to_owned());
         let cache = Some(Cache { path, namespace, max_age: Duration::from_hours(1) });
         let shared = || Shared { revisions: Arc::new(Revisions::new(link.clone(), "fleet")), cache: cache.clone() };
