@@ -3,7 +3,10 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{self, Duration};
+
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout};
 
 use super::stamps::Stamps;
 use super::{Board, Cache, beside};
@@ -15,6 +18,8 @@ use crate::domain::revision::{BEHIND_MAX, may_serve};
 const ASK_EVERY: Duration = Duration::from_millis(250);
 /// Between two notes in the cache that Redis has confirmed its content.
 const CONFIRM_EVERY: Duration = Duration::from_mins(1);
+
+const UNREAD: &str = "it has not been read yet";
 
 /// The revisions, and where the last good one is kept.
 pub struct Shared {
@@ -28,14 +33,22 @@ struct Follower {
     shared: Shared,
     /// The newest revision that was got, and what was made of it.
     latest: Option<Latest>,
+    place: Place,
+    /// The same, for who judges.
+    told: watch::Sender<Place>,
+    confirmed: Option<Instant>,
+    /// Why the cache is of no use, once that is known.
+    useless: Option<String>,
+}
+
+/// How far it has got.
+#[derive(Clone, Default)]
+struct Place {
     /// The revision in force.
     active: Option<Pointer>,
     /// Since when another one is known to be current, and why it is not in force.
     behind: Option<(Instant, Pointer)>,
     trouble: String,
-    confirmed: Option<Instant>,
-    /// Why the cache is of no use, once that is known.
-    useless: Option<String>,
 }
 
 struct Latest {
@@ -49,19 +62,60 @@ struct Latest {
 }
 
 pub(super) async fn follow(board: Board, shared: Shared) {
+    let halt = board.halt.clone();
     let mut follower = Follower::new(board, shared);
-    loop {
-        let current = follower.shared.revisions.current().await;
-        follower.look(current).await;
-        follower.judge();
-        tokio::time::sleep(ASK_EVERY).await;
+    let judging = judge(follower.told.subscribe(), halt);
+    let following = async {
+        loop {
+            let current = follower.shared.revisions.current().await;
+            follower.look(current).await;
+            follower.tell();
+            tokio::time::sleep(ASK_EVERY).await;
+        }
+    };
+    tokio::join!(judging, following);
+}
+
+/// Says whether work may be taken, by a clock of its own: a look may hang on a disk that does not answer.
+async fn judge(mut told: watch::Receiver<Place>, halt: watch::Sender<Option<String>>) {
+    // A change is seen at once; without a teller the process ends.
+    while !matches!(timeout(ASK_EVERY, told.changed()).await, Ok(Err(_))) {
+        let reason = told.borrow_and_update().reason();
+        halt.send_if_modified(|halt| {
+            let changed = *halt != reason;
+            if changed {
+                if let Some(reason) = &reason {
+                    tracing::error!(reason, "no work is taken");
+                } else {
+                    tracing::info!("work is taken");
+                }
+                *halt = reason;
+            }
+            changed
+        });
+    }
+}
+
+impl Place {
+    /// Why no work may be taken, if none may.
+    fn reason(&self) -> Option<String> {
+        let behind_for = self.behind.as_ref().map(|(since, _)| since.elapsed());
+        if may_serve(self.active.is_some(), behind_for) {
+            return None;
+        }
+        let (Some((_, newest)), Some(active)) = (&self.behind, &self.active) else {
+            return Some(format!("there is no catalog to work with: {}", self.trouble));
+        };
+        let (newest, active) = (newest.revision(), active.revision());
+        Some(format!("{newest} is current for more than {BEHIND_MAX:?}, {active} is in force: {}", self.trouble))
     }
 }
 
 impl Follower {
-    const fn new(board: Board, shared: Shared) -> Self {
-        let trouble = String::new();
-        Self { board, shared, latest: None, active: None, behind: None, trouble, confirmed: None, useless: None }
+    fn new(board: Board, shared: Shared) -> Self {
+        let place = Place { trouble: UNREAD.to_owned(), ..Place::default() };
+        let told = watch::Sender::new(place.clone());
+        Self { board, shared, latest: None, place, told, confirmed: None, useless: None }
     }
 
     /// Makes the revision that is said to be the current one the one in force here.
@@ -71,7 +125,7 @@ impl Follower {
             Ok(None) => return self.none().await,
             Err(error) => return self.away(&error).await,
         };
-        let confirmed = self.active.as_ref() == Some(&current);
+        let confirmed = self.place.active.as_ref() == Some(&current);
         if let Some(latest) = self.latest.as_mut().filter(|latest| latest.about.pointer() == current) {
             latest.cached = false; // Redis says the same
         }
@@ -80,20 +134,24 @@ impl Follower {
             standing.away.take().is_some() | confirmed
         });
         if confirmed {
-            self.behind = None;
-        } else if self.behind.as_ref().is_none_or(|(_, pointer)| *pointer != current) {
-            let since = self.behind.as_ref().map_or_else(Instant::now, |(since, _)| *since);
-            self.behind = Some((since, current.clone()));
+            self.place.behind = None;
+        } else if self.place.behind.as_ref().is_none_or(|(_, pointer)| *pointer != current) {
+            let since = self.place.behind.as_ref().map_or_else(Instant::now, |(since, _)| *since);
+            self.place.behind = Some((since, current.clone()));
+            UNREAD.clone_into(&mut self.place.trouble);
+        }
+        if self.place.active.is_some() {
+            self.tell(); // what follows may take for ever
         }
         if self.latest.as_ref().is_none_or(|latest| latest.about.pointer() != current) {
             match self.shared.revisions.get(current.number).await {
                 Ok(stored) => self.latest = Some(stored.into()),
-                Err(error) => return self.trouble = error.to_string(),
+                Err(error) => return self.place.trouble = error.to_string(),
             }
         }
         self.read().await;
-        if self.behind.is_some() {
-            "it is refused here, see the log and /v1/status".clone_into(&mut self.trouble);
+        if self.place.behind.is_some() {
+            "it is refused here, see the log and /v1/status".clone_into(&mut self.place.trouble);
         }
         self.keep().await;
     }
@@ -106,7 +164,7 @@ impl Follower {
         if latest.seen.as_ref() == Some(&stamps) {
             return;
         }
-        let (began, pointer) = (Instant::now(), latest.about.pointer());
+        let (began, pointer) = (time::Instant::now(), latest.about.pointer());
         let read = self.board.read(pointer.revision(), Arc::clone(&latest.documents)).await;
         let Some((read, files)) = read else { return };
         // What was not looked at before it was read may have changed meanwhile.
@@ -116,17 +174,17 @@ impl Follower {
             if latest.cached {
                 self.board.standing.send_modify(|standing| standing.cached = true);
             }
-            self.behind.take_if(|(_, newest)| *newest == pointer);
-            (self.active, self.confirmed) = (Some(pointer), None);
+            self.place.behind.take_if(|(_, newest)| *newest == pointer);
+            (self.place.active, self.confirmed) = (Some(pointer), None);
         }
     }
 
     /// Redis has no catalog. One that is in force goes on: it was applied by somebody, and forgotten by a machine.
     async fn none(&mut self) {
-        self.behind = None;
+        self.place.behind = None;
         let reason = "Redis has no catalog: apply one with `hookfleet hooks apply`";
         self.unknown(reason);
-        reason.clone_into(&mut self.trouble);
+        reason.clone_into(&mut self.place.trouble);
         self.read().await;
     }
 
@@ -137,13 +195,13 @@ impl Follower {
         if self.latest.is_none() && self.useless.is_none() {
             self.uncache().await;
         }
-        let was_idle = self.active.is_none();
+        let was_idle = self.place.active.is_none();
         self.read().await;
         let is_cached = self.latest.as_ref().is_some_and(|latest| latest.cached);
-        if is_cached && was_idle && self.active.is_some() {
+        if is_cached && was_idle && self.place.active.is_some() {
             tracing::warn!(reason, "the catalog is taken from catalog.cache");
         }
-        self.trouble = match &self.useless {
+        self.place.trouble = match &self.useless {
             Some(useless) => format!("{reason}; {useless}"),
             None if is_cached => {
                 format!("{reason}; what catalog.cache holds is refused here, see the log and /v1/status")
@@ -161,7 +219,7 @@ impl Follower {
             None => return,
         };
         let pointer = kept.about.pointer();
-        match &self.behind {
+        match &self.place.behind {
             Some((_, newest)) if *newest != pointer => {
                 let (kept, newest) = (pointer.revision(), newest.revision());
                 self.useless = Some(format!("catalog.cache holds {kept}, but {newest} is current"));
@@ -183,36 +241,15 @@ impl Follower {
         });
     }
 
-    /// Says whether work may be taken.
-    fn judge(&self) {
-        let behind_for = self.behind.as_ref().map(|(since, _)| since.elapsed());
-        let reason = if may_serve(self.active.is_some(), behind_for) {
-            None
-        } else if let (Some((_, pointer)), Some(active)) = (&self.behind, &self.active) {
-            let (newest, active) = (pointer.revision(), active.revision());
-            Some(format!("{newest} is current for more than {BEHIND_MAX:?}, {active} is in force: {}", self.trouble))
-        } else {
-            Some(format!("there is no catalog to work with: {}", self.trouble))
-        };
-        self.board.halt.send_if_modified(|halt| {
-            let changed = *halt != reason;
-            if changed {
-                if let Some(reason) = &reason {
-                    tracing::error!(reason, "no work is taken");
-                } else {
-                    tracing::info!("work is taken");
-                }
-                *halt = reason;
-            }
-            changed
-        });
+    fn tell(&self) {
+        self.told.send_replace(self.place.clone());
     }
 
     /// Keeps what is in force, and notes now and then that Redis still says so.
     async fn keep(&mut self) {
         let (Some(cache), Some(latest)) = (self.shared.cache.clone(), &self.latest) else { return };
         let is_due = self.confirmed.is_none_or(|at| at.elapsed() >= CONFIRM_EVERY);
-        if !is_due || self.active.as_ref() != Some(&latest.about.pointer()) {
+        if !is_due || self.place.active.as_ref() != Some(&latest.about.pointer()) {
             return;
         }
         let stored = Stored { about: latest.about.clone(), documents: latest.documents.to_vec() };

@@ -61,16 +61,16 @@ impl Scene {
 
     async fn look(&mut self, current: Current) {
         self.follower.look(current).await;
-        self.follower.judge();
+        self.follower.tell();
     }
 
     fn in_force(&self) -> Option<String> {
-        let halted = self.followed.halt.borrow().is_some();
+        let halted = self.follower.place.reason().is_some();
         (!halted).then(|| self.followed.hooks.borrow().revision().to_string())
     }
 
     fn halt(&self) -> String {
-        self.followed.halt.borrow().clone().unwrap_or_default()
+        self.follower.place.reason().unwrap_or_default()
     }
 }
 
@@ -103,7 +103,7 @@ async fn another_one_stays_known_while_the_old_one_is_read_again() {
     scene.look(Ok(Some(revision(18, hooks("new", "")).about.pointer()))).await;
     scene.follower.latest.as_mut().unwrap().seen = None; // as if a file had changed
     scene.look(away()).await;
-    let newest = scene.follower.behind.as_ref().map(|(_, pointer)| pointer.number);
+    let newest = scene.follower.place.behind.as_ref().map(|(_, pointer)| pointer.number);
     assert_eq!((scene.in_force().as_deref(), newest), (Some("r17"), Some(18)));
 }
 
@@ -139,4 +139,43 @@ async fn a_cache_is_loaded_once_and_taken_when_its_secrets_are_there() {
     fs::write(&file, "one").unwrap();
     scene.look(away()).await;
     assert_eq!(scene.in_force().as_deref(), Some("r17"), "{}", scene.halt());
+}
+
+/// A pipe that nobody writes to stands for a mount whose server is gone.
+#[tokio::test(start_paused = true)]
+async fn who_hangs_on_a_disk_is_judged_all_the_same() {
+    let mut scene = Scene::new();
+    let (halt, told) = (scene.follower.board.halt.clone(), scene.follower.told.subscribe());
+    let judging = tokio::spawn(judge(told, halt.clone()));
+    scene.told(revision(17, hooks("old", ""))).await;
+    let mut halt = halt.subscribe();
+    halt.wait_for(Option::is_none).await.unwrap();
+
+    let pipe = scene.folder.path().join("secret");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let newest = revision(18, hooks("new", &secret(&pipe)));
+    let halted = async {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        halt.wait_for(Option::is_some).await.unwrap().clone().unwrap()
+    };
+    let time = async {
+        loop {
+            tokio::time::advance(Duration::from_secs(1)).await;
+            tokio::task::yield_now().await;
+        }
+    };
+    {
+        let mut read = std::pin::pin!(scene.told(newest));
+        tokio::select! {
+            biased;
+            reason = halted => assert!(reason.contains("r18 is current for more than 10s, r17 is in force"), "{reason}"),
+            () = &mut read => panic!("it was read"),
+            () = time => {}
+        }
+        let written = std::thread::spawn(move || fs::write(pipe, "at last"));
+        read.await;
+        written.join().unwrap().unwrap();
+    }
+    assert_eq!(scene.in_force().as_deref(), Some("r18"));
+    judging.abort();
 }
