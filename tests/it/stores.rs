@@ -55,8 +55,8 @@ pub(crate) fn clustered(url: &str, more: &[&Redis]) -> Settings {
 }
 
 /// What README says that a user of Redis has to be allowed.
-const RIGHTS: &str = "+set +get +del +pexpire +pttl +hset +hdel +hget +hmget +hstrlen +hgetall +zadd +zrange +zremrangebyscore +time \
-                      +evalsha +eval";
+const RIGHTS: &str = "+set +get +del +pexpire +pttl +hset +hdel +hget +hmget +hstrlen +hgetall +zadd +zrange \
+                      +zremrangebyscore +time +evalsha +eval";
 
 /// A Redis with TLS, which wants to see a certificate, and with a user who may do no more than claims need. The port
 /// without TLS is open to the default user.
