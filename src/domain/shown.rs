@@ -2,14 +2,20 @@
 
 /// Longest piece of a text that is shown.
 const CHARS_MAX: usize = 80;
+/// Longest way to something that is shown: twelve names, each at its longest.
+const PATH_CHARS_MAX: usize = 1000;
 
 /// A value: in quotes, escaped, not too long.
 #[must_use]
 pub fn quoted(text: &str) -> String {
-    match text.char_indices().nth(CHARS_MAX) {
-        None => format!("{text:?}"),
-        Some((cut, _)) => format!("{:?}...", &text[..cut]),
+    let mut room = CHARS_MAX; // of what is shown: an escape takes up to ten
+    for (at, c) in text.char_indices() {
+        match room.checked_sub(c.escape_debug().count()) {
+            Some(left) => room = left,
+            None => return format!("{:?}...", &text[..at]),
+        }
     }
+    format!("{text:?}")
 }
 
 /// A name, to stand by itself or in quotes of another kind: escaped, not too long.
@@ -21,6 +27,15 @@ pub fn name(text: &str) -> String {
         name.push_str("...");
     }
     name
+}
+
+/// The way to something, of names that are fit to be shown: its end if it is long.
+#[must_use]
+pub fn path(path: &str) -> String {
+    match path.char_indices().rev().nth(PATH_CHARS_MAX - 1) {
+        Some((start, _)) if start > 0 => format!("...{}", &path[start..]),
+        _ => path.to_owned(),
+    }
 }
 
 /// A sentence that others had a part in, cut to so many characters.
@@ -43,6 +58,11 @@ mod tests {
         check("10 parsecs", "\"10 parsecs\"");
         check("\u{1b}[31m\"", "\"\\u{1b}[31m\\\"\"");
         check(&"ä".repeat(81), &format!("\"{}\"...", "ä".repeat(80)));
+        check(&"\u{10fffe}".repeat(9), &format!("\"{}\"...", "\\u{10fffe}".repeat(8)));
+        check("it's", "\"it's\"");
+        assert_eq!(path(&"ä".repeat(1000)), "ä".repeat(1000));
+        assert_eq!(path(&format!("b{}", "ä".repeat(1000))), format!("...{}", "ä".repeat(1000)));
+        assert_eq!(path(""), "");
         assert_eq!(name("a\u{1b}b"), "a\\u{1b}b");
         assert_eq!(name(&"ä".repeat(81)), format!("{}...", "ä".repeat(80)));
         assert_eq!(sentence("found \"\\u{1b}\u{1b}\n\u{202e}'\" ä", 99), "found \"\\u{1b}\\u{1b}\\n\\u{202e}'\" ä");

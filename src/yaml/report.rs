@@ -78,7 +78,7 @@ impl<'t> Report<'t> {
     fn draft(&self, severity: Severity, at: At, path: &str, mismatch: Mismatch) {
         let mut drafts = self.drafts.borrow_mut();
         if drafts.len() < PROBLEMS_MAX {
-            drafts.push(Draft { severity, at, path: path.to_owned(), mismatch });
+            drafts.push(Draft { severity, at, path: shown::path(path), mismatch });
         }
     }
 
