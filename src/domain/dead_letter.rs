@@ -10,15 +10,14 @@ use sha2::{Digest as _, Sha256};
 
 use super::claim::Point;
 use super::event::{Event, EventDigest, Malformed};
-use super::hook::HookId;
 use super::invocation::{Client, Invocation, InvocationKey, WholeEvent};
-use super::message::{Message, Properties};
 use super::settle::{AttemptReport, Class};
 
-/// Version of the records in the log.
-pub const RECORD_VERSION: u32 = 1;
-/// Header of a message that is a record of the log. Believed only on what was published to the log itself.
-pub const RECORD: &str = "hookfleet-record";
+pub use self::origin::Origin;
+pub use self::record::{Item, LOG, Mark, Offset, RECORD, RECORD_VERSION, Record, Subject};
+
+mod origin;
+mod record;
 
 /// The id of a letter: a digest, so that the same failure always has the same id.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -57,6 +56,16 @@ impl LetterId {
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// Its digest, by which it is looked up; of an id that is none, one of its own.
+    #[must_use]
+    pub fn bytes(&self) -> [u8; 12] {
+        let mut bytes = [0; 12];
+        if hex::decode_to_slice(&self.0, &mut bytes).is_err() {
+            bytes.copy_from_slice(&Sha256::digest(&self.0)[..12]);
+        }
+        bytes
     }
 }
 
@@ -150,8 +159,26 @@ pub struct Letter {
     pub client: Option<Client>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub traceparent: Option<String>,
+    /// The session and the run that the event names: see [`Origin`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run: Option<String>,
+    /// Of a letter that was written again so that it does not age out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub carried: Option<Carried>,
     /// The event (or the raw message) whole.
     pub body: Body,
+}
+
+/// What a letter that is written again stands for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Carried {
+    /// When it was written again, in milliseconds since 1970.
+    pub at_ms: u64,
+    /// Letters that had been folded into it by then, and when the newest of them was written.
+    pub count: u64,
+    pub newest_ms: u64,
 }
 
 /// Why an invocation is given up, beside what it says itself.
@@ -176,6 +203,7 @@ impl Letter {
         let mut attempts = invocation.history.clone();
         attempts.extend(cause.report);
         let event = &invocation.event;
+        let Origin { session, run } = Origin::of(&event.body);
         Self {
             id: LetterId::of_invocation(&invocation.key(), at.generation),
             at_ms: now_ms,
@@ -194,6 +222,9 @@ impl Letter {
             queue: queue.to_owned(),
             client: None,
             traceparent: event.traceparent.clone(),
+            session,
+            run,
+            carried: None,
             body: Body::new(&event.body),
         }
     }
@@ -219,6 +250,9 @@ impl Letter {
             queue: queue.to_owned(),
             traceparent: None,
             client: Some(client),
+            session: None,
+            run: None,
+            carried: None,
             body: Body::new(body),
         }
     }
@@ -232,6 +266,7 @@ impl Letter {
             Some((id, generation)) => (id.clone(), *generation),
             None => (LetterId::of_event(event), 0),
         };
+        let Origin { session, run } = Origin::of(&event.body);
         Self {
             id,
             generation,
@@ -239,6 +274,8 @@ impl Letter {
             traceparent: event.traceparent.clone(),
             fingerprint: fingerprint(malformed.class, &event.kind, &malformed.error),
             client: None, // the body says all of it, whichever way it came
+            session,
+            run,
             ..Self::of_message(malformed, Client::default(), &event.body, queue, now_ms)
         }
     }
@@ -264,97 +301,6 @@ impl EventName {
             kind: event.kind.clone(),
             subject: event.subject.clone(),
         }
-    }
-}
-
-/// What records are folded by.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Subject {
-    /// One event at one hook, over all generations.
-    Invocation { event: String, hook: String },
-    /// A message without a hook.
-    Message(LetterId),
-}
-
-impl Subject {
-    #[must_use]
-    pub fn of(key: &InvocationKey) -> Self {
-        Self::Invocation { event: key.event.to_string(), hook: key.hook.to_string() }
-    }
-
-    /// # Errors
-    /// The stored hook id is not legal, which no version of this program writes.
-    pub fn hook(&self) -> Result<Option<HookId>, String> {
-        match self {
-            Self::Invocation { hook, .. } => HookId::new(hook).map(Some),
-            Self::Message(_) => Ok(None),
-        }
-    }
-}
-
-/// A mark about a generation of a subject.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Mark {
-    pub subject: Subject,
-    /// The generation that was sent out, or that finished.
-    pub generation: u32,
-    pub at_ms: u64,
-    /// A worker or an operator.
-    pub by: String,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub reason: Option<String>,
-    /// The newest letter that an operator meant, by the time it was written; 0 from workers.
-    #[serde(default)]
-    pub until_ms: u64,
-}
-
-/// One record of the log.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "record", rename_all = "snake_case")]
-pub enum Record {
-    Letter(Box<Letter>),
-    /// A replay was published as this generation.
-    Replayed(Mark),
-    /// This generation finished, or an operator closed it.
-    Resolved(Mark),
-    /// Ends a read: everything confirmed before it was read.
-    Barrier {
-        nonce: String,
-    },
-}
-
-/// A record with its version, as it is stored.
-#[derive(Serialize, Deserialize)]
-struct Stored<T> {
-    v: u32,
-    #[serde(flatten)]
-    record: T,
-}
-
-impl Record {
-    /// As it is stored.
-    #[must_use]
-    pub fn encode(&self) -> Bytes {
-        // Strings, numbers and maps with text keys always serialize.
-        Bytes::from(serde_json::to_vec(&Stored { v: RECORD_VERSION, record: self }).unwrap_or_default())
-    }
-
-    /// As it travels.
-    #[must_use]
-    pub fn message(&self) -> Message {
-        let properties = Properties { content_type: Some("application/json".to_owned()), ..Properties::default() };
-        Message { body: self.encode(), properties, ..Message::default() }.with(RECORD, true)
-    }
-
-    /// # Errors
-    /// The bytes are no record, or of a newer version.
-    pub fn decode(bytes: &[u8]) -> Result<Self, String> {
-        let stored: Stored<Self> = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
-        if stored.v > RECORD_VERSION {
-            return Err(format!("expected a record of version {RECORD_VERSION} or older, found {}", stored.v));
-        }
-        Ok(stored.record)
     }
 }
 
