@@ -262,34 +262,44 @@ impl Run<'_> {
 
     /// Sends the letters among these items, as many at a time as the window has; those that could not be sent now stay.
     async fn send(&mut self, items: Vec<Item>) -> Result<(), String> {
-        let mut under_way = FuturesUnordered::new();
-        let mut away = None;
+        let (desk, stop) = (self.desk, self.stop);
         let mut items = items.into_iter();
+        let mut next = self.next(&mut items);
+        let (mut under_way, mut away) = (FuturesUnordered::new(), None);
         loop {
-            let next = if away.is_none() && !self.stop.is_cancelled() { items.next() } else { None };
-            if let Some(item) = next {
-                let Record::Letter(letter) = item.record else { continue };
-                let Some(picked) = self.picked.get(&item.at).cloned() else { continue };
-                match made(&letter, &picked, self.manner) {
-                    Ok(replay) => {
-                        self.pace.wait(self.stop).await;
-                        let desk = self.desk;
+            let begins = away.is_none() && !stop.is_cancelled() && under_way.len() < WINDOW;
+            tokio::select! {
+                biased;
+                () = self.pace.due(), if begins && next.is_some() => {
+                    if let Some((picked, replay)) = next.take() {
+                        self.pace.went();
                         under_way.push(async move { (picked, desk.send(replay).await) });
                     }
-                    Err(error) => self.ended(&picked, Err(error)),
+                    next = self.next(&mut items);
                 }
-                if under_way.len() < WINDOW {
-                    continue;
-                }
-            }
-            let Some((picked, sent)) = under_way.next().await else { break };
-            match sent {
-                Ok(()) => self.ended(&picked, Ok(())),
-                Err(Failed::Letter(error)) => self.ended(&picked, Err(error)),
-                Err(Failed::Away(error)) => away = Some(error),
+                Some((picked, sent)) = under_way.next() => match sent {
+                    Ok(()) => self.ended(&picked, Ok(())),
+                    Err(Failed::Letter(error)) => self.ended(&picked, Err(error)),
+                    Err(Failed::Away(error)) => away = Some(error),
+                },
+                () = stop.cancelled(), if begins && next.is_some() => {}
+                else => break,
             }
         }
         away.map_or(Ok(()), Err)
+    }
+
+    /// The next of these items that is to be sent.
+    fn next(&mut self, items: &mut impl Iterator<Item = Item>) -> Option<(Picked, Replay)> {
+        for item in items {
+            let Record::Letter(letter) = item.record else { continue };
+            let Some(picked) = self.picked.get(&item.at).cloned() else { continue };
+            match made(&letter, &picked, self.manner) {
+                Ok(replay) => return Some((picked, replay)),
+                Err(error) => self.ended(&picked, Err(error)),
+            }
+        }
+        None
     }
 
     fn ended(&mut self, picked: &Picked, sent: Result<(), String>) {
@@ -319,12 +329,15 @@ impl Pace {
         Self { every, next: Instant::now() }
     }
 
-    async fn wait(&mut self, stop: &CancellationToken) {
-        if self.every.is_zero() {
-            return;
+    /// When the next one may go. Cancel-safe.
+    async fn due(&self) {
+        if !self.every.is_zero() {
+            sleep_until(self.next).await;
         }
-        tokio::select! { () = sleep_until(self.next) => {} () = stop.cancelled() => {} }
-        // Who was held up does not catch up with a flood.
+    }
+
+    /// One has gone. Who was held up does not catch up with a flood.
+    fn went(&mut self) {
         self.next = self.next.max(Instant::now().checked_sub(self.every).unwrap_or(self.next)) + self.every;
     }
 }

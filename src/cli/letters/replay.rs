@@ -67,6 +67,7 @@ pub(super) async fn run(reach: &Reach, replay: Replay) -> anyhow::Result<ExitCod
         dry_run,
         by: Some(operator()),
     };
+    let manner = manner(&asked)?; // before anything is asked of anyone
     let (ready, preview) = reach.plan(&asked).await?;
     if dry_run {
         output::out(&if json { serde_json::to_string(&preview)? } else { shown(&preview) });
@@ -88,7 +89,7 @@ pub(super) async fn run(reach: &Reach, replay: Replay) -> anyhow::Result<ExitCod
         Ready::Here(plan) => {
             let Reach::Desk(desk, _) = reach else { bail!("the letters are elsewhere") };
             let (sender, receiver) = watch::channel(Progress { total: plan.picked.len(), ..Progress::default() });
-            let (stop, manner) = (CancellationToken::new(), manner(&asked)?);
+            let stop = CancellationToken::new();
             let following = follow(receiver.clone(), &stop);
             let ((), ()) = tokio::join!(
                 async {
