@@ -331,6 +331,37 @@ mod tests {
         assert!(Record::decode(br#"{"v":2,"record":"barrier","nonce":"n"}"#).unwrap_err().contains("version 1"));
     }
 
+    /// Records are kept for a month and longer: these, of the first version, are read for ever.
+    #[test]
+    fn records_of_the_first_version_are_read() {
+        let letter = r#"{"v":1,"record":"letter","id":"4be1c5b0a4b1d26e5f0c3a77","at_ms":7,"class":"exhausted","error":"500",
+            "hook":"h","event":{"id":"1","source":"/s","type":"a"},"generation":2,
+            "attempts":[{"attempt":1,"at_ms":5,"took_ms":1,"status":500,"error":"500"}],"deaths":0,"forced":0,"unprotected":false,
+            "revision":"r3","target":"http://a","fingerprint":"0a1b2c3d4e5f","queue":"default","body":{"text":"{}"}}"#;
+        let Ok(Record::Letter(letter)) = Record::decode(letter.as_bytes()) else { panic!() };
+        assert_eq!((letter.id.as_str(), letter.generation, letter.attempts.len()), ("4be1c5b0a4b1d26e5f0c3a77", 2, 1));
+        assert_eq!((&letter.session, &letter.carried, letter.body.clone()), (&None, &None, Body::Text("{}".into())));
+        let mark = r#"{"v":1,"record":"resolved","subject":{"invocation":{"event":"00","hook":"h"}},"generation":3,"at_ms":8,
+            "by":"me","reason":"x","until_ms":7}"#;
+        let Ok(Record::Resolved(mark)) = Record::decode(mark.as_bytes()) else { panic!() };
+        assert_eq!((mark.generation, mark.reason.as_deref()), (3, Some("x")));
+        let mark = r#"{"v":1,"record":"replayed","subject":{"message":"4be1c5b0a4b1d26e5f0c3a77"},"generation":1,"at_ms":8,"by":"me"}"#;
+        assert!(matches!(Record::decode(mark.as_bytes()), Ok(Record::Replayed(_))));
+    }
+
+    /// What cannot be read is a letter, always the same one, and no barrier is.
+    #[test]
+    fn what_cannot_be_read_is_a_letter() {
+        for bytes in [&b"\xff\x00"[..], b"{", b"{}", br#"{"v":2,"record":"letter"}"#, br#"{"v":1,"record":"else"}"#] {
+            let Record::Letter(letter) = Record::read(bytes, 5) else { panic!() };
+            assert_eq!((letter.class, letter.queue.as_str(), letter.at_ms), (Class::Unreadable, LOG, 5));
+            assert!(letter.error.starts_with("a record of the log: "), "{}", letter.error);
+            let Record::Letter(again) = Record::read(bytes, 9) else { panic!() };
+            assert_eq!(again.id, letter.id);
+        }
+        assert!(matches!(Record::read(br#"{"v":2,"record":"barrier","nonce":7}"#, 5), Record::Barrier { .. }));
+    }
+
     #[test]
     fn errors_that_differ_in_numbers_share_a_fingerprint() {
         assert_eq!(fingerprint(Class::Exhausted, "h", "took 12 ms"), fingerprint(Class::Exhausted, "h", "took 99 ms"));

@@ -4,13 +4,16 @@ use std::collections::{HashMap, HashSet};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
+use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
+use lapin::types::{AMQPValue, FieldTable};
+use lapin::{BasicProperties, Connection, ConnectionProperties};
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
 use crate::fleet::Site;
 use crate::pipeline::{Place, Stage, hook, site, stage, until_letters};
 use crate::publishing::{event, with_data};
-use crate::servers::client;
+use crate::servers::{client, shared};
 use crate::sink::{Answer, Sink};
 
 const ONE_ATTEMPT: &str = ", retry: { attempts: 1 }";
@@ -209,6 +212,39 @@ async fn a_job_is_stopped_and_gone_on_with() {
     assert_eq!(rest["total"].as_u64().unwrap(), 12 - sent, "what is out is not sent again: {rest}");
     until_letters(&site, 12, "resolved").await;
     assert_eq!(sink.calls().iter().filter(|call| call.status == 200).count(), 12, "each once");
+}
+
+/// Records that nobody can read, and what others put into the log, are letters beside the others; they can be closed.
+#[tokio::test]
+async fn foreign_records_are_listed() {
+    let (_sink, Stage { site, worker: _worker, .. }) = failed(Place::Servers).await;
+    let connection = Connection::connect(&shared().await.0.url(), ConnectionProperties::default()).await.unwrap();
+    let channel = connection.create_channel().await.unwrap();
+    channel.confirm_select(ConfirmSelectOptions::default()).await.unwrap();
+    let exchange = format!("{}.dead", site.namespace);
+    let mut ours = FieldTable::default();
+    ours.insert("hookfleet-record".into(), AMQPValue::Boolean(true));
+    let newer = br#"{"v":9,"record":"letter","what":"else"}"#;
+    for (body, headers) in [
+        (&b"{ no json"[..], ours.clone()),
+        (newer, ours.clone()),
+        (newer, ours),
+        (&b"a stranger's"[..], FieldTable::default()),
+    ] {
+        let properties = BasicProperties::default().with_headers(headers);
+        let (to, options) = (exchange.as_str().into(), BasicPublishOptions::default());
+        channel.basic_publish(to, "".into(), options, body, properties).await.unwrap().await.unwrap();
+    }
+    let foreign = items(&site, &["list", "--class", "unreadable"]);
+    assert_eq!(foreign.iter().map(|entry| entry["count"].as_u64().unwrap()).sum::<u64>(), 3, "{foreign:#?}");
+    assert!(foreign.iter().all(|entry| entry["letter"]["offset"].as_u64().unwrap() >= 12), "{foreign:#?}");
+    assert_eq!(items(&site, &["list", "--class", "unrouted"]).len(), 1, "what a stranger published");
+    assert_eq!(items(&site, &["list", "--hook", "*"]).len(), 12, "the others are there");
+    let id = text(&foreign[0], "/letter/id");
+    let error = site.run(&["dead-letters", "replay", id]).stderr;
+    assert!(String::from_utf8_lossy(&error).contains("is no event"), "{}", String::from_utf8_lossy(&error));
+    site.ok(&["dead-letters", "resolve", "--class", "unreadable", "--reason", "of the other fleet", "--yes"]);
+    assert!(items(&site, &["list", "--class", "unreadable", "--state", "unresolved"]).is_empty());
 }
 
 /// Data that the target refuses are mended: once, as a new event, and the letter is closed.

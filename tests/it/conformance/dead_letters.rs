@@ -2,10 +2,13 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use hookfleet::broker::Broker;
 use hookfleet::dead_letters::DeadLetters;
 use hookfleet::dead_letters::projection::Projection;
+use hookfleet::desk::{Desk, keeper};
+use hookfleet::domain::browse::Filter;
 use hookfleet::domain::dead_letter::{Body, Item, Letter, Mark, Offset, Record};
 use hookfleet::domain::event::Malformed;
 use hookfleet::domain::fold::State;
@@ -70,6 +73,48 @@ async fn a_projection_knows_what_came_since(open: &impl Open) {
     projection.append(&Record::Resolved(mark(&first, 0))).await.expect("append");
     let known = projection.lately().await.expect("read").find(&first.id).expect("it is there");
     assert_eq!(known.state, State::Resolved, "what it has appended itself it knows at once");
+}
+
+/// Open letters are written again when they have been kept for half of their time, with their bodies; closed ones are not,
+/// and nothing of it changes what the log says.
+pub(crate) async fn the_keeper_carries_letters_on(broker: Arc<dyn Broker>, letters: Arc<dyn DeadLetters>) {
+    let old = |error: &str, body: &[u8]| match letter(error, body) {
+        Record::Letter(letter) => Letter { at_ms: 1_000, ..*letter },
+        _ => unreachable!(),
+    };
+    let large = "z".repeat(5 * 1024 * 1024);
+    let all = [old("open", b"1"), old("closed", b"2"), old("large", large.as_bytes()), old("out", b"4")];
+    for letter in &all {
+        letters.append(&Record::Letter(Box::new(letter.clone()))).await.expect("append");
+    }
+    letters.append(&Record::Resolved(mark(&all[1], 0))).await.expect("append");
+    letters.append(&Record::Replayed(mark(&all[3], 1))).await.expect("append");
+    let states = async || {
+        let desk = Desk::new(Arc::clone(&broker), Arc::clone(&letters));
+        let items = desk.page(&Filter::default(), None, 99).await.expect("read").items;
+        let said = items.iter().map(|it| (it.letter.error.to_string(), it.state, it.count, it.letter.at));
+        said.collect::<Vec<_>>()
+    };
+    let before = states().await;
+    let desk = Desk::new(Arc::clone(&broker), Arc::clone(&letters));
+    let (standing, carried) = keeper::round(&desk, Duration::from_hours(24 * 365 * 200)).await.expect("a round");
+    assert_eq!((standing.letters, standing.unresolved, carried), (4, 3, 0), "nothing is older than a hundred years");
+    // 1970 is more than half of a hundred years ago, and less than all of it: nothing is dropped.
+    let (_, carried) = keeper::round(&desk, Duration::from_hours(24 * 365 * 100)).await.expect("a round");
+    assert_eq!(carried, 4, "three letters and the mark of the one that is out");
+    let (_, again) = keeper::round(&desk, Duration::from_hours(24 * 365 * 100)).await.expect("a round");
+    assert_eq!(again, 0, "they were written again just now");
+    let after = states().await;
+    let said = |all: &[(String, State, u64, Offset)]| {
+        let mut said: Vec<_> = all.iter().map(|(error, state, count, _)| (error.clone(), *state, *count)).collect();
+        said.sort();
+        said
+    };
+    assert_eq!(said(&after), said(&before));
+    let moved = after.iter().filter(|(error, .., at)| before.iter().any(|old| old.0 == *error && old.3 < *at)).count();
+    assert_eq!(moved, 3, "their copies are what is shown");
+    let found = desk.find(&all[2].id).await.expect("found");
+    assert_eq!(found.letter.body, Body::Text(large), "with its body");
 }
 
 async fn one_keeps_the_log(open: &impl Open) {
