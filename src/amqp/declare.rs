@@ -241,7 +241,19 @@ fn finding(error: String) -> String {
     }
 }
 
+/// What brokers say that do not know the type `stream`: RabbitMQ whose feature flag is off, and those that have none.
+fn lacks_streams(error: &str) -> bool {
+    let of_type = error.contains("rabbit_stream_queue") && error.contains("feature flag");
+    of_type || error.contains("x-queue-type") && Difference::read(error).is_none()
+}
+
 fn incompatible(error: String) -> String {
+    if lacks_streams(&error) {
+        return format!(
+            "this broker has no streams, which dead letters are kept in: it takes RabbitMQ 3.10 or newer, with the feature \
+             flag `stream_queue` on (`rabbitmqctl enable_feature_flag stream_queue`). It said: {error}"
+        );
+    }
     let Some((name, _)) = error.split_once(": ").filter(|_| error.contains("PRECONDITION")) else { return error };
     match Difference::read(&error) {
         Some(Difference { argument, received, current }) => format!(
@@ -373,6 +385,14 @@ mod tests {
              or use another namespace"
         );
         assert_eq!(incompatible("queue t: connection reset".to_owned()), "queue t: connection reset");
+        for text in [
+            "queue t.dead: protocol error: AMQP hard error: INTERNAL-ERROR: INTERNAL_ERROR - Cannot declare a queue 'queue \
+             't.dead' in vhost '/'' of type 'rabbit_stream_queue' on node 't@a': the corresponding feature flag is disabled",
+            "queue t.dead: soft error: PRECONDITION_FAILED - invalid arg 'x-queue-type' for queue 't.dead' in vhost '/'",
+        ] {
+            let said = incompatible(text.to_owned());
+            assert!(said.starts_with("this broker has no streams") && said.ends_with(text), "{said}");
+        }
         let missing = "queue t.dead: soft error: 404 NOT_FOUND - no queue 't.dead' in vhost '/'";
         assert!(finding(missing.to_owned()).starts_with("queue t.dead does not exist: "));
     }

@@ -1,6 +1,7 @@
 //! `hookfleet dead-letters`.
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::{Args, Subcommand};
@@ -138,12 +139,12 @@ fn ids(ids: &[String]) -> Vec<LetterId> {
 
 pub(super) async fn run(settings: &Settings, letters: Letters) -> anyhow::Result<ExitCode> {
     let reach = Reach::open(settings).await?;
-    let ended = act(&reach, letters).await;
+    let ended = act(&reach, letters, settings.claims.window).await;
     reach.close().await;
     ended
 }
 
-async fn act(reach: &Reach, letters: Letters) -> anyhow::Result<ExitCode> {
+async fn act(reach: &Reach, letters: Letters, window: Duration) -> anyhow::Result<ExitCode> {
     match letters {
         Letters::List { which, limit, after, json } => {
             let asked = PageAsked { which: which.asked(), after, limit: Some(limit.to_string()) };
@@ -156,7 +157,7 @@ async fn act(reach: &Reach, letters: Letters) -> anyhow::Result<ExitCode> {
         Letters::Export { which, body, ndjson: _ } => {
             reach.export(&which.asked(), body, &mut |lines| output::out(lines)).await?;
         }
-        Letters::Replay(replay) => return replay::run(reach, replay).await,
+        Letters::Replay(replay) => return replay::run(reach, replay, window).await,
         Letters::Edit { id, data, patch } => {
             let data = data.map(|text| given("--data", &text)).transpose()?.map(Value::String);
             let patch = patch.map(|text| given("--patch", &text)).transpose()?;

@@ -247,6 +247,51 @@ async fn foreign_records_are_listed() {
     assert!(items(&site, &["list", "--class", "unreadable", "--state", "unresolved"]).is_empty());
 }
 
+/// A letter about a whole event, some hooks of which had finished: those are not run again, the others are, and the letter is
+/// resolved by the worker.
+#[tokio::test]
+async fn a_whole_event_is_replayed_for_what_has_not_finished() {
+    let sink = Sink::start().await;
+    sink.behave(|hook, _| Answer::status(if hook == "done" { 200 } else { 404 }));
+    let hooks = [hook(&sink, "done", "order.*", ONE_ATTEMPT), hook(&sink, "fails", "order.*", ONE_ATTEMPT)];
+    let Stage { site, worker, publisher } =
+        stage(Place::Servers, site(Place::Servers).await.hooks(&hooks.join("\n"))).await;
+    publisher.send(event("order.paid", "e1")).await;
+    until_letters(&site, 1, "open").await;
+    // The broker gives the event itself up, as it does with what nobody could ack.
+    let connection = Connection::connect(&shared().await.0.url(), ConnectionProperties::default()).await.unwrap();
+    let channel = connection.create_channel().await.unwrap();
+    channel.confirm_select(ConfirmSelectOptions::default()).await.unwrap();
+    let properties = BasicProperties::default().with_content_type("application/cloudevents+json".into());
+    let exchange = format!("{}.dead", site.namespace);
+    let body = event("order.paid", "e1");
+    let sent =
+        channel.basic_publish(exchange.as_str().into(), "".into(), BasicPublishOptions::default(), &body, properties);
+    sent.await.unwrap().await.unwrap();
+    let added = hook(&sink, "added", "order.*", ONE_ATTEMPT);
+    let site = site.hooks(&[hooks[0].clone(), hooks[1].clone(), added].join("\n"));
+    let began = Instant::now();
+    while !client().get(worker.url("/v1/status")).send().await.unwrap().text().await.unwrap().contains("\"hooks\":3") {
+        assert!(began.elapsed() < Duration::from_secs(20), "the new hook is not known");
+        sleep(Duration::from_millis(50)).await;
+    }
+    let whole = items(&site, &["list", "--class", "unrouted"]);
+    sink.behave(|_, _| Answer::status(200));
+    site.ok(&["dead-letters", "replay", text(&whole[0], "/letter/id")]);
+    sink.until("the new hook", Duration::from_secs(20), |calls| calls.iter().any(|call| call.hook == "added")).await;
+    while items(&site, &["list", "--class", "unrouted", "--state", "resolved"]).is_empty() {
+        assert!(began.elapsed() < Duration::from_secs(60), "{}", worker.log());
+        sleep(Duration::from_millis(100)).await;
+    }
+    let hooks: Vec<String> = sink.calls().into_iter().map(|call| call.hook).collect();
+    assert_eq!(hooks.iter().filter(|hook| *hook == "done").count(), 1, "{hooks:?}");
+    assert_eq!(
+        hooks.iter().filter(|hook| *hook == "fails").count(),
+        1,
+        "what was given up has a letter of its own: {hooks:?}"
+    );
+}
+
 /// Data that the target refuses are mended: once, as a new event, and the letter is closed.
 async fn edit(place: Place) {
     let sink = Sink::start().await;

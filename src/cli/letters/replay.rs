@@ -18,6 +18,8 @@ use crate::cli::output::{self, table, time};
 use crate::desk::replay::Progress;
 use crate::desk::wire::{Preview, ReplayAsked};
 use crate::domain::browse::Group;
+use crate::domain::settle::{Class, millis};
+use crate::telemetry::now_ms;
 
 /// Between two looks at a job of another process.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
@@ -55,7 +57,7 @@ fn rate(text: &str) -> Result<f64, String> {
     rate.ok_or_else(|| format!("expected a number of letters a second, such as 50/s, found \"{text}\""))
 }
 
-pub(super) async fn run(reach: &Reach, replay: Replay) -> anyhow::Result<ExitCode> {
+pub(super) async fn run(reach: &Reach, replay: Replay, window: Duration) -> anyhow::Result<ExitCode> {
     let Replay { ids: named, which, all, dry_run, rate, to_hook, force, yes, json } = replay;
     let asked = ReplayAsked {
         ids: ids(&named),
@@ -70,14 +72,14 @@ pub(super) async fn run(reach: &Reach, replay: Replay) -> anyhow::Result<ExitCod
     let manner = manner(&asked)?; // before anything is asked of anyone
     let (ready, preview) = reach.plan(&asked).await?;
     if dry_run {
-        output::out(&if json { serde_json::to_string(&preview)? } else { shown(&preview) });
+        output::out(&if json { serde_json::to_string(&preview)? } else { shown(&preview, window) });
         return Ok(ExitCode::SUCCESS);
     }
     if !json && !named.is_empty() && !yes {
         return one_by_one(reach, &asked).await; // named letters need no question, and each gets its line
     }
     if !json {
-        output::err(&shown(&preview));
+        output::err(&shown(&preview, window));
     }
     if preview.letters == 0 {
         return Ok(if preview.unknown.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE });
@@ -154,12 +156,24 @@ pub(super) fn causes(groups: &[Group]) -> String {
     table(&head, groups.iter().map(row))
 }
 
-fn shown(preview: &Preview) -> String {
+/// A preview. After `window` nobody remembers which hooks have finished for an event.
+fn shown(preview: &Preview, window: Duration) -> String {
     let mut lines = Vec::new();
     if !preview.groups.is_empty() {
         lines.push(causes(&preview.groups));
     }
     lines.push(format!("{} letters to send", preview.letters));
+    if preview.groups.iter().any(|group| group.class == Class::HookRemoved) {
+        lines.push("Hooks of some are not in the catalog: put them back, or give --to-hook ID.".to_owned());
+    }
+    let old = |group: &Group| group.hook.is_none() && now_ms().saturating_sub(group.first_ms) > millis(window);
+    if preview.groups.iter().any(old) {
+        lines.push(
+            "Some are about whole events, older than claims.window: hooks that had finished run again, under the same \
+             Idempotency-Key."
+                .to_owned(),
+        );
+    }
     if preview.out > 0 {
         lines.push(format!("{} more are out already: they are resolved when they have finished", preview.out));
     }
