@@ -165,6 +165,7 @@ impl App {
             halts,
             store_away,
             admission: Arc::new(Admission::new(&limits(settings), Arc::clone(&flow))),
+            meters: Arc::default(),
             listener: Arc::new(listen),
             stop: CancellationToken::new(),
         };

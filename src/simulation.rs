@@ -28,7 +28,6 @@ use crate::domain::retry::RetryPolicy;
 use crate::fleet::{Fleet, Halts};
 use crate::flow::local::LocalFlow;
 use crate::worker::admission::{Admission, Limits};
-use crate::worker::meters::Meters;
 use crate::worker::store::Store;
 use crate::worker::{Rules, Running, Worker, nobody};
 use chance::{Chance, Weather};
@@ -124,7 +123,7 @@ impl World {
             executors: Arc::new(Caller { target: Arc::clone(&self.target), life: life.clone() }),
             catalog: self.hooks.subscribe(),
             admission: Arc::new(Admission::new(&limits, Arc::new(LocalFlow::default()))),
-            meters: Meters::default(),
+            meters: Arc::default(),
             rules: Rules {
                 reading: Reading::default(),
                 hold: Duration::from_secs(5),
