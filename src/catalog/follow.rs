@@ -18,7 +18,7 @@ use super::{Catalog, Document, Terms, attempt, open, view};
 use crate::domain::matching::HookSet;
 use crate::domain::revision::Revision;
 use crate::telemetry::{Metric, now_ms};
-use crate::yaml::problem::Problems;
+use crate::yaml::problem::{Problem, Problems};
 use cache::Cache;
 use redis::Shared;
 use stamps::Stamps;
@@ -78,6 +78,9 @@ pub struct Refusal {
     pub revision: String,
     pub at_ms: u64,
     pub problems: Vec<Value>,
+    /// The first of them, as a sentence.
+    #[serde(skip)]
+    pub reason: String,
 }
 
 /// What everybody sees of it.
@@ -181,7 +184,8 @@ impl Board {
         Metric::CatalogsRefused.count(&[]);
         let goes_on = self.hooks.borrow().revision().to_string();
         tracing::error!(revision = name, goes_on, "a catalog is refused:\n{problems}");
-        let refusal = Refusal { revision: name, at_ms: now_ms(), problems: shown };
+        let reason = problems.list().first().map(Problem::sentence).unwrap_or_default();
+        let refusal = Refusal { revision: name, at_ms: now_ms(), problems: shown, reason };
         self.standing.send_modify(|standing| standing.refused = Some(refusal));
     }
 
