@@ -204,6 +204,13 @@ pub fn event_types(documents: &[Document]) -> Result<EventTypes, Problems> {
     if problems.is_empty() { Ok(declared.into_types()) } else { Err(Problems::join(problems)) }
 }
 
+/// Runs what takes time or waits for disks on another thread. It must change nothing: who stops waiting does not stop it.
+/// `None`: it panicked, and is in the log.
+pub async fn beside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.inspect_err(|error| tracing::error!(%error, "reading the catalog failed")).ok()
+}
+
 /// What stands outside of hooks files and is named in them, and which of it was.
 struct Outside<'a> {
     values: Values<'a>,
