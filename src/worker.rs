@@ -251,6 +251,10 @@ impl Worker {
             Some(_) | None => {}
         }
         match unknown_hook(own, made, invocation.unknown) {
+            Unknown::Removed if self.rules.flaw == Flaw::RemovedIsDropped => self.broker.ack(delivery.receipt),
+            Unknown::Again(_) if self.rules.flaw == Flaw::RevisionNotCompared => {
+                self.bury(delivery, &invocation, Class::HookRemoved).await;
+            }
             Unknown::Removed => self.bury(delivery, &invocation, Class::HookRemoved).await,
             Unknown::Again(round) => {
                 let unknown = invocation.unknown + round;
