@@ -20,6 +20,7 @@ use crate::catalog::follow::Followed;
 use crate::catalog::revisions::{BYTES_MAX, Revisions};
 use crate::config::WhenAway;
 use crate::desk::Desk;
+use crate::desk::jobs::Jobs;
 use crate::domain::event::Reading;
 use crate::flow::Flow;
 use crate::idempotency::Idempotency;
@@ -58,6 +59,7 @@ pub struct Admin {
     /// See [`publisher`].
     pub publisher: Arc<Publisher>,
     pub desk: Desk,
+    pub jobs: Jobs,
     pub claims: Arc<dyn Idempotency>,
     /// How long an invocation is remembered that an operator cancelled.
     pub cancelled_for: Duration,
@@ -104,8 +106,16 @@ fn router(admin: Admin, scope: Scope) -> Router {
             .route("/v1/runtime/hooks/{hook}/cancel", post(invocations::cancel))
             .route("/v1/runtime/hooks", get(hooks::show).post(hooks::apply).layer(DefaultBodyLimit::max(2 * BYTES_MAX)))
             .route("/v1/runtime/hooks/dead-letter", get(letters::list))
+            .route("/v1/runtime/hooks/dead-letter/groups", get(letters::groups))
+            .route("/v1/runtime/hooks/dead-letter/export", get(letters::export))
+            .route("/v1/runtime/hooks/dead-letter/replay", post(letters::replay_all))
+            .route("/v1/runtime/hooks/dead-letter/resolve", post(letters::resolve_all))
+            .route("/v1/runtime/hooks/dead-letter/jobs/{id}", get(letters::job))
+            .route("/v1/runtime/hooks/dead-letter/jobs/{id}/cancel", post(letters::cancel))
             .route("/v1/runtime/hooks/dead-letter/{id}", get(letters::show))
-            .route("/v1/runtime/hooks/dead-letter/{id}/replay", post(letters::replay)),
+            .route("/v1/runtime/hooks/dead-letter/{id}/replay", post(letters::replay))
+            .route("/v1/runtime/hooks/dead-letter/{id}/resolve", post(letters::resolve))
+            .route("/v1/runtime/hooks/dead-letter/{id}/edit", post(letters::edit)),
     };
     routes.with_state(admin)
 }

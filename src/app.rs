@@ -25,6 +25,8 @@ use crate::dead_letters::DeadLetters;
 use crate::dead_letters::embedded::EmbeddedLetters;
 use crate::dead_letters::stream::StreamLetters;
 use crate::desk::Desk;
+use crate::desk::jobs::Jobs;
+use crate::desk::keeper;
 use crate::domain::hook::HookLane;
 use crate::domain::message::{Lane, Queue};
 use crate::embedded;
@@ -115,7 +117,7 @@ impl Backends {
     /// What operators work at.
     #[must_use]
     pub fn desk(&self) -> Desk {
-        Desk { broker: Arc::clone(&self.broker), letters: Arc::clone(&self.letters) }
+        Desk::new(Arc::clone(&self.broker), Arc::clone(&self.letters))
     }
 }
 
@@ -193,6 +195,7 @@ impl App {
             reading: settings.events,
             admission: Arc::clone(&shared.admission),
             desk,
+            jobs: Jobs::default(),
             claims,
             cancelled_for: settings.cancelled_for(),
         };
@@ -220,6 +223,7 @@ impl App {
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> anyhow::Result<Vec<String>> {
         let Self { fleet, cells, shared, admin, listener, scope, file, following, pause } = self;
         let card = card(&shared.settings, &admin);
+        let (desk, retention) = (admin.desk.clone(), shared.settings.dead_letter_retention);
         let flow = Arc::clone(&admin.flow);
         let metrics = admin.metrics.clone();
         let upkeep = async {
@@ -244,6 +248,7 @@ impl App {
             () = upkeep => Ok(Vec::new()),
             () = shared.admission.keep(card) => Ok(Vec::new()),
             () = following => Ok(Vec::new()),
+            () = keeper::keep(&desk, retention) => Ok(Vec::new()),
             () = fleet::follow_pause(flow.as_ref(), &pause) => Ok(Vec::new()),
             served = admin::serve(listener, admin, scope) => {
                 served.map(|()| Vec::new()).context("the HTTP listener broke")

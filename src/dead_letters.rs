@@ -1,12 +1,17 @@
-//! The seam to the dead-letter log: append-only, read from the start to a barrier, folded by
+//! The seam to the dead-letter log: append-only, read from any place in it to a barrier, folded by
 //! [`crate::domain::fold::Fold`].
+//!
+//! Contract, checked by one suite on every implementation:
+//! - what [`DeadLetters::append`] answered `Ok` for is in the log, and in every read that is opened afterwards;
+//! - a read visits records in their order, each at an offset that stays, and ends; some may be visited that came later;
+//! - a record that cannot be read is visited as the letter that it amounts to: none is passed over, none ends a read.
 
 use async_trait::async_trait;
 
-use crate::domain::dead_letter::Record;
-use crate::domain::fold::Fold;
+use crate::domain::dead_letter::{Item, Offset, Record};
 
 pub mod embedded;
+pub mod projection;
 pub mod stream;
 
 /// Why the log could not be used.
@@ -29,15 +34,27 @@ pub struct Recovered {
     pub appended: u64,
 }
 
+/// The place of the one who keeps the log; given back when it is dropped, or with the process.
+pub trait Keeping: Send + Sync {
+    /// Whether it is still ours.
+    fn is_held(&self) -> bool;
+}
+
 /// The log of letters and marks.
 #[async_trait]
 pub trait DeadLetters: Send + Sync {
     /// Appends a record; it is safe when this returns.
     async fn append(&self, record: &Record) -> Result<(), DeadLetterError>;
 
-    /// Visits every record that was confirmed before this call, oldest first, perhaps some later ones too. What the
-    /// broker dead-lettered by itself is visited as the letter that it amounts to. Nothing is kept in memory.
-    async fn read(&self, visit: &mut (dyn FnMut(Record) + Send)) -> Result<(), DeadLetterError>;
+    /// Begins to read where `from` is, or at the log's first record if that is gone. What the broker dead-lettered by
+    /// itself is visited as the letter that it amounts to.
+    async fn open(&self, from: Offset) -> Result<Box<dyn Reading>, DeadLetterError>;
+
+    /// Drops what was appended before this time, as far as the log does not do so by itself; answers where it begins.
+    async fn trim(&self, before_ms: u64) -> Result<Offset, DeadLetterError>;
+
+    /// Takes the keeper's place, unless another process has it.
+    async fn keep(&self) -> Result<Option<Box<dyn Keeping>>, DeadLetterError>;
 
     /// Appends again what the log has lost although it was confirmed, as far as there are copies of it. Where a confirm
     /// means that it is on disk there is nothing to do. Broken off, it loses nothing, and may be run again.
@@ -45,10 +62,22 @@ pub trait DeadLetters: Send + Sync {
         Ok(Recovered::default())
     }
 
-    /// The state of every letter.
-    async fn fold(&self) -> Result<Fold, DeadLetterError> {
-        let mut fold = Fold::default();
-        self.read(&mut |record| fold.apply(record)).await?;
-        Ok(fold)
+    /// Visits every record from there on that was confirmed before this call, oldest first, and answers where to go on.
+    async fn read(&self, from: Offset, visit: &mut (dyn FnMut(Item) + Send)) -> Result<Offset, DeadLetterError> {
+        let mut reading = self.open(from).await?;
+        while let Some(items) = reading.next().await? {
+            items.into_iter().for_each(&mut *visit);
+        }
+        Ok(reading.position())
     }
+}
+
+/// A read under way.
+#[async_trait]
+pub trait Reading: Send {
+    /// The next records, oldest first; none: everything has been visited that was confirmed before the read was opened.
+    async fn next(&mut self) -> Result<Option<Vec<Item>>, DeadLetterError>;
+
+    /// Where to go on: what stands before it need not be read again. Some of what stands behind it may have been visited.
+    fn position(&self) -> Offset;
 }

@@ -1,23 +1,38 @@
 //! What operators do with dead letters, on whichever broker.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::broker::Broker;
-use crate::dead_letters::DeadLetters;
-use crate::domain::dead_letter::LetterId;
+use crate::dead_letters::projection::Projection;
+use crate::dead_letters::{DeadLetterError, DeadLetters, Reading};
+use crate::domain::browse::{Cursor, Filter, Group, Page};
+use crate::domain::dead_letter::{Item, Letter, LetterId, Mark, Offset, Record};
+use crate::domain::edit::{Edit, edit};
 use crate::domain::fold::{Entry, State};
-use crate::domain::replay::{Operator, replay};
+use crate::domain::replay::Operator;
+use crate::domain::selection::Selection;
+use crate::domain::shown;
 use crate::telemetry::now_ms;
+use wire::{Listed, PageAsked};
 
 pub mod cancel;
+pub mod jobs;
+pub mod keeper;
+pub mod replay;
+pub mod wire;
 
-/// The desk of an operator.
+/// Longest reason that is kept.
+const REASON_CHARS_MAX: usize = 512;
+
+/// The desk of an operator; clones share what is known of the letters.
 #[derive(Clone)]
 pub struct Desk {
     pub broker: Arc<dyn Broker>,
-    pub letters: Arc<dyn DeadLetters>,
+    pub letters: Projection,
 }
 
 /// Why an operator's wish was not granted.
@@ -25,10 +40,19 @@ pub struct Desk {
 pub enum DeskError {
     #[error("no letter has the id {0}: see `hookfleet dead-letters list`")]
     Unknown(LetterId),
+    /// The wish itself cannot be understood.
+    #[error("{0}")]
+    Invalid(String),
     #[error("{0}")]
     Refused(String),
     #[error("{0}")]
     Away(String),
+}
+
+impl From<DeadLetterError> for DeskError {
+    fn from(error: DeadLetterError) -> Self {
+        Self::Away(error.to_string())
+    }
 }
 
 /// What a replay came to.
@@ -39,50 +63,165 @@ pub struct Replayed {
     pub generation: u32,
 }
 
+/// A letter in full, with its state.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Detail {
+    pub letter: Letter,
+    pub state: State,
+    /// Letters that were folded into this one.
+    pub count: u64,
+    /// When the newest of them was written, in milliseconds since 1970.
+    pub newest_ms: u64,
+    /// Who replayed or resolved it, and when.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mark: Option<Mark>,
+    /// Where it stands in the log.
+    pub offset: Offset,
+}
+
+impl Detail {
+    fn new(letter: Letter, entry: Entry) -> Self {
+        let (at_ms, offset) = (entry.letter.at_ms, entry.letter.at); // what the broker made has no time of its own
+        let letter = Letter { at_ms, ..letter };
+        Self { letter, state: entry.state, count: entry.count, newest_ms: entry.newest_ms, mark: entry.mark, offset }
+    }
+
+    /// As people see it; the event's body only where it was asked for.
+    #[must_use]
+    pub fn view(&self, body: bool) -> Value {
+        let mut view = serde_json::to_value(self).unwrap_or_default();
+        if !body && let Some(letter) = view.get_mut("letter").and_then(Value::as_object_mut) {
+            letter.remove("body");
+            // A client's headers may hold credentials.
+            if let Some(client) = letter.get_mut("client").and_then(Value::as_object_mut) {
+                client.remove("headers");
+            }
+        }
+        view
+    }
+}
+
+/// Letters on their way out; only a few of them are in memory at a time.
+pub struct Export {
+    /// What is still to come, by where it stands.
+    entries: HashMap<Offset, Entry>,
+    reading: Option<Box<dyn Reading>>,
+}
+
+impl Export {
+    /// Some more; none: that was all.
+    ///
+    /// # Errors
+    /// The log cannot be read any more.
+    pub async fn next(&mut self) -> Result<Option<Vec<Detail>>, DeskError> {
+        let Some(reading) = self.reading.as_mut().filter(|_| !self.entries.is_empty()) else { return Ok(None) };
+        let Some(items) = reading.next().await? else { return Ok(None) };
+        let detail = |item: Item| match item.record {
+            Record::Letter(letter) => Some(Detail::new(*letter, self.entries.remove(&item.at)?)),
+            Record::Replayed(_) | Record::Resolved(_) | Record::Barrier { .. } => None,
+        };
+        Ok(Some(items.into_iter().filter_map(detail).collect()))
+    }
+}
+
 impl Desk {
-    /// All letters, oldest first.
+    /// Over this log, of which nothing is known yet.
+    #[must_use]
+    pub fn new(broker: Arc<dyn Broker>, log: Arc<dyn DeadLetters>) -> Self {
+        Self { broker, letters: Projection::new(log) }
+    }
+
+    /// Some letters, newest first, as of a moment ago.
     ///
     /// # Errors
     /// The log cannot be read.
-    pub async fn entries(&self) -> Result<Vec<Entry>, DeskError> {
-        let fold = self.letters.fold().await.map_err(|error| DeskError::Away(error.to_string()))?;
-        Ok(fold.entries())
+    pub async fn page(&self, filter: &Filter, after: Option<Cursor>, limit: usize) -> Result<Page, DeskError> {
+        Ok(self.letters.lately().await?.page(filter, after, limit))
     }
 
-    /// The letter with this id, or the newest one of its subject.
+    /// The same, as it is asked for from outside.
+    ///
+    /// # Errors
+    /// It cannot be understood, or the log cannot be read.
+    pub async fn list(&self, asked: &PageAsked) -> Result<Listed, DeskError> {
+        let after = asked.after.as_deref().map(str::parse).transpose();
+        let after = after.map_err(|error| DeskError::Invalid(format!("after: {error}")))?;
+        let page = self.page(&asked.which.filter(now_ms())?, after, asked.limit()?).await?;
+        Ok(Listed { items: page.items, next: page.next.map(|cursor| cursor.to_string()) })
+    }
+
+    /// Letters by cause, as of a moment ago.
+    ///
+    /// # Errors
+    /// The log cannot be read.
+    pub async fn groups(&self, filter: &Filter) -> Result<Vec<Group>, DeskError> {
+        Ok(self.letters.lately().await?.groups(filter))
+    }
+
+    /// The letter with this id, or the newest one of its subject, in full.
     ///
     /// # Errors
     /// There is none, or the log cannot be read.
-    pub async fn find(&self, id: &LetterId) -> Result<Entry, DeskError> {
-        let fold = self.letters.fold().await.map_err(|error| DeskError::Away(error.to_string()))?;
-        fold.find(id).ok_or_else(|| DeskError::Unknown(id.clone()))
+    pub async fn find(&self, id: &LetterId) -> Result<Detail, DeskError> {
+        let found = self.letters.now().await?.find(id);
+        let entry = found.ok_or_else(|| DeskError::Unknown(id.clone()))?;
+        let letter = self.letters.letter(&entry.letter).await?;
+        let letter = letter.ok_or_else(|| DeskError::Unknown(id.clone()))?;
+        Ok(Detail::new(letter, entry))
     }
 
-    /// Sends a letter's work out again: publishes, awaits the confirm, then marks. Doing it twice does it once, unless
-    /// `force` asks for a run of its own.
+    /// Begins to export the letters that a filter takes, in full, in the order of the log.
     ///
     /// # Errors
-    /// The letter is unknown, finished (without `force`) or of a kind that cannot be replayed as it is; or the broker is
-    /// away, in which case repeating the call is safe.
-    pub async fn replay(&self, id: &LetterId, force: bool, by: &str) -> Result<Replayed, DeskError> {
-        let fold = self.letters.fold().await.map_err(|error| DeskError::Away(error.to_string()))?;
-        let entry = fold.find(id).ok_or_else(|| DeskError::Unknown(id.clone()))?;
-        if entry.state == State::Resolved && !force {
-            return Err(DeskError::Refused(format!(
-                "letter {id} is resolved: it was finished or closed; --force runs it again under a key of its own"
-            )));
+    /// The log cannot be read.
+    pub async fn export(&self, filter: &Filter) -> Result<Export, DeskError> {
+        let entries: HashMap<Offset, Entry> = {
+            let fold = self.letters.now().await?;
+            fold.taken(filter).map(|entry| (entry.letter.at, entry)).collect()
+        };
+        let reading = match entries.values().map(|entry| entry.letter.from).min() {
+            Some(first) => Some(self.letters.log.open(first).await?),
+            None => None,
+        };
+        Ok(Export { entries, reading })
+    }
+
+    /// Closes letters that are not closed by now; answers how many. Of two reasons the first stays.
+    ///
+    /// # Errors
+    /// A letter is unknown (none is closed then), or the log cannot be written: some may be closed.
+    pub async fn resolve(&self, selection: &Selection, reason: &str, by: &str) -> Result<usize, DeskError> {
+        let reason = match reason.trim() {
+            "" => "operator resolved".to_owned(),
+            reason => shown::sentence(reason, REASON_CHARS_MAX),
+        };
+        let (marks, unknown) = self.letters.now().await?.closing(selection, by, &reason, now_ms());
+        if let Some(id) = unknown.into_iter().next() {
+            return Err(DeskError::Unknown(id));
         }
-        if force && entry.letter.hook.is_none() {
-            return Err(DeskError::Refused(format!(
-                "letter {id} is about a whole message: it is replayed without --force, for the hooks that have not finished"
-            )));
+        let count = marks.len();
+        let records: Vec<Record> = marks.into_iter().map(Record::Resolved).collect();
+        for chunk in records.chunks(replay::WINDOW) {
+            let append = |record| self.letters.append(record);
+            futures_util::future::try_join_all(chunk.iter().map(append)).await?;
         }
-        let highest = force.then(|| fold.highest_generation(&entry.letter));
-        let operator = Operator { name: by.to_owned(), now_ms: now_ms(), seen_ms: entry.newest_ms };
-        let replay = replay(&entry.letter, highest, &operator).map_err(DeskError::Refused)?;
-        let away = |error: String| DeskError::Away(format!("{error}; nothing is lost, and replaying again is safe"));
-        self.broker.publish(replay.outgoing).await.map_err(|error| away(error.to_string()))?;
-        self.letters.append(&replay.mark).await.map_err(|error| away(error.to_string()))?;
-        Ok(Replayed { id: entry.letter.id, generation: replay.generation })
+        Ok(count)
+    }
+
+    /// Sends a letter's event out with other data. Doing it twice does it once.
+    ///
+    /// # Errors
+    /// The letter is unknown, finished or cannot be edited so; or the broker is away, in which case repeating the call is
+    /// safe.
+    pub async fn edit(&self, id: &LetterId, change: &Edit, by: &str) -> Result<Replayed, DeskError> {
+        let detail = self.find(id).await?;
+        if detail.state == State::Resolved {
+            return Err(DeskError::Refused(format!("letter {id} is resolved: it was finished or closed")));
+        }
+        let operator = Operator { name: by.to_owned(), now_ms: now_ms(), seen_ms: detail.newest_ms };
+        let edited = edit(&detail.letter, change, &operator).map_err(DeskError::Refused)?;
+        let generation = edited.generation;
+        self.send(edited).await.map_err(|failed| failed.told("editing it again in the same way"))?;
+        Ok(Replayed { id: detail.letter.id, generation })
     }
 }

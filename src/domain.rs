@@ -4,8 +4,11 @@
 //! chance are arguments. So nothing here can fail for outside reasons, and all of it runs in tables and in the model.
 
 pub mod address;
+pub mod browse;
+pub mod carry;
 pub mod claim;
 pub mod dead_letter;
+pub mod edit;
 pub mod event;
 pub mod event_type;
 pub mod expression;
@@ -26,6 +29,7 @@ pub mod replay;
 pub mod request;
 pub mod retry;
 pub mod revision;
+pub mod selection;
 pub mod settle;
 pub mod shown;
 pub mod template;

@@ -17,10 +17,11 @@ use tokio_util::sync::CancellationToken;
 use crate::broker::{Broker, Wanted};
 use crate::config::WhenAway;
 use crate::desk::Desk;
+use crate::desk::replay::Manner;
+use crate::domain::browse::{Filter, States};
 use crate::domain::event::Reading;
 use crate::domain::flaw::Flaw;
 use crate::domain::flow::BreakerPolicy;
-use crate::domain::fold::State;
 use crate::domain::hook::HookLane;
 use crate::domain::message::{Message, Outgoing, Queue, To};
 use crate::fleet::{Fleet, Halts};
@@ -274,12 +275,13 @@ async fn replay_all(world: &World, fleet: &[Process]) -> usize {
         sleep(LEARNT_AFTER).await;
     }
     let port = world.hub.connect(Life::default());
-    let desk = Desk { broker: Arc::clone(&port) as Arc<dyn Broker>, letters: port as _ };
-    let mut entries = desk.entries().await.unwrap();
-    entries.retain(|entry| entry.state != State::Resolved);
+    let desk = Desk::new(Arc::clone(&port) as Arc<dyn Broker>, port);
+    let unresolved = Filter { states: States::Unresolved, ..Filter::default() };
+    let mut entries = desk.page(&unresolved, None, usize::MAX).await.unwrap().items;
     entries.sort_by_key(|entry| entry.letter.subject()); // they come in the order of the real clock
+    let [a, b] = ["a", "b"].map(|by| Manner { by: by.to_owned(), ..Manner::default() });
     for entry in &entries {
-        let (a, b) = tokio::join!(desk.replay(&entry.letter.id, false, "a"), desk.replay(&entry.letter.id, false, "b"));
+        let (a, b) = tokio::join!(desk.replay(&entry.letter.id, false, &a), desk.replay(&entry.letter.id, false, &b));
         assert_eq!(a.unwrap(), b.unwrap(), "both sent the same");
     }
     until_quiet(world, fleet).await;

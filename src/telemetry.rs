@@ -35,6 +35,12 @@ pub enum Metric {
     Retries,
     /// Letters appended, by class.
     Letters,
+    /// Letters that are not resolved, by class and hook: from the keeper of the log.
+    LettersOpen,
+    /// Seconds since the oldest of them was written.
+    LettersOldest,
+    /// How much of the time that the log keeps records has passed for the oldest one that is needed.
+    LettersAged,
     /// Guards published.
     Guards,
     /// Invocations that were over the capacity of their hook and moved to overflow, by hook.
@@ -67,7 +73,7 @@ pub enum Metric {
 
 impl Metric {
     /// Every metric: for descriptions and tests.
-    pub const ALL: [Self; 26] = [
+    pub const ALL: [Self; 29] = [
         Self::Deliveries,
         Self::Redelivered,
         Self::EventsUnmatched,
@@ -80,6 +86,9 @@ impl Metric {
         Self::AttemptSeconds,
         Self::Retries,
         Self::Letters,
+        Self::LettersOpen,
+        Self::LettersOldest,
+        Self::LettersAged,
         Self::Guards,
         Self::Overflowed,
         Self::OverflowTrips,
@@ -126,6 +135,18 @@ impl Metric {
             Self::AttemptSeconds => ("hookfleet_attempt_seconds", "Seconds an attempt took"),
             Self::Retries => ("hookfleet_retries_total", "Retries published"),
             Self::Letters => ("hookfleet_letters_total", "Letters appended, by class"),
+            Self::LettersOpen => (
+                "hookfleet_letters_open",
+                "Letters that are not resolved, by class and hook; of the keeper of the log only",
+            ),
+            Self::LettersOldest => (
+                "hookfleet_letters_oldest_open_seconds",
+                "Age of the oldest letter that is not resolved; of the keeper only",
+            ),
+            Self::LettersAged => (
+                "hookfleet_letters_retention_used_ratio",
+                "Age of the oldest record that is needed, of the time records are kept; of the keeper only",
+            ),
             Self::Guards => ("hookfleet_guards_total", "Guards published for long runs"),
             Self::Overflowed => {
                 ("hookfleet_overflowed_total", "Invocations over the capacity of their hook, moved once")

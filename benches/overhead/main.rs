@@ -8,7 +8,8 @@
 //! `cargo bench --bench overhead` prints every pair; `-- --quick --json` is over within 50 s and prints the ratios as
 //! JSON in its last line. It fails where a ratio is out of bounds, or where the bare loop itself is much slower than it
 //! should be: then the machine is too busy to say anything. `-- --scaling` measures fleets of 1, 2 and 4 workers instead,
-//! `-- --matching` what it takes to find the hooks that want an event. Linux only: CPU time is read from /proc.
+//! `-- --matching` what it takes to find the hooks that want an event, `-- --letters` what it takes to read, look at and
+//! send out again many dead letters. Linux only: CPU time is read from /proc.
 
 #![allow(
     clippy::print_stdout,
@@ -43,6 +44,7 @@ use tokio::time::sleep;
 mod servers;
 
 mod bare;
+mod letters;
 mod matching;
 mod scaling;
 
@@ -59,6 +61,9 @@ const BARE_SLACK: f64 = 1.2;
 const SPEED_UP_MIN: f64 = 3.6;
 /// How much slower to find an event's hooks is among 10,000 than among 10 at the most.
 const MATCHING_RATIO_MAX: f64 = 2.0;
+
+/// How much longer the command line may take to read every letter than a bare loop that only receives them.
+const READING_RATIO_MAX: f64 = 3.0;
 
 /// One side of one pair.
 #[derive(Debug, Clone, Copy)]
@@ -88,6 +93,10 @@ fn main() {
     let good = runtime.block_on(async {
         if has("--matching") {
             return matching::run() <= MATCHING_RATIO_MAX;
+        }
+        if has("--letters") {
+            let (all, replayed) = if quick { (20_000, 7_000) } else { (200_000, 50_000) };
+            return letters::run(all, replayed).await <= READING_RATIO_MAX;
         }
         if has("--scaling") {
             let (rabbit, redis) = tokio::join!(Rabbit::start(), Redis::start());

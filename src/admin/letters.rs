@@ -1,20 +1,43 @@
 //! Dead letters over HTTP; the paths are Kheish's.
 
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+
+use axum::body::{Body, Bytes};
 use axum::extract::{Path, Query, State};
-use axum::response::Json;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse as _, Json, Response};
+use futures_util::stream;
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::Admin;
-use super::problem::Problem;
-use crate::desk::Replayed;
+use super::problem::{Problem, parsed};
+use crate::desk::replay::Manner;
+use crate::desk::wire::{
+    EditAsked, Grouped, JobShown, Listed, PageAsked, Preview, ReplayAsked, ResolveAsked, Resolved, split,
+};
+use crate::desk::{Desk, DeskError, Export, Replayed};
 use crate::domain::dead_letter::LetterId;
+use crate::domain::selection::Selection;
+use crate::telemetry::now_ms;
 
-/// `GET …/dead-letter`: every letter, oldest first, without bodies.
-pub(super) async fn list(State(admin): State<Admin>) -> Result<Json<Value>, Problem> {
-    let entries = admin.desk.entries().await?;
-    let items: Vec<Value> = entries.iter().map(|entry| entry.view(false)).collect();
-    Ok(Json(json!({ "items": items })))
+/// A query.
+type Texts = BTreeMap<String, String>;
+
+/// Who works at this API and does not say who.
+const SOMEBODY: &str = "operator";
+
+/// `GET …/dead-letter`: letters, newest first, without bodies.
+pub(super) async fn list(State(admin): State<Admin>, Query(query): Query<Texts>) -> Result<Json<Listed>, Problem> {
+    Ok(Json(admin.desk.list(&PageAsked::of(query)?).await?))
+}
+
+/// `GET …/dead-letter/groups`: letters by cause.
+pub(super) async fn groups(State(admin): State<Admin>, Query(query): Query<Texts>) -> Result<Json<Grouped>, Problem> {
+    let (asked, []) = split(query, [])?;
+    let items = admin.desk.groups(&asked.filter(now_ms())?).await?;
+    Ok(Json(Grouped { items }))
 }
 
 #[derive(Deserialize)]
@@ -29,24 +52,108 @@ pub(super) async fn show(
     Path(id): Path<String>,
     Query(show): Query<Show>,
 ) -> Result<Json<Value>, Problem> {
-    let entry = admin.desk.find(&LetterId::from(id.as_str())).await?;
-    Ok(Json(entry.view(show.body)))
+    let detail = admin.desk.find(&LetterId::from(id.as_str())).await?;
+    Ok(Json(detail.view(show.body)))
 }
 
-#[derive(Deserialize)]
-pub(super) struct Replay {
-    #[serde(default)]
-    force: bool,
-    #[serde(default)]
-    by: Option<String>,
+/// `GET …/dead-letter/export`: letters in full as NDJSON, oldest first.
+pub(super) async fn export(State(admin): State<Admin>, Query(query): Query<Texts>) -> Result<Response, Problem> {
+    let (which, [body]) = split(query, ["body"])?;
+    let export = admin.desk.export(&which.filter(now_ms())?).await?;
+    let body = body.as_deref() == Some("true");
+    let lines = stream::unfold(Some(export), move |export| lines(export, body));
+    Ok(([(header::CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(lines)).into_response())
+}
+
+/// A stream that breaks off says so on its last line.
+async fn lines(export: Option<Export>, body: bool) -> Option<(Result<Bytes, Infallible>, Option<Export>)> {
+    let mut export = export?;
+    match export.next().await {
+        Ok(Some(details)) => {
+            let mut lines = String::new();
+            for detail in details {
+                lines.push_str(&detail.view(body).to_string());
+                lines.push('\n');
+            }
+            Some((Ok(lines.into()), Some(export)))
+        }
+        Ok(None) => None,
+        Err(error) => Some((Ok(format!("{}\n", serde_json::json!({ "error": error.to_string() })).into()), None)),
+    }
 }
 
 /// `POST …/dead-letter/{id}/replay`.
 pub(super) async fn replay(
     State(admin): State<Admin>,
     Path(id): Path<String>,
-    Query(replay): Query<Replay>,
+    body: Bytes,
 ) -> Result<Json<Replayed>, Problem> {
-    let by = replay.by.as_deref().unwrap_or("operator");
-    Ok(Json(admin.desk.replay(&LetterId::from(id.as_str()), replay.force, by).await?))
+    let asked: ReplayAsked = if body.is_empty() { ReplayAsked::default() } else { parsed(&body)? };
+    let manner = manner(&asked)?;
+    Ok(Json(admin.desk.replay(&LetterId::from(id.as_str()), asked.force, &manner).await?))
+}
+
+/// `POST …/dead-letter/replay`: many at once, as a job; with `dry_run` what it would send.
+pub(super) async fn replay_all(State(admin): State<Admin>, body: Bytes) -> Result<Response, Problem> {
+    let asked: ReplayAsked = parsed(&body)?;
+    let (manner, selection) = (manner(&asked)?, asked.chosen().selection(now_ms())?);
+    let plan = admin.desk.plan(&selection, asked.force).await?;
+    if asked.dry_run {
+        return Ok(Json(Preview::from(&plan)).into_response());
+    }
+    let job = admin.jobs.start(&admin.desk, plan, manner);
+    let job = job.ok_or_else(|| Problem::new(StatusCode::TOO_MANY_REQUESTS, "too many replays go on: wait for one"))?;
+    Ok((StatusCode::ACCEPTED, Json(job)).into_response())
+}
+
+fn manner(asked: &ReplayAsked) -> Result<Manner, DeskError> {
+    Manner::new(asked.by.as_deref().unwrap_or(SOMEBODY), asked.to_hook.as_deref(), asked.rate)
+}
+
+fn no_job(id: &str) -> Problem {
+    Problem::new(StatusCode::NOT_FOUND, format!("no job {id}: a process that ended has forgotten its jobs"))
+}
+
+/// `GET …/dead-letter/jobs/{id}`.
+pub(super) async fn job(State(admin): State<Admin>, Path(id): Path<String>) -> Result<Json<JobShown>, Problem> {
+    admin.jobs.get(&id).map(Json).ok_or_else(|| no_job(&id))
+}
+
+/// `POST …/dead-letter/jobs/{id}/cancel`.
+pub(super) async fn cancel(State(admin): State<Admin>, Path(id): Path<String>) -> Result<Json<JobShown>, Problem> {
+    admin.jobs.cancel(&id).map(Json).ok_or_else(|| no_job(&id))
+}
+
+/// `POST …/dead-letter/{id}/resolve`: answers the letter.
+pub(super) async fn resolve(
+    State(admin): State<Admin>,
+    Path(id): Path<String>,
+    body: Bytes,
+) -> Result<Json<Value>, Problem> {
+    let asked: ResolveAsked = if body.is_empty() { ResolveAsked::default() } else { parsed(&body)? };
+    let id = LetterId::from(id.as_str());
+    close(&admin.desk, &Selection::Ids(vec![id.clone()]), &asked).await?;
+    Ok(Json(admin.desk.find(&id).await?.view(false)))
+}
+
+/// `POST …/dead-letter/resolve`: many at once.
+pub(super) async fn resolve_all(State(admin): State<Admin>, body: Bytes) -> Result<Json<Resolved>, Problem> {
+    let asked: ResolveAsked = parsed(&body)?;
+    let selection = asked.chosen().selection(now_ms())?;
+    Ok(Json(Resolved { resolved: close(&admin.desk, &selection, &asked).await? }))
+}
+
+async fn close(desk: &Desk, selection: &Selection, asked: &ResolveAsked) -> Result<usize, DeskError> {
+    desk.resolve(selection, &asked.reason, asked.by.as_deref().unwrap_or(SOMEBODY)).await
+}
+
+/// `POST …/dead-letter/{id}/edit`.
+pub(super) async fn edit(
+    State(admin): State<Admin>,
+    Path(id): Path<String>,
+    body: Bytes,
+) -> Result<Json<Replayed>, Problem> {
+    let asked: EditAsked = parsed(&body)?;
+    let by = asked.by.clone().unwrap_or_else(|| SOMEBODY.to_owned());
+    Ok(Json(admin.desk.edit(&LetterId::from(id.as_str()), &asked.edit()?, &by).await?))
 }

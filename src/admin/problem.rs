@@ -2,6 +2,7 @@
 
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use crate::desk::DeskError;
@@ -27,10 +28,18 @@ impl Problem {
     }
 }
 
+/// A body in JSON.
+pub(super) fn parsed<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
+    serde_json::from_slice(body).map_err(|error| {
+        Problem::new(StatusCode::BAD_REQUEST, format!("expected a body in JSON as the documentation has it: {error}"))
+    })
+}
+
 impl From<DeskError> for Problem {
     fn from(error: DeskError) -> Self {
         let status = match &error {
             DeskError::Unknown(_) => StatusCode::NOT_FOUND,
+            DeskError::Invalid(_) => StatusCode::BAD_REQUEST,
             DeskError::Refused(_) => StatusCode::CONFLICT,
             DeskError::Away(_) => StatusCode::SERVICE_UNAVAILABLE,
         };

@@ -2,26 +2,40 @@
 
 use std::process::ExitCode;
 
-use anyhow::anyhow;
-use clap::Subcommand;
-use reqwest::Method;
-use serde_json::{Value, json};
+use anyhow::Context as _;
+use clap::{Args, Subcommand};
+use serde_json::Value;
 
-use super::remote::Remote;
+pub(super) use self::reach::Reach;
+use super::output::{table, time};
 use super::{operator, output};
-use crate::app::Backends;
-use crate::config::{Backend, Settings};
-use crate::dead_letters::Recovered;
-use crate::desk::Desk;
+use crate::config::Settings;
+use crate::desk::wire::{Asked, EditAsked, Grouped, Listed, PageAsked, ResolveAsked};
 use crate::domain::dead_letter::LetterId;
-use crate::embedded;
+use crate::domain::fold::Entry;
 
-const PATH: &str = "/v1/runtime/hooks/dead-letter";
+mod reach;
+mod replay;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Letters {
-    /// Every letter with its state, oldest first
+    /// Letters with their state, newest first
     List {
+        #[command(flatten)]
+        which: Which,
+        /// How many at most
+        #[arg(long, value_name = "N", default_value_t = crate::desk::wire::PAGE)]
+        limit: usize,
+        /// Where the page before ended
+        #[arg(long, value_name = "CURSOR")]
+        after: Option<String>,
+        #[arg(long)]
+        json: bool,
+    },
+    /// Letters by cause: what failed, how often, since when
+    Groups {
+        #[command(flatten)]
+        which: Which,
         #[arg(long)]
         json: bool,
     },
@@ -32,145 +46,188 @@ pub(super) enum Letters {
         #[arg(long)]
         body: bool,
     },
-    /// Send the work of letters out again; doing it twice does it once
-    Replay {
-        #[arg(required = true)]
-        ids: Vec<String>,
-        /// Run it although it was finished, under an Idempotency-Key of its own
+    /// Letters in full, one a line, oldest first
+    Export {
+        #[command(flatten)]
+        which: Which,
+        /// The events themselves too
         #[arg(long)]
-        force: bool,
+        body: bool,
+        /// Newline-delimited JSON, which is the only format
+        #[arg(long)]
+        ndjson: bool,
+    },
+    /// Send the work of letters out again; doing it twice does it once, and asking again goes on with what is left
+    Replay(replay::Replay),
+    /// Send a letter's event out with other data, as a new event
+    Edit {
+        id: String,
+        /// The new data as JSON, or @FILE
+        #[arg(long, value_name = "JSON|@FILE", required_unless_present = "patch", conflicts_with = "patch")]
+        data: Option<String>,
+        /// An object to merge (RFC 7396) or a list of operations (RFC 6902), or @FILE
+        #[arg(long, value_name = "JSON|@FILE")]
+        patch: Option<String>,
+    },
+    /// Close letters: nothing is to be done about them any more
+    Resolve {
+        ids: Vec<String>,
+        #[command(flatten)]
+        which: Which,
+        /// Every letter that is not closed
+        #[arg(long)]
+        all: bool,
+        /// Why; it is kept with your name
+        #[arg(long, value_name = "TEXT")]
+        reason: String,
+        /// Do not ask
+        #[arg(long)]
+        yes: bool,
     },
     /// Append again what the broker's stream lost in a power cut, from the copies of the last hour
     Recover,
 }
 
-/// The letters where they are: in reach, or behind the process that owns the file.
-pub(super) enum Reach {
-    Desk(Desk, Backends),
-    Owner(Remote),
+/// Which letters: those that everything given holds for.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Which letters")]
+pub(super) struct Which {
+    /// Of this hook; `*` is any run of characters
+    #[arg(long, value_name = "ID")]
+    hook: Option<String>,
+    /// Of events of this type; `*` is any run of characters
+    #[arg(long = "type", value_name = "TYPE")]
+    kind: Option<String>,
+    /// exhausted, rejected, target_blocked, unreadable, unidentified, invalid, unrouted, poisoned, hook_removed,
+    /// hook_disabled, expired
+    #[arg(long)]
+    class: Option<String>,
+    /// all, unresolved, open, replaying, resolved
+    #[arg(long)]
+    state: Option<String>,
+    /// Written then or later: 2026-11-21T10:00:00Z, or 2h ago
+    #[arg(long, value_name = "TIME|AGO")]
+    since: Option<String>,
+    /// Written before then
+    #[arg(long, value_name = "TIME|AGO")]
+    until: Option<String>,
+    /// Found in the error, the target, or the event's id, source or subject
+    #[arg(long)]
+    text: Option<String>,
+    /// Of this session: the event's data.session_id, or its attribute sessionid
+    #[arg(long, value_name = "ID")]
+    session: Option<String>,
+    /// Of this run: the event's data.run_id, or its attribute runid
+    #[arg(long, value_name = "ID")]
+    run: Option<String>,
+    /// Of this group, as `groups` names it
+    #[arg(long, value_name = "GROUP")]
+    group: Option<String>,
+}
+
+impl Which {
+    fn asked(&self) -> Asked {
+        let Self { hook, kind, class, state, since, until, text, session, run, group } = self.clone();
+        Asked { hook, kind, class, state, since, until, text, session, run, group }
+    }
+}
+
+fn ids(ids: &[String]) -> Vec<LetterId> {
+    ids.iter().map(|id| LetterId::from(id.as_str())).collect()
 }
 
 pub(super) async fn run(settings: &Settings, letters: Letters) -> anyhow::Result<ExitCode> {
     let reach = Reach::open(settings).await?;
-    let code = match letters {
-        Letters::List { json } => list(&reach.list().await?, json),
-        Letters::Show { id, body } => {
-            let entry = reach.show(&id, body).await?;
-            output::out(&serde_json::to_string_pretty(&entry)?);
-            ExitCode::SUCCESS
-        }
-        Letters::Replay { ids, force } => replay(&reach, &ids, force).await,
-        Letters::Recover => {
-            output::out(&reach.recover().await?);
-            ExitCode::SUCCESS
-        }
-    };
+    let ended = act(&reach, letters).await;
     reach.close().await;
-    Ok(code)
+    ended
 }
 
-async fn replay(reach: &Reach, ids: &[String], force: bool) -> ExitCode {
-    let mut code = ExitCode::SUCCESS;
-    for id in ids {
-        match reach.replay(id, force).await {
-            Ok(generation) => output::out(&format!("{id} replayed as generation {generation}")),
-            Err(error) => {
-                output::err(&format!("error: {error:#}"));
-                code = ExitCode::FAILURE;
-            }
+async fn act(reach: &Reach, letters: Letters) -> anyhow::Result<ExitCode> {
+    match letters {
+        Letters::List { which, limit, after, json } => {
+            let asked = PageAsked { which: which.asked(), after, limit: Some(limit.to_string()) };
+            list(&reach.list(&asked).await?, json)?;
         }
+        Letters::Groups { which, json } => groups(&reach.groups(&which.asked()).await?, json)?,
+        Letters::Show { id, body } => {
+            output::out(&serde_json::to_string_pretty(&reach.show(&id, body).await?)?);
+        }
+        Letters::Export { which, body, ndjson: _ } => {
+            reach.export(&which.asked(), body, &mut |lines| output::out(lines)).await?;
+        }
+        Letters::Replay(replay) => return replay::run(reach, replay).await,
+        Letters::Edit { id, data, patch } => {
+            let data = data.map(|text| given("--data", &text)).transpose()?.map(Value::String);
+            let patch = patch.map(|text| given("--patch", &text)).transpose()?;
+            let patch = patch.map(|text| serde_json::from_str(&text)).transpose().context("--patch: expected JSON")?;
+            let sent = reach.edit(&id, EditAsked { data, patch, by: Some(operator()) }).await?;
+            output::out(&format!("{} sent with other data, as generation {}", sent.id, sent.generation));
+        }
+        Letters::Resolve { ids: named, which, all, reason, yes } => {
+            let asked =
+                ResolveAsked { ids: ids(&named), filter: Some(which.asked()), all, reason, by: Some(operator()) };
+            if !(yes || named.len() == 1 || replay::confirmed("Close these letters?")?) {
+                return Ok(ExitCode::FAILURE);
+            }
+            output::out(&format!("{} letters resolved", reach.resolve(asked).await?.resolved));
+        }
+        Letters::Recover => output::out(&reach.recover().await?),
     }
-    code
+    Ok(ExitCode::SUCCESS)
 }
 
-fn list(entries: &[Value], json: bool) -> ExitCode {
+/// A text, or what stands in the file that it names.
+fn given(flag: &str, text: &str) -> anyhow::Result<String> {
+    match text.strip_prefix('@') {
+        Some(path) => std::fs::read_to_string(path).with_context(|| format!("cannot read {flag} {path}")),
+        None => Ok(text.to_owned()),
+    }
+}
+
+fn list(page: &Listed, json: bool) -> anyhow::Result<()> {
     if json {
-        output::out(&Value::Array(entries.to_vec()).to_string());
-        return ExitCode::SUCCESS;
+        output::out(&serde_json::to_string(page)?);
+        return Ok(());
     }
-    if entries.is_empty() {
+    if page.items.is_empty() {
         output::out("no letters");
-        return ExitCode::SUCCESS;
+        return Ok(());
     }
-    output::out(&format!("{:<24}  {:<9}  {:<14}  {:<20}  {:<16}  ERROR", "ID", "STATE", "CLASS", "HOOK", "TYPE"));
-    for entry in entries {
-        let text = |pointer: &str| entry.pointer(pointer).and_then(Value::as_str).unwrap_or("-").to_owned();
-        output::out(&format!(
-            "{:<24}  {:<9}  {:<14}  {:<20}  {:<16}  {}",
-            text("/letter/id"),
-            text("/state"),
-            text("/letter/class"),
-            text("/letter/hook"),
-            text("/letter/event/type"),
-            text("/letter/error"),
-        ));
+    let row = |entry: &Entry| {
+        let letter = &entry.letter;
+        let dash = || "-".to_owned();
+        vec![
+            letter.id.to_string(),
+            time(letter.at_ms),
+            word(&entry.state),
+            letter.class.name(),
+            letter.hook.as_deref().map_or_else(dash, str::to_owned),
+            letter.event.as_ref().map_or_else(dash, |event| event.kind.to_string()),
+            entry.count.to_string(),
+            letter.error.to_string(),
+        ]
+    };
+    let head = ["ID", "WRITTEN", "STATE", "CLASS", "HOOK", "TYPE", "COUNT", "ERROR"];
+    output::out(&table(&head, page.items.iter().map(row)));
+    if let Some(next) = &page.next {
+        output::err(&format!("there are more: --after {next}"));
     }
-    ExitCode::SUCCESS
+    Ok(())
 }
 
-impl Reach {
-    async fn open(settings: &Settings) -> anyhow::Result<Self> {
-        if let Backend::Embedded { path } = &settings.backend
-            && let Some(address) = embedded::owner(path)
-        {
-            return Ok(Self::Owner(Remote::new(address)?));
-        }
-        let backends = Backends::open(settings).await?;
-        Ok(Self::Desk(backends.desk(), backends))
+fn groups(groups: &Grouped, json: bool) -> anyhow::Result<()> {
+    if json {
+        output::out(&serde_json::to_string(groups)?);
+    } else if groups.items.is_empty() {
+        output::out("no letters");
+    } else {
+        output::out(&replay::causes(&groups.items));
     }
+    Ok(())
+}
 
-    pub(super) async fn list(&self) -> anyhow::Result<Vec<Value>> {
-        match self {
-            Self::Desk(desk, _) => {
-                let entries = desk.entries().await?;
-                Ok(entries.iter().map(|entry| entry.view(false)).collect())
-            }
-            Self::Owner(remote) => {
-                let answer = remote.call(Method::GET, PATH, None).await?;
-                let items = answer.get("items").and_then(Value::as_array).cloned();
-                items.ok_or_else(|| anyhow!("the answer has no items"))
-            }
-        }
-    }
-
-    async fn show(&self, id: &str, body: bool) -> anyhow::Result<Value> {
-        match self {
-            Self::Desk(desk, _) => Ok(desk.find(&LetterId::from(id)).await?.view(body)),
-            Self::Owner(remote) => remote.call(Method::GET, &format!("{PATH}/{id}?body={body}"), None).await,
-        }
-    }
-
-    async fn replay(&self, id: &str, force: bool) -> anyhow::Result<Value> {
-        let by = operator();
-        match self {
-            Self::Desk(desk, _) => Ok(json!(desk.replay(&LetterId::from(id), force, &by).await?.generation)),
-            Self::Owner(remote) => {
-                let by: String = url::form_urlencoded::byte_serialize(by.as_bytes()).collect();
-                let path = format!("{PATH}/{id}/replay?force={force}&by={by}");
-                let answer = remote.call(Method::POST, &path, None).await?;
-                Ok(answer.get("generation").cloned().unwrap_or_default())
-            }
-        }
-    }
-
-    async fn recover(&self) -> anyhow::Result<String> {
-        match self {
-            Self::Desk(desk, backends) if backends.file.is_none() => {
-                let Recovered { copies, appended } = desk.letters.recover().await?;
-                Ok(format!("{copies} copies compared, {appended} records were missing and are back"))
-            }
-            Self::Desk(..) | Self::Owner(_) => {
-                Ok("nothing to recover: the file is on disk before a letter is confirmed".to_owned())
-            }
-        }
-    }
-
-    async fn close(self) {
-        if let Self::Desk(desk, backends) = self {
-            desk.broker.close().await;
-            if let Some(file) = backends.file {
-                file.close().await;
-            }
-        }
-    }
+fn word(state: &impl serde::Serialize) -> String {
+    let word = serde_json::to_value(state).ok();
+    word.as_ref().and_then(Value::as_str).unwrap_or_default().to_owned()
 }

@@ -50,6 +50,25 @@ impl Remote {
         }
     }
 
+    /// The answer's lines as they come, whole ones at a time.
+    pub(super) async fn lines(&self, path: &str, sink: &mut (dyn FnMut(&str) + Send)) -> anyhow::Result<()> {
+        let mut response = self.send(Method::GET, path, None).await?;
+        let status = response.status();
+        if !status.is_success() {
+            let answer: Value = response.json().await.context("the answer is no JSON")?;
+            bail!("{}", answer.get("detail").and_then(Value::as_str).unwrap_or("it was refused"));
+        }
+        let mut rest = Vec::new();
+        while let Some(chunk) = response.chunk().await? {
+            rest.extend_from_slice(&chunk);
+            if let Some(end) = rest.iter().rposition(|byte| *byte == b'\n') {
+                let lines: Vec<u8> = rest.drain(..=end).collect();
+                String::from_utf8_lossy(&lines).lines().for_each(&mut *sink);
+            }
+        }
+        Ok(())
+    }
+
     async fn send(&self, method: Method, path: &str, body: Option<Vec<u8>>) -> anyhow::Result<Response> {
         let url = format!("http://{}{path}", self.address);
         let mut request = self.client.request(method, url);

@@ -4,10 +4,10 @@
 
 use async_trait::async_trait;
 
-use crate::domain::dead_letter::Record;
-use crate::embedded::{Store, letters};
+use crate::domain::dead_letter::{Item, Offset, Record};
+use crate::embedded::{ReadError, Store, WriteError, letters};
 
-use super::{DeadLetterError, DeadLetters};
+use super::{DeadLetterError, DeadLetters, Keeping, Reading};
 
 /// The dead letters in a [`Store`].
 #[derive(Debug)]
@@ -23,29 +23,72 @@ impl EmbeddedLetters {
     }
 }
 
+fn unread(error: &ReadError) -> DeadLetterError {
+    DeadLetterError::Read(error.to_string())
+}
+
+fn unwritten(error: &WriteError) -> DeadLetterError {
+    DeadLetterError::Append(error.to_string())
+}
+
+/// Row ids begin at 1, offsets at 0.
+fn offset(id: i64) -> Offset {
+    Offset(u64::try_from(id).unwrap_or_default())
+}
+
 #[async_trait]
 impl DeadLetters for EmbeddedLetters {
     async fn append(&self, record: &Record) -> Result<(), DeadLetterError> {
-        let written = letters::append(&self.store, record.encode()).await;
-        written.map_err(|error| DeadLetterError::Append(error.to_string()))
+        letters::append(&self.store, record.encode()).await.map_err(|error| unwritten(&error))
     }
 
-    async fn read(&self, visit: &mut (dyn FnMut(Record) + Send)) -> Result<(), DeadLetterError> {
-        let failed = |error: crate::embedded::ReadError| DeadLetterError::Read(error.to_string());
+    async fn open(&self, from: Offset) -> Result<Box<dyn Reading>, DeadLetterError> {
         // An end that does not move, so that appending as fast as we read cannot keep us here.
-        let until = letters::last(&self.store).await.map_err(failed)?;
-        let mut after = 0;
-        loop {
-            let page = letters::page(&self.store, after, until).await.map_err(failed)?;
-            let Some((last, _)) = page.records.last() else { return Ok(()) };
-            after = *last;
-            for (id, record) in page.records {
-                match Record::decode(&record) {
-                    Ok(record) => visit(record),
-                    // One record of a newer version must not hide the others.
-                    Err(error) => tracing::warn!(id, error, "a dead letter cannot be read"),
-                }
-            }
-        }
+        let until = letters::last(&self.store).await.map_err(|error| unread(&error))?;
+        let next = i64::try_from(from.0).unwrap_or(i64::MAX);
+        Ok(Box::new(Pages { store: self.store.clone(), next, until }))
+    }
+
+    async fn trim(&self, before_ms: u64) -> Result<Offset, DeadLetterError> {
+        while letters::drop_before(&self.store, before_ms).await.map_err(|error| unwritten(&error))? > 0 {}
+        letters::first(&self.store).await.map(offset).map_err(|error| unread(&error))
+    }
+
+    /// The process that owns the file is the only one.
+    async fn keep(&self) -> Result<Option<Box<dyn Keeping>>, DeadLetterError> {
+        Ok(Some(Box::new(Owner)))
+    }
+}
+
+struct Owner;
+
+impl Keeping for Owner {
+    fn is_held(&self) -> bool {
+        true
+    }
+}
+
+struct Pages {
+    store: Store,
+    /// Where the next page begins, and the last record.
+    next: i64,
+    until: i64,
+}
+
+#[async_trait]
+impl Reading for Pages {
+    async fn next(&mut self) -> Result<Option<Vec<Item>>, DeadLetterError> {
+        let page = letters::page(&self.store, self.next, self.until).await.map_err(|error| unread(&error))?;
+        let Some(last) = page.records.last() else { return Ok(None) };
+        self.next = last.id.saturating_add(1);
+        let item = |stored: &letters::Stored| {
+            let at_ms = u64::try_from(stored.at_ms).unwrap_or_default();
+            Item::new(offset(stored.id), Record::read(&stored.record, at_ms))
+        };
+        Ok(Some(page.records.iter().map(item).collect()))
+    }
+
+    fn position(&self) -> Offset {
+        offset(self.next)
     }
 }

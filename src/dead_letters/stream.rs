@@ -16,27 +16,23 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures_util::StreamExt as _;
 use lapin::message::Delivery;
-use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions};
-use lapin::types::{AMQPValue, FieldTable, ShortString};
-use lapin::{Channel, Consumer};
-use tokio::time::timeout;
+use lapin::types::AMQPValue;
 
-use super::{DeadLetterError, DeadLetters, Recovered};
-use crate::amqp::connection::{call, connect};
+use super::{DeadLetterError, DeadLetters, Keeping, Reading, Recovered};
 use crate::amqp::convert;
 use crate::amqp::topology::Names;
 use crate::broker::Broker;
 use crate::config::BrokerServer;
-use crate::domain::dead_letter::{Body, Letter, RECORD, Record};
+use crate::domain::dead_letter::{Body, Item, Letter, Offset, RECORD, Record};
 use crate::domain::message::{Message, Outgoing};
 use crate::domain::replay::{BrokerMade, broker_made};
+use crate::telemetry::now_ms;
 
+mod lock;
+mod reading;
 mod recover;
 
-/// Unacked records while reading; acks are written every half of it.
-const PREFETCH: u16 = 500;
 /// A larger record does without its body: in JSON that may be six times what it was.
 const RECORD_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Marks a message that is the body of a letter, and names it.
@@ -46,10 +42,11 @@ const BODY_IN: &str = "hookfleet-letter-body-in";
 /// Longest silence in the middle of a read.
 const SILENCE_MAX: Duration = Duration::from_secs(30);
 
-/// Bodies that came before their letters.
-type Bodies = HashMap<String, Bytes>;
+/// Bodies that came before their letters, and where.
+type Bodies = HashMap<String, (Offset, Bytes)>;
 
-/// The log on a broker.
+/// The log on a broker; clones are the same one.
+#[derive(Clone)]
 pub struct StreamLetters {
     broker: Arc<dyn Broker>,
     server: BrokerServer,
@@ -63,29 +60,24 @@ impl StreamLetters {
         Self { broker, server, names: Names::new(namespace) }
     }
 
-    /// Whether a delivery is a record of ours, or a message that the broker put here by itself.
-    fn record(&self, delivery: Delivery, bodies: &mut Bodies) -> Option<Record> {
-        let (exchange, death) = (delivery.exchange.to_string(), death(&delivery));
+    /// What a delivery is: a record of ours, or a message that the broker put here by itself.
+    fn item(&self, delivery: Delivery, bodies: &mut Bodies) -> Option<Item> {
+        let (exchange, death, at) = (delivery.exchange.to_string(), death(&delivery), offset(&delivery));
         let is_ours = self.is_ours(&delivery);
         let message = convert::message(delivery.data, &delivery.properties);
-        if is_ours {
-            if let Some(name) = message.text(BODY) {
-                bodies.insert(name.to_owned(), message.body.clone());
-                return None;
-            }
-            return match Record::decode(&message.body) {
-                Ok(record) => Some(with_body(record, &message, bodies)),
-                Err(error) => {
-                    tracing::warn!(error, "a record of the dead-letter log was left out");
-                    None
-                }
-            };
+        if !is_ours {
+            let (queue, reason) = death.map_or((exchange, None), |(queue, reason)| (queue, Some(reason)));
+            let place = self.names.short(&queue);
+            let ours = reason.is_some() && (["lane.", "delay.", "park."].iter().any(|ours| place.starts_with(ours)));
+            let made = BrokerMade { place, reason: reason.as_deref(), ours };
+            return Some(Item::new(at, Record::Letter(Box::new(broker_made(&message, &made)))));
         }
-        let (queue, reason) = death.map_or((exchange, None), |(queue, reason)| (queue, Some(reason)));
-        let place = self.names.short(&queue);
-        let ours = reason.is_some() && (["lane.", "delay.", "park."].iter().any(|ours| place.starts_with(ours)));
-        let made = BrokerMade { place, reason: reason.as_deref(), ours };
-        Some(Record::Letter(Box::new(broker_made(&message, &made))))
+        if let Some(name) = message.text(BODY) {
+            bodies.insert(name.to_owned(), (at, message.body.clone()));
+            return None;
+        }
+        let written_ms = message.properties.timestamp.unwrap_or_default().saturating_mul(1000);
+        Some(with_body(Item::new(at, Record::read(&message.body, written_ms)), &message, bodies))
     }
 
     /// Whether it was published as a record, to the log or back to the copies: our headers are believed only there.
@@ -97,56 +89,33 @@ impl StreamLetters {
         (to_the_log || to_the_copies) && death(delivery).is_none() && marked()
     }
 
-    async fn open(&self) -> Result<(lapin::Connection, Channel, Consumer), String> {
-        let connection = connect(&self.server, "hookfleet dead letters").await.map_err(|error| error.to_string())?;
-        let channel = call("open a channel", connection.create_channel()).await?;
-        call("set the prefetch", channel.basic_qos(PREFETCH, BasicQosOptions::default())).await?;
-        let mut arguments = FieldTable::default();
-        arguments.insert(ShortString::from("x-stream-offset"), AMQPValue::LongString("first".into()));
-        let name = self.names.dead();
-        let consumer =
-            channel.basic_consume(name.as_str().into(), "".into(), BasicConsumeOptions::default(), arguments);
-        let consumer = call(&format!("read the stream {name}"), consumer).await?;
-        Ok((connection, channel, consumer))
-    }
-
-    async fn read_to(&self, nonce: &str, visit: &mut (dyn FnMut(Record) + Send)) -> Result<(), String> {
-        let (connection, channel, mut consumer) = self.open().await?;
-        let (mut unacked, mut bodies) = (0, Bodies::new());
-        loop {
-            let delivery = match timeout(SILENCE_MAX, consumer.next()).await {
-                Ok(Some(Ok(delivery))) => delivery,
-                Ok(Some(Err(error))) => return Err(error.to_string()),
-                Ok(None) => return Err("the stream ended in the middle of the read".to_owned()),
-                Err(_) => return Err(format!("nothing came for {SILENCE_MAX:?}")),
-            };
-            unacked += 1;
-            if unacked >= PREFETCH / 2 {
-                unacked = 0;
-                call("ack", channel.basic_ack(delivery.delivery_tag, BasicAckOptions { multiple: true })).await?;
-            }
-            match self.record(delivery, &mut bodies) {
-                Some(Record::Barrier { nonce: found }) if found == nonce => break,
-                Some(Record::Barrier { .. }) | None => {}
-                Some(record) => visit(record),
-            }
-        }
-        let _ = connection.close(200, "bye".into()).await;
-        Ok(())
+    async fn publish(&self, message: Message) -> Result<(), DeadLetterError> {
+        let published = self.broker.publish(Outgoing::to_dead(message)).await;
+        published.map_err(|error| DeadLetterError::Append(error.to_string()))
     }
 }
 
-/// Gives a letter back the body that came by itself.
-fn with_body(record: Record, message: &Message, bodies: &mut Bodies) -> Record {
-    match (record, message.text(BODY_IN)) {
+/// Gives a letter back the body that came by itself, from where on the letter is whole.
+fn with_body(item: Item, message: &Message, bodies: &mut Bodies) -> Item {
+    let at = item.at;
+    match (item.record, message.text(BODY_IN)) {
         (Record::Letter(letter), Some(name)) => {
-            let body = bodies.remove(name);
-            if body.is_none() {
-                tracing::warn!(letter = %letter.id, "the body of a letter is gone: it was kept for its time");
-            }
-            Record::Letter(Box::new(Letter { body: Body::new(&body.unwrap_or_default()), ..*letter }))
+            let (from, body) = bodies.remove(name).unwrap_or_else(|| {
+                tracing::debug!(letter = %letter.id, "the body of a letter is not in this read: it was kept for its time");
+                (at, Bytes::new())
+            });
+            Item { at, from, record: Record::Letter(Box::new(Letter { body: Body::new(&body), ..*letter })) }
         }
-        (record, _) => record,
+        (record, _) => Item { record, ..item },
+    }
+}
+
+/// Where the stream has it; the queue of copies has no offsets.
+fn offset(delivery: &Delivery) -> Offset {
+    let headers = delivery.properties.headers().as_ref();
+    match headers.and_then(|headers| headers.inner().get("x-stream-offset")) {
+        Some(AMQPValue::LongLongInt(at)) => Offset(u64::try_from(*at).unwrap_or_default()),
+        _ => Offset::default(),
     }
 }
 
@@ -164,28 +133,38 @@ fn death(delivery: &Delivery) -> Option<(String, String)> {
 #[async_trait]
 impl DeadLetters for StreamLetters {
     async fn append(&self, record: &Record) -> Result<(), DeadLetterError> {
-        let publish = async |message: Message| {
-            let published = self.broker.publish(Outgoing::to_dead(message)).await;
-            published.map_err(|error| DeadLetterError::Append(error.to_string()))
-        };
-        let message = record.message();
+        let mut message = record.message();
+        message.properties.timestamp = Some(now_ms() / 1000);
         match record {
             Record::Letter(letter) if message.body.len() > RECORD_BYTES_MAX => {
                 let name = format!("{:032x}", fastrand::u128(..));
                 let body = letter.body.bytes().map_err(DeadLetterError::Append)?;
                 let body = Message { body, ..Message::default() };
-                publish(body.with(RECORD, true).with(BODY, name.as_str())).await?;
+                self.publish(body.with(RECORD, true).with(BODY, name.as_str())).await?;
                 let rest = Letter { body: Body::Text(String::new()), ..(**letter).clone() };
-                publish(Record::Letter(Box::new(rest)).message().with(BODY_IN, name)).await
+                self.publish(Record::Letter(Box::new(rest)).message().with(BODY_IN, name)).await
             }
-            _ => publish(message).await,
+            _ => self.publish(message).await,
         }
     }
 
-    async fn read(&self, visit: &mut (dyn FnMut(Record) + Send)) -> Result<(), DeadLetterError> {
+    async fn open(&self, from: Offset) -> Result<Box<dyn Reading>, DeadLetterError> {
         let nonce = format!("{:032x}", fastrand::u128(..));
         self.append(&Record::Barrier { nonce: nonce.clone() }).await?;
-        self.read_to(&nonce, visit).await.map_err(DeadLetterError::Read)
+        let reading = self.begin(from, nonce).await.map_err(DeadLetterError::Read)?;
+        Ok(Box::new(reading))
+    }
+
+    /// The stream drops its oldest segments by itself.
+    async fn trim(&self, _before_ms: u64) -> Result<Offset, DeadLetterError> {
+        let mut reading = self.begin(Offset::default(), String::new()).await.map_err(DeadLetterError::Read)?;
+        reading.first().await.map_err(DeadLetterError::Read)
+    }
+
+    async fn keep(&self) -> Result<Option<Box<dyn Keeping>>, DeadLetterError> {
+        let held = lock::take(&self.server, "hookfleet keeper", &format!("{}.keeper", self.names.dead())).await;
+        let held = held.map_err(DeadLetterError::Read)?;
+        Ok(held.map(|held| Box::new(held) as Box<dyn Keeping>))
     }
 
     async fn recover(&self) -> Result<Recovered, DeadLetterError> {

@@ -10,15 +10,14 @@ use sha2::{Digest as _, Sha256};
 
 use super::claim::Point;
 use super::event::{Event, EventDigest, Malformed};
-use super::hook::HookId;
 use super::invocation::{Client, Invocation, InvocationKey, WholeEvent};
-use super::message::{Message, Properties};
 use super::settle::{AttemptReport, Class};
 
-/// Version of the records in the log.
-pub const RECORD_VERSION: u32 = 1;
-/// Header of a message that is a record of the log. Believed only on what was published to the log itself.
-pub const RECORD: &str = "hookfleet-record";
+pub use self::origin::Origin;
+pub use self::record::{Item, LOG, Mark, Offset, RECORD, RECORD_VERSION, Record, Subject};
+
+mod origin;
+mod record;
 
 /// The id of a letter: a digest, so that the same failure always has the same id.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -57,6 +56,16 @@ impl LetterId {
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// Its digest, by which it is looked up; of an id that is none, one of its own.
+    #[must_use]
+    pub fn bytes(&self) -> [u8; 12] {
+        let mut bytes = [0; 12];
+        if hex::decode_to_slice(&self.0, &mut bytes).is_err() {
+            bytes.copy_from_slice(&Sha256::digest(&self.0)[..12]);
+        }
+        bytes
     }
 }
 
@@ -150,8 +159,26 @@ pub struct Letter {
     pub client: Option<Client>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub traceparent: Option<String>,
+    /// The session and the run that the event names: see [`Origin`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run: Option<String>,
+    /// Of a letter that was written again so that it does not age out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub carried: Option<Carried>,
     /// The event (or the raw message) whole.
     pub body: Body,
+}
+
+/// What a letter that is written again stands for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Carried {
+    /// When it was written again, in milliseconds since 1970.
+    pub at_ms: u64,
+    /// Letters that had been folded into it by then, and when the newest of them was written.
+    pub count: u64,
+    pub newest_ms: u64,
 }
 
 /// Why an invocation is given up, beside what it says itself.
@@ -176,6 +203,7 @@ impl Letter {
         let mut attempts = invocation.history.clone();
         attempts.extend(cause.report);
         let event = &invocation.event;
+        let Origin { session, run } = Origin::of(&event.body);
         Self {
             id: LetterId::of_invocation(&invocation.key(), at.generation),
             at_ms: now_ms,
@@ -194,6 +222,9 @@ impl Letter {
             queue: queue.to_owned(),
             client: None,
             traceparent: event.traceparent.clone(),
+            session,
+            run,
+            carried: None,
             body: Body::new(&event.body),
         }
     }
@@ -219,6 +250,9 @@ impl Letter {
             queue: queue.to_owned(),
             traceparent: None,
             client: Some(client),
+            session: None,
+            run: None,
+            carried: None,
             body: Body::new(body),
         }
     }
@@ -232,6 +266,7 @@ impl Letter {
             Some((id, generation)) => (id.clone(), *generation),
             None => (LetterId::of_event(event), 0),
         };
+        let Origin { session, run } = Origin::of(&event.body);
         Self {
             id,
             generation,
@@ -239,6 +274,8 @@ impl Letter {
             traceparent: event.traceparent.clone(),
             fingerprint: fingerprint(malformed.class, &event.kind, &malformed.error),
             client: None, // the body says all of it, whichever way it came
+            session,
+            run,
             ..Self::of_message(malformed, Client::default(), &event.body, queue, now_ms)
         }
     }
@@ -267,97 +304,6 @@ impl EventName {
     }
 }
 
-/// What records are folded by.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Subject {
-    /// One event at one hook, over all generations.
-    Invocation { event: String, hook: String },
-    /// A message without a hook.
-    Message(LetterId),
-}
-
-impl Subject {
-    #[must_use]
-    pub fn of(key: &InvocationKey) -> Self {
-        Self::Invocation { event: key.event.to_string(), hook: key.hook.to_string() }
-    }
-
-    /// # Errors
-    /// The stored hook id is not legal, which no version of this program writes.
-    pub fn hook(&self) -> Result<Option<HookId>, String> {
-        match self {
-            Self::Invocation { hook, .. } => HookId::new(hook).map(Some),
-            Self::Message(_) => Ok(None),
-        }
-    }
-}
-
-/// A mark about a generation of a subject.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Mark {
-    pub subject: Subject,
-    /// The generation that was sent out, or that finished.
-    pub generation: u32,
-    pub at_ms: u64,
-    /// A worker or an operator.
-    pub by: String,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub reason: Option<String>,
-    /// The newest letter that an operator meant, by the time it was written; 0 from workers.
-    #[serde(default)]
-    pub until_ms: u64,
-}
-
-/// One record of the log.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "record", rename_all = "snake_case")]
-pub enum Record {
-    Letter(Box<Letter>),
-    /// A replay was published as this generation.
-    Replayed(Mark),
-    /// This generation finished, or an operator closed it.
-    Resolved(Mark),
-    /// Ends a read: everything confirmed before it was read.
-    Barrier {
-        nonce: String,
-    },
-}
-
-/// A record with its version, as it is stored.
-#[derive(Serialize, Deserialize)]
-struct Stored<T> {
-    v: u32,
-    #[serde(flatten)]
-    record: T,
-}
-
-impl Record {
-    /// As it is stored.
-    #[must_use]
-    pub fn encode(&self) -> Bytes {
-        // Strings, numbers and maps with text keys always serialize.
-        Bytes::from(serde_json::to_vec(&Stored { v: RECORD_VERSION, record: self }).unwrap_or_default())
-    }
-
-    /// As it travels.
-    #[must_use]
-    pub fn message(&self) -> Message {
-        let properties = Properties { content_type: Some("application/json".to_owned()), ..Properties::default() };
-        Message { body: self.encode(), properties, ..Message::default() }.with(RECORD, true)
-    }
-
-    /// # Errors
-    /// The bytes are no record, or of a newer version.
-    pub fn decode(bytes: &[u8]) -> Result<Self, String> {
-        let stored: Stored<Self> = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
-        if stored.v > RECORD_VERSION {
-            return Err(format!("expected a record of version {RECORD_VERSION} or older, found {}", stored.v));
-        }
-        Ok(stored.record)
-    }
-}
-
 /// Letters whose errors differ only in numbers have the same cause.
 fn fingerprint(class: Class, scope: &str, error: &str) -> String {
     let shape: String = error.chars().map(|c| if c.is_ascii_digit() { '0' } else { c }).collect();
@@ -383,6 +329,37 @@ mod tests {
             assert_eq!(Record::decode(&record.encode()), Ok(record));
         }
         assert!(Record::decode(br#"{"v":2,"record":"barrier","nonce":"n"}"#).unwrap_err().contains("version 1"));
+    }
+
+    /// Records are kept for a month and longer: these, of the first version, are read for ever.
+    #[test]
+    fn records_of_the_first_version_are_read() {
+        let letter = r#"{"v":1,"record":"letter","id":"4be1c5b0a4b1d26e5f0c3a77","at_ms":7,"class":"exhausted","error":"500",
+            "hook":"h","event":{"id":"1","source":"/s","type":"a"},"generation":2,
+            "attempts":[{"attempt":1,"at_ms":5,"took_ms":1,"status":500,"error":"500"}],"deaths":0,"forced":0,"unprotected":false,
+            "revision":"r3","target":"http://a","fingerprint":"0a1b2c3d4e5f","queue":"default","body":{"text":"{}"}}"#;
+        let Ok(Record::Letter(letter)) = Record::decode(letter.as_bytes()) else { panic!() };
+        assert_eq!((letter.id.as_str(), letter.generation, letter.attempts.len()), ("4be1c5b0a4b1d26e5f0c3a77", 2, 1));
+        assert_eq!((&letter.session, &letter.carried, letter.body.clone()), (&None, &None, Body::Text("{}".into())));
+        let mark = r#"{"v":1,"record":"resolved","subject":{"invocation":{"event":"00","hook":"h"}},"generation":3,"at_ms":8,
+            "by":"me","reason":"x","until_ms":7}"#;
+        let Ok(Record::Resolved(mark)) = Record::decode(mark.as_bytes()) else { panic!() };
+        assert_eq!((mark.generation, mark.reason.as_deref()), (3, Some("x")));
+        let mark = r#"{"v":1,"record":"replayed","subject":{"message":"4be1c5b0a4b1d26e5f0c3a77"},"generation":1,"at_ms":8,"by":"me"}"#;
+        assert!(matches!(Record::decode(mark.as_bytes()), Ok(Record::Replayed(_))));
+    }
+
+    /// What cannot be read is a letter, always the same one, and no barrier is.
+    #[test]
+    fn what_cannot_be_read_is_a_letter() {
+        for bytes in [&b"\xff\x00"[..], b"{", b"{}", br#"{"v":2,"record":"letter"}"#, br#"{"v":1,"record":"else"}"#] {
+            let Record::Letter(letter) = Record::read(bytes, 5) else { panic!() };
+            assert_eq!((letter.class, letter.queue.as_str(), letter.at_ms), (Class::Unreadable, LOG, 5));
+            assert!(letter.error.starts_with("a record of the log: "), "{}", letter.error);
+            let Record::Letter(again) = Record::read(bytes, 9) else { panic!() };
+            assert_eq!(again.id, letter.id);
+        }
+        assert!(matches!(Record::read(br#"{"v":2,"record":"barrier","nonce":7}"#, 5), Record::Barrier { .. }));
     }
 
     #[test]

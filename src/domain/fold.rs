@@ -3,14 +3,23 @@
 //! The state of a subject is the highest `(generation, state)` that any record gives it, a maximum over a total order:
 //! the order of records and doubles do not matter. Equal messages without a hook are one subject, and generations say
 //! nothing of their coming again: there a letter that is newer than those that the marks were made for is open.
+//!
+//! Of a letter it keeps a [`Summary`], without body and attempts, and where the whole of it stands in the log; texts that
+//! many letters share are kept once.
 
-use std::cmp::Ordering;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
-use super::dead_letter::{Letter, LetterId, Mark, Record, Subject};
+use self::words::Words;
+use super::dead_letter::{Item, Letter, LetterId, Mark, Offset, Record, Subject};
+
+pub use self::standing::{Last, Standing};
+pub use self::summary::{About, Entry, Summary};
+
+mod standing;
+mod summary;
+mod words;
 
 /// Where a subject stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -22,118 +31,158 @@ pub enum State {
     Resolved,
 }
 
-/// A letter with its state.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Entry {
-    pub letter: Letter,
-    pub state: State,
-    /// Letters that were folded into this one.
-    pub count: u64,
-    /// When the newest of them was written, in milliseconds since 1970.
-    pub newest_ms: u64,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub mark: Option<Mark>,
-}
+/// Names a subject by a digest, and a letter by its id.
+pub(super) type SubjectKey = [u8; 16];
+type LetterKey = [u8; 12];
 
-impl Entry {
-    /// As people see it; the event's body only where it was asked for.
-    #[must_use]
-    pub fn view(&self, body: bool) -> Value {
-        let mut view = serde_json::to_value(self).unwrap_or_default();
-        if !body && let Some(letter) = view.get_mut("letter").and_then(Value::as_object_mut) {
-            letter.remove("body");
-            // A client's headers may hold credentials.
-            if let Some(client) = letter.get_mut("client").and_then(Value::as_object_mut) {
-                client.remove("headers");
-            }
-        }
-        view
-    }
-}
+/// Letters in their order: by time, then by id, then by subject, since a forged record may give two of them one id.
+pub(super) type Place = (u64, LetterKey, SubjectKey);
 
 /// What is known of one subject.
 #[derive(Debug, Clone, Default)]
-struct Folded {
+pub(super) struct Folded {
     top: Option<(u32, State)>,
-    letter: Option<Letter>,
-    ids: Vec<LetterId>,
+    pub(super) letter: Option<Box<Summary>>,
+    /// Those of all its letters.
+    ids: Vec<LetterKey>,
     count: u64,
-    mark: Option<Mark>,
+    pub(super) mark: Option<Box<Mark>>,
+    /// Where the last record that gives it its state stands.
+    pub(super) marked_at: Offset,
     /// When the newest letter was written, and the newest one that a mark was made for.
-    newest_ms: u64,
-    until_ms: u64,
+    pub(super) newest_ms: u64,
+    pub(super) until_ms: u64,
 }
 
 /// The fold of the log.
 #[derive(Debug, Clone, Default)]
 pub struct Fold {
-    subjects: BTreeMap<Subject, Folded>,
+    subjects: HashMap<SubjectKey, Folded>,
+    by_id: HashMap<LetterKey, SubjectKey>,
+    by_time: BTreeMap<Place, SubjectKey>,
+    words: Words,
 }
 
 impl Fold {
     /// Takes one record in. Order and doubles do not matter, but for the count of equal messages.
-    pub fn apply(&mut self, record: Record) {
-        match record {
-            Record::Letter(letter) => {
-                let folded = self.subjects.entry(letter.subject()).or_default();
-                folded.raise(letter.generation, State::Open);
-                folded.count += 1;
-                folded.newest_ms = folded.newest_ms.max(letter.at_ms);
-                if !folded.ids.contains(&letter.id) {
-                    folded.ids.push(letter.id.clone());
-                }
-                // The highest generation is shown; of doubles the earliest, so that the order does not matter. What was
-                // written in one millisecond may still differ: the attempts of two workers.
-                let newer = |old: &Letter| match letter.generation.cmp(&old.generation) {
-                    Ordering::Equal => is_first((letter.at_ms, &*letter), (old.at_ms, old)),
-                    order => order.is_gt(),
-                };
-                if folded.letter.as_ref().is_none_or(newer) {
-                    folded.letter = Some(*letter);
-                }
-            }
-            Record::Replayed(mark) => self.mark(mark, State::Replaying),
-            Record::Resolved(mark) => self.mark(mark, State::Resolved),
+    pub fn apply(&mut self, item: Item) {
+        match item.record {
+            Record::Letter(letter) => self.letter(&letter, item.at, item.from),
+            Record::Replayed(mark) => self.mark(mark, State::Replaying, item.at),
+            Record::Resolved(mark) => self.mark(mark, State::Resolved, item.at),
             Record::Barrier { .. } => {}
         }
     }
 
-    fn mark(&mut self, mark: Mark, state: State) {
-        let folded = self.subjects.entry(mark.subject.clone()).or_default();
+    fn letter(&mut self, letter: &Letter, at: Offset, from: Offset) {
+        let key = letter.subject().key();
+        let folded = self.subjects.entry(key).or_default();
+        folded.raise(letter.generation, State::Open);
+        let (count, newest_ms) = letter.carried.map_or((0, 0), |carried| (carried.count, carried.newest_ms));
+        folded.count = if letter.carried.is_some() { folded.count.max(count) } else { folded.count + 1 };
+        folded.newest_ms = folded.newest_ms.max(newest_ms).max(letter.at_ms);
+        let id = letter.id.bytes();
+        if !folded.ids.contains(&id) {
+            folded.ids.push(id);
+            let known = self.by_id.entry(id).or_insert(key);
+            *known = key.min(*known);
+        }
+        // The highest generation is shown, of those of a generation the earliest, of doubles that which is kept longest.
+        let rank = |generation, at_ms, at| (generation, std::cmp::Reverse(at_ms), at);
+        let new = rank(letter.generation, letter.at_ms, at);
+        let old = folded.letter.as_ref().map(|old| (rank(old.generation, old.at_ms, old.at), old.place(key)));
+        if old.is_some_and(|(old, _)| old >= new) {
+            return;
+        }
+        let summary = Summary::of(letter, (at, from), &mut self.words);
+        if let Some((_, place)) = old {
+            self.by_time.remove(&place);
+        }
+        self.by_time.insert(summary.place(key), key);
+        folded.letter = Some(Box::new(summary));
+    }
+
+    fn mark(&mut self, mark: Mark, state: State, at: Offset) {
+        let folded = self.subjects.entry(mark.subject.key()).or_default();
         folded.until_ms = folded.until_ms.max(mark.until_ms);
+        let raised = folded.raise(mark.generation, state);
+        if folded.top != Some((mark.generation, state)) {
+            return;
+        }
+        folded.marked_at = folded.marked_at.max(at);
         // Of equal marks the first stays: the one with the lower time.
-        let first = folded.top == Some((mark.generation, state))
-            && folded.mark.as_ref().is_none_or(|stored| is_first((mark.at_ms, &mark), (stored.at_ms, stored)));
-        if folded.raise(mark.generation, state) || first {
-            folded.mark = Some(mark);
+        if raised || folded.mark.as_ref().is_none_or(|stored| is_first(&mark, stored)) {
+            folded.mark = Some(Box::new(mark));
         }
     }
 
+    /// Drops what stands before the log's first record by now: it has aged out.
+    pub fn forget_before(&mut self, first: Offset) {
+        let (by_id, by_time) = (&mut self.by_id, &mut self.by_time);
+        self.subjects.retain(|key, folded| {
+            let gone = match &folded.letter {
+                Some(letter) => letter.at < first,
+                None => folded.marked_at < first,
+            };
+            if gone {
+                for id in &folded.ids {
+                    if by_id.get(id) == Some(key) {
+                        by_id.remove(id);
+                    }
+                }
+                if let Some(letter) = &folded.letter {
+                    by_time.remove(&letter.place(*key));
+                }
+            }
+            !gone
+        });
+        self.words.tidy();
+    }
+
     /// Every letter with its state, oldest first. Marks without a letter are ignored: their letter has aged out.
-    #[must_use]
-    pub fn entries(&self) -> Vec<Entry> {
-        let mut entries: Vec<Entry> = self.subjects.values().filter_map(Folded::entry).collect();
-        entries.sort_by(|a, b| (a.letter.at_ms, &a.letter.id).cmp(&(b.letter.at_ms, &b.letter.id)));
-        entries
+    pub fn entries(&self) -> impl DoubleEndedIterator<Item = Entry> {
+        self.folded().filter_map(|(_, folded)| folded.entry())
+    }
+
+    /// What is known of subjects with a letter, oldest first.
+    pub(super) fn folded(&self) -> impl DoubleEndedIterator<Item = (Place, &Folded)> {
+        self.by_time.iter().filter_map(|(place, key)| Some((*place, self.subjects.get(key)?)))
+    }
+
+    /// The same before this place, newest first.
+    pub(super) fn folded_before(&self, place: Place) -> impl Iterator<Item = (Place, &Folded)> {
+        self.by_time.range(..place).rev().filter_map(|(place, key)| Some((*place, self.subjects.get(key)?)))
     }
 
     /// The entry with this letter id, of whatever generation.
     #[must_use]
     pub fn find(&self, id: &LetterId) -> Option<Entry> {
-        self.subjects.values().find(|folded| folded.ids.contains(id)).and_then(Folded::entry)
+        self.subjects.get(self.by_id.get(&id.bytes())?).and_then(Folded::entry)
     }
 
     /// The highest generation that any record names for the subject of this letter.
     #[must_use]
-    pub fn highest_generation(&self, letter: &Letter) -> u32 {
-        self.subjects.get(&letter.subject()).and_then(|folded| folded.top).map_or(letter.generation, |(top, _)| top)
+    pub fn highest_generation(&self, letter: &LetterId) -> Option<u32> {
+        let (generation, _) = self.subjects.get(self.by_id.get(&letter.bytes())?)?.top?;
+        Some(generation)
+    }
+
+    /// Letters that are kept in mind.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.by_time.len()
+    }
+
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.by_time.is_empty()
     }
 }
 
-/// Whether the first of two comes before the other: by time, and at equal times by what they say.
-fn is_first<T: Serialize>((at_ms, one): (u64, &T), (other_ms, other): (u64, &T)) -> bool {
-    let said = |it: &T| serde_json::to_vec(it).unwrap_or_default();
-    at_ms < other_ms || at_ms == other_ms && said(one) < said(other)
+/// Whether the first of two marks comes before the other: by time, and at equal times by what they say.
+fn is_first(one: &Mark, other: &Mark) -> bool {
+    let said = |it: &Mark| serde_json::to_vec(it).unwrap_or_default();
+    one.at_ms < other.at_ms || one.at_ms == other.at_ms && said(one) < said(other)
 }
 
 impl Folded {
@@ -143,118 +192,52 @@ impl Folded {
         if raised {
             self.top = Some((generation, state));
             self.mark = None;
+            self.marked_at = Offset::default();
         }
         raised
     }
 
-    fn entry(&self) -> Option<Entry> {
-        let (letter, (_, state)) = (self.letter.clone()?, self.top?);
+    /// Its state, if it has a letter.
+    pub(super) fn state(&self) -> Option<State> {
+        let (letter, (_, state)) = (self.letter.as_ref()?, self.top?);
         let came_again = letter.hook.is_none() && self.newest_ms > self.until_ms;
-        let state = if came_again { State::Open } else { state };
-        Some(Entry { letter, state, count: self.count, newest_ms: self.newest_ms, mark: self.mark.clone() })
+        Some(if came_again { State::Open } else { state })
+    }
+
+    pub(super) const fn top(&self) -> Option<(u32, State)> {
+        self.top
+    }
+
+    pub(super) const fn count(&self) -> u64 {
+        self.count
+    }
+
+    pub(super) fn entry(&self) -> Option<Entry> {
+        let letter = Summary::clone(self.letter.as_deref()?);
+        let mark = self.mark.as_deref().cloned();
+        Some(Entry { letter, state: self.state()?, count: self.count, newest_ms: self.newest_ms, mark })
+    }
+}
+
+impl Subject {
+    /// A digest of it.
+    fn key(&self) -> SubjectKey {
+        use sha2::{Digest as _, Sha256};
+        let mut hash = Sha256::new();
+        let (kind, parts): (u8, [&str; 2]) = match self {
+            Self::Invocation { event, hook } => (0, [event, hook]),
+            Self::Message(id) => (1, [id.as_str(), ""]),
+        };
+        hash.update([kind]);
+        for part in parts {
+            hash.update((part.len() as u64).to_be_bytes());
+            hash.update(part);
+        }
+        let mut key = [0; 16];
+        key.copy_from_slice(&hash.finalize()[..16]);
+        key
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-    use crate::domain::dead_letter::{EventName, Letter, LetterId, Mark, Record};
-    use crate::domain::event::Malformed;
-    use crate::domain::invocation::Client;
-    use crate::domain::settle::Class;
-
-    fn letter(generation: u32, at_ms: u64) -> Record {
-        let malformed = Malformed { class: Class::Exhausted, error: "500".into() };
-        let mut letter = Letter::of_message(&malformed, Client::default(), b"{}", "events", at_ms);
-        letter.event = Some(EventName { id: "1".into(), source: "/s".into(), kind: "a".into(), subject: None });
-        letter.hook = Some("h".into());
-        letter.generation = generation;
-        letter.id = LetterId::from(format!("l{generation}").as_str());
-        Record::Letter(Box::new(letter))
-    }
-
-    fn mark(generation: u32) -> Mark {
-        let Record::Letter(letter) = letter(0, 0) else { unreachable!() };
-        Mark { subject: letter.subject(), generation, at_ms: 9, by: "me".into(), reason: None, until_ms: 0 }
-    }
-
-    /// The same at the same time, from another worker.
-    fn of_another(record: Record) -> Record {
-        match record {
-            Record::Letter(letter) => Record::Letter(Box::new(Letter { error: "502".into(), ..*letter })),
-            Record::Replayed(mark) => Record::Replayed(Mark { by: "you".into(), ..mark }),
-            other => other,
-        }
-    }
-
-    fn check(records: Vec<Record>, expected: Option<(u32, State)>) {
-        let mut fold = Fold::default();
-        for record in records {
-            fold.apply(record);
-        }
-        let found = fold.entries().pop().map(|entry| (entry.letter.generation, entry.state));
-        assert_eq!(found, expected);
-    }
-
-    #[test]
-    fn folds() {
-        let (replayed, resolved) = (|g| Record::Replayed(mark(g)), |g| Record::Resolved(mark(g)));
-        check(vec![letter(0, 1)], Some((0, State::Open)));
-        check(vec![letter(0, 1), replayed(1)], Some((0, State::Replaying)));
-        check(vec![letter(0, 1), replayed(1), letter(1, 2)], Some((1, State::Open)));
-        check(vec![letter(0, 1), resolved(1)], Some((0, State::Resolved)));
-        check(vec![resolved(1), replayed(1), letter(0, 1)], Some((0, State::Resolved)));
-        check(vec![letter(0, 1), resolved(0), replayed(1)], Some((0, State::Replaying)));
-        check(vec![letter(0, 1), replayed(1), letter(1, 2), resolved(2)], Some((1, State::Resolved)));
-        check(vec![resolved(1)], None);
-    }
-
-    /// The same bytes, refused, replayed and resolved, and sent once more.
-    #[test]
-    fn an_equal_message_opens_its_letter_again() {
-        let malformed = Malformed { class: Class::Invalid, error: "x".into() };
-        let letter = |at_ms| Letter::of_message(&malformed, Client::default(), b"{}", "events", at_ms);
-        let mark = |until_ms| {
-            let subject = letter(0).subject();
-            Mark { subject, generation: 1, at_ms: 9, by: "me".into(), reason: None, until_ms }
-        };
-        let state = |records: Vec<Record>| {
-            let mut fold = Fold::default();
-            for record in records {
-                fold.apply(record);
-            }
-            fold.entries().pop().map(|entry| entry.state)
-        };
-        let letters = |at_ms| Record::Letter(Box::new(letter(at_ms)));
-        let (first, replayed, resolved) = (letters(1), Record::Replayed(mark(1)), Record::Resolved(mark(0)));
-        let closed = vec![first, replayed, resolved];
-        assert_eq!(state(closed.clone()), Some(State::Resolved));
-        let again: Vec<Record> = closed.into_iter().chain([letters(2)]).collect();
-        assert_eq!(state(again.clone()), Some(State::Open));
-        assert_eq!(state(again.into_iter().rev().collect()), Some(State::Open));
-    }
-
-    proptest! {
-        #[test]
-        fn order_and_doubles_do_not_matter(picks in prop::collection::vec(0usize..9, 1..12), seed in any::<u64>()) {
-            let pool = [
-                letter(0, 1), letter(1, 2), Record::Replayed(mark(1)), Record::Replayed(mark(2)),
-                Record::Resolved(mark(0)), Record::Resolved(mark(2)),
-                of_another(letter(0, 1)), of_another(letter(1, 2)), of_another(Record::Replayed(mark(2))),
-            ];
-            let mut records: Vec<Record> = picks.iter().map(|&pick| pool[pick].clone()).collect();
-            let state = |records: &[Record]| {
-                let mut fold = Fold::default();
-                records.iter().cloned().for_each(|record| fold.apply(record));
-                fold.entries().pop().map(|entry| (entry.letter, entry.state, entry.mark))
-            };
-            let expected = state(&records);
-            let mut rng = fastrand::Rng::with_seed(seed);
-            rng.shuffle(&mut records);
-            records.extend(records.clone());
-            prop_assert_eq!(state(&records), expected);
-        }
-    }
-}
+mod tests;

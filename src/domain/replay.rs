@@ -70,6 +70,27 @@ pub fn replay(letter: &Letter, force: Option<u32>, operator: &Operator) -> Resul
     Ok(Replay { generation, outgoing, mark: Record::Replayed(mark) })
 }
 
+/// Makes the replay of a letter of a hook for another hook: that one runs, under a key of its own, as often as it is asked
+/// for by this letter once; the letter is closed, and should the other hook fail too, that is a letter of that one.
+///
+/// # Errors
+/// One sentence: why this letter cannot be sent there.
+pub fn redirect(letter: &Letter, hook: &HookId, operator: &Operator) -> Result<Replay, String> {
+    if letter.hook.is_none() {
+        return Err(format!("letter {} is about a whole message, which goes to every hook that wants it", letter.id));
+    }
+    let (generation, _) = generation((letter.generation, 0), None)
+        .ok_or_else(|| format!("letter {} is of the last generation that there is", letter.id))?;
+    let event = Arc::new(whole(letter, None)?);
+    let mut invocation = Invocation::first(event, hook.clone(), letter.revision.as_str().into());
+    invocation.at = Point::first(generation);
+    let (subject, by, until_ms) = (letter.subject(), operator.name.clone(), operator.seen_ms);
+    let reason = Some(format!("sent to hook {hook}"));
+    let mark = Mark { subject, generation, at_ms: operator.now_ms, by, reason, until_ms };
+    let outgoing = Outgoing::to_lane(Lane::Replay, Duration::ZERO, invocation.message());
+    Ok(Replay { generation, outgoing, mark: Record::Resolved(mark) })
+}
+
 /// The id that the message of a letter without a hook is given, if it has none.
 fn given_id(letter: &Letter) -> Option<&str> {
     match letter.class {
@@ -223,6 +244,19 @@ mod tests {
 
         let again = replay(&Letter { forced: 8, ..of_hook(9) }, None, &operator()).unwrap();
         assert_eq!((again.generation, again.outgoing.message.number("hookfleet-forced")), (10, Some(8)));
+    }
+
+    #[test]
+    fn a_letter_can_go_to_another_hook() {
+        let other = HookId::new("other").unwrap();
+        let replayed = redirect(&of_hook(2), &other, &operator()).unwrap();
+        let decoded = Envelope::decode(Queue::Lane(Lane::Replay), &replayed.outgoing.message, &Reading::default());
+        let Ok(Envelope::Invocation(invocation)) = decoded else { panic!("{decoded:?}") };
+        assert_eq!((&invocation.hook, invocation.at), (&other, Point::first(3)));
+        let Record::Resolved(mark) = replayed.mark else { panic!() };
+        assert_eq!((mark.subject, mark.generation), (of_hook(2).subject(), 3));
+        let whole = Letter { hook: None, ..of_hook(0) };
+        assert!(redirect(&whole, &other, &operator()).unwrap_err().contains("a whole message"));
     }
 
     #[test]

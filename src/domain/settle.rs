@@ -56,6 +56,33 @@ pub enum Class {
 }
 
 impl Class {
+    /// Every class.
+    pub const ALL: [Self; 11] = [
+        Self::Exhausted,
+        Self::Rejected,
+        Self::TargetBlocked,
+        Self::Unreadable,
+        Self::Unidentified,
+        Self::Invalid,
+        Self::Unrouted,
+        Self::Poisoned,
+        Self::HookRemoved,
+        Self::HookDisabled,
+        Self::Expired,
+    ];
+
+    /// By its name.
+    ///
+    /// # Errors
+    /// One sentence: there is none of this name.
+    pub fn named(name: &str) -> Result<Self, String> {
+        let found = Self::ALL.into_iter().find(|class| class.name() == name);
+        found.ok_or_else(|| {
+            let all: Vec<String> = Self::ALL.iter().map(|class| format!("`{}`", class.name())).collect();
+            format!("class: expected one of {}, found {}", all.join(", "), super::shown::quoted(name))
+        })
+    }
+
     /// As letters and metrics have it.
     #[must_use]
     pub fn name(self) -> String {

@@ -8,7 +8,7 @@ use super::revisions::{COMING, LASTING, LEARNT_AFTER, LEAVING, STORMY, WINDOW};
 use super::target::Run;
 use super::{EVENTS, World, message};
 use crate::domain::claim::Claim;
-use crate::domain::dead_letter::{Record, Subject};
+use crate::domain::dead_letter::{Item, Offset, Record, Subject};
 use crate::domain::event::{Event, EventDigest, Reading};
 use crate::domain::fold::{Fold, State};
 use crate::domain::hook::HookId;
@@ -17,14 +17,15 @@ use crate::domain::settle::Class;
 
 fn fold(world: &World) -> Fold {
     let mut fold = Fold::default();
-    world.hub.records().into_iter().for_each(|record| fold.apply(record));
+    (0..).zip(world.hub.records()).for_each(|(at, record)| fold.apply(Item::new(Offset(at), record)));
     fold
 }
 
 /// The subjects of open letters.
 fn open(world: &World) -> BTreeSet<Subject> {
-    let entries = fold(world).entries();
-    entries.into_iter().filter(|entry| entry.state != State::Resolved).map(|entry| entry.letter.subject()).collect()
+    let fold = fold(world);
+    let unresolved = fold.entries().filter(|entry| entry.state != State::Resolved);
+    unresolved.map(|entry| entry.letter.subject()).collect()
 }
 
 /// An event and a hook.

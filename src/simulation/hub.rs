@@ -12,9 +12,9 @@ use super::chance::{Chance, Fate};
 use super::process::Life;
 use super::revisions::{COMING, LEAVING};
 use crate::broker::{Broker, Delivery, Health, PublishError, Receipt, Wanted};
-use crate::dead_letters::{DeadLetterError, DeadLetters};
-use crate::domain::dead_letter::Record;
-use crate::domain::event::Reading;
+use crate::dead_letters::{DeadLetterError, DeadLetters, Keeping, Reading};
+use crate::domain::dead_letter::{Item, Offset, Record};
+use crate::domain::event;
 use crate::domain::invocation::{Envelope, InvocationKey};
 use crate::domain::message::{Message, Outgoing, Queue, To};
 
@@ -112,7 +112,7 @@ impl Hub {
             To::Dead => unreachable!("letters are appended"),
         };
         if message.text("hookfleet-hook").is_some_and(|hook| [LEAVING, COMING].contains(&hook))
-            && let Ok(Envelope::Invocation(invocation)) = Envelope::decode(queue, &message, &Reading::default())
+            && let Ok(Envelope::Invocation(invocation)) = Envelope::decode(queue, &message, &event::Reading::default())
         {
             self.state().asked.insert(invocation.key());
         }
@@ -293,8 +293,35 @@ impl DeadLetters for Port {
         appended
     }
 
-    async fn read(&self, visit: &mut (dyn FnMut(Record) + Send)) -> Result<(), DeadLetterError> {
-        self.hub.records().into_iter().for_each(visit);
-        Ok(())
+    async fn open(&self, from: Offset) -> Result<Box<dyn Reading>, DeadLetterError> {
+        let items = (0..).zip(self.hub.records()).map(|(at, record)| Item::new(Offset(at), record));
+        let items: Vec<Item> = items.skip_while(|item| item.at < from).collect();
+        let position = items.last().map_or(from, |last| last.at.next());
+        Ok(Box::new(Read { items: Some(items), position }))
+    }
+
+    async fn trim(&self, _before_ms: u64) -> Result<Offset, DeadLetterError> {
+        Ok(Offset::default())
+    }
+
+    async fn keep(&self) -> Result<Option<Box<dyn Keeping>>, DeadLetterError> {
+        Ok(None)
+    }
+}
+
+/// All of the log at once.
+struct Read {
+    items: Option<Vec<Item>>,
+    position: Offset,
+}
+
+#[async_trait]
+impl Reading for Read {
+    async fn next(&mut self) -> Result<Option<Vec<Item>>, DeadLetterError> {
+        Ok(self.items.take())
+    }
+
+    fn position(&self) -> Offset {
+        self.position
     }
 }

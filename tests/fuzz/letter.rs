@@ -1,6 +1,7 @@
 //! Records of the dead-letter log: letters and marks, and their fold.
 
-use hookfleet::domain::dead_letter::{Letter, Record};
+use hookfleet::domain::browse::{Filter, Page};
+use hookfleet::domain::dead_letter::{Item, Letter, Offset, Record};
 use hookfleet::domain::event::Reading;
 use hookfleet::domain::fold::{Entry, Fold};
 use hookfleet::domain::invocation::Envelope;
@@ -50,47 +51,54 @@ fn replayed(letter: &Letter) {
     }
 }
 
-fn fold<'a>(records: impl IntoIterator<Item = &'a Record>) -> Fold {
+fn fold<'a>(items: impl IntoIterator<Item = &'a Item>) -> Fold {
     let mut fold = Fold::default();
-    records.into_iter().for_each(|record| fold.apply(record.clone()));
+    items.into_iter().for_each(|item| fold.apply(item.clone()));
     fold
+}
+
+fn entries<'a>(items: impl IntoIterator<Item = &'a Item>) -> Vec<Entry> {
+    fold(items).entries().collect()
 }
 
 /// The order of records does not matter, nor do doubles but for the count.
 fn folds(records: &[Record]) {
+    let items: Vec<Item> = (0..).zip(records).map(|(at, record)| Item::new(Offset(at), record.clone())).collect();
+    let records = items.as_slice();
     let whole = fold(records);
-    let entries = whole.entries();
-    let mut order: Vec<&Record> = records.iter().collect();
+    let folded = entries(records);
+    let mut order: Vec<&Item> = records.iter().collect();
     for _ in 0..records.len() {
         order.rotate_left(1);
-        assert_eq!(fold(order.iter().copied()).entries(), entries);
-        assert_eq!(fold(order.iter().rev().copied()).entries(), entries);
+        assert_eq!(entries(order.iter().copied()), folded);
+        assert_eq!(entries(order.iter().rev().copied()), folded);
     }
     let half = records.len() / 2;
     let interleaved = records[..half].iter().zip(&records[half..]).flat_map(|(one, other)| [other, one]);
     let rest = &records[half * 2..];
-    assert_eq!(fold(rest.iter().chain(interleaved)).entries(), entries);
+    assert_eq!(entries(rest.iter().chain(interleaved)), folded);
 
     let uncounted =
         |entries: Vec<Entry>| entries.into_iter().map(|entry| Entry { count: 0, ..entry }).collect::<Vec<_>>();
-    assert_eq!(uncounted(fold(records.iter().chain(records)).entries()), uncounted(entries.clone()));
-    for entry in &entries {
-        shown(entry);
-        assert!(whole.highest_generation(&entry.letter) >= entry.letter.generation);
+    assert_eq!(uncounted(entries(records.iter().chain(records))), uncounted(folded.clone()));
+    let Page { items: mut listed, next } = whole.page(&Filter::default(), None, records.len());
+    listed.reverse();
+    assert_eq!((&listed, next), (&folded, None), "the same, newest first");
+    for entry in &folded {
+        assert!(whole.highest_generation(&entry.letter.id) >= Some(entry.letter.generation));
         assert!(
             whole.find(&entry.letter.id).is_some_and(|found| found.letter.id == entry.letter.id || found.count > 1)
         );
     }
-    assert_eq!(entries.iter().map(|entry| entry.count).sum::<u64>(), letters(records));
+    let carried = |item: &Item| matches!(&item.record, Record::Letter(letter) if letter.carried.is_some());
+    if !records.iter().any(carried) {
+        assert_eq!(folded.iter().map(|entry| entry.count).sum::<u64>(), letters(records));
+    }
+    let groups = whole.groups(&Filter::default());
+    let grouped: u64 = groups.iter().map(|group| group.open + group.replaying + group.resolved).sum();
+    assert_eq!(grouped, folded.len() as u64);
 }
 
-fn letters(records: &[Record]) -> u64 {
-    records.iter().filter(|record| matches!(record, Record::Letter(_))).count() as u64
-}
-
-/// Without its body a letter is shown without what a client may have put into headers.
-fn shown(entry: &Entry) {
-    let view = entry.view(false);
-    assert!(view.pointer("/letter/body").is_none() && view.pointer("/letter/client/headers").is_none(), "{view}");
-    assert!(entry.view(true).pointer("/letter/body").is_some());
+fn letters(items: &[Item]) -> u64 {
+    items.iter().filter(|item| matches!(item.record, Record::Letter(_))).count() as u64
 }

@@ -54,6 +54,10 @@ async fn the_stream_conforms() {
     let broker = open(&space).await;
     let letters = StreamLetters::new(Arc::clone(&broker), server().await, &space);
     dead_letters::what_is_published_is_read(broker.as_ref(), &letters).await;
+    let space = format!("{space}-kept");
+    let broker = open(&space).await;
+    let letters = StreamLetters::new(Arc::clone(&broker), server().await, &space);
+    dead_letters::the_keeper_carries_letters_on(broker, Arc::new(letters)).await;
 }
 
 /// The suite on claims that are reached in some way; `look` reaches the same keys in another one.

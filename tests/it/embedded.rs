@@ -48,6 +48,9 @@ async fn dead_letters_conform() {
     let store = folder.open("together");
     let letters = EmbeddedLetters::new(store.clone());
     dead_letters::what_is_published_is_read(&EmbeddedBroker::new(store), &letters).await;
+    let store = folder.open("kept");
+    let letters = Arc::new(EmbeddedLetters::new(store.clone()));
+    dead_letters::the_keeper_carries_letters_on(Arc::new(EmbeddedBroker::new(store)), letters).await;
 }
 
 #[tokio::test]

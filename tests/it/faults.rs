@@ -33,9 +33,9 @@ async fn keep_alive(site: &Site, env: &[(&str, &str)], stop: &AtomicBool) -> u32
 async fn until_a_letter(site: &Site) -> Value {
     let began = Instant::now();
     loop {
-        let listed = site.run(&["dead-letters", "list", "--json"]);
-        let letters: Vec<Value> = serde_json::from_slice(&listed.stdout).unwrap_or_default();
-        if let Some(letter) = letters.into_iter().next() {
+        let listed = site.run(&["dead-letters", "export", "--ndjson"]);
+        let lines = String::from_utf8_lossy(&listed.stdout);
+        if let Some(letter) = lines.lines().next().and_then(|line| serde_json::from_str(line).ok()) {
             return letter;
         }
         assert!(began.elapsed() < Duration::from_secs(90), "{}", String::from_utf8_lossy(&listed.stderr));

@@ -187,7 +187,8 @@ impl Site {
 
     /// Every letter, as the command line lists it.
     pub(crate) fn letters(&self) -> Vec<serde_json::Value> {
-        serde_json::from_str(&self.ok(&["dead-letters", "list", "--json"])).unwrap()
+        let lines = self.ok(&["dead-letters", "export", "--ndjson"]);
+        lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     }
 }
 

@@ -29,6 +29,7 @@ mod fleet;
 mod fuzz;
 mod input;
 mod language;
+mod letters;
 mod load;
 mod pipeline;
 mod proxy;

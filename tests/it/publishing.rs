@@ -8,7 +8,7 @@ use hookfleet::broker::Broker as _;
 use hookfleet::broker::amqp::AmqpBroker;
 use hookfleet::domain::event::Reading;
 use hookfleet::publish::prepare;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::time::sleep;
 
 use crate::fleet::Site;
@@ -22,10 +22,12 @@ pub(crate) enum Publisher {
 
 /// An event of this type and id, padded to about 1 KiB.
 pub(crate) fn event(kind: &str, id: &str) -> Bytes {
-    let pad = "x".repeat(850);
-    json!({ "specversion": "1.0", "type": kind, "source": "/test", "id": id, "data": { "pad": pad } })
-        .to_string()
-        .into()
+    with_data(kind, id, &json!({ "pad": "x".repeat(850) }))
+}
+
+/// An event with these data.
+pub(crate) fn with_data(kind: &str, id: &str, data: &Value) -> Bytes {
+    json!({ "specversion": "1.0", "type": kind, "source": "/test", "id": id, "data": data }).to_string().into()
 }
 
 impl Publisher {

@@ -13,6 +13,7 @@ use crate::broker::PublishError;
 use crate::cli::letters::Reach;
 use crate::cli::remote::Remote;
 use crate::config::{Backend, Settings};
+use crate::desk::wire::Asked;
 use crate::publish::{Event, Options, Publisher, Route};
 
 /// The way in and out.
@@ -53,7 +54,10 @@ impl Way {
             Self::Servers(backends) => Reach::Desk(backends.desk(), Backends::clone(backends)),
             Self::File => Reach::Owner(Remote::new(owner)?),
         };
-        reach.list().await.context("cannot read the dead letters")
+        let mut letters = Vec::new();
+        let mut keep = |line: &str| letters.extend(serde_json::from_str::<Value>(line).ok());
+        reach.export(&Asked::default(), false, &mut keep).await.context("cannot read the dead letters")?;
+        Ok(letters)
     }
 
     pub(super) async fn close(&self) {

@@ -12,18 +12,17 @@ use futures_util::{StreamExt as _, TryFutureExt as _};
 use lapin::message::Delivery;
 use lapin::options::{
     BasicAckOptions, BasicConsumeOptions, BasicPublishOptions, BasicQosOptions, ConfirmSelectOptions,
-    QueueDeclareOptions,
 };
 use lapin::types::FieldTable;
 use lapin::{Channel, Confirmation, Connection};
 use sha2::{Digest as _, Sha256};
 use tokio::time::timeout;
 
-use super::super::{DeadLetters as _, Recovered};
-use super::{Bodies, SILENCE_MAX, StreamLetters};
-use crate::amqp::connection::{call, connect};
+use super::super::{DeadLetters as _, Reading as _, Recovered};
+use super::{Bodies, SILENCE_MAX, StreamLetters, lock};
+use crate::amqp::connection::call;
 use crate::amqp::convert;
-use crate::domain::dead_letter::Record;
+use crate::domain::dead_letter::{LOG, Offset, Record};
 use crate::domain::message::Message;
 
 /// Copies that are moved together.
@@ -46,35 +45,21 @@ enum Fate {
 
 impl StreamLetters {
     pub(super) async fn recover_from_copies(&self) -> Result<Recovered, String> {
-        let opened = connect(&self.server, "hookfleet dead letters recovery").await;
-        let connection = opened.map_err(|error| error.to_string())?;
-        self.lock(&connection).await?;
+        // Two at a time would take the barriers out of each other's hands.
+        let name = format!("{}.recovery", self.names.recent());
+        let lock = lock::take(&self.server, "hookfleet dead letters recovery", &name).await?;
+        let lock = lock.ok_or("somebody else is recovering it just now: wait until that has ended")?;
         let nonce = format!("{:032x}", fastrand::u128(..));
         let barrier = self.append(&Record::Barrier { nonce: nonce.clone() }).await;
         barrier.map_err(|error| error.to_string())?;
         let mut known = HashSet::new();
-        self.read_to(&nonce, &mut |record| {
-            known.insert(digest(&record));
-        })
-        .await?;
-        let recovered = self.sweep(&connection, &nonce, known).await;
-        let _ = connection.close(200, "bye".into()).await;
-        recovered
-    }
-
-    /// Two at a time would take the barriers out of each other's hands. The lock ends with the connection.
-    async fn lock(&self, connection: &Connection) -> Result<(), String> {
-        let name = format!("{}.recovery", self.names.recent());
-        let channel = call("open a channel", connection.create_channel()).await?;
-        let options = QueueDeclareOptions { exclusive: true, auto_delete: true, ..QueueDeclareOptions::default() };
-        let declared = channel.queue_declare(name.as_str().into(), options, FieldTable::default());
-        match call("lock", declared).await {
-            Ok(_) => Ok(()),
-            Err(error) if error.contains("RESOURCE_LOCKED") || error.contains("RESOURCE-LOCKED") => {
-                Err("somebody else is recovering it just now: wait until that has ended".to_owned())
-            }
-            Err(error) => Err(error),
+        let mut reading = self.begin(Offset::default(), nonce.clone()).await?;
+        while let Some(items) = reading.next().await.map_err(|error| error.to_string())? {
+            known.extend(items.iter().map(|item| digest(&item.record)));
         }
+        let recovered = self.sweep(&lock.connection, &nonce, known).await;
+        let _ = lock.connection.close(200, "bye".into()).await;
+        recovered
     }
 
     async fn sweep(
@@ -126,9 +111,11 @@ impl StreamLetters {
         if let Some(copy) = &mut copy {
             copy.headers.retain(|name, _| !name.starts_with("x-")); // the broker's, of this delivery
         }
-        match (self.record(delivery, bodies), copy) {
+        match (self.item(delivery, bodies).map(|item| item.record), copy) {
             (Some(Record::Barrier { nonce: found }), _) if found == nonce => Fate::End,
             (Some(Record::Barrier { .. }), _) | (None, None) => Fate::Drop,
+            // Of a newer version: it is not ours to write.
+            (Some(Record::Letter(letter)), Some(copy)) if letter.queue == LOG => Fate::Keep(copy),
             (Some(record), _) if known.insert(digest(&record)) => Fate::Append(record),
             (Some(record), None) => Fate::Keep(record.message()), // what the broker made is a record from now on
             (_, Some(copy)) => Fate::Keep(copy),                  // known, or a part of a letter, or of a newer version

@@ -1,0 +1,243 @@
+//! `hookfleet dead-letters replay`: a preview, a question, and the way through.
+
+use std::io::{IsTerminal as _, Write as _};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::bail;
+use clap::Args;
+use indicatif::{ProgressBar, ProgressStyle};
+use tokio::sync::watch;
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+
+use super::reach::{Reach, Ready, manner};
+use super::{Which, ids};
+use crate::cli::operator;
+use crate::cli::output::{self, table, time};
+use crate::desk::replay::Progress;
+use crate::desk::wire::{Preview, ReplayAsked};
+use crate::domain::browse::Group;
+
+/// Between two looks at a job of another process.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+
+#[derive(Debug, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
+pub(in crate::cli) struct Replay {
+    ids: Vec<String>,
+    #[command(flatten)]
+    which: Which,
+    /// Every letter that is open
+    #[arg(long)]
+    all: bool,
+    /// Say what would be sent, and send nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// At most so many letters a second, such as 50/s
+    #[arg(long, value_name = "N/s", value_parser = rate)]
+    rate: Option<f64>,
+    /// Let this hook run them instead of their own
+    #[arg(long, value_name = "ID", conflicts_with = "force")]
+    to_hook: Option<String>,
+    /// Run them although they have finished, each under an Idempotency-Key of its own
+    #[arg(long)]
+    force: bool,
+    /// Do not ask
+    #[arg(long)]
+    yes: bool,
+    #[arg(long)]
+    json: bool,
+}
+
+fn rate(text: &str) -> Result<f64, String> {
+    let rate = text.strip_suffix("/s").unwrap_or(text).parse().ok();
+    rate.ok_or_else(|| format!("expected a number of letters a second, such as 50/s, found \"{text}\""))
+}
+
+pub(super) async fn run(reach: &Reach, replay: Replay) -> anyhow::Result<ExitCode> {
+    let Replay { ids: named, which, all, dry_run, rate, to_hook, force, yes, json } = replay;
+    let asked = ReplayAsked {
+        ids: ids(&named),
+        filter: Some(which.asked()),
+        all,
+        force,
+        to_hook,
+        rate,
+        dry_run,
+        by: Some(operator()),
+    };
+    let manner = manner(&asked)?; // before anything is asked of anyone
+    let (ready, preview) = reach.plan(&asked).await?;
+    if dry_run {
+        output::out(&if json { serde_json::to_string(&preview)? } else { shown(&preview) });
+        return Ok(ExitCode::SUCCESS);
+    }
+    if !json && !named.is_empty() && !yes {
+        return one_by_one(reach, &asked).await; // named letters need no question, and each gets its line
+    }
+    if !json {
+        output::err(&shown(&preview));
+    }
+    if preview.letters == 0 {
+        return Ok(if preview.unknown.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+    }
+    if !yes && !confirmed(&format!("Send these {} letters out again?", preview.letters))? {
+        return Ok(ExitCode::FAILURE);
+    }
+    let progress = match ready {
+        Ready::Here(plan) => {
+            let Reach::Desk(desk, _) = reach else { bail!("the letters are elsewhere") };
+            let (sender, receiver) = watch::channel(Progress { total: plan.picked.len(), ..Progress::default() });
+            let stop = CancellationToken::new();
+            let following = follow(receiver.clone(), &stop);
+            let ((), ()) = tokio::join!(
+                async {
+                    desk.replay_all(plan, &manner, &sender, &stop).await;
+                    drop(sender);
+                },
+                following
+            );
+            receiver.borrow().clone()
+        }
+        Ready::There => of_job(reach, &asked).await?,
+    };
+    let is_whole = progress.failed == 0 && progress.ended.is_none() && preview.unknown.is_empty();
+    output::out(&if json { serde_json::to_string(&progress)? } else { ended(&progress) });
+    Ok(if is_whole { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+async fn one_by_one(reach: &Reach, asked: &ReplayAsked) -> anyhow::Result<ExitCode> {
+    let mut code = ExitCode::SUCCESS;
+    for id in &asked.ids {
+        let asked = ReplayAsked { ids: Vec::new(), filter: None, ..asked.clone() };
+        match reach.replay(&asked, id).await {
+            Ok(sent) => output::out(&format!("{id} replayed as generation {}", sent.generation)),
+            Err(error) => {
+                output::err(&format!("error: {error:#}"));
+                code = ExitCode::FAILURE;
+            }
+        }
+    }
+    Ok(code)
+}
+
+/// Asks the person at the terminal. Without one, a program has to say that it means it.
+pub(super) fn confirmed(question: &str) -> anyhow::Result<bool> {
+    if !std::io::stdin().is_terminal() {
+        bail!("nobody is at the terminal to say yes to: {question} Give --yes, or --dry-run to see what would be sent");
+    }
+    let mut stderr = std::io::stderr().lock();
+    write!(stderr, "{question} [y/N] ")?;
+    stderr.flush()?;
+    let mut line = String::new();
+    std::io::stdin().read_line(&mut line)?;
+    Ok(matches!(line.trim(), "y" | "Y" | "yes"))
+}
+
+/// Letters by cause, as a table.
+pub(super) fn causes(groups: &[Group]) -> String {
+    let row = |group: &Group| {
+        vec![
+            group.fingerprint.to_string(),
+            group.open.to_string(),
+            group.replaying.to_string(),
+            group.resolved.to_string(),
+            group.class.name(),
+            group.hook.as_deref().unwrap_or("-").to_owned(),
+            time(group.first_ms),
+            time(group.last_ms),
+            group.error.to_string(),
+        ]
+    };
+    let head = ["GROUP", "OPEN", "REPLAYING", "RESOLVED", "CLASS", "HOOK", "FIRST", "LAST", "ERROR"];
+    table(&head, groups.iter().map(row))
+}
+
+fn shown(preview: &Preview) -> String {
+    let mut lines = Vec::new();
+    if !preview.groups.is_empty() {
+        lines.push(causes(&preview.groups));
+    }
+    lines.push(format!("{} letters to send", preview.letters));
+    if preview.out > 0 {
+        lines.push(format!("{} more are out already: they are resolved when they have finished", preview.out));
+    }
+    let mut named = |ids: &[_], what: &str| {
+        lines.extend(ids.iter().map(|id: &crate::domain::dead_letter::LetterId| format!("{id}: {what}")));
+    };
+    named(&preview.unknown, "no letter has this id: see `hookfleet dead-letters list`");
+    named(&preview.resolved, "resolved; --force runs it again under a key of its own");
+    named(&preview.unforced, "about a whole message: replay it without --force");
+    lines.join("\n")
+}
+
+fn ended(progress: &Progress) -> String {
+    let mut lines = vec![format!("{} sent, {} not sent", progress.sent, progress.total - progress.sent)];
+    let mut some = |count: usize, what: &str| {
+        if count > 0 {
+            lines.push(format!("  {count} {what}"));
+        }
+    };
+    some(progress.skipped, "were finished, sent or gone meanwhile");
+    some(progress.failed, "cannot be sent as they are:");
+    lines.extend(progress.failures.iter().map(|failure| format!("    {}: {}", failure.id, failure.error)));
+    if progress.left() > 0 {
+        lines.push(format!("  {} were not come to: the same command again goes on with them", progress.left()));
+    }
+    lines.extend(progress.ended.iter().map(|why| format!("ended early: {why}")));
+    lines.join("\n")
+}
+
+/// Shows how far it is, and stops it in order at Ctrl-C.
+async fn follow(mut progress: watch::Receiver<Progress>, stop: &CancellationToken) {
+    let bar = bar(progress.borrow().total);
+    loop {
+        tokio::select! {
+            changed = progress.changed() => {
+                show(&bar, &progress.borrow_and_update());
+                if changed.is_err() {
+                    break;
+                }
+            }
+            _ = tokio::signal::ctrl_c(), if !stop.is_cancelled() => {
+                bar.println("stopping: what is under way is finished");
+                stop.cancel();
+            }
+        }
+    }
+    bar.finish_and_clear();
+}
+
+async fn of_job(reach: &Reach, asked: &ReplayAsked) -> anyhow::Result<Progress> {
+    let mut job = reach.start(asked).await?;
+    let bar = bar(job.progress.total);
+    let interrupted = tokio::signal::ctrl_c();
+    tokio::pin!(interrupted);
+    let mut cancelled = false;
+    while job.running {
+        tokio::select! {
+            () = sleep(LOOK_EVERY) => job = reach.job(&job.id).await?,
+            _ = &mut interrupted, if !cancelled => {
+                cancelled = true;
+                bar.println("stopping: what is under way is finished");
+                job = reach.job(&format!("{}/cancel", job.id)).await?;
+            }
+        }
+        show(&bar, &job.progress);
+    }
+    bar.finish_and_clear();
+    Ok(job.progress)
+}
+
+fn bar(total: usize) -> ProgressBar {
+    let bar = ProgressBar::new(total as u64);
+    match ProgressStyle::with_template("{wide_bar} {pos}/{len} {per_sec} {eta}") {
+        Ok(style) => bar.with_style(style),
+        Err(_) => bar,
+    }
+}
+
+fn show(bar: &ProgressBar, progress: &Progress) {
+    bar.set_position((progress.sent + progress.skipped + progress.failed) as u64);
+}

@@ -1,0 +1,343 @@
+//! Sending letters' work out again: one, or any number of them.
+//!
+//! Each is published, and after the confirm marked. Killed between the two, it is sent again by the next replay as the same
+//! generation, which runs it once. So a replay that was broken off is gone on with by asking for the same once more: what
+//! it sent is marked and no longer open.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use futures_util::stream::{FuturesUnordered, StreamExt as _};
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+use super::{Desk, DeskError, Replayed};
+use crate::broker::PublishError;
+use crate::dead_letters::DeadLetterError;
+use crate::domain::dead_letter::{Item, Letter, LetterId, Offset, Record};
+use crate::domain::hook::HookId;
+use crate::domain::replay::{Operator, Replay, redirect, replay};
+use crate::domain::selection::{Picked, Plan, Selection};
+use crate::telemetry::now_ms;
+
+/// Publishes that await their confirm at a time.
+pub const WINDOW: usize = 100;
+/// How long a replay tries on while the broker is away.
+const PATIENCE: Duration = Duration::from_mins(1);
+/// Between two tries meanwhile.
+const PAUSE: Duration = Duration::from_millis(500);
+/// Between two looks at what others have done with the letters meanwhile.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
+/// Letters a second.
+const RATE_MIN: f64 = 0.001;
+const RATE_MAX: f64 = 1_000_000.0;
+/// Letters that could not be sent and are named.
+const NAMED_MAX: usize = 100;
+
+/// How letters are replayed.
+#[derive(Debug, Clone, Default)]
+pub struct Manner {
+    /// The operator.
+    pub by: String,
+    /// Run by this hook instead of their own.
+    pub to_hook: Option<HookId>,
+    /// At most so many a second.
+    pub rate: Option<f64>,
+}
+
+impl Manner {
+    /// As it is asked for from outside.
+    ///
+    /// # Errors
+    /// One sentence: the hook has no legal id, or the rate is none.
+    pub fn new(by: &str, to_hook: Option<&str>, rate: Option<f64>) -> Result<Self, DeskError> {
+        let to_hook = to_hook.map(HookId::new).transpose();
+        let to_hook = to_hook.map_err(|error| DeskError::Invalid(format!("to_hook: {error}")))?;
+        if let Some(rate) = rate.filter(|rate| !(*rate >= RATE_MIN && *rate <= RATE_MAX)) {
+            let found = format!("rate: expected {RATE_MIN} to {RATE_MAX} letters a second, found {rate}");
+            return Err(DeskError::Invalid(found));
+        }
+        Ok(Self { by: by.to_owned(), to_hook, rate })
+    }
+}
+
+/// How far a replay is, and at its end what it came to.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Progress {
+    pub total: usize,
+    /// Published and confirmed.
+    pub sent: usize,
+    /// Not sent, since somebody else has finished them or sent them out meanwhile, or they have aged out.
+    pub skipped: usize,
+    /// Cannot be sent as they are; the first hundred of them by name.
+    pub failed: usize,
+    pub failures: Vec<Unsent>,
+    /// Why it ended before its time: stopped, or the broker away.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ended: Option<String>,
+}
+
+/// A letter that could not be sent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unsent {
+    pub id: LetterId,
+    pub error: String,
+}
+
+impl Progress {
+    /// Letters that were not come to.
+    #[must_use]
+    pub const fn left(&self) -> usize {
+        self.total.saturating_sub(self.sent).saturating_sub(self.skipped).saturating_sub(self.failed)
+    }
+}
+
+/// Why one could not be sent.
+pub(super) enum Failed {
+    /// Never will be.
+    Letter(String),
+    /// Not now.
+    Away(String),
+}
+
+impl Failed {
+    /// To the operator, with what is safe.
+    pub(super) fn told(self, safe: &str) -> DeskError {
+        match self {
+            Self::Letter(error) => DeskError::Refused(error),
+            Self::Away(error) => DeskError::Away(format!("{error}; nothing is lost, and {safe} is safe")),
+        }
+    }
+}
+
+impl From<PublishError> for Failed {
+    fn from(error: PublishError) -> Self {
+        match error {
+            PublishError::Away(_) | PublishError::Unconfirmed | PublishError::Refused(_) => {
+                Self::Away(error.to_string())
+            }
+            PublishError::TooLarge(_) | PublishError::Invalid(_) => Self::Letter(error.to_string()),
+        }
+    }
+}
+
+impl From<DeadLetterError> for Failed {
+    fn from(error: DeadLetterError) -> Self {
+        Self::Away(error.to_string())
+    }
+}
+
+impl Desk {
+    /// What a replay would do, as of now.
+    ///
+    /// # Errors
+    /// The log cannot be read.
+    pub async fn plan(&self, selection: &Selection, force: bool) -> Result<Plan, DeskError> {
+        Ok(self.letters.now().await?.plan(selection, force))
+    }
+
+    /// Sends one letter's work out again: publishes, awaits the confirm, then marks. Doing it twice does it once, unless
+    /// `force` asks for a run of its own.
+    ///
+    /// # Errors
+    /// The letter is unknown, finished (without `force`) or of a kind that cannot be replayed as it is; or the broker is
+    /// away, in which case repeating the call is safe.
+    pub async fn replay(&self, id: &LetterId, force: bool, manner: &Manner) -> Result<Replayed, DeskError> {
+        let plan = self.plan(&Selection::Ids(vec![id.clone()]), force).await?;
+        let Some(picked) = plan.picked.first() else {
+            return Err(match (plan.unknown.first(), plan.unforced.first()) {
+                (Some(unknown), _) => DeskError::Unknown(unknown.clone()),
+                (None, Some(_)) => DeskError::Refused(format!(
+                    "letter {id} is about a whole message: it is replayed without --force, for the hooks that have not \
+                     finished"
+                )),
+                (None, None) => DeskError::Refused(format!(
+                    "letter {id} is resolved: it was finished or closed; --force runs it again under a key of its own"
+                )),
+            });
+        };
+        let letter = self.find(&picked.id).await?.letter;
+        let replay = made(&letter, picked, manner).map_err(DeskError::Refused)?;
+        let generation = replay.generation;
+        self.send(replay).await.map_err(|failed| failed.told("replaying again"))?;
+        Ok(Replayed { id: letter.id, generation })
+    }
+
+    pub(super) async fn send(&self, replay: Replay) -> Result<(), Failed> {
+        self.broker.publish(replay.outgoing).await?;
+        Ok(self.letters.append(&replay.mark).await?)
+    }
+
+    /// Sends all that a plan picked, and says how far it is. Ends early where it is stopped, or the broker stays away; what
+    /// was sent is sent then, and asking again goes on with the rest.
+    pub async fn replay_all(
+        &self,
+        plan: Plan,
+        manner: &Manner,
+        progress: &watch::Sender<Progress>,
+        stop: &CancellationToken,
+    ) {
+        progress.send_modify(|progress| progress.total = plan.picked.len());
+        let picked = plan.picked.into_iter().map(|picked| (picked.at, picked)).collect();
+        let mut run =
+            Run { desk: self, manner, progress, stop, picked, pace: Pace::new(manner.rate), away_since: None };
+        while !run.picked.is_empty() && !stop.is_cancelled() {
+            match run.pass().await {
+                Ok(()) => break,
+                Err(error) if run.is_patient() => {
+                    tracing::warn!(error, "a replay waits for the broker");
+                    tokio::select! { () = sleep(PAUSE) => {} () = stop.cancelled() => {} }
+                }
+                Err(error) => {
+                    progress.send_modify(|progress| progress.ended = Some(error));
+                    return;
+                }
+            }
+        }
+        let gone = run.picked.len();
+        progress.send_modify(|progress| {
+            if stop.is_cancelled() && gone > 0 {
+                progress.ended = Some("stopped".to_owned());
+            } else {
+                progress.skipped += gone; // the log has them no more
+            }
+        });
+    }
+}
+
+fn made(letter: &Letter, picked: &Picked, manner: &Manner) -> Result<Replay, String> {
+    let operator = Operator { name: manner.by.clone(), now_ms: now_ms(), seen_ms: picked.newest_ms };
+    match &manner.to_hook {
+        Some(hook) => redirect(letter, hook, &operator),
+        None => replay(letter, picked.force, &operator),
+    }
+}
+
+/// A replay under way.
+struct Run<'a> {
+    desk: &'a Desk,
+    manner: &'a Manner,
+    progress: &'a watch::Sender<Progress>,
+    stop: &'a CancellationToken,
+    /// What is not sent yet, by where it stands.
+    picked: HashMap<Offset, Picked>,
+    pace: Pace,
+    /// Since when nothing could be sent.
+    away_since: Option<Instant>,
+}
+
+impl Run<'_> {
+    fn is_patient(&mut self) -> bool {
+        self.away_since.get_or_insert_with(Instant::now).elapsed() < PATIENCE
+    }
+
+    /// Reads the log once, from the first letter that is to be sent, and sends those that are met.
+    async fn pass(&mut self) -> Result<(), String> {
+        let Some(from) = self.picked.values().map(|picked| picked.from).min() else { return Ok(()) };
+        let mut reading = self.desk.letters.log.open(from).await.map_err(|error| error.to_string())?;
+        let mut looked = Instant::now();
+        while let Some(items) = reading.next().await.map_err(|error| error.to_string())? {
+            if looked.elapsed() >= LOOK_EVERY {
+                self.drop_what_others_did().await?;
+                looked = Instant::now();
+            }
+            self.send(items).await?;
+            if self.picked.is_empty() || self.stop.is_cancelled() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    async fn drop_what_others_did(&mut self) -> Result<(), String> {
+        let fold = self.desk.letters.now().await.map_err(|error| error.to_string())?;
+        let before = self.picked.len();
+        self.picked.retain(|_, picked| picked.force.is_some() || fold.is_open(&picked.id));
+        let gone = before - self.picked.len();
+        self.progress.send_modify(|progress| progress.skipped += gone);
+        Ok(())
+    }
+
+    /// Sends the letters among these items, as many at a time as the window has; those that could not be sent now stay.
+    async fn send(&mut self, items: Vec<Item>) -> Result<(), String> {
+        let (desk, stop) = (self.desk, self.stop);
+        let mut items = items.into_iter();
+        let mut next = self.next(&mut items);
+        let (mut under_way, mut away) = (FuturesUnordered::new(), None);
+        loop {
+            let begins = away.is_none() && !stop.is_cancelled() && under_way.len() < WINDOW;
+            tokio::select! {
+                biased;
+                () = self.pace.due(), if begins && next.is_some() => {
+                    if let Some((picked, replay)) = next.take() {
+                        self.pace.went();
+                        under_way.push(async move { (picked, desk.send(replay).await) });
+                    }
+                    next = self.next(&mut items);
+                }
+                Some((picked, sent)) = under_way.next() => match sent {
+                    Ok(()) => self.ended(&picked, Ok(())),
+                    Err(Failed::Letter(error)) => self.ended(&picked, Err(error)),
+                    Err(Failed::Away(error)) => away = Some(error),
+                },
+                () = stop.cancelled(), if begins && next.is_some() => {}
+                else => break,
+            }
+        }
+        away.map_or(Ok(()), Err)
+    }
+
+    /// The next of these items that is to be sent.
+    fn next(&mut self, items: &mut impl Iterator<Item = Item>) -> Option<(Picked, Replay)> {
+        for item in items {
+            let Record::Letter(letter) = item.record else { continue };
+            let Some(picked) = self.picked.get(&item.at).cloned() else { continue };
+            match made(&letter, &picked, self.manner) {
+                Ok(replay) => return Some((picked, replay)),
+                Err(error) => self.ended(&picked, Err(error)),
+            }
+        }
+        None
+    }
+
+    fn ended(&mut self, picked: &Picked, sent: Result<(), String>) {
+        self.picked.remove(&picked.at);
+        self.away_since = None;
+        self.progress.send_modify(|progress| match sent {
+            Ok(()) => progress.sent += 1,
+            Err(error) => {
+                progress.failed += 1;
+                if progress.failures.len() < NAMED_MAX {
+                    progress.failures.push(Unsent { id: picked.id.clone(), error });
+                }
+            }
+        });
+    }
+}
+
+/// When the next one may go.
+struct Pace {
+    every: Duration,
+    next: Instant,
+}
+
+impl Pace {
+    fn new(rate: Option<f64>) -> Self {
+        let every = rate.and_then(|rate| Duration::try_from_secs_f64(rate.recip()).ok()).unwrap_or_default();
+        Self { every, next: Instant::now() }
+    }
+
+    /// When the next one may go. Cancel-safe.
+    async fn due(&self) {
+        if !self.every.is_zero() {
+            sleep_until(self.next).await;
+        }
+    }
+
+    /// One has gone. Who was held up does not catch up with a flood.
+    fn went(&mut self) {
+        self.next = self.next.max(Instant::now().checked_sub(self.every).unwrap_or(self.next)) + self.every;
+    }
+}

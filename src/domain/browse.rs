@@ -1,0 +1,251 @@
+//! Looking for letters: filters, pages, groups. Pure, over the [`Fold`].
+
+use std::collections::HashMap;
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::dead_letter::LetterId;
+use super::fold::{Entry, Fold, Folded, Place, State, Summary};
+use super::glob::Glob;
+use super::settle::Class;
+use super::shown::quoted;
+
+/// Which states are meant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum States {
+    #[default]
+    All,
+    /// Open and replaying.
+    Unresolved,
+    Open,
+    Replaying,
+    Resolved,
+}
+
+impl States {
+    /// By its name.
+    ///
+    /// # Errors
+    /// One sentence: there is none of this name.
+    pub fn named(name: &str) -> Result<Self, String> {
+        let named = [
+            ("all", Self::All),
+            ("unresolved", Self::Unresolved),
+            ("open", Self::Open),
+            ("replaying", Self::Replaying),
+            ("resolved", Self::Resolved),
+        ];
+        let found = named.into_iter().find(|(known, _)| *known == name);
+        found.map(|(_, states)| states).ok_or_else(|| {
+            format!("state: expected all, unresolved, open, replaying or resolved, found {}", quoted(name))
+        })
+    }
+
+    const fn take(self, state: State) -> bool {
+        match self {
+            Self::All => true,
+            Self::Unresolved => !matches!(state, State::Resolved),
+            Self::Open => matches!(state, State::Open),
+            Self::Replaying => matches!(state, State::Replaying),
+            Self::Resolved => matches!(state, State::Resolved),
+        }
+    }
+}
+
+/// What letters are looked for: those that every given condition holds for.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Filter {
+    /// `*` is any run of characters, `?` any one, here and below.
+    pub hook: Option<Glob>,
+    /// Type of the event.
+    pub kind: Option<Glob>,
+    pub class: Option<Class>,
+    pub states: States,
+    /// Written at this time or later, in milliseconds since 1970.
+    pub since_ms: Option<u64>,
+    /// Written before this time.
+    pub until_ms: Option<u64>,
+    /// Somewhere in error, target, or the event's id, source or subject; in any case.
+    pub text: Option<String>,
+    pub session: Option<String>,
+    pub run: Option<String>,
+    /// A group: letters of one cause.
+    pub fingerprint: Option<String>,
+}
+
+impl Filter {
+    fn takes(&self, letter: &Summary, state: State) -> bool {
+        let event = letter.event.as_ref();
+        let glob = |glob: &Option<Glob>, text: Option<&Arc<str>>| match glob {
+            None => true,
+            Some(glob) => text.is_some_and(|text| glob.matches(text)),
+        };
+        let equal =
+            |wanted: &Option<String>, text: Option<&str>| wanted.as_deref().is_none_or(|wanted| text == Some(wanted));
+        self.states.take(state)
+            && self.class.is_none_or(|class| class == letter.class)
+            && self.since_ms.is_none_or(|since| letter.at_ms >= since)
+            && self.until_ms.is_none_or(|until| letter.at_ms < until)
+            && equal(&self.fingerprint, Some(&letter.fingerprint))
+            && equal(&self.session, letter.session.as_deref())
+            && equal(&self.run, letter.run.as_deref())
+            && glob(&self.hook, letter.hook.as_ref())
+            && glob(&self.kind, event.map(|event| &event.kind))
+            && self.text.as_deref().is_none_or(|text| says(letter, text))
+    }
+
+    fn takes_folded(&self, folded: &Folded) -> bool {
+        let (Some(letter), Some(state)) = (&folded.letter, folded.state()) else { return false };
+        self.takes(letter, state)
+    }
+}
+
+fn says(letter: &Summary, text: &str) -> bool {
+    let event = letter.event.as_ref();
+    let texts = [
+        Some(&*letter.error),
+        letter.target.as_deref(),
+        event.map(|event| &*event.id),
+        event.map(|event| &*event.source),
+        event.and_then(|event| event.subject.as_deref()),
+        Some(letter.id.as_str()),
+    ];
+    texts.into_iter().flatten().any(|own| contains(own, text))
+}
+
+/// In any case, as far as ASCII goes; without making a text of it.
+fn contains(text: &str, part: &str) -> bool {
+    let (text, part) = (text.as_bytes(), part.as_bytes());
+    part.is_empty() || text.windows(part.len()).any(|window| window.eq_ignore_ascii_case(part))
+}
+
+/// Where a page ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cursor(Place);
+
+impl fmt::Display for Cursor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (at_ms, letter, subject) = self.0;
+        write!(f, "{at_ms}-{}{}", hex::encode(letter), hex::encode(subject))
+    }
+}
+
+impl FromStr for Cursor {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let read = || {
+            let (at_ms, id) = text.split_once('-')?;
+            let (mut letter, mut subject) = ([0; 12], [0; 16]);
+            let (first, second) = id.split_at_checked(24)?;
+            hex::decode_to_slice(first, &mut letter).ok()?;
+            hex::decode_to_slice(second, &mut subject).ok()?;
+            Some(Self((at_ms.parse().ok()?, letter, subject)))
+        };
+        read().ok_or_else(|| format!("expected the cursor that the page before gave as `next`, found {}", quoted(text)))
+    }
+}
+
+/// Some letters, newest first.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Page {
+    pub items: Vec<Entry>,
+    /// Where the next page begins; none: these were the last.
+    pub next: Option<Cursor>,
+}
+
+/// Letters of one cause: of one class and hook, with errors that differ only in numbers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Group {
+    pub fingerprint: Arc<str>,
+    pub class: Class,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hook: Option<Arc<str>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target: Option<Arc<str>>,
+    /// Of the newest letter.
+    pub error: Arc<str>,
+    pub open: u64,
+    pub replaying: u64,
+    pub resolved: u64,
+    /// When its oldest and its newest letter were written, in milliseconds since 1970.
+    pub first_ms: u64,
+    pub last_ms: u64,
+    /// The newest letter.
+    pub newest: LetterId,
+}
+
+impl Group {
+    fn of(letter: &Summary) -> Self {
+        Self {
+            fingerprint: Arc::clone(&letter.fingerprint),
+            class: letter.class,
+            hook: letter.hook.clone(),
+            target: letter.target.clone(),
+            error: Arc::clone(&letter.error),
+            open: 0,
+            replaying: 0,
+            resolved: 0,
+            first_ms: letter.at_ms,
+            last_ms: letter.at_ms,
+            newest: letter.id.clone(),
+        }
+    }
+
+    fn add(&mut self, letter: &Summary, state: State) {
+        match state {
+            State::Open => self.open += 1,
+            State::Replaying => self.replaying += 1,
+            State::Resolved => self.resolved += 1,
+        }
+        self.last_ms = letter.at_ms; // they come oldest first
+        self.error = Arc::clone(&letter.error);
+        self.newest = letter.id.clone();
+    }
+}
+
+/// Letters that come oldest first, by cause.
+pub(super) fn grouped<'a>(letters: impl Iterator<Item = (&'a Summary, State)>) -> Vec<Group> {
+    let mut groups: HashMap<&str, Group> = HashMap::new();
+    for (letter, state) in letters {
+        groups.entry(&letter.fingerprint).or_insert_with(|| Group::of(letter)).add(letter, state);
+    }
+    let mut groups: Vec<Group> = groups.into_values().collect();
+    groups.sort_by(|a, b| (b.open, b.last_ms, &b.fingerprint).cmp(&(a.open, a.last_ms, &a.fingerprint)));
+    groups
+}
+
+impl Fold {
+    /// The newest letters before the cursor.
+    #[must_use]
+    pub fn page(&self, filter: &Filter, after: Option<Cursor>, limit: usize) -> Page {
+        let from = after.map_or((u64::MAX, [u8::MAX; 12], [u8::MAX; 16]), |cursor| cursor.0);
+        let mut found = self.folded_before(from).filter(|(_, folded)| filter.takes_folded(folded));
+        let mut items = Vec::new();
+        let mut last = None;
+        for (place, folded) in found.by_ref().take(limit) {
+            items.extend(folded.entry());
+            last = Some(Cursor(place));
+        }
+        let next = last.filter(|_| found.next().is_some());
+        Page { items, next }
+    }
+
+    /// The letters by cause: those with most open ones first.
+    #[must_use]
+    pub fn groups(&self, filter: &Filter) -> Vec<Group> {
+        let taken = self.folded().filter_map(|(_, folded)| Some((folded.letter.as_deref()?, folded.state()?)));
+        grouped(taken.filter(|(letter, state)| filter.takes(letter, *state)))
+    }
+
+    /// The letters that a filter takes, oldest first.
+    pub fn taken<'a>(&'a self, filter: &'a Filter) -> impl Iterator<Item = Entry> + 'a {
+        self.folded().map(|(_, folded)| folded).filter(|folded| filter.takes_folded(folded)).filter_map(Folded::entry)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,61 @@
+//! How it stands with the letters, in numbers.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde::Serialize;
+
+use super::{Fold, State};
+use crate::domain::settle::Class;
+
+/// The letters in numbers.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Standing {
+    pub letters: u64,
+    /// Open, or with a replay that is out.
+    pub unresolved: u64,
+    /// Those by class and hook.
+    #[serde(skip)]
+    pub by_cause: BTreeMap<(Class, Option<Arc<str>>), u64>,
+    /// When the oldest of them was written, and when the copy of it that has been kept longest; in milliseconds since 1970.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub oldest_unresolved_ms: Option<u64>,
+    #[serde(skip)]
+    pub oldest_kept_ms: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last: Option<Last>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_unresolved: Option<Last>,
+}
+
+/// The newest letter.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Last {
+    /// When it was written, in milliseconds since 1970.
+    pub at_ms: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hook: Option<Arc<str>>,
+}
+
+impl Fold {
+    /// The letters in numbers.
+    #[must_use]
+    pub fn standing(&self) -> Standing {
+        let mut standing = Standing::default();
+        for (_, folded) in self.folded() {
+            let (Some(letter), Some(state)) = (&folded.letter, folded.state()) else { continue };
+            let last = Some(Last { at_ms: letter.at_ms, hook: letter.hook.clone() });
+            standing.letters += 1;
+            if state != State::Resolved {
+                standing.unresolved += 1;
+                *standing.by_cause.entry((letter.class, letter.hook.clone())).or_default() += 1;
+                standing.oldest_unresolved_ms.get_or_insert(letter.at_ms);
+                let kept_ms = standing.oldest_kept_ms.map_or(letter.kept_ms, |kept_ms| kept_ms.min(letter.kept_ms));
+                standing.oldest_kept_ms = Some(kept_ms);
+                standing.last_unresolved.clone_from(&last);
+            }
+            standing.last = last; // they come oldest first
+        }
+        standing
+    }
+}

@@ -1,0 +1,124 @@
+//! What is kept in mind of a letter.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::words::Words;
+use super::{Place, State, SubjectKey};
+use crate::domain::dead_letter::{Letter, LetterId, Mark, Offset, Subject};
+use crate::domain::event::EventDigest;
+use crate::domain::settle::Class;
+
+/// A letter without its body and its attempts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Summary {
+    pub id: LetterId,
+    /// When it was written, in milliseconds since 1970.
+    pub at_ms: u64,
+    pub class: Class,
+    /// Redacted, one line.
+    pub error: Arc<str>,
+    /// None: the letter is about a whole event or message.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hook: Option<Arc<str>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub event: Option<About>,
+    pub generation: u32,
+    /// Failed attempts of this generation.
+    pub attempt_count: usize,
+    /// See [`Letter::unprotected`].
+    pub unprotected: bool,
+    pub revision: Arc<str>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target: Option<Arc<str>>,
+    /// Letters of one cause share it.
+    pub fingerprint: Arc<str>,
+    pub queue: Arc<str>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session: Option<Box<str>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run: Option<Box<str>>,
+    /// Where it stands in the log.
+    #[serde(rename = "offset")]
+    pub at: Offset,
+    /// Where a reader begins that gets it whole.
+    #[serde(skip)]
+    pub from: Offset,
+    /// When it, or the copy that carries it on, was written to the log.
+    #[serde(skip)]
+    pub(in crate::domain) kept_ms: u64,
+}
+
+/// The event of a letter.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct About {
+    pub id: Box<str>,
+    pub source: Arc<str>,
+    #[serde(rename = "type")]
+    pub kind: Arc<str>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub subject: Option<Box<str>>,
+}
+
+impl Summary {
+    pub(super) fn of(letter: &Letter, (at, from): (Offset, Offset), words: &mut Words) -> Self {
+        let event = letter.event.as_ref().map(|event| About {
+            id: event.id.as_str().into(),
+            source: words.one(&event.source),
+            kind: words.one(&event.kind),
+            subject: event.subject.as_deref().map(Into::into),
+        });
+        Self {
+            id: letter.id.clone(),
+            at_ms: letter.at_ms,
+            class: letter.class,
+            error: words.one(&letter.error),
+            hook: letter.hook.as_deref().map(|hook| words.one(hook)),
+            event,
+            generation: letter.generation,
+            attempt_count: letter.attempts.len(),
+            unprotected: letter.unprotected,
+            revision: words.one(&letter.revision),
+            target: letter.target.as_deref().map(|target| words.one(target)),
+            fingerprint: words.one(&letter.fingerprint),
+            queue: words.one(&letter.queue),
+            session: letter.session.as_deref().map(Into::into),
+            run: letter.run.as_deref().map(Into::into),
+            at,
+            from,
+            kept_ms: letter.carried.map_or(letter.at_ms, |carried| carried.at_ms),
+        }
+    }
+
+    /// Where it stands among letters.
+    pub(super) fn place(&self, subject: SubjectKey) -> Place {
+        (self.at_ms, self.id.bytes(), subject)
+    }
+
+    /// What the letter is about: as [`Letter::subject`].
+    #[must_use]
+    pub fn subject(&self) -> Subject {
+        match (&self.event, &self.hook) {
+            (Some(event), Some(hook)) => Subject::Invocation {
+                event: EventDigest::of(&event.source, &event.id).to_string(),
+                hook: hook.to_string(),
+            },
+            _ => Subject::Message(self.id.clone()),
+        }
+    }
+}
+
+/// A letter with its state.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Entry {
+    pub letter: Summary,
+    pub state: State,
+    /// Letters that were folded into this one.
+    pub count: u64,
+    /// When the newest of them was written, in milliseconds since 1970.
+    pub newest_ms: u64,
+    /// Who replayed or resolved it, and when.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mark: Option<Mark>,
+}

@@ -1,0 +1,186 @@
+//! Which letters an operator means, and what is to be done with them. Pure, over the [`Fold`].
+
+use super::browse::{Filter, Group, grouped};
+use super::dead_letter::{LetterId, Mark, Offset};
+use super::fold::{Entry, Fold, State};
+
+/// The letters that an operator names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Selection {
+    /// These, whatever their state.
+    Ids(Vec<LetterId>),
+    /// Those that it takes and that are open.
+    Filter(Box<Filter>),
+}
+
+/// A letter to be replayed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Picked {
+    pub at: Offset,
+    /// Where a reader begins that gets it whole.
+    pub from: Offset,
+    pub id: LetterId,
+    /// See [`Entry::newest_ms`].
+    pub newest_ms: u64,
+    /// The highest generation that is known, if it is to run although it may have finished.
+    pub force: Option<u32>,
+}
+
+/// What a replay would do.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// In the order of the log.
+    pub picked: Vec<Picked>,
+    /// The same by cause.
+    pub groups: Vec<Group>,
+    /// What a filter means but for their state: replays of them are out already.
+    pub out: usize,
+    /// Asked for, and finished or closed.
+    pub resolved: Vec<LetterId>,
+    /// Asked for with force, and about whole messages.
+    pub unforced: Vec<LetterId>,
+    /// Asked for, and not there.
+    pub unknown: Vec<LetterId>,
+}
+
+impl Fold {
+    /// What a replay of the selection would do. With `force` letters run that have finished, under a key of their own.
+    #[must_use]
+    pub fn plan(&self, selection: &Selection, force: bool) -> Plan {
+        let mut plan = Plan::default();
+        let mut entries = self.selected(selection, &mut plan.unknown);
+        entries.sort_by_key(|entry| entry.letter.at);
+        entries.dedup_by_key(|entry| entry.letter.at);
+        let by_name = matches!(selection, Selection::Ids(_));
+        entries.retain(|entry| {
+            let (id, state) = (&entry.letter.id, entry.state);
+            match state {
+                State::Open if !force => return true,
+                State::Replaying if !by_name => plan.out += 1,
+                State::Resolved if !force && by_name => plan.resolved.push(id.clone()),
+                State::Resolved if !force => {}
+                State::Open | State::Replaying | State::Resolved if force && entry.letter.hook.is_none() => {
+                    plan.unforced.push(id.clone());
+                }
+                State::Open | State::Replaying | State::Resolved => return true,
+            }
+            false
+        });
+        plan.groups = grouped(entries.iter().map(|entry| (&entry.letter, entry.state)));
+        plan.picked = entries.iter().map(|entry| self.pick(entry, force)).collect();
+        plan
+    }
+
+    fn selected(&self, selection: &Selection, unknown: &mut Vec<LetterId>) -> Vec<Entry> {
+        match selection {
+            Selection::Filter(filter) => self.taken(filter).collect(),
+            Selection::Ids(ids) => {
+                let find = |id: &LetterId| {
+                    let found = self.find(id);
+                    if found.is_none() {
+                        unknown.push(id.clone());
+                    }
+                    found
+                };
+                ids.iter().filter_map(find).collect()
+            }
+        }
+    }
+
+    fn pick(&self, entry: &Entry, force: bool) -> Picked {
+        let letter = &entry.letter;
+        let force = force.then(|| self.highest_generation(&letter.id).unwrap_or(letter.generation));
+        Picked { at: letter.at, from: letter.from, id: letter.id.clone(), newest_ms: entry.newest_ms, force }
+    }
+
+    /// Whether a letter that was picked while open is still: nobody has finished it or sent it out meanwhile.
+    #[must_use]
+    pub fn is_open(&self, id: &LetterId) -> bool {
+        self.find(id).is_none_or(|entry| entry.state == State::Open)
+    }
+
+    /// The marks that close the selected letters, as far as they are not closed; and the ids that nobody knows.
+    #[must_use]
+    pub fn closing(&self, selection: &Selection, by: &str, reason: &str, now_ms: u64) -> (Vec<Mark>, Vec<LetterId>) {
+        let mut unknown = Vec::new();
+        let entries = self.selected(selection, &mut unknown);
+        let marks = entries.iter().filter(|entry| entry.state != State::Resolved).map(|entry| {
+            let generation = self.highest_generation(&entry.letter.id).unwrap_or(entry.letter.generation);
+            let (subject, by, reason) = (entry.letter.subject(), by.to_owned(), Some(reason.to_owned()));
+            Mark { subject, generation, at_ms: now_ms, by, reason, until_ms: entry.newest_ms }
+        });
+        (marks.collect(), unknown)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::browse::States;
+    use crate::domain::dead_letter::{EventName, Item, Letter, Record};
+    use crate::domain::event::Malformed;
+    use crate::domain::invocation::Client;
+    use crate::domain::settle::Class;
+
+    fn letter(number: u8) -> Letter {
+        let malformed = Malformed { class: Class::Invalid, error: "x".into() };
+        let mut letter = Letter::of_message(&malformed, Client::default(), &[number], "events", u64::from(number));
+        if number < 9 {
+            let (id, source, kind) = (number.to_string(), "/s".to_owned(), "a".to_owned());
+            letter.event = Some(EventName { id, source, kind, subject: None });
+            letter.hook = Some("h".into());
+        }
+        letter
+    }
+
+    fn mark(number: u8, generation: u32) -> Mark {
+        let subject = letter(number).subject();
+        Mark { subject, generation, at_ms: 9, by: "me".into(), reason: None, until_ms: 99 }
+    }
+
+    /// Letter 1 is open, a replay of 2 is out, 3 is resolved, 9 is about a whole message and open.
+    fn fold() -> Fold {
+        let letters = [1, 2, 3, 9].map(|number| Record::Letter(Box::new(letter(number))));
+        let marks = [Record::Replayed(mark(2, 1)), Record::Resolved(mark(3, 4))];
+        let mut fold = Fold::default();
+        for (at, record) in (0..).zip(letters.into_iter().chain(marks)) {
+            fold.apply(Item::new(Offset(at), record));
+        }
+        fold
+    }
+
+    fn ids(numbers: &[u8]) -> Vec<LetterId> {
+        numbers.iter().map(|&number| letter(number).id).collect()
+    }
+
+    #[test]
+    fn what_is_replayed() {
+        let nobody = LetterId::from("nobody");
+        let named = Selection::Ids([ids(&[9, 3, 2, 1, 1]), vec![nobody.clone()]].concat());
+        let filter = Selection::Filter(Box::default());
+        let check = |selection: &Selection, force, picked: &[u8], out, resolved: &[u8], unforced: &[u8]| {
+            let plan = fold().plan(selection, force);
+            let found: Vec<LetterId> = plan.picked.iter().map(|picked| picked.id.clone()).collect();
+            assert_eq!(found, ids(picked), "{selection:?} {force}");
+            assert_eq!((plan.out, plan.resolved, plan.unforced), (out, ids(resolved), ids(unforced)));
+            let groups: u64 = plan.groups.iter().map(|it| it.open + it.replaying + it.resolved).sum();
+            assert_eq!(groups, picked.len() as u64);
+        };
+        check(&named, false, &[1, 2, 9], 0, &[3], &[]);
+        check(&named, true, &[1, 2, 3], 0, &[], &[9]);
+        check(&filter, false, &[1, 9], 1, &[], &[]);
+        check(&filter, true, &[1, 3], 1, &[], &[9]);
+        assert_eq!(fold().plan(&named, false).unknown, [nobody]);
+        let forced: Vec<_> = fold().plan(&named, true).picked.iter().map(|picked| picked.force).collect();
+        assert_eq!(forced, [Some(0), Some(1), Some(4)]);
+    }
+
+    #[test]
+    fn what_is_closed() {
+        let (marks, unknown) = fold().closing(&Selection::Ids(ids(&[1, 2, 3])), "me", "known", 7);
+        let found: Vec<_> = marks.iter().map(|mark| (mark.generation, mark.reason.as_deref(), mark.at_ms)).collect();
+        assert_eq!((found, unknown), (vec![(0, Some("known"), 7), (1, Some("known"), 7)], vec![]));
+        let open = Filter { states: States::Open, ..Filter::default() };
+        assert_eq!(fold().closing(&Selection::Filter(Box::new(open)), "me", "known", 7).0.len(), 2);
+    }
+}

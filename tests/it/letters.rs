@@ -1,0 +1,382 @@
+//! Dead letters as operators meet them: found, grouped, understood, mended, sent again, closed.
+
+use std::collections::{HashMap, HashSet};
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
+use lapin::types::{AMQPValue, FieldTable};
+use lapin::{BasicProperties, Connection, ConnectionProperties};
+use serde_json::{Value, json};
+use tokio::time::sleep;
+
+use crate::fleet::Site;
+use crate::pipeline::{Place, Stage, hook, site, stage, until_letters};
+use crate::publishing::{event, with_data};
+use crate::servers::{client, shared};
+use crate::sink::{Answer, Sink};
+
+const ONE_ATTEMPT: &str = ", retry: { attempts: 1 }";
+
+fn parsed(text: &str) -> Value {
+    serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"))
+}
+
+fn text<'a>(value: &'a Value, pointer: &str) -> &'a str {
+    value.pointer(pointer).and_then(Value::as_str).unwrap_or_else(|| panic!("no {pointer} in {value}"))
+}
+
+/// The items of a listing.
+fn items(site: &Site, arguments: &[&str]) -> Vec<Value> {
+    let all: Vec<&str> = ["dead-letters"].iter().chain(arguments).chain(&["--json"]).copied().collect();
+    parsed(&site.ok(&all))["items"].as_array().unwrap().clone()
+}
+
+/// Events that failed: eight of one hook, four of another one, which was refused for good.
+async fn failed(place: Place) -> (Sink, Stage) {
+    let sink = Sink::start().await;
+    sink.behave(|hook, _| Answer::status(if hook == "crm" { 503 } else { 404 }));
+    let hooks = [hook(&sink, "crm", "order.*", ONE_ATTEMPT), hook(&sink, "mail", "mail.sent", ONE_ATTEMPT)];
+    let stage = stage(place, site(place).await.hooks(&hooks.join("\n")).set("HOOKFLEET_BREAKER_FAILURES", "0")).await;
+    for number in 0..12 {
+        let kind = if number < 8 { "order.paid" } else { "mail.sent" };
+        let data = json!({ "session_id": format!("s{}", number % 2), "amount": number });
+        stage.publisher.send(with_data(kind, &format!("e{number}"), &data)).await;
+    }
+    until_letters(&stage.site, 12, "open").await;
+    (sink, stage)
+}
+
+async fn looking(place: Place) {
+    let (sink, Stage { site, worker: _worker, .. }) = failed(place).await;
+    let check = |filter: &[&str], expected: usize| {
+        let all: Vec<&str> = ["list"].iter().chain(filter).copied().collect();
+        assert_eq!(items(&site, &all).len(), expected, "{filter:?}");
+    };
+    check(&[], 12);
+    check(&["--hook", "crm"], 8);
+    check(&["--hook", "*m*", "--type", "mail.*"], 4);
+    check(&["--class", "rejected"], 4);
+    check(&["--state", "open", "--text", "E11"], 1);
+    check(&["--session", "s1", "--class", "exhausted"], 4);
+    check(&["--run", "nobody"], 0);
+    check(&["--since", "1h"], 12);
+    check(&["--until", "1h"], 0);
+
+    let first = parsed(&site.ok(&["dead-letters", "list", "--limit", "7", "--json"]));
+    let next = text(&first, "/next");
+    let second = parsed(&site.ok(&["dead-letters", "list", "--limit", "7", "--after", next, "--json"]));
+    let ids: HashSet<String> = [&first, &second]
+        .iter()
+        .flat_map(|page| page["items"].as_array().unwrap().clone())
+        .map(|entry| text(&entry, "/letter/id").to_owned())
+        .collect();
+    assert_eq!((ids.len(), second.get("next")), (12, None), "no letter twice, none left out");
+
+    let groups = items(&site, &["groups"]);
+    let found: Vec<_> =
+        groups.iter().map(|group| (text(group, "/hook"), text(group, "/class"), &group["open"])).collect();
+    assert_eq!(found, [("crm", "exhausted", &json!(8)), ("mail", "rejected", &json!(4))]);
+    let table = site.ok(&["dead-letters", "groups"]);
+    assert!(table.contains("GROUP") && table.contains(text(&groups[0], "/fingerprint")), "{table}");
+
+    // Closed by a filter; the first reason stays.
+    let closed = site.ok(&["dead-letters", "resolve", "--hook", "mail", "--reason", "wrong address", "--yes"]);
+    assert_eq!(closed.trim(), "4 letters resolved");
+    let id = text(&items(&site, &["list", "--hook", "mail"])[0], "/letter/id").to_owned();
+    assert_eq!(site.ok(&["dead-letters", "resolve", &id, "--reason", "another one"]).trim(), "0 letters resolved");
+    let shown = parsed(&site.ok(&["dead-letters", "show", &id, "--body"]));
+    assert_eq!((text(&shown, "/state"), text(&shown, "/mark/reason")), ("resolved", "wrong address"));
+    assert!(shown["mark"]["at_ms"].is_u64() && shown["mark"]["by"].is_string(), "{shown}");
+    assert!(text(&shown, "/letter/body/text").contains("\"amount\":"), "{shown}");
+
+    // A preview sends nothing; the group is sent once it is mended.
+    sink.behave(|_, _| Answer::status(200));
+    let group = text(&groups[0], "/fingerprint");
+    let before = sink.count();
+    let preview = site.ok(&["dead-letters", "replay", "--group", group, "--dry-run"]);
+    assert!(preview.contains("8 letters to send") && preview.contains("crm"), "{preview}");
+    assert_eq!(sink.count(), before);
+    let sent = site.ok(&["dead-letters", "replay", "--group", group, "--yes", "--rate", "100/s"]);
+    assert!(sent.starts_with("8 sent, 0 not sent"), "{sent}");
+    until_letters(&site, 12, "resolved").await;
+    assert_eq!(sink.count(), before + 8);
+    let again = site.ok(&["dead-letters", "replay", "--group", group, "--yes"]);
+    assert!(!again.contains("sent,"), "there is nothing left: {again}");
+    assert_eq!(sink.count(), before + 8);
+}
+
+#[tokio::test]
+async fn letters_are_found_and_sent_on_servers() {
+    looking(Place::Servers).await;
+}
+
+#[tokio::test]
+async fn letters_are_found_and_sent_in_a_file() {
+    looking(Place::File).await;
+}
+
+#[tokio::test]
+async fn what_cannot_be_done_is_said() {
+    let sink = Sink::start().await;
+    let site = site(Place::File).await.hooks(&hook(&sink, "crm", "order.*", ""));
+    let Stage { site, mut worker, .. } = stage(Place::File, site).await;
+    let check = |arguments: &[&str], expected: &str| {
+        let all: Vec<&str> = ["dead-letters"].iter().chain(arguments).copied().collect();
+        let output = site.run(&all);
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success() && error.contains(expected), "{arguments:?}: {error}");
+    };
+    for owned in [true, false] {
+        check(&["show", "nobody"], "no letter has the id nobody: see `hookfleet dead-letters list`");
+        check(&["list", "--class", "rejcted"], "`rejected`");
+        check(
+            &["list", "--state", "closed"],
+            "expected all, unresolved, open, replaying or resolved, found \"closed\"",
+        );
+        check(&["list", "--since", "yesterday"], "expected a time such as");
+        check(&["list", "--after", "7"], "expected the cursor");
+        check(&["list", "--limit", "0"], "expected 1 to 1000");
+        check(&["replay"], "expected ids of letters, a filter, or all, found nothing");
+        check(&["replay", "--all", "--hook", "x", "--yes"], "one of them, found several");
+        check(&["replay", "nobody"], "no letter has the id nobody");
+        check(&["replay", "--all", "--rate", "fast"], "such as 50/s");
+        check(&["replay", "--all", "--to-hook", "a b", "--yes"], "to_hook");
+        check(&["resolve", "--all", "--reason", "x"], "Give --yes");
+        check(&["edit", "nobody", "--patch", "{"], "--patch: expected JSON");
+        if owned {
+            http(&worker.url("/v1/runtime/hooks/dead-letter")).await;
+            worker.process.kill();
+        }
+    }
+}
+
+/// The same over HTTP, as problem details.
+async fn http(base: &str) {
+    let check = async |method: &str, path: &str, body: &str, status: u16, expected: &str| {
+        let request = client().request(method.parse().unwrap(), format!("{base}{path}")).body(body.to_owned());
+        let answer = request.send().await.unwrap();
+        assert_eq!(answer.status().as_u16(), status, "{method} {path}");
+        let kind = answer.headers()["content-type"].to_str().unwrap().to_owned();
+        assert!(kind.starts_with(if status < 300 { "application/json" } else { "application/problem+json" }), "{kind}");
+        let answer = answer.text().await.unwrap();
+        assert!(answer.contains(expected), "{method} {path}: {answer}");
+    };
+    check("GET", "", "", 200, "\"items\":[]").await;
+    check("GET", "/groups?hook=x", "", 200, "\"items\":[]").await;
+    check("GET", "?colour=red", "", 400, "colour").await;
+    check("GET", "?class=red", "", 400, "`rejected`").await;
+    check("GET", "/nobody", "", 404, "no letter has the id nobody").await;
+    check("POST", "/nobody/replay", "", 404, "no letter has the id nobody").await;
+    check("POST", "/nobody/resolve", r#"{"reason":"x"}"#, 404, "no letter").await;
+    check("POST", "/nobody/edit", "{}", 400, "found neither").await;
+    check("POST", "/replay", "{", 400, "expected a body in JSON").await;
+    check("POST", "/replay", r#"{"filter":{"hok":"x"}}"#, 400, "hok").await;
+    check("POST", "/replay", r#"{"all":true,"rate":-1}"#, 400, "letters a second").await;
+    check("POST", "/replay", r#"{"all":true,"dry_run":true}"#, 200, "\"letters\":0").await;
+    check("POST", "/resolve", r#"{"all":true,"reason":"x"}"#, 200, "\"resolved\":0").await;
+    check("GET", "/jobs/nobody", "", 404, "no job nobody").await;
+    check("POST", "/jobs/nobody/cancel", "", 404, "no job nobody").await;
+}
+
+/// A job over HTTP: seen under way, stopped, and gone on with.
+#[tokio::test]
+async fn a_job_is_stopped_and_gone_on_with() {
+    let (sink, Stage { site, worker, .. }) = failed(Place::File).await;
+    sink.behave(|_, _| Answer::status(200));
+    let base = worker.url("/v1/runtime/hooks/dead-letter");
+    let post = async |path: &str, body: &str| {
+        let answer = client().post(format!("{base}{path}")).body(body.to_owned()).send().await.unwrap();
+        parsed(&answer.text().await.unwrap())
+    };
+    let job = post("/replay", r#"{"all":true,"rate":4,"by":"anna"}"#).await;
+    assert_eq!((&job["total"], &job["running"], text(&job, "/by")), (&json!(12), &json!(true), "anna"), "{job}");
+    let path = format!("/jobs/{}", text(&job, "/id"));
+    sink.until("the first two", Duration::from_secs(20), |calls| {
+        calls.iter().filter(|call| call.status == 200).count() >= 2
+    })
+    .await;
+    post(&format!("{path}/cancel"), "").await;
+    let began = Instant::now();
+    let ended = loop {
+        let shown = parsed(&client().get(format!("{base}{path}")).send().await.unwrap().text().await.unwrap());
+        if shown["running"] == false {
+            break shown;
+        }
+        assert!(began.elapsed() < Duration::from_secs(20), "{shown}");
+        sleep(Duration::from_millis(50)).await;
+    };
+    let sent = ended["sent"].as_u64().unwrap();
+    assert!((2..12).contains(&sent) && ended["ended"] == "stopped", "{ended}");
+    let rest = post("/replay", r#"{"all":true}"#).await;
+    assert_eq!(rest["total"].as_u64().unwrap(), 12 - sent, "what is out is not sent again: {rest}");
+    until_letters(&site, 12, "resolved").await;
+    assert_eq!(sink.calls().iter().filter(|call| call.status == 200).count(), 12, "each once");
+}
+
+/// Records that nobody can read, and what others put into the log, are letters beside the others; they can be closed.
+#[tokio::test]
+async fn foreign_records_are_listed() {
+    let (_sink, Stage { site, worker: _worker, .. }) = failed(Place::Servers).await;
+    let connection = Connection::connect(&shared().await.0.url(), ConnectionProperties::default()).await.unwrap();
+    let channel = connection.create_channel().await.unwrap();
+    channel.confirm_select(ConfirmSelectOptions::default()).await.unwrap();
+    let exchange = format!("{}.dead", site.namespace);
+    let mut ours = FieldTable::default();
+    ours.insert("hookfleet-record".into(), AMQPValue::Boolean(true));
+    let newer = br#"{"v":9,"record":"letter","what":"else"}"#;
+    for (body, headers) in [
+        (&b"{ no json"[..], ours.clone()),
+        (newer, ours.clone()),
+        (newer, ours),
+        (&b"a stranger's"[..], FieldTable::default()),
+    ] {
+        let properties = BasicProperties::default().with_headers(headers);
+        let (to, options) = (exchange.as_str().into(), BasicPublishOptions::default());
+        channel.basic_publish(to, "".into(), options, body, properties).await.unwrap().await.unwrap();
+    }
+    let foreign = items(&site, &["list", "--class", "unreadable"]);
+    assert_eq!(foreign.iter().map(|entry| entry["count"].as_u64().unwrap()).sum::<u64>(), 3, "{foreign:#?}");
+    assert!(foreign.iter().all(|entry| entry["letter"]["offset"].as_u64().unwrap() >= 12), "{foreign:#?}");
+    assert_eq!(items(&site, &["list", "--class", "unrouted"]).len(), 1, "what a stranger published");
+    assert_eq!(items(&site, &["list", "--hook", "*"]).len(), 12, "the others are there");
+    let id = text(&foreign[0], "/letter/id");
+    let error = site.run(&["dead-letters", "replay", id]).stderr;
+    assert!(String::from_utf8_lossy(&error).contains("is no event"), "{}", String::from_utf8_lossy(&error));
+    site.ok(&["dead-letters", "resolve", "--class", "unreadable", "--reason", "of the other fleet", "--yes"]);
+    assert!(items(&site, &["list", "--class", "unreadable", "--state", "unresolved"]).is_empty());
+}
+
+/// Data that the target refuses are mended: once, as a new event, and the letter is closed.
+async fn edit(place: Place) {
+    let sink = Sink::start().await;
+    sink.behave(|_, _| Answer::status(422));
+    let site = site(place).await.hooks(&hook(&sink, "crm", "order.*", ONE_ATTEMPT));
+    let Stage { site, worker: _worker, publisher } = stage(place, site).await;
+    publisher.send(with_data("order.paid", "e1", &json!({ "amount": "seven", "note": "x" }))).await;
+    let letter = until_letters(&site, 1, "open").await.remove(0);
+    let id = text(&letter, "/letter/id").to_owned();
+    sink.behave(|_, _| Answer::status(200));
+    let sent = site.ok(&["dead-letters", "edit", &id, "--patch", r#"{"amount":7}"#]);
+    assert!(sent.contains("with other data"), "{sent}");
+    sink.until("the mended one", Duration::from_secs(20), |calls| calls.len() == 2).await;
+    let call = sink.calls().remove(1);
+    let body: Value = serde_json::from_slice(&call.body).unwrap();
+    let found = serde_json::to_string(&body).unwrap();
+    assert!(call.event.starts_with("edited-") && found.contains("\"amount\":7"), "{call:?}");
+    let closed = until_letters(&site, 1, "resolved").await.remove(0);
+    assert!(text(&closed, "/mark/reason").contains(&call.event), "{closed}");
+    let again = site.run(&["dead-letters", "edit", &id, "--patch", r#"{"amount":7}"#]);
+    assert!(String::from_utf8_lossy(&again.stderr).contains("is resolved"), "{again:?}");
+}
+
+#[tokio::test]
+async fn a_letter_is_mended_on_servers() {
+    edit(Place::Servers).await;
+}
+
+#[tokio::test]
+async fn a_letter_is_mended_in_a_file() {
+    edit(Place::File).await;
+}
+
+/// The hook of a letter is gone: another one takes its work.
+async fn to_hook(place: Place) {
+    let sink = Sink::start().await;
+    sink.behave(|hook, _| Answer::status(if hook == "old" { 404 } else { 200 }));
+    let site = site(place).await.hooks(&hook(&sink, "old", "order.*", ONE_ATTEMPT));
+    let Stage { site, mut worker, publisher } = stage(place, site).await;
+    publisher.send_all((0..3).map(|number| event("order.paid", &format!("e{number}")))).await;
+    until_letters(&site, 3, "open").await;
+    assert_eq!(worker.stop().await, Some(0));
+    let site = site.hooks(&hook(&sink, "new", "nothing", ONE_ATTEMPT));
+    let _worker = site.worker().await;
+    let sent = site.ok(&["dead-letters", "replay", "--hook", "old", "--to-hook", "new", "--yes"]);
+    assert!(sent.starts_with("3 sent"), "{sent}");
+    sink.until("the new hook", Duration::from_secs(20), |calls| {
+        calls.iter().filter(|it| it.hook == "new").count() == 3
+    })
+    .await;
+    let closed = until_letters(&site, 3, "resolved").await;
+    assert!(closed.iter().all(|letter| text(letter, "/mark/reason") == "sent to hook new"), "{closed:#?}");
+}
+
+#[tokio::test]
+async fn another_hook_takes_letters_on_servers() {
+    to_hook(Place::Servers).await;
+}
+
+#[tokio::test]
+async fn another_hook_takes_letters_in_a_file() {
+    to_hook(Place::File).await;
+}
+
+/// A replay of many is killed three times, begun by two at once, and a worker is killed too: each letter is delivered, each
+/// once but for what was under way when the worker died, and all are resolved.
+async fn storm(place: Place, count: usize) {
+    let sink = Sink::start().await;
+    sink.behave(|_, _| Answer::status(404));
+    let site = site(place).await.hooks(&hook(&sink, "crm", "order.*", ", retry: { attempts: 1 }, concurrency: 64"));
+    let Stage { site, mut worker, publisher } = stage(place, site).await;
+    publisher.send_all((0..count).map(|number| event("order.paid", &format!("e{number}")))).await;
+    sink.until("all failures", Duration::from_secs(120), |calls| calls.len() >= count).await;
+    let began = Instant::now();
+    while items(&site, &["groups", "--state", "open"]).iter().map(|group| group["open"].as_u64().unwrap()).sum::<u64>()
+        < count as u64
+    {
+        assert!(began.elapsed() < Duration::from_secs(60));
+        sleep(Duration::from_millis(100)).await;
+    }
+    sink.behave(|_, _| Answer::after(Duration::from_millis(2)));
+    let delivered = || sink.calls().iter().filter(|call| call.status == 200).count();
+    let replay = || {
+        let mut command = site.command();
+        command.args(["dead-letters", "replay", "--all", "--yes"]).stdout(Stdio::piped()).stderr(Stdio::null());
+        command.spawn().unwrap()
+    };
+    for round in 1..=3 {
+        let before = delivered();
+        let mut killed = replay();
+        let goal = before + count / 10;
+        let began = Instant::now();
+        while delivered() < goal && killed.try_wait().unwrap().is_none() && began.elapsed() < Duration::from_secs(60) {
+            sleep(Duration::from_millis(5)).await;
+        }
+        let _ = killed.kill(); // -9
+        killed.wait().unwrap();
+        println!("{place:?}: replay {round} killed after {} deliveries", delivered());
+    }
+    let mut both = [replay(), replay()];
+    sleep(Duration::from_millis(200)).await;
+    worker.process.kill();
+    let worker = site.worker().await;
+    for operator in &mut both {
+        operator.wait().unwrap(); // one that spoke to the process that was killed has failed
+    }
+    let last = site.ok(&["dead-letters", "replay", "--all", "--yes"]);
+    println!("{place:?}: the last replay: {}", last.lines().next().unwrap_or_default());
+    let began = Instant::now();
+    while !items(&site, &["list", "--state", "unresolved"]).is_empty() {
+        assert!(began.elapsed() < Duration::from_secs(120), "{}", worker.log());
+        sleep(Duration::from_millis(200)).await;
+    }
+    let mut by_event: HashMap<String, Vec<String>> = HashMap::new();
+    for call in sink.calls().into_iter().filter(|call| call.status == 200) {
+        by_event.entry(call.event).or_default().push(call.key);
+    }
+    assert_eq!(by_event.len(), count, "every letter is delivered");
+    let twice: Vec<_> = by_event.values().filter(|keys| keys.len() > 1).collect();
+    assert!(twice.iter().all(|keys| keys.iter().all(|key| *key == keys[0])), "under one key");
+    println!("{place:?}: {count} letters: {} delivered twice, under way when the worker was killed", twice.len());
+    assert!(twice.len() <= 64, "{} twice: more than can be under way", twice.len());
+}
+
+#[tokio::test]
+async fn a_replay_is_killed_and_gone_on_with_on_servers() {
+    storm(Place::Servers, 5_000).await;
+}
+
+#[tokio::test]
+async fn a_replay_is_killed_and_gone_on_with_in_a_file() {
+    storm(Place::File, 2_000).await;
+}
