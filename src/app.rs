@@ -16,7 +16,7 @@ use crate::broker::embedded::EmbeddedBroker;
 use crate::broker::{Broker, Wanted};
 use crate::catalog::follow::cache::Cache;
 use crate::catalog::follow::redis::Shared as SharedCatalog;
-use crate::catalog::follow::{Local, Source, follow};
+use crate::catalog::follow::{Local, Refusal, Source, follow};
 use crate::catalog::revisions::Revisions;
 use crate::catalog::{self, variable};
 use crate::config::{self, Backend, Redis, Settings};
@@ -34,7 +34,7 @@ use crate::executor;
 use crate::fleet::{self, Fleet, Halts};
 use crate::flow::local::LocalFlow;
 use crate::flow::redis::RedisFlow;
-use crate::flow::{Card, Flow};
+use crate::flow::{Card, Flow, Refused};
 use crate::idempotency::embedded::EmbeddedClaims;
 use crate::idempotency::redis::RedisClaims;
 use crate::idempotency::{Idempotency, StoreError};
@@ -167,6 +167,7 @@ impl App {
             halts,
             store_away,
             admission: Arc::new(Admission::new(&limits(settings), Arc::clone(&flow))),
+            meters: Arc::default(),
             listener: Arc::new(listen),
             stop: CancellationToken::new(),
         };
@@ -298,8 +299,13 @@ fn card(settings: &Settings, admin: &Admin) -> impl Fn() -> Card + use<> {
         in_flight: admin.in_flight(),
         revision: admin.catalog.hooks.borrow().revision().to_string(),
         idle: admin.idle(),
+        refused: admin.catalog.standing.borrow().refused.as_ref().map(refused),
         ..fixed.clone()
     }
+}
+
+fn refused(refusal: &Refusal) -> Refused {
+    Refused { revision: refusal.revision.clone(), reason: refusal.reason.clone() }
 }
 
 /// Listens, and tells other commands where, if this process owns a file.

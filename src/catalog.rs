@@ -132,8 +132,18 @@ pub fn read(documents: &[Document], terms: &Terms<'_>) -> Result<Catalog, Proble
 /// # Errors
 /// Every problem that these documents have anywhere.
 pub fn read_for_others(documents: &[Document], hint_max: Duration) -> Result<Catalog, Problems> {
-    let outside = Outside { values: None, egress: None, files: RefCell::default() };
+    let outside = Outside { values: Values::Elsewhere, egress: None, files: RefCell::default() };
     read_with(&Revision::from(digest(documents).as_str()), documents, hint_max, &outside)
+}
+
+/// Reads hooks from their documents to show what they do: a value that is not known here keeps its name, and is not judged.
+///
+/// # Errors
+/// Every other problem of all documents.
+pub fn read_partly(documents: &[Document], terms: &Terms<'_>) -> Result<Catalog, Problems> {
+    let outside =
+        Outside { values: Values::PartlyHere(terms.env), egress: Some(terms.egress), files: RefCell::default() };
+    read_with(&Revision::from(digest(documents).as_str()), documents, terms.hint_max, &outside)
 }
 
 /// Reads hooks of this revision. The files that `${file:PATH}` named are told in any case: what is refused today may be
@@ -143,7 +153,7 @@ pub fn attempt(
     documents: &[Document],
     terms: &Terms<'_>,
 ) -> (Result<Catalog, Problems>, BTreeSet<PathBuf>) {
-    let outside = Outside { values: Some(terms.env), egress: Some(terms.egress), files: RefCell::default() };
+    let outside = Outside { values: Values::Here(terms.env), egress: Some(terms.egress), files: RefCell::default() };
     let read = read_with(revision, documents, terms.hint_max, &outside);
     (read, outside.files.into_inner())
 }
@@ -194,13 +204,30 @@ pub fn event_types(documents: &[Document]) -> Result<EventTypes, Problems> {
     if problems.is_empty() { Ok(declared.into_types()) } else { Err(Problems::join(problems)) }
 }
 
+/// Runs what takes time or waits for disks on another thread. It must change nothing: who stops waiting does not stop it.
+/// `None`: it panicked, and is in the log.
+pub async fn beside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.inspect_err(|error| tracing::error!(%error, "reading the catalog failed")).ok()
+}
+
 /// What stands outside of hooks files and is named in them, and which of it was.
 struct Outside<'a> {
-    /// Answers `${env:NAME}`. `None`: nobody asks here, and `${...}` stands for itself.
-    values: Option<Lookup<'a>>,
+    values: Values<'a>,
     /// What may be called beside public addresses. `None`: others know.
     egress: Option<&'a [IpNet]>,
     files: RefCell<BTreeSet<PathBuf>>,
+}
+
+/// Where the values are that `${...}` stands for. A lookup answers `${env:NAME}`.
+#[derive(Clone, Copy)]
+enum Values<'a> {
+    /// Here: one that is not is a problem.
+    Here(Lookup<'a>),
+    /// Here as far as they are.
+    PartlyHere(Lookup<'a>),
+    /// With others: nobody asks here.
+    Elsewhere,
 }
 
 /// Names these texts: the beginning of their SHA-256.

@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 mod broker;
+mod crew;
 pub mod facts;
 pub mod gather;
 mod redis;
@@ -133,6 +134,11 @@ pub fn examine(facts: &Facts, load: Option<Load>) -> Vec<Finding> {
                     findings.push(clocks(redis.ahead_ms));
                 }
                 Err(error) => findings.push(Finding::unknown("redis", error.as_str())),
+            }
+            match &fleet.crew {
+                Ok(facts) => findings.extend(crew::examine(facts)),
+                Err(error) if fleet.redis.as_ref().err() == Some(error) => {} // said by now
+                Err(error) => findings.push(Finding::unknown("workers", error.as_str())),
             }
         }
         Servers::File(file) => findings.extend(disk(file)),

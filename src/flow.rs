@@ -68,6 +68,18 @@ pub struct Card {
     pub since_ms: u64,
     /// Why it takes no new work, if it does not.
     pub idle: Vec<String>,
+    /// The newer catalog that it cannot use.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub refused: Option<Refused>,
+}
+
+/// A catalog that a worker does not take.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Refused {
+    pub revision: String,
+    /// The first problem.
+    pub reason: String,
 }
 
 /// A fleet that takes no new work, by somebody's wish.

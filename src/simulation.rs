@@ -5,10 +5,11 @@
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a failing seed has to be named")]
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use tokio::sync::{oneshot, watch};
+use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
@@ -19,24 +20,21 @@ use crate::desk::Desk;
 use crate::desk::replay::Manner;
 use crate::domain::browse::{Filter, States};
 use crate::domain::event::Reading;
-use crate::domain::expression::Expression;
 use crate::domain::flaw::Flaw;
 use crate::domain::flow::BreakerPolicy;
-use crate::domain::hook::{Hook, HookLane, OncePer, fixture};
-use crate::domain::matching::HookSet;
+use crate::domain::hook::HookLane;
 use crate::domain::message::{Message, Outgoing, Queue, To};
-use crate::domain::retry::RetryPolicy;
 use crate::fleet::{Fleet, Halts};
 use crate::flow::local::LocalFlow;
 use crate::worker::admission::{Admission, Limits};
-use crate::worker::meters::Meters;
 use crate::worker::store::Store;
 use crate::worker::{Rules, Running, Worker, nobody};
 use chance::{Chance, Weather};
-use checks::{check, check_replayed};
+use checks::{check, check_change, check_replayed};
 use claims::{Claims, Shelf};
 use hub::{Hub, Port};
 use process::Life;
+use revisions::{LEARNT_AFTER, Revision, Revisions};
 use target::{Caller, Run, Target};
 
 mod chance;
@@ -44,6 +42,7 @@ mod checks;
 mod claims;
 mod hub;
 mod process;
+mod revisions;
 mod target;
 mod tests;
 
@@ -51,9 +50,6 @@ const WORKERS: usize = 3;
 const EVENTS: usize = 8;
 /// Events and faults come within this time.
 const STORM: Duration = Duration::from_secs(40);
-/// All events are alike for this hook: one in so long runs it.
-const STORMY: &str = "stormy";
-const WINDOW: Duration = Duration::from_secs(10);
 /// Longer than any worker stands still.
 const FREEZE_MAX: Duration = Duration::from_secs(90);
 /// The fleet is quiet again by then.
@@ -65,7 +61,9 @@ struct World {
     hub: Arc<Hub>,
     shelf: Arc<Shelf>,
     target: Arc<Target>,
-    hooks: watch::Sender<Arc<HookSet>>,
+    revisions: Revisions,
+    /// When each event was published first.
+    published: Mutex<BTreeMap<usize, Instant>>,
     flaw: Flaw,
 }
 
@@ -77,19 +75,6 @@ struct Process {
     work: JoinHandle<Vec<String>>,
 }
 
-fn hooks() -> HookSet {
-    let hook = |id: &str, attempts: u32, concurrency: usize| Hook {
-        identity: id.to_owned(),
-        concurrency,
-        timeout: Duration::from_mins(1),
-        retry: RetryPolicy { attempts, initial: Duration::from_millis(700), ..RetryPolicy::default() },
-        ..fixture::hook(id)
-    };
-    let once = OncePer { key: Expression::new("event.source").unwrap(), window: WINDOW };
-    let stormy = Hook { once_per: Some(once), ..hook(STORMY, 3, 4) };
-    HookSet::new("r", vec![hook("patient", 5, 8), hook("narrow", 3, 1), stormy])
-}
-
 /// The message of an event.
 fn message(event: usize) -> Message {
     let body = format!(r#"{{"specversion":"1.0","id":"{event}","source":"/sim","type":"a.b"}}"#);
@@ -99,12 +84,14 @@ fn message(event: usize) -> Message {
 impl World {
     fn new(seed: u64, weather: Weather, flaw: Flaw) -> Self {
         let chance = Arc::new(Chance::new(seed, weather));
+        let begin = if weather.changes > 0 { Revision::First } else { Revision::Only };
         Self {
             flaw,
             hub: Hub::new(Arc::clone(&chance)),
             shelf: Shelf::new(Arc::clone(&chance), flaw),
             target: Target::new(Arc::clone(&chance)),
-            hooks: watch::Sender::new(Arc::new(hooks())),
+            revisions: Revisions::new(begin, Arc::clone(&chance)),
+            published: Mutex::default(),
             chance,
         }
     }
@@ -112,6 +99,7 @@ impl World {
     fn start(&self) -> Process {
         let life = Life::default();
         let port = self.hub.connect(life.clone());
+        let (catalog, halt) = self.revisions.follow(life.clone());
         let limits = Limits {
             lane: 8,
             waiting: 2,
@@ -123,9 +111,9 @@ impl World {
             store: Store::new(Arc::new(Claims { shelf: Arc::clone(&self.shelf), life: life.clone() })),
             letters: Arc::clone(&port) as _,
             executors: Arc::new(Caller { target: Arc::clone(&self.target), life: life.clone() }),
-            catalog: self.hooks.subscribe(),
+            catalog,
             admission: Arc::new(Admission::new(&limits, Arc::new(LocalFlow::default()))),
-            meters: Meters::default(),
+            meters: Arc::default(),
             rules: Rules {
                 reading: Reading::default(),
                 hold: Duration::from_secs(5),
@@ -142,7 +130,7 @@ impl World {
             listener: Arc::new(nobody()),
         };
         let wanted = Queue::ALL.map(|queue| Wanted { queue, prefetch: 6, bytes: usize::MAX }).to_vec();
-        let halts = Halts::never();
+        let halts = Halts { catalog: halt, ..Halts::never() };
         let fleet = Fleet { worker: Arc::new(worker), wanted, halts, grace: Duration::from_secs(20) };
         let (stop, stopped) = oneshot::channel::<()>();
         let work = tokio::spawn(fleet.run(async {
@@ -153,6 +141,7 @@ impl World {
 
     /// A publisher that repeats until it is confirmed, and may be told so in vain.
     async fn publish(&self, event: usize) {
+        self.published.lock().unwrap().entry(event).or_insert_with(Instant::now);
         let publisher = self.hub.connect(Life::default());
         let outgoing = Outgoing { to: To::Events, delay: Duration::ZERO, message: message(event) };
         while publisher.publish(outgoing.clone()).await.is_err() {}
@@ -183,6 +172,7 @@ enum Incident {
     Absence,
     Alarm,
     Loss,
+    Change,
 }
 
 fn script(rng: &mut fastrand::Rng, weather: &Weather) -> Vec<(Duration, Incident)> {
@@ -196,6 +186,7 @@ fn script(rng: &mut fastrand::Rng, weather: &Weather) -> Vec<(Duration, Incident
         (weather.absences, Incident::Absence),
         (weather.alarms, Incident::Alarm),
         (weather.losses, Incident::Loss),
+        (weather.changes, Incident::Change),
     ] {
         incidents.extend((0..times).map(|_| incident));
     }
@@ -206,8 +197,16 @@ fn script(rng: &mut fastrand::Rng, weather: &Weather) -> Vec<(Duration, Incident
     script
 }
 
-/// A fleet's life; answers its runs and how many letters were replayed.
-async fn live(seed: u64, flaw: Flaw) -> (Vec<Run>, usize) {
+/// What came of a fleet's life.
+struct Lived {
+    runs: Vec<Run>,
+    /// Letters that were replayed.
+    replayed: usize,
+    /// Letters of hooks that were removed.
+    removed: usize,
+}
+
+async fn live(seed: u64, flaw: Flaw) -> Lived {
     fastrand::seed(seed);
     let mut rng = fastrand::Rng::with_seed(seed);
     let mut weather = Weather::of(&mut rng);
@@ -233,6 +232,7 @@ async fn live(seed: u64, flaw: Flaw) -> (Vec<Run>, usize) {
             Incident::Absence => world.shelf.leave(seconds),
             Incident::Alarm => world.hub.block(seconds),
             Incident::Loss => world.shelf.forget(),
+            Incident::Change => world.revisions.apply(Revision::Second),
         }
     }
     for publishing in publishing {
@@ -247,12 +247,13 @@ async fn live(seed: u64, flaw: Flaw) -> (Vec<Run>, usize) {
     sleep(FREEZE_MAX).await;
     until_quiet(&world, &fleet).await;
     check(&world, &weather);
+    let removed = check_change(&world, &weather);
     let replayed = replay_all(&world, &fleet).await;
     check_replayed(&world, &weather);
     for process in fleet {
         assert_eq!(process.end().await, [""; 0], "nothing was under way");
     }
-    (world.target.runs(), replayed)
+    Lived { runs: world.target.runs(), replayed, removed }
 }
 
 async fn until_quiet(world: &World, fleet: &[Process]) {
@@ -269,6 +270,10 @@ async fn until_quiet(world: &World, fleet: &[Process]) {
 /// Replays every open letter at targets that are well, some of them twice, two operators at once.
 async fn replay_all(world: &World, fleet: &[Process]) -> usize {
     world.target.heal();
+    if world.revisions.changed_at().is_some() {
+        world.revisions.apply(Revision::Third);
+        sleep(LEARNT_AFTER).await;
+    }
     let port = world.hub.connect(Life::default());
     let desk = Desk::new(Arc::clone(&port) as Arc<dyn Broker>, port);
     let unresolved = Filter { states: States::Unresolved, ..Filter::default() };
@@ -294,26 +299,29 @@ impl Drop for Named {
     }
 }
 
-fn run(seed: u64) -> (Vec<Run>, usize) {
+fn run(seed: u64) -> Lived {
     let _named = Named(seed);
     run_with(seed, Flaw::None)
 }
 
-fn run_with(seed: u64, flaw: Flaw) -> (Vec<Run>, usize) {
+fn run_with(seed: u64, flaw: Flaw) -> Lived {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
     runtime.block_on(live(seed, flaw))
 }
 
 fn run_all(seeds: impl Iterator<Item = u64>) {
-    let (mut count, mut runs, mut orphaned, mut replayed) = (0, 0, 0, 0);
+    let (mut count, mut runs, mut orphaned, mut replayed, mut removed) = (0, 0, 0, 0, 0);
     for seed in seeds {
-        let (of_seed, letters) = run(seed);
+        let lived = run(seed);
         count += 1;
-        runs += of_seed.len();
-        orphaned += of_seed.iter().filter(|run| run.orphaned).count();
-        replayed += letters;
+        runs += lived.runs.len();
+        orphaned += lived.runs.iter().filter(|run| run.orphaned).count();
+        replayed += lived.replayed;
+        removed += lived.removed;
     }
     println!(
-        "simulation: {count} seeds, {runs} runs, {orphaned} of them outlived their worker, {replayed} letters replayed"
+        "simulation: {count} seeds, {runs} runs, {orphaned} of them outlived their worker, {replayed} letters replayed, \
+         {removed} of them of hooks that were removed"
     );
+    assert!(removed > 0 || count < 1_000, "no hook was removed with work to do");
 }

@@ -123,7 +123,8 @@ pub struct Worker {
     pub catalog: watch::Receiver<Arc<HookSet>>,
     /// Shared by the cells of a process.
     pub admission: Arc<Admission>,
-    pub meters: Meters,
+    /// Shared by the cells of a process.
+    pub meters: Arc<Meters>,
     pub rules: Rules,
     /// Stops every run at once: the grace period is over.
     pub interrupt: CancellationToken,
@@ -223,7 +224,7 @@ impl Worker {
             self.tell_unreadable(delivery, &whole).await;
         }
         for (hook, error) in &matches.failed {
-            self.admission.gate(hook).meters.condition_failed("when", error);
+            self.meters.condition_failed(&self.admission.gate(hook).meters, "when", error);
         }
         let jobs = matches.hooks.into_iter().map(|hook| {
             let revision = hooks.revision().clone();
@@ -250,6 +251,10 @@ impl Worker {
             Some(_) | None => {}
         }
         match unknown_hook(own, made, invocation.unknown) {
+            Unknown::Removed if self.rules.flaw == Flaw::RemovedIsDropped => self.broker.ack(delivery.receipt),
+            Unknown::Again(_) if self.rules.flaw == Flaw::RevisionNotCompared => {
+                self.bury(delivery, &invocation, Class::HookRemoved).await;
+            }
             Unknown::Removed => self.bury(delivery, &invocation, Class::HookRemoved).await,
             Unknown::Again(round) => {
                 let unknown = invocation.unknown + round;

@@ -11,7 +11,7 @@ use super::problem::Problem;
 use crate::catalog::Document;
 use crate::catalog::apply::{Applied, Done, Refused, Wish, apply as apply_wish};
 use crate::catalog::revisions::About;
-use crate::catalog::view;
+use crate::catalog::{beside, view};
 use crate::domain::revision::Revision;
 use crate::telemetry::now_ms;
 
@@ -65,7 +65,8 @@ pub(super) async fn apply(
         let detail = "this process takes its hooks from a file: change that one, or set catalog.from to redis";
         return Err(Problem::new(StatusCode::CONFLICT, detail));
     };
-    let (documents, said) = read(&headers, body, said)?;
+    let read = beside(move || read(&headers, body, said)).await;
+    let (documents, said) = read.ok_or(Refused::Panicked)??;
     let wish = Wish {
         documents,
         expected: said.expected_revision,
@@ -145,6 +146,7 @@ impl From<Refused> for Problem {
                 Self::new(StatusCode::CONFLICT, detail).with("current", json!(current)).with("changes", json!(since))
             }
             Refused::Unreadable(workers) => Self::new(StatusCode::CONFLICT, detail).with("workers", workers.into()),
+            Refused::Panicked => Self::new(StatusCode::INTERNAL_SERVER_ERROR, detail),
             Refused::Revisions(_) | Refused::Fleet(_) => Self::new(StatusCode::SERVICE_UNAVAILABLE, detail),
         }
     }

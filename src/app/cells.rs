@@ -28,6 +28,7 @@ pub(super) struct Shared {
     /// Why the store of claims was away at the start, if it was.
     pub(super) store_away: Option<String>,
     pub(super) admission: Arc<Admission>,
+    pub(super) meters: Arc<Meters>,
     pub(super) listener: Arc<Listener>,
     /// Ends the consuming of all cells.
     pub(super) stop: CancellationToken,
@@ -54,7 +55,7 @@ impl Shared {
             executors: Arc::new(Executors::new(&settings.egress, &settings.commands)?),
             catalog: self.catalog.clone(),
             admission: Arc::clone(&self.admission),
-            meters: Meters::default(),
+            meters: Arc::clone(&self.meters),
             rules: rules(settings),
             interrupt: CancellationToken::new(),
             running: Running::default(),

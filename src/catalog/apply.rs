@@ -1,10 +1,12 @@
 //! Changing the catalog of a fleet: checked first, then compared, then swapped whole, or refused with the reason.
+//!
+//! Reading a large catalog takes seconds, and the thread that is asked for it over HTTP runs hooks: it is done beside.
 
 use std::time::Duration;
 
 use super::diff::Changes;
 use super::revisions::{About, BYTES_MAX, Pointer, Revisions, RevisionsError, Stored};
-use super::{Document, FORMAT, digest, read_for_others};
+use super::{Catalog, Document, FORMAT, beside, digest, read_for_others};
 use crate::domain::matching::HookSet;
 use crate::domain::revision::Revision;
 use crate::flow::{Card, Flow, FlowError};
@@ -63,6 +65,8 @@ pub enum Refused {
     Unreadable(Vec<String>),
     #[error(transparent)]
     Revisions(#[from] RevisionsError),
+    #[error("expected to read the catalogs, found a fault of this program: its log says which")]
+    Panicked,
     #[error("the workers cannot be asked whether they could read it: {0}")]
     Fleet(#[from] FlowError),
 }
@@ -115,18 +119,20 @@ fn stale(expected: u64, current: Option<&About>, since: Option<&Changes>) -> Str
 /// Why nothing was changed. Only with [`Refused::Revisions`] it may have been.
 pub async fn apply(revisions: &Revisions, flow: &dyn Flow, wish: Wish) -> Result<Applied, Refused> {
     check_size(&wish)?;
-    let catalog = read_for_others(&wish.documents, wish.hint_max).map_err(Refused::Invalid)?;
+    let Wish { documents, hint_max, .. } = wish;
+    let read = beside(move || (read_for_others(&documents, hint_max), documents)).await;
+    let (read, documents) = read.ok_or(Refused::Panicked)?;
+    let catalog = read.map_err(Refused::Invalid)?;
     let current = current(revisions).await?;
     let pointer = current.as_ref().map(|stored| stored.about.pointer());
     let number = pointer.as_ref().map_or(0, |pointer| pointer.number);
     if let Some(expected) = wish.expected.filter(|expected| *expected != number) {
-        return Err(refuse_stale(revisions, expected, current, wish.hint_max).await);
+        return Err(refuse_stale(revisions, expected, current, hint_max).await);
     }
-    let changes = Changes::between(&hooks(current.as_ref(), wish.hint_max), &catalog.hooks);
-    let applied = |done| Applied { done, changes, warnings: catalog.warnings };
-    if let Some(Stored { about, .. }) = current
-        && about.digest == digest(&wish.documents)
-    {
+    let was = current.as_ref().map(|stored| stored.about.clone());
+    let Compared { changes, warnings, hooks } = compare(current, catalog, hint_max).await?;
+    let applied = |done| Applied { done, changes, warnings };
+    if let Some(about) = was.filter(|about| about.digest == digest(&documents)) {
         return Ok(applied(Done::Same(about)));
     }
     let crew = flow.crew().await?;
@@ -134,14 +140,30 @@ pub async fn apply(revisions: &Revisions, flow: &dyn Flow, wish: Wish) -> Result
     if wish.dry_run {
         return Ok(applied(Done::Tried));
     }
-    let hooks = catalog.hooks.hooks().len();
     let number = next_number(number, &crew);
-    let new = Stored::new(number, wish.documents, hooks, &wish.by, wish.message.as_deref(), wish.at_ms);
+    let new = Stored::new(number, documents, hooks, &wish.by, wish.message.as_deref(), wish.at_ms);
     if revisions.put(pointer.as_ref(), &new).await? {
         return Ok(applied(Done::New(new.about)));
     }
     let (expected, current) = (pointer.map_or(0, |pointer| pointer.number), self::current(revisions).await?);
-    Err(refuse_stale(revisions, expected, current, wish.hint_max).await)
+    Err(refuse_stale(revisions, expected, current, hint_max).await)
+}
+
+/// A new catalog beside the current one.
+struct Compared {
+    changes: Changes,
+    warnings: Vec<Problem>,
+    /// How many hooks the new one has.
+    hooks: usize,
+}
+
+async fn compare(current: Option<Stored>, catalog: Catalog, hint_max: Duration) -> Result<Compared, Refused> {
+    let compare = move || {
+        let Catalog { hooks: new, warnings, .. } = catalog;
+        let changes = Changes::between(&hooks(current.as_ref(), hint_max), &new);
+        Compared { changes, warnings, hooks: new.hooks().len() }
+    };
+    beside(compare).await.ok_or(Refused::Panicked)
 }
 
 /// The current revision, whole.
@@ -164,8 +186,11 @@ pub fn hooks(stored: Option<&Stored>, hint_max: Duration) -> HookSet {
 
 async fn refuse_stale(revisions: &Revisions, expected: u64, current: Option<Stored>, hint_max: Duration) -> Refused {
     let was = revisions.get(expected).await.ok();
-    let since = was.map(|was| Changes::between(&hooks(Some(&was), hint_max), &hooks(current.as_ref(), hint_max)));
-    Refused::Stale { expected, current: current.map(|stored| Box::new(stored.about)), since }
+    let compare = move || {
+        let since = was.map(|was| Changes::between(&hooks(Some(&was), hint_max), &hooks(current.as_ref(), hint_max)));
+        Refused::Stale { expected, current: current.map(|stored| Box::new(stored.about)), since }
+    };
+    beside(compare).await.unwrap_or(Refused::Panicked)
 }
 
 fn check_crew(crew: &[Card]) -> Result<(), Refused> {
@@ -187,7 +212,36 @@ fn next_number(current: u64, crew: &[Card]) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use std::pin::pin;
+
+    use futures_util::poll;
+
     use super::*;
+    use crate::config::{Redis, Tls, Topology};
+    use crate::domain::hook::Secret;
+    use crate::flow::local::LocalFlow;
+    use crate::redis::link::Link;
+
+    /// Reading takes its time, and the thread that asks for it runs hooks meanwhile. What is wrong is told without Redis.
+    #[tokio::test]
+    async fn catalogs_are_read_beside_everything_else() {
+        let url = Secret::new("redis://127.0.0.1:1".parse().unwrap());
+        let nowhere = Redis { url, password_file: None, tls: Tls::default(), topology: Topology::Single };
+        let revisions = Revisions::new(Link::new(nowhere), "test");
+        let wish = Wish {
+            documents: vec![Document { name: "h.yaml".to_owned(), text: "version: 2".to_owned() }],
+            expected: None,
+            by: "me".to_owned(),
+            message: None,
+            dry_run: false,
+            at_ms: 0,
+            hint_max: Duration::ZERO,
+        };
+        let flow = LocalFlow::default();
+        let mut applied = pin!(apply(&revisions, &flow, wish));
+        assert!(poll!(&mut applied).is_pending());
+        assert!(matches!(applied.await, Err(Refused::Invalid(_))));
+    }
 
     #[test]
     fn numbers_only_grow() {

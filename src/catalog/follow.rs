@@ -14,11 +14,11 @@ use serde_json::Value;
 use tokio::sync::watch;
 
 use super::revisions::About;
-use super::{Catalog, Document, Terms, attempt, open, view};
+use super::{Catalog, Document, Terms, attempt, beside, open, view};
 use crate::domain::matching::HookSet;
 use crate::domain::revision::Revision;
 use crate::telemetry::{Metric, now_ms};
-use crate::yaml::problem::Problems;
+use crate::yaml::problem::{Problem, Problems};
 use cache::Cache;
 use redis::Shared;
 use stamps::Stamps;
@@ -78,6 +78,9 @@ pub struct Refusal {
     pub revision: String,
     pub at_ms: u64,
     pub problems: Vec<Value>,
+    /// The first of them, as a sentence.
+    #[serde(skip)]
+    pub reason: String,
 }
 
 /// What everybody sees of it.
@@ -100,6 +103,15 @@ pub fn follow(source: Source, local: Local) -> (Followed, impl Future<Output = (
         }
     };
     (followed, following)
+}
+
+/// What became of documents.
+struct Read {
+    catalog: Result<Catalog, Problems>,
+    /// It is another one than is in force.
+    is_new: bool,
+    /// The files that it names.
+    files: BTreeSet<PathBuf>,
 }
 
 /// Where the current catalog is put up.
@@ -127,39 +139,41 @@ impl Board {
     }
 
     /// Reads documents of this revision beside everything else: it may take a while. Tells the files they name too.
-    async fn read(
-        &self,
-        revision: Revision,
-        documents: Arc<Vec<Document>>,
-    ) -> Option<(Result<Catalog, Problems>, BTreeSet<PathBuf>)> {
+    async fn read(&self, revision: Revision, documents: Arc<Vec<Document>>) -> Option<Read> {
         let Local { hint_max, egress, env } = self.local.clone();
-        beside(move || attempt(&revision, &documents, &Terms { hint_max, env: &env, egress: &egress })).await
+        let before = self.hooks.borrow().clone();
+        let read = move || {
+            let (catalog, files) = attempt(&revision, &documents, &Terms { hint_max, env: &env, egress: &egress });
+            let is_new = catalog.as_ref().is_ok_and(|catalog| *before != catalog.hooks);
+            Read { catalog, is_new, files }
+        };
+        beside(read).await
     }
 
     /// Puts up what was read: a catalog, or why there is no new one. Answers whether it is in force.
     fn take(
         &self,
         revision: &Revision,
-        read: Result<Catalog, Problems>,
+        Read { catalog, is_new, .. }: Read,
         applied: Option<&About>,
         began: Instant,
     ) -> bool {
-        let catalog = match read {
+        let catalog = match catalog {
             Ok(catalog) => catalog,
             Err(problems) => {
                 self.refuse(revision, &problems);
                 return false;
             }
         };
-        let before = self.hooks.borrow().clone();
-        if *before != catalog.hooks {
+        if is_new {
             for warning in &catalog.warnings {
                 tracing::warn!("{warning:#}");
             }
             let took = began.elapsed();
             let count = catalog.hooks.hooks().len();
-            self.hooks.send_replace(Arc::new(catalog.hooks));
+            let before = self.hooks.send_replace(Arc::new(catalog.hooks));
             self.show_revision(Some(before.revision()));
+            tokio::task::spawn_blocking(move || drop(before)); // thousands of hooks take their time to be freed
             Metric::CatalogLoadSeconds.histogram(&[]).record(took.as_secs_f64());
             tracing::info!(%revision, hooks = count, ?took, "a new catalog is in force");
         }
@@ -181,7 +195,8 @@ impl Board {
         Metric::CatalogsRefused.count(&[]);
         let goes_on = self.hooks.borrow().revision().to_string();
         tracing::error!(revision = name, goes_on, "a catalog is refused:\n{problems}");
-        let refusal = Refusal { revision: name, at_ms: now_ms(), problems: shown };
+        let reason = problems.list().first().map(Problem::sentence).unwrap_or_default();
+        let refusal = Refusal { revision: name, at_ms: now_ms(), problems: shown, reason };
         self.standing.send_modify(|standing| standing.refused = Some(refusal));
     }
 
@@ -230,11 +245,12 @@ async fn files(board: Board, path: PathBuf) {
             }
             Some(Ok(documents)) => {
                 let revision = Revision::from(super::digest(&documents).as_str());
-                let Some((read, named)) = board.read(revision.clone(), Arc::new(documents)).await else { continue };
+                let Some(read) = board.read(revision.clone(), Arc::new(documents)).await else { continue };
                 // Half of a change that began meanwhile is no catalog: it is read once more.
                 if look(&path, &files).await.as_ref() != Some(&stamps) {
                     continue;
                 }
+                let named = read.files.clone();
                 board.take(&revision, read, None, began);
                 named
             }
@@ -266,12 +282,6 @@ async fn settled(board: &Board, path: &std::path::Path, files: &BTreeSet<PathBuf
     }
     board.standing.send_if_modified(|standing| standing.away.take().is_some());
     stamps
-}
-
-/// Runs what takes time or waits for disks on another thread. `None`: it panicked, and is tried again with the next look.
-async fn beside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
-    let done = tokio::task::spawn_blocking(work).await;
-    done.inspect_err(|error| tracing::error!(%error, "reading the catalog failed")).ok()
 }
 
 #[cfg(test)]

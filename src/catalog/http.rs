@@ -81,7 +81,7 @@ impl Target {
         let url = fields.require("url").and_then(|url| {
             url.secret().read(|text| {
                 let pieces = pieces(text, outside)?;
-                address(pieces.clone(), outside).map(|_| pieces)
+                address(&pieces).map(|_| pieces)
             })
         });
         let headers =
@@ -103,7 +103,7 @@ pub(super) fn read(value: &Value<'_>, outside: &Outside<'_>, targets: &Targets) 
             if let Some(path) = path {
                 path.wrong(Mismatch::new("`path` with `target` only").found("it beside `url`"));
             }
-            (None, url.read(|text| address(pieces(text, outside)?, outside)))
+            (None, url.read(|text| address(&pieces(text, outside)?)))
         }
         (None, Some(name)) => {
             let target = name.read(|name| targets.find(name))?.as_ref()?;
@@ -141,7 +141,7 @@ fn read_path(
     target: &[Piece],
     outside: &Outside<'_>,
 ) -> Option<(Url, Text)> {
-    let Some(path) = path else { return name.read(|_| address(target.to_vec(), outside)) };
+    let Some(path) = path else { return name.read(|_| address(target)) };
     path.read(|text| {
         if !text.starts_with(['/', '?']) {
             return Err(
@@ -156,7 +156,7 @@ fn read_path(
             last.pop();
         }
         all.extend(pieces(text, outside)?);
-        address(all, outside)
+        address(&all)
     })
 }
 
@@ -177,18 +177,15 @@ fn form(headers: &[(String, Text)]) -> Form {
 
 /// A URL whose server is known before any event. Where a value is not known here another goes on in its place, unless the
 /// URL is wrong whatever that is.
-fn address(pieces: Vec<Piece>, outside: &Outside<'_>) -> Result<(Url, Text), Mismatch> {
-    if outside.values.is_some() {
-        return known_address(pieces);
-    }
+fn address(pieces: &[Piece]) -> Result<(Url, Text), Mismatch> {
     let mut wrong = None;
-    for guess in guesses(&pieces) {
+    for guess in guesses(pieces) {
         match known_address(guess) {
-            Ok((url, _)) => return Ok((url, Text::new(pieces, Form::Url)?)),
+            Ok(address) => return Ok(address),
             Err(mismatch) => wrong = wrong.or(Some(mismatch)),
         }
     }
-    wrong.map_or_else(|| known_address(pieces), Err)
+    wrong.map_or_else(|| known_address(pieces.to_vec()), Err)
 }
 
 /// No message repeats a part of it: all of it may be secret.

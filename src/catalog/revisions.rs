@@ -7,7 +7,7 @@
 use ::redis::cmd;
 use serde::{Deserialize, Serialize};
 
-use super::{Document, FORMAT, digest};
+use super::{Document, FORMAT, beside, digest};
 use crate::domain::revision::Revision;
 use crate::redis::link::Link;
 use crate::redis::script::Script;
@@ -134,9 +134,10 @@ impl Revisions {
     /// Redis does not say, or has it no more.
     pub async fn get(&self, number: u64) -> Result<Stored, RevisionsError> {
         let fields = [field(number), format!("{}:documents", field(number))];
-        let texts: Vec<Option<String>> = self.link.call().query(cmd("HMGET").arg(&self.key).arg(&fields)).await?;
-        let [Some(about), Some(documents)] = texts.as_slice() else { return Err(RevisionsError::Unknown(number)) };
-        Ok(Stored { about: parse(about)?, documents: parse(documents)? })
+        let texts: [Option<String>; 2] = self.link.call().query(cmd("HMGET").arg(&self.key).arg(&fields)).await?;
+        let [Some(about), Some(documents)] = texts else { return Err(RevisionsError::Unknown(number)) };
+        let read = move || Ok(Stored { about: parse(&about)?, documents: parse(&documents)? });
+        beside(read).await.unwrap_or_else(|| Err(RevisionsError::Unreadable("see the log".to_owned())))
     }
 
     /// What is said of the revisions that are kept, newest first.

@@ -4,7 +4,7 @@
 
 use std::path::Path;
 
-use super::Outside;
+use super::{Outside, Values};
 use crate::domain::hook::Secret;
 use crate::domain::template::Piece;
 use crate::yaml;
@@ -18,14 +18,14 @@ const FILE_BYTES_MAX: u64 = 64 * 1024;
 const GUESSES: [&str; 2] = ["x", "1"];
 const GUESS_OF_URL: &str = "https://unknown.invalid";
 
-/// Puts the values of variables and files into a text. A relative path starts at the folder of the process; one line
+/// Puts the values of variables and files into a text; one that is not known here stays as it is written. A relative path starts at the folder of the process; one line
 /// break at the end of a file is dropped, since editors and `echo` leave it there.
 pub(super) fn resolve(text: &str, outside: &Outside<'_>) -> Result<String, Mismatch> {
-    let part = |piece: &Piece| match piece {
-        Piece::Literal(text) => text.clone(),
-        Piece::Hidden(value) => value.expose().clone(),
+    let part = |piece: Piece| match piece {
+        Piece::Unknown { written, .. } => written,
+        Piece::Literal(_) | Piece::Hidden(_) => piece.value().to_owned(),
     };
-    Ok(pieces(text, outside)?.iter().map(part).collect())
+    Ok(pieces(text, outside)?.into_iter().map(part).collect())
 }
 
 /// As [`resolve`], and what came from outside is told from what stands in the text.
@@ -37,7 +37,7 @@ pub(super) fn pieces(text: &str, outside: &Outside<'_>) -> Result<Vec<Piece>, Mi
             return Err(Mismatch::new("`}` after `${`").found("none"));
         };
         pieces.push(Piece::Literal(before.to_owned()));
-        pieces.push(Piece::Hidden(Secret::new(look_up(name, outside)?)));
+        pieces.push(look_up(name, outside)?);
         rest = after;
     }
     pieces.push(Piece::Literal(rest.to_owned()));
@@ -47,39 +47,48 @@ pub(super) fn pieces(text: &str, outside: &Outside<'_>) -> Result<Vec<Piece>, Mi
 
 /// What a text may stand for whose values are not known here; itself if there are none.
 pub(super) fn guesses(pieces: &[Piece]) -> Vec<Vec<Piece>> {
-    let is_hidden = |piece: &Piece| matches!(piece, Piece::Hidden(_));
-    if !pieces.iter().any(is_hidden) {
+    let is_unknown = |piece: &Piece| matches!(piece, Piece::Unknown { .. });
+    if !pieces.iter().any(is_unknown) {
         return vec![pieces.to_vec()];
     }
-    let url = pieces.first().is_some_and(is_hidden).then_some(GUESS_OF_URL);
-    let with = |guess: &str| {
+    let url = pieces.first().is_some_and(is_unknown).then_some(GUESS_OF_URL);
+    let with = |guess| {
         let part = |piece: &Piece| match piece {
-            Piece::Literal(_) => piece.clone(),
-            Piece::Hidden(_) => Piece::Hidden(Secret::new(guess.to_owned())),
+            Piece::Literal(_) | Piece::Hidden(_) => piece.clone(),
+            Piece::Unknown { written, .. } => Piece::Unknown { written: written.clone(), guess },
         };
         pieces.iter().map(part).collect()
     };
     GUESSES.into_iter().chain(url).map(with).collect()
 }
 
-fn look_up(name: &str, outside: &Outside<'_>) -> Result<String, Mismatch> {
-    match name.split_once(':') {
-        Some(("env" | "file", _)) if outside.values.is_none() => Ok(format!("${{{name}}}")),
-        Some(("env", name)) => {
+fn look_up(name: &str, outside: &Outside<'_>) -> Result<Piece, Mismatch> {
+    let unknown = || Piece::Unknown { written: format!("${{{name}}}"), guess: GUESSES[0] };
+    let found = match (name.split_once(':'), outside.values) {
+        (Some(("env" | "file", _)), Values::Elsewhere) => return Ok(unknown()),
+        (Some(("env", name)), Values::Here(values) | Values::PartlyHere(values)) => {
             let unset = || format!("`{}`, which is not set", name.escape_debug());
-            let value = outside.values.and_then(|values| values(name));
-            value.ok_or_else(|| Mismatch::new("an environment variable that is set").found(unset()))
+            values(name).ok_or_else(|| Mismatch::new("an environment variable that is set").found(unset()))
         }
-        Some(("file", path)) => {
+        (Some(("file", path)), Values::Here(_) | Values::PartlyHere(_)) => {
             outside.files.borrow_mut().insert(path.into());
-            let mut content = yaml::read_file(Path::new(path), FILE_BYTES_MAX).map_err(|mismatch| {
-                let found = mismatch.found.unwrap_or_default();
-                Mismatch { found: Some(format!("{found} at `{}`", path.escape_debug())), ..mismatch }
-            })?;
-            let line = content.strip_suffix('\n').map(|line| line.strip_suffix('\r').unwrap_or(line).len());
-            content.truncate(line.unwrap_or(content.len()));
-            Ok(content)
+            content(path)
         }
-        _ => Err(Mismatch::new("`${env:NAME}` or `${file:PATH}`").found("another `${...}`")),
+        _ => return Err(Mismatch::new("`${env:NAME}` or `${file:PATH}`").found("another `${...}`")),
+    };
+    match found {
+        Ok(value) => Ok(Piece::Hidden(Secret::new(value))),
+        Err(_) if matches!(outside.values, Values::PartlyHere(_)) => Ok(unknown()),
+        Err(mismatch) => Err(mismatch),
     }
+}
+
+fn content(path: &str) -> Result<String, Mismatch> {
+    let mut content = yaml::read_file(Path::new(path), FILE_BYTES_MAX).map_err(|mismatch| {
+        let found = mismatch.found.unwrap_or_default();
+        Mismatch { found: Some(format!("{found} at `{}`", path.escape_debug())), ..mismatch }
+    })?;
+    let line = content.strip_suffix('\n').map(|line| line.strip_suffix('\r').unwrap_or(line).len());
+    content.truncate(line.unwrap_or(content.len()));
+    Ok(content)
 }

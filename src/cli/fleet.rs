@@ -79,13 +79,14 @@ async fn list(flow: &RedisFlow, json: bool) -> anyhow::Result<()> {
     };
     row(["WORKER", "HOST", "PID", "VERSION", "LANES", "RUNS", "REVISION", "SINCE"]);
     for card in &crew {
-        let Card { worker, host, pid, version, lanes, in_flight, revision, since_ms, idle, .. } = card;
+        let Card { worker, host, pid, version, lanes, in_flight, revision, since_ms, idle, refused, .. } = card;
         if version.is_empty() {
             row([worker, "?", "?", "older", "?", "?", "?", ""]);
             continue;
         }
         let idle = if idle.is_empty() { String::new() } else { format!("  takes no work: {}", idle.join("; ")) };
-        let (pid, runs, since) = (pid.to_string(), in_flight.to_string(), time(*since_ms) + &idle);
+        let refused = refused.as_ref().map(|refused| format!("  refuses {}", refused.revision)).unwrap_or_default();
+        let (pid, runs, since) = (pid.to_string(), in_flight.to_string(), time(*since_ms) + &refused + &idle);
         row([worker, host, &pid, version, &lanes.join(","), &runs, revision, &since]);
     }
     Ok(())

@@ -112,12 +112,9 @@ pub(super) async fn run(settings: &Settings, hooks: Hooks) -> anyhow::Result<Exi
         }
         Hooks::Test(wish) => {
             let documents = documents(settings).await?;
-            let read = catalog::read(&documents, &terms(settings));
             // What is not known here is hidden anyway, as long as nothing is sent.
-            let others = |problems| {
-                if wish.send { Err(problems) } else { catalog::read_for_others(&documents, settings.hint_max) }
-            };
-            test::run(&wish, settings, &read.or_else(others)?.hooks).await?;
+            let read = if wish.send { catalog::read } else { catalog::read_partly };
+            test::run(&wish, settings, &read(&documents, &terms(settings))?.hooks).await?;
         }
         Hooks::Cancel(cancel) => return cancel::run(settings, &cancel).await,
         Hooks::Apply { path, change, dry_run } => shared(settings)?.apply(&path, change, dry_run, &operator()).await?,

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::flow::Card;
+
 /// A part that was asked, or why it could not be.
 pub type Gathered<T> = Result<T, String>;
 
@@ -25,6 +27,7 @@ pub enum Servers {
 pub struct Fleet {
     pub broker: Gathered<BrokerFacts>,
     pub redis: Gathered<RedisFacts>,
+    pub crew: Gathered<CrewFacts>,
 }
 
 /// A RabbitMQ, as far as AMQP tells.
@@ -87,6 +90,15 @@ pub struct RedisFacts {
     pub ping: Duration,
     /// This machine's clock against Redis's.
     pub ahead_ms: i64,
+}
+
+/// The workers that are there.
+#[derive(Debug, Clone, Default)]
+pub struct CrewFacts {
+    /// The revision that all should have, where the fleet shares one.
+    pub current: Option<String>,
+    /// What each said last.
+    pub workers: Vec<Card>,
 }
 
 /// The hooks, of a file or of the whole fleet.

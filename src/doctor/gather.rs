@@ -7,11 +7,12 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use ::redis::cmd;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use url::Url;
 
 use super::facts::{
-    BrokerFacts, CatalogFacts, Facts, FileFacts, Fleet, Gathered, ManagementFacts, NodeFacts, RedisFacts, Servers,
+    BrokerFacts, CatalogFacts, CrewFacts, Facts, FileFacts, Fleet, Gathered, ManagementFacts, NodeFacts, RedisFacts,
+    Servers,
 };
 use crate::amqp::connection::{connect, shown};
 use crate::amqp::declare::check;
@@ -26,12 +27,17 @@ use crate::domain::event::EventDigest;
 use crate::domain::hook::{Action, Secret};
 use crate::domain::matching::HookSet;
 use crate::executor;
+use crate::flow::Flow as _;
+use crate::flow::redis::RedisFlow;
 use crate::idempotency::value;
 use crate::redis::link::Link;
 use crate::redis::trouble::Failure;
 
 /// Longest wait for one answer.
 const TIMEOUT: Duration = Duration::from_secs(5);
+/// A change of the catalog is with all workers by then: they follow within a second, and say so once a second.
+const FOLLOW_MAX: Duration = Duration::from_secs(4);
+const FOLLOW_EVERY: Duration = Duration::from_millis(500);
 /// Pings of which the median is taken.
 const PINGS: usize = 21;
 /// What a key with a time to live takes beside what `MEMORY USAGE` counts: its entry among the expiring ones.
@@ -44,8 +50,9 @@ pub async fn facts(settings: &Settings, env: Lookup<'_>) -> Facts {
     let servers = match &settings.backend {
         Backend::Servers { broker: server, redis: store } => {
             executor::install_crypto();
-            let (broker, redis) = tokio::join!(broker(settings, server), redis(store, &settings.namespace));
-            Servers::Fleet(Box::new(Fleet { broker, redis }))
+            let redis = redis(store, &settings.namespace);
+            let (broker, redis, crew) = tokio::join!(broker(settings, server), redis, crew(settings, store));
+            Servers::Fleet(Box::new(Fleet { broker, redis, crew }))
         }
         Backend::Embedded { path } => Servers::File(file(path)),
     };
@@ -212,6 +219,28 @@ async fn ping(link: &Link) -> Result<Duration, Failure> {
     }
     times.sort_unstable();
     Ok(times[PINGS / 2])
+}
+
+/// The workers that are there. While their catalogs differ they may be about to take a new one: they are given time.
+async fn crew(settings: &Settings, store: &Redis) -> Gathered<CrewFacts> {
+    let link = Link::new(store.clone());
+    let flow = RedisFlow::new(link.clone(), &settings.namespace);
+    let revisions = Revisions::new(link, &settings.namespace);
+    let give_up_at = Instant::now() + FOLLOW_MAX;
+    loop {
+        let current = match settings.catalog.from {
+            CatalogFrom::Redis => revisions.current().await.map_err(|error| error.to_string())?,
+            CatalogFrom::File => None,
+        };
+        let current = current.map(|pointer| pointer.revision().to_string());
+        let workers = flow.crew().await.map_err(|error| error.to_string())?;
+        let expected = current.as_ref().or_else(|| workers.first().map(|card| &card.revision));
+        let agree = workers.iter().all(|card| Some(&card.revision) == expected && card.refused.is_none());
+        if agree || Instant::now() >= give_up_at {
+            return Ok(CrewFacts { current, workers });
+        }
+        sleep(FOLLOW_EVERY).await;
+    }
 }
 
 /// Asks for every target what the guard of outgoing calls says of it now.

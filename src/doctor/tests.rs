@@ -1,7 +1,8 @@
 //! From facts to findings, as a table.
 
-use super::facts::{BrokerFacts, Fleet, ManagementFacts, NodeFacts, RedisFacts};
+use super::facts::{BrokerFacts, CrewFacts, Fleet, ManagementFacts, NodeFacts, RedisFacts};
 use super::*;
+use crate::flow::{Card, Refused};
 
 fn broker_facts() -> BrokerFacts {
     let node = |name: &str| NodeFacts { name: name.to_owned(), running: true, ..NodeFacts::default() };
@@ -37,9 +38,23 @@ fn redis_facts() -> RedisFacts {
     }
 }
 
+/// Workers with these revisions, of which r7 is the current one.
+fn crew_facts(revisions: &[&str]) -> CrewFacts {
+    let card = |(number, revision): (u32, &&str)| Card {
+        worker: format!("w{number}"),
+        host: "a".to_owned(),
+        pid: number,
+        version: "1.0.0".to_owned(),
+        revision: (*revision).to_owned(),
+        ..Card::default()
+    };
+    CrewFacts { current: Some("r7".to_owned()), workers: (1..).zip(revisions).map(card).collect() }
+}
+
 fn facts(broker: BrokerFacts, redis: RedisFacts) -> Facts {
     let catalog = CatalogFacts { hooks: 3, ..CatalogFacts::default() };
-    Facts { servers: Servers::Fleet(Box::new(Fleet { broker: Ok(broker), redis: Ok(redis) })), catalog: Ok(catalog) }
+    let fleet = Fleet { broker: Ok(broker), redis: Ok(redis), crew: Ok(crew_facts(&["r7", "r7"])) };
+    Facts { servers: Servers::Fleet(Box::new(fleet)), catalog: Ok(catalog) }
 }
 
 /// What is not fine, each as it is shown, in one text; and the exit code.
@@ -141,6 +156,62 @@ fn stores() {
 }
 
 #[test]
+fn workers() {
+    let check = |revisions: &[&str], change: &dyn Fn(&mut CrewFacts), code, expected: &[&str]| {
+        let mut crew = crew_facts(revisions);
+        change(&mut crew);
+        let fleet = Fleet { broker: Ok(broker_facts()), redis: Ok(redis_facts()), crew: Ok(crew) };
+        let sound = facts(broker_facts(), redis_facts());
+        check(&Facts { servers: Servers::Fleet(Box::new(fleet)), ..sound }, code, expected);
+    };
+    let unchanged = |_: &mut CrewFacts| {};
+    check(&[], &unchanged, 0, &["note workers no worker has been heard of"]);
+    check(&["r7"], &unchanged, 0, &[]);
+    check(
+        &["r7", "r6", "r7", "r7", "r7"],
+        &unchanged,
+        0,
+        &["warning workers: catalog r7 is current, and not all have it: r6 (process 2 on a), r7 (4 workers) -> such a"],
+    );
+    check(&["r6"], &unchanged, 0, &["warning workers: catalog r7 is current, and not all have it: r6 -> such"]);
+    check(
+        &["r7", ""],
+        &unchanged,
+        0,
+        &["warning workers: catalog r7 is current, and not all have it: none (process 2"],
+    );
+    let of_files = |crew: &mut CrewFacts| crew.current = None;
+    check(&["12ab", "12ab"], &of_files, 0, &[]);
+    check(&["12ab", "34cd"], &of_files, 0, &["warning workers: catalog it differs: 12ab (process 1 on a), 34cd"]);
+
+    let older = |crew: &mut CrewFacts| crew.workers[1].version = "0.9.0".to_owned();
+    let found = "warning workers: versions they differ: 0.9.0 (process 2 on a), 1.0.0 (process 1 on a) -> finish the";
+    check(&["r7", "r7"], &older, 0, &[found]);
+    let silent = |crew: &mut CrewFacts| crew.workers[1] = Card { worker: "w2".to_owned(), ..Card::default() };
+    check(
+        &["r7", "r7"],
+        &silent,
+        0,
+        &["warning workers: versions they differ: 1.0.0 (process 1 on a), an older one (w2)"],
+    );
+
+    let refuse = |crew: &mut CrewFacts| {
+        for card in &mut crew.workers[..2] {
+            card.refused = Some(Refused { revision: "r7".to_owned(), reason: "h.yaml:3: no".to_owned() });
+        }
+    };
+    check(
+        &["r6", "r6", "r7"],
+        &refuse,
+        1,
+        &[
+            "warning workers: catalog r7 is current, and not all have it: r6 (process 1 on a, process 2 on a), r7",
+            "PROBLEM workers: catalog process 1 on a, process 2 on a refuse the catalog r7: h.yaml:3: no -> give these",
+        ],
+    );
+}
+
+#[test]
 fn the_rest() {
     let sound = facts(broker_facts(), redis_facts());
     let with = |catalog| Facts { catalog, ..sound.clone() };
@@ -153,8 +224,12 @@ fn the_rest() {
     let target = Ok(CatalogFacts { hooks: 1, unresolved, ..CatalogFacts::default() });
     check(&with(target), 0, &["warning catalog: target hook h: no address"]);
 
-    let servers = Servers::Fleet(Box::new(Fleet { broker: Err("away".into()), redis: Err("away too".into()) }));
+    let fleet = Fleet { broker: Err("away".into()), redis: Err("away too".into()), crew: Err("away too".into()) };
+    let servers = Servers::Fleet(Box::new(fleet));
     check(&Facts { servers, ..sound.clone() }, 2, &["unknown broker away", "unknown redis away too"]);
+    let fleet = Fleet { broker: Ok(broker_facts()), redis: Err("a cluster".into()), crew: Err("away".into()) };
+    let servers = Servers::Fleet(Box::new(fleet));
+    check(&Facts { servers, ..sound.clone() }, 2, &["unknown redis a cluster", "unknown workers away"]);
     let file = |free, system: &str| {
         let servers = Servers::File(Ok(FileFacts { free, system: system.to_owned() }));
         Facts { servers, ..sound.clone() }

@@ -17,4 +17,8 @@ pub enum Flaw {
     PublishBeforeRecord,
     /// The delivery is acked before what follows is confirmed.
     AckBeforePublish,
+    /// A hook that a worker does not know is taken to be removed, whichever catalog the message is from.
+    RevisionNotCompared,
+    /// What waits for a hook that was removed is dropped without a letter.
+    RemovedIsDropped,
 }

@@ -15,7 +15,7 @@ use super::glob::Glob;
 use super::message::{Lane, OVERFLOWS};
 use super::retry::RetryPolicy;
 use super::shown::quoted;
-use super::template::{Piece, Text};
+use super::template::Text;
 
 /// Longest pattern: as long as a type may be. The index of patterns is as deep as the longest one has segments.
 const PATTERN_BYTES_MAX: usize = 1024;
@@ -216,6 +216,11 @@ impl HttpAction {
         let headers = headers.iter().map(|(name, value)| ((*name).to_owned(), Text::plain(*value)));
         Self { text: Text::plain(url.as_str()), url: Secret::new(url), headers: headers.collect(), body: None }
     }
+
+    /// All that may hold templates and values from outside.
+    pub fn texts(&self) -> impl Iterator<Item = &Text> + Clone {
+        [&self.text].into_iter().chain(self.headers.iter().map(|(_, text)| text)).chain(&self.body)
+    }
 }
 
 /// A program run with the wire payload on stdin.
@@ -237,10 +242,7 @@ impl Action {
                 let mut digest = Sha256::new();
                 digest.update(http.url.expose().as_str());
                 for piece in http.text.pieces().iter().filter(|_| http.text.is_template()) {
-                    digest.update(match piece {
-                        Piece::Literal(text) => text,
-                        Piece::Hidden(value) => value.expose(),
-                    });
+                    digest.update(piece.value());
                 }
                 digest.finalize()
             }
@@ -249,11 +251,15 @@ impl Action {
         format!("{}#{}", self.target(), hex::encode(&digest[..4]))
     }
 
-    /// Where this hook goes, safe to show: scheme, host and port, or the program's name.
+    /// Where this hook goes, safe to show: scheme, host and port, or the program's name. Of a server that is not known to
+    /// this process, how it is written.
     #[must_use]
     pub fn target(&self) -> String {
         match self {
             Self::Http(http) => {
+                if let Some(origin) = http.text.unknown_origin() {
+                    return origin;
+                }
                 let url = http.url.expose();
                 let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
                 format!("{}://{}{port}", url.scheme(), url.host_str().unwrap_or_default())

@@ -18,7 +18,7 @@ pub struct Request<'a> {
     pub body: Option<Cow<'a, str>>,
 }
 
-/// The same for people: values of variables and files are hidden.
+/// The same for people: values of variables and files are hidden, and those that nobody knows here named.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Shown {
     pub method: &'static str,
@@ -73,8 +73,7 @@ impl Shown {
 
 /// Only templates need to see the event.
 fn scene(action: &HttpAction, hook: &Hook, invocation: &Invocation, key: &str) -> Result<Option<Scene>, String> {
-    let mut texts = action.headers.iter().map(|(_, text)| text).chain([&action.text]).chain(&action.body);
-    if texts.any(Text::is_template) {
+    if action.texts().any(Text::is_template) {
         return Scene::new(&invocation.event.body, hook, key, invocation.at.attempt).map(Some);
     }
     Ok(None)

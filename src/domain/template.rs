@@ -4,17 +4,19 @@
 //! template prints is escaped for where it stands, so that an event cannot break out of its place: percent-encoded in a
 //! URL, as the inside of a string in JSON. A render is bounded in time, in memory, and in what it prints.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::io;
 use std::sync::Arc;
 
-use minijinja::value::{Value, ValueKind};
-use minijinja::{Environment, Error, ErrorKind, Output, UndefinedBehavior, filters, tests as checks};
+use minijinja::value::Value;
+use minijinja::{Environment, Error, ErrorKind};
 
 use super::hook::{Hook, Secret};
 use super::refusal::Refusal;
 use super::shown;
 
+mod environment;
 mod scan;
 
 /// Longest text with a template in it.
@@ -33,8 +35,6 @@ const NAME: &str = "text";
 /// What is shown in place of what is hidden.
 const SHOWN: &str = "[hidden]";
 const ERROR_CHARS_MAX: usize = 200;
-/// Longest separator of `join`: what an event holds would else multiply.
-const SEPARATOR_BYTES_MAX: usize = 64;
 
 /// A part of a text as it is written.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,6 +42,31 @@ pub enum Piece {
     Literal(String),
     /// The value of a variable or a file.
     Hidden(Secret<String>),
+    /// One that is not known to this process: how it is written (`${env:NAME}`), and what stands in for it in checks.
+    Unknown {
+        written: String,
+        guess: &'static str,
+    },
+}
+
+impl Piece {
+    /// What it stands for.
+    #[must_use]
+    pub const fn value(&self) -> &str {
+        match self {
+            Self::Literal(text) => text.as_str(),
+            Self::Hidden(value) => value.expose().as_str(),
+            Self::Unknown { guess, .. } => guess,
+        }
+    }
+
+    fn shown(&self) -> Cow<'_, str> {
+        match self {
+            Self::Literal(text) => text.into(),
+            Self::Hidden(_) => SHOWN.into(),
+            Self::Unknown { written, .. } => shown::name(written).into(),
+        }
+    }
 }
 
 /// Where a text stands.
@@ -102,6 +127,35 @@ impl Text {
         &self.pieces
     }
 
+    /// How the values are written that are not known to this process.
+    pub fn unknown(&self) -> impl Iterator<Item = &str> {
+        self.pieces.iter().filter_map(|piece| match piece {
+            Piece::Unknown { written, .. } => Some(written.as_str()),
+            Piece::Literal(_) | Piece::Hidden(_) => None,
+        })
+    }
+
+    /// Of a URL whose server is not known to this process: its beginning up to the path, as it is written.
+    #[must_use]
+    pub fn unknown_origin(&self) -> Option<String> {
+        let (mut origin, mut is_unknown) = (String::new(), false);
+        for piece in &self.pieces {
+            if let Piece::Unknown { .. } = piece {
+                is_unknown = true;
+                origin.push_str(&piece.shown());
+                continue;
+            }
+            let text = piece.value();
+            let server = text.find("://").map_or(0, |at| at + "://".len());
+            let path = text[server..].find(['/', '?', '#']).map(|at| server + at);
+            origin.push_str(&text[..path.unwrap_or(text.len())]);
+            if path.is_some() {
+                break;
+            }
+        }
+        is_unknown.then_some(origin)
+    }
+
     /// What stands before the first template, with its secrets: all of it if there is none.
     #[must_use]
     pub const fn prefix(&self) -> &str {
@@ -125,19 +179,14 @@ impl Text {
     }
 
     fn print(&self, scene: &Scene, hide: bool) -> Result<String, String> {
-        let hidden = |piece: &Piece| match piece {
-            Piece::Literal(_) => None,
-            Piece::Hidden(_) if hide => Some(SHOWN.to_owned()),
-            Piece::Hidden(value) => Some(value.expose().clone()),
-        };
+        fn text(piece: &Piece, hide: bool) -> Cow<'_, str> {
+            if hide { piece.shown() } else { piece.value().into() }
+        }
         let Some(Program(environment)) = &self.program else {
-            let part = |piece: &Piece| match piece {
-                Piece::Literal(text) => text.clone(),
-                Piece::Hidden(_) => hidden(piece).unwrap_or_default(),
-            };
-            return Ok(self.pieces.iter().map(part).collect());
+            return Ok(self.pieces.iter().map(|piece| text(piece, hide)).collect());
         };
-        let values = self.pieces.iter().filter_map(hidden).map(Value::from_safe_string);
+        let hidden = self.pieces.iter().filter(|piece| !matches!(piece, Piece::Literal(_)));
+        let values = hidden.map(|piece| Value::from_safe_string(text(piece, hide).into_owned()));
         let context = minijinja::context! {
             event => scene.event, hook => scene.hook, key => scene.key, attempt => scene.attempt,
             hidden => values.collect::<Vec<_>>(),
@@ -198,7 +247,7 @@ fn prefix(pieces: &[Piece]) -> String {
     let mut prefix = String::new();
     for piece in pieces {
         match piece {
-            Piece::Hidden(value) => prefix.push_str(value.expose()),
+            Piece::Hidden(_) | Piece::Unknown { .. } => prefix.push_str(piece.value()),
             Piece::Literal(text) => {
                 let Some(end) = scan::first(text) else {
                     prefix.push_str(text);
@@ -223,7 +272,7 @@ fn compile(pieces: &[Piece], form: Form) -> Result<Program, Refusal> {
         .iter()
         .filter_map(|piece| if let Piece::Literal(text) = piece { Some(text.as_str()) } else { None })
         .collect();
-    let mut environment = environment(form);
+    let mut environment = environment::new(form);
     let broken = |error: &Error| {
         let line = error.line().map(|line| format!(" on line {line} of it")).unwrap_or_default();
         let what = error.detail().map_or_else(|| error.kind().to_string(), str::to_owned);
@@ -248,7 +297,7 @@ fn compile(pieces: &[Piece], form: Form) -> Result<Program, Refusal> {
     let mut count = 0;
     let source = pieces.iter().map(|piece| match piece {
         Piece::Literal(text) => text.clone(),
-        Piece::Hidden(_) => {
+        Piece::Hidden(_) | Piece::Unknown { .. } => {
             count += 1;
             format!("{{{{{HIDDEN}[{}]}}}}", count - 1)
         }
@@ -256,86 +305,6 @@ fn compile(pieces: &[Piece], form: Form) -> Result<Program, Refusal> {
     let source: String = source.collect();
     environment.add_template_owned(NAME, source).map_err(|error| broken(&error))?;
     Ok(Program(Arc::new(environment)))
-}
-
-/// Few filters: none that an event could make large things with.
-fn environment(form: Form) -> Environment<'static> {
-    let mut environment = Environment::empty();
-    environment.set_undefined_behavior(UndefinedBehavior::Strict);
-    environment.set_keep_trailing_newline(true);
-    environment.set_fuel(Some(FUEL));
-    environment.set_formatter(move |output, _, value| print(output, value, form));
-    environment.add_filter("tojson", move |value: &Value| {
-        let text = json(value)?;
-        Ok::<_, Error>(if form == Form::Url { Value::from(text) } else { Value::from_safe_string(text) })
-    });
-    environment.add_filter("upper", filters::upper);
-    environment.add_filter("lower", filters::lower);
-    environment.add_filter("trim", filters::trim);
-    environment.add_filter("length", filters::length);
-    environment.add_filter("default", filters::default);
-    environment.add_filter("first", filters::first);
-    environment.add_filter("last", filters::last);
-    environment.add_filter("join", join);
-    environment.add_test("defined", checks::is_defined);
-    environment.add_test("undefined", checks::is_undefined);
-    environment.add_test("none", checks::is_none);
-    environment.add_test("string", checks::is_string);
-    environment.add_test("number", checks::is_number);
-    environment.add_test("mapping", checks::is_mapping);
-    environment.add_test("sequence", checks::is_sequence);
-    environment
-}
-
-fn join(values: &Value, separator: Option<&str>) -> Result<String, Error> {
-    let separator = separator.unwrap_or_default();
-    if separator.len() > SEPARATOR_BYTES_MAX {
-        let sentence = format!("a separator has at most {SEPARATOR_BYTES_MAX} bytes");
-        return Err(Error::new(ErrorKind::InvalidOperation, sentence));
-    }
-    let parts: Vec<String> = values.try_iter()?.map(|value| value.to_string()).collect();
-    Ok(parts.join(separator))
-}
-
-fn json(value: &Value) -> Result<String, Error> {
-    serde_json::to_string(value).map_err(|_| Error::new(ErrorKind::BadSerialization, "a value that JSON cannot say"))
-}
-
-/// Prints a value so that it stays in its place.
-fn print(output: &mut Output<'_>, value: &Value, form: Form) -> Result<(), Error> {
-    if value.is_undefined() {
-        return Err(Error::from(ErrorKind::UndefinedError));
-    }
-    let write = |output: &mut Output<'_>, text: &str| output.write_str(text).map_err(Error::from);
-    if value.is_safe() && form != Form::Url {
-        return write(output, value.as_str().unwrap_or_default());
-    }
-    let text = match value.kind() {
-        ValueKind::String => value.as_str().unwrap_or_default().to_owned(),
-        ValueKind::Number | ValueKind::Bool => json(value)?,
-        _ if form == Form::Url => {
-            let found = format!("a text, a number, true or false, found {}", value.kind());
-            return Err(Error::new(ErrorKind::InvalidOperation, format!("expected {found}")));
-        }
-        _ => return write(output, &json(value)?),
-    };
-    match (form, value.kind()) {
-        (Form::Url, _) if value.is_safe() => write(output, &text), // what is hidden: nothing else is safe in a URL
-        (Form::Url, _) => percent_encoded(&text).try_for_each(|part| write(output, &part)),
-        (Form::Json, ValueKind::String) => {
-            let quoted = serde_json::to_string(&text).unwrap_or_default();
-            write(output, quoted.get(1..quoted.len() - 1).unwrap_or_default())
-        }
-        (Form::Json | Form::Plain, _) => write(output, &text),
-    }
-}
-
-/// RFC 3986, 2.3: everything but unreserved characters.
-fn percent_encoded(text: &str) -> impl Iterator<Item = String> {
-    text.bytes().map(|byte| match byte {
-        b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => char::from(byte).to_string(),
-        _ => format!("%{byte:02X}"),
-    })
 }
 
 /// Takes so much and no more.

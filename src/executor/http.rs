@@ -216,10 +216,9 @@ fn root<'a>(error: &'a (dyn Error + 'static)) -> &'a (dyn Error + 'static) {
 /// What a target could repeat to us and no error may show: header values, the URL behind its host, and whatever stands
 /// outside of the hooks file, wherever it was put in.
 fn secrets(action: &HttpAction, request: &Request<'_>) -> Vec<String> {
-    let texts = action.headers.iter().map(|(_, text)| text).chain([&action.text]).chain(&action.body);
-    let hidden = texts.flat_map(Text::pieces).filter_map(|piece| match piece {
+    let hidden = action.texts().flat_map(Text::pieces).filter_map(|piece| match piece {
         Piece::Hidden(value) => Some(value.expose().as_str()),
-        Piece::Literal(_) => None,
+        Piece::Literal(_) | Piece::Unknown { .. } => None,
     });
     let url = &request.url;
     let values = request.headers.iter().map(|(_, value)| value.as_ref());

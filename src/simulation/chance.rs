@@ -27,6 +27,8 @@ pub(super) struct Weather {
     pub(super) alarms: u32,
     /// Times that the store forgets everything.
     pub(super) losses: u32,
+    /// Times that the catalog changes.
+    pub(super) changes: u32,
 }
 
 impl Weather {
@@ -45,12 +47,18 @@ impl Weather {
             absences: times(2),
             alarms: times(2),
             losses: u32::from(rng.u8(..8) == 0),
+            changes: u32::from(rng.u8(..3) == 0),
         }
     }
 
     /// Whether a worker may be unable to end its work within its grace period.
     pub(super) fn may_hang(&self) -> bool {
         self.absences > 0 || self.alarms > 0 || self.freezes > 0
+    }
+
+    /// Whether an event may be delivered again that was begun: it is matched against the catalog of who takes it then.
+    pub(super) fn may_rematch(&self) -> bool {
+        self.deaths > 0 || self.cuts > 0 || self.restarts > 0 || self.may_hang()
     }
 
     /// Whether anything may make an action happen twice: without, none does.
@@ -96,6 +104,17 @@ impl Chance {
 
     pub(super) fn of_store(&self) -> Fate {
         self.fate(self.weather.store)
+    }
+
+    /// How long a worker takes to follow a new catalog: mostly less than a second, seldom longer than it may.
+    pub(super) fn learning(&self, most: Duration) -> Duration {
+        let mut rng = self.rng();
+        let most_ms = u64::try_from(most.as_millis()).unwrap_or(u64::MAX);
+        Duration::from_millis(match rng.u8(..10) {
+            0 => rng.u64(..most_ms),
+            1..3 => rng.u64(..most_ms / 4),
+            _ => rng.u64(..1_000),
+        })
     }
 
     fn fate(&self, share: f64) -> Fate {

@@ -1,6 +1,6 @@
 //! A broker and a dead-letter log in memory, which many processes reach, each by a connection of its own.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -10,9 +10,12 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use super::chance::{Chance, Fate};
 use super::process::Life;
+use super::revisions::{COMING, LEAVING};
 use crate::broker::{Broker, Delivery, Health, PublishError, Receipt, Wanted};
 use crate::dead_letters::{DeadLetterError, DeadLetters, Keeping, Reading};
 use crate::domain::dead_letter::{Item, Offset, Record};
+use crate::domain::event;
+use crate::domain::invocation::{Envelope, InvocationKey};
 use crate::domain::message::{Message, Outgoing, Queue, To};
 
 /// An ack that was written so short a time ago may not have arrived when the connection is cut.
@@ -40,6 +43,8 @@ struct State {
     queues: BTreeMap<Queue, BTreeMap<Place, Stored>>,
     next: u64,
     records: Vec<Record>,
+    /// Invocations of hooks that not every revision has, of which there was a message.
+    asked: BTreeSet<InvocationKey>,
     /// No publish is taken before this.
     blocked_until: Instant,
     /// The highest count of deliveries that was handed out.
@@ -52,6 +57,7 @@ impl Hub {
             queues: BTreeMap::new(),
             next: 0,
             records: Vec::new(),
+            asked: BTreeSet::new(),
             blocked_until: Instant::now(),
             most_deliveries: 0,
         };
@@ -81,6 +87,10 @@ impl Hub {
         self.state().records.clone()
     }
 
+    pub(super) fn asked(&self) -> BTreeSet<InvocationKey> {
+        self.state().asked.clone()
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -101,6 +111,11 @@ impl Hub {
             To::Parked(lane, level) => (Queue::Lane(lane), Outgoing::park_time(level)),
             To::Dead => unreachable!("letters are appended"),
         };
+        if message.text("hookfleet-hook").is_some_and(|hook| [LEAVING, COMING].contains(&hook))
+            && let Ok(Envelope::Invocation(invocation)) = Envelope::decode(queue, &message, &event::Reading::default())
+        {
+            self.state().asked.insert(invocation.key());
+        }
         self.put(queue, Instant::now() + delay, Stored { message, deliveries: 0 });
     }
 

@@ -5,7 +5,7 @@ use super::*;
 #[test]
 fn a_seed_is_the_same_every_time() {
     let story = |seed| {
-        let (runs, _) = run(seed);
+        let Lived { runs, .. } = run(seed);
         let began = runs.first().map(|run| run.began);
         let tell = |run: &Run| format!("{} {:?} {:?}", run.key, run.at, Some(run.began) > began);
         runs.iter().map(tell).collect::<Vec<_>>()
@@ -65,7 +65,14 @@ async fn who_is_only_held_by_the_dying_is_not_buried() {
 #[test]
 fn a_flaw_is_noticed() {
     const SEEDS: u64 = 20_000;
-    for flaw in [Flaw::AckBeforePublish, Flaw::PublishBeforeRecord, Flaw::TokenNotCompared, Flaw::LowerAttemptRuns] {
+    for flaw in [
+        Flaw::AckBeforePublish,
+        Flaw::PublishBeforeRecord,
+        Flaw::TokenNotCompared,
+        Flaw::LowerAttemptRuns,
+        Flaw::RevisionNotCompared,
+        Flaw::RemovedIsDropped,
+    ] {
         let noticed = (0..SEEDS).find(|&seed| std::panic::catch_unwind(|| run_with(seed, flaw)).is_err());
         println!("simulation: {flaw:?} is noticed, as it should be: {noticed:?}");
         assert!(noticed.is_some(), "{flaw:?} goes unnoticed");

@@ -276,7 +276,7 @@ impl Run<'_, '_> {
             Ok(Some(window)) => window,
             Ok(None) => return true,
             Err(error) => {
-                self.scene.gate.meters.condition_failed("once_per.key", &error);
+                worker.meters.condition_failed(&self.scene.gate.meters, "once_per.key", &error);
                 return true; // that it runs too often is better than not at all
             }
         };

@@ -1,4 +1,5 @@
-//! What is counted at every event, its series looked up once. Made after the recorder of the process is installed.
+//! What is counted at every event, its series looked up once, and told of some of it once in a while. Made after the
+//! recorder of the process is installed.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -8,6 +9,8 @@ use metrics::{Counter, Histogram};
 use tokio::time::Instant;
 
 use crate::domain::claim::Answer;
+use crate::domain::event::Event;
+use crate::domain::event_type::Misfit;
 use crate::domain::hook::HookId;
 use crate::domain::message::Queue;
 use crate::domain::outcome::Outcome;
@@ -16,13 +19,14 @@ use crate::telemetry::Metric;
 /// Answers to claims, by the names of their series.
 const ANSWERS: [&str; 8] = ["won", "takeover", "done", "superseded", "busy", "resume", "suspect", "other"];
 
-/// Between two lines about the expressions of one hook.
+/// Between two lines about the same thing.
 const TELL_EVERY: Duration = Duration::from_mins(1);
 
-/// The series of a pipeline.
+/// The series of a process.
 pub struct Meters {
     deliveries: HashMap<Queue, Counter>,
     claims: HashMap<&'static str, Counter>,
+    told: Told,
 }
 
 impl Default for Meters {
@@ -32,6 +36,7 @@ impl Default for Meters {
         Self {
             deliveries: Queue::ALL.iter().map(delivered).collect(),
             claims: ANSWERS.into_iter().map(answered).collect(),
+            told: Told::default(),
         }
     }
 }
@@ -62,6 +67,42 @@ impl Meters {
     }
 }
 
+impl Meters {
+    /// An expression of a hook cannot be evaluated for an event.
+    pub(super) fn condition_failed(&self, meters: &HookMeters, field: &str, error: &str) {
+        meters.condition_errors.increment(1);
+        if self.told.is_due("condition", meters.hook.as_str()) {
+            tracing::warn!(hook = %meters.hook, error, "`{field}` cannot be evaluated for an event");
+        }
+    }
+
+    /// An event is taken whose data is not what its type declares.
+    pub(super) fn misfit_taken(&self, event: &Event, misfit: &Misfit) {
+        if self.told.is_due("misfit", &misfit.on) {
+            let (id, source, sentence) = (&event.id, &event.source, misfit.sentence());
+            tracing::warn!(event = id, source, misfit = sentence, "an event is not what its type declares");
+        }
+    }
+}
+
+/// When each thing was told last, so that a flood of events does not become one of lines.
+#[derive(Default)]
+struct Told(Mutex<HashMap<(&'static str, String), Instant>>);
+
+impl Told {
+    /// Whether to tell of this thing now.
+    fn is_due(&self, what: &'static str, name: &str) -> bool {
+        let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = (what, name.to_owned());
+        let is_due = told.get(&key).is_none_or(|at| at.elapsed() >= TELL_EVERY);
+        if is_due {
+            told.retain(|_, at| at.elapsed() < TELL_EVERY); // what no catalog names any more is not kept
+            told.insert(key, Instant::now());
+        }
+        is_due
+    }
+}
+
 /// The series of one hook.
 pub struct HookMeters {
     done: Counter,
@@ -70,8 +111,6 @@ pub struct HookMeters {
     seconds: Histogram,
     condition_errors: Counter,
     hook: HookId,
-    /// When it was told last that an expression fails.
-    told: Mutex<Option<Instant>>,
 }
 
 impl HookMeters {
@@ -85,17 +124,6 @@ impl HookMeters {
             seconds: Metric::AttemptSeconds.histogram(&[label()]),
             condition_errors: Metric::ConditionErrors.counter(&[label()]),
             hook: hook.clone(),
-            told: Mutex::default(),
-        }
-    }
-
-    /// An expression of the hook cannot be evaluated for an event: counted, and told once in a while.
-    pub(super) fn condition_failed(&self, field: &str, error: &str) {
-        self.condition_errors.increment(1);
-        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-        if told.is_none_or(|at| at.elapsed() >= TELL_EVERY) {
-            *told = Some(Instant::now());
-            tracing::warn!(hook = %self.hook, error, "`{field}` cannot be evaluated for an event");
         }
     }
 
@@ -107,5 +135,30 @@ impl HookMeters {
             Outcome::Interrupted => &self.interrupted,
         };
         counter.increment(1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::advance;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn each_thing_is_told_once_a_minute() {
+        let told = Told::default();
+        let check = |what, name, expected| assert_eq!(told.is_due(what, name), expected, "{what} {name}");
+        check("condition", "a", true);
+        check("condition", "a", false);
+        check("condition", "b", true);
+        check("misfit", "a", true);
+        advance(TELL_EVERY / 2).await;
+        check("condition", "c", true);
+        check("condition", "a", false);
+        advance(TELL_EVERY / 2).await;
+        check("condition", "a", true);
+        check("condition", "a", false);
+        check("condition", "c", false);
+        assert_eq!(told.0.lock().unwrap().len(), 2, "what is over is not kept");
     }
 }

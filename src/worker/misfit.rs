@@ -25,14 +25,14 @@ impl Worker {
     /// Tells of an event that does not fit its type. Where the type is strict the event ends here, as a letter: true then.
     pub(super) async fn is_misfit(&self, delivery: &Delivery, whole: &WholeEvent, types: &EventTypes) -> bool {
         let Some(misfit) = types.misfit(&whole.event) else { return false };
-        let (id, source, sentence) = (&whole.event.id, &whole.event.source, misfit.sentence());
+        let (id, source) = (&whole.event.id, &whole.event.source);
         let action = if misfit.strict { "buried" } else { "warned" };
-        Metric::EventsMisfit.count(&[("type", misfit.on), ("action", action.to_owned())]);
+        Metric::EventsMisfit.count(&[("type", misfit.on.clone()), ("action", action.to_owned())]);
         if !misfit.strict {
-            tracing::warn!(event = id, source, misfit = sentence, "an event is not what its type declares");
+            self.meters.misfit_taken(&whole.event, &misfit);
             return false;
         }
-        let malformed = Malformed::new(Class::Invalid, sentence);
+        let malformed = Malformed::new(Class::Invalid, misfit.sentence());
         let letter = Letter::of_event(whole, &malformed, delivery.queue.name(), now_ms());
         tracing::warn!(letter = %letter.id, event = id, source, error = malformed.error, "no valid event");
         count_letter(Class::Invalid);

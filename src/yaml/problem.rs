@@ -193,6 +193,15 @@ impl fmt::Display for Problem {
 }
 
 impl Problem {
+    /// All of it on one line, with the file.
+    #[must_use]
+    pub fn sentence(&self) -> String {
+        match &self.place {
+            Place::Line { file, .. } => format!("{file}:{self:#}"),
+            Place::Default | Place::File(_) | Place::Variable(_) | Place::Flag(_) => format!("{self:#}"),
+        }
+    }
+
     fn fmt_short(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.place)?;
         if !self.path.is_empty() {

@@ -15,6 +15,7 @@ use crate::servers::{client, shared};
 use crate::sink::Sink;
 
 mod load;
+mod redises;
 
 /// Far more than anything here takes.
 const PATIENCE: Duration = Duration::from_secs(60);

@@ -27,7 +27,8 @@ async fn a_doctor_finds_what_is_wrong() {
     let (_, redis) = shared().await;
     let (code, found, shown) = examine(&site, &[]);
     let always = ["note broker: management", "note redis: memory", "note redis: replicas"];
-    assert_eq!(found, [&["note broker: queues"][..], &always].concat(), "before the first worker: {shown}");
+    let before = [&["note broker: queues"][..], &always, &["note workers"]].concat();
+    assert_eq!(found, before, "before the first worker: {shown}");
     assert_eq!(code, Some(0));
     assert!(shown.contains("RabbitMQ 3.") || shown.contains("RabbitMQ 4."), "{shown}");
 
@@ -55,6 +56,52 @@ async fn a_doctor_finds_what_is_wrong() {
     assert!(text.lines().any(|line| line.starts_with("fine     redis: eviction")), "{text}");
     let wrong = site.run(&["doctor", "--rate", "many"]);
     assert!(String::from_utf8_lossy(&wrong.stderr).contains("expected a rate such as 500/s"));
+}
+
+/// Workers that cannot use the newest catalog, or have another one, are named.
+#[tokio::test]
+async fn a_doctor_compares_the_workers() {
+    let (rabbit, redis) = shared().await;
+    let sink = Sink::start().await;
+    let site = Site::servers(rabbit, redis).set("HOOKFLEET_CATALOG_FROM", "redis");
+    let knowing = site.clone().set("ONLY_ONE_KNOWS", "hunter2");
+    let plain = hook(&sink, "h", "a", "");
+    let apply = |hook: &str| {
+        let path = site.folder.path().join("new.yaml");
+        std::fs::write(&path, format!("version: 1\nhooks:\n{hook}\n")).unwrap();
+        site.ok(&["hooks", "apply", path.to_str().unwrap()]);
+    };
+    apply(&plain);
+    let (one, other) = (knowing.worker().await, site.worker().await);
+    apply(&plain.replace("} }", ", headers: { authorization: \"${env:ONLY_ONE_KNOWS}\" } } }"));
+    one.until("/v1/status", |status| status["catalog"]["revision"] == "r2").await;
+    other.until("/v1/status", |status| !status["catalog"]["refused"].is_null()).await;
+    let (code, found, shown) = examine(&knowing, &[]);
+    assert_eq!(code, Some(1), "{shown}");
+    assert_eq!(found[found.len() - 2..], ["warning workers: catalog", "problem workers: catalog"], "{shown}");
+    let behind = format!("r2 is current, and not all have it: r1 (process {} on", other.process.id());
+    let refuses = format!("process {} on", other.process.id());
+    for part in [behind.as_str(), "r2 (process", &refuses, "refuses the catalog r2: new.yaml:3:", "`ONLY_ONE_KNOWS`"] {
+        assert!(shown.contains(part), "{part}: {shown}");
+    }
+    assert!(!shown.contains("hunter2"), "{shown}");
+    assert!(site.ok(&["fleet", "list"]).contains("  refuses r2"), "{}", site.ok(&["fleet", "list"]));
+
+    site.ok(&["hooks", "rollback", "1"]);
+    let (code, found, shown) = examine(&knowing, &[]);
+    assert_eq!(code, Some(0), "it waits for a change to come through: {shown}");
+    assert!(!found.iter().any(|it| it.contains("workers")), "{shown}");
+
+    // Hooks files that somebody forgot to bring to all.
+    let site = Site::servers(rabbit, redis).hooks(&plain);
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("hooks.yaml");
+    std::fs::write(&file, format!("version: 1\nhooks:\n{plain}\n# another\n")).unwrap();
+    let _one = site.worker().await;
+    let _other = site.clone().set("HOOKFLEET_HOOKS", file.to_str().unwrap()).worker().await;
+    let (_, found, shown) = examine(&site, &[]);
+    assert_eq!(found.last().unwrap(), "warning workers: catalog", "{shown}");
+    assert!(shown.contains("it differs: "), "{shown}");
 }
 
 #[tokio::test]

@@ -71,8 +71,16 @@ async fn publishers_are_told(place: Place) {
     ids.sort();
     assert_eq!(ids, ["fits", "off", "undeclared", "warned"]);
     assert!((worker.metric("hookfleet_events_misfit_total", "action=\"warned\"").await - 1.0).abs() < 0.1);
-    assert!(worker.log().contains("an event is not what its type declares"), "{}", worker.log());
     assert!(site.letters().is_empty());
+
+    // Many are counted, and told once a minute.
+    let lines = (0..50).map(|n| event("order.sent", &format!("many-{n}"), &json!({})));
+    std::fs::write(&file, lines.collect::<Vec<_>>().join(&b'\n')).unwrap();
+    site.ok(&["publish", "--file", file.to_str().unwrap()]);
+    sink.until("all of them", Duration::from_secs(20), |calls| calls.len() >= 54).await;
+    assert!((worker.metric("hookfleet_events_misfit_total", "action=\"warned\"").await - 51.0).abs() < 0.1);
+    let told = worker.log().lines().filter(|line| line.contains("an event is not what its type declares")).count();
+    assert!((1..=2).contains(&told), "once a minute: {}", worker.log());
 }
 
 #[tokio::test]

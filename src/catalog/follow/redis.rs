@@ -9,9 +9,9 @@ use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
 use super::stamps::Stamps;
-use super::{Board, Cache, beside};
+use super::{Board, Cache};
 use crate::catalog::revisions::{About, Pointer, Revisions, Stored};
-use crate::catalog::{Document, revisions::RevisionsError};
+use crate::catalog::{Document, beside, revisions::RevisionsError};
 use crate::domain::revision::{BEHIND_MAX, may_serve};
 
 /// Between two looks at which revision is the current one: one small question each.
@@ -166,10 +166,10 @@ impl Follower {
         }
         let (began, pointer) = (time::Instant::now(), latest.about.pointer());
         let read = self.board.read(pointer.revision(), Arc::clone(&latest.documents)).await;
-        let Some((read, files)) = read else { return };
+        let Some(read) = read else { return };
         // What was not looked at before it was read may have changed meanwhile.
-        latest.seen = (files == latest.files).then_some(stamps);
-        latest.files = files;
+        latest.seen = (read.files == latest.files).then_some(stamps);
+        latest.files.clone_from(&read.files);
         if self.board.take(&pointer.revision(), read, Some(&latest.about), began) {
             if latest.cached {
                 self.board.standing.send_modify(|standing| standing.cached = true);

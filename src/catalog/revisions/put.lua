@@ -7,15 +7,26 @@ local function field(n) return 'r' .. string.format('%d', n) end
 if current == ARGV[2] and redis.call('HGET', KEYS[1], field(number)) == ARGV[4] then return 1 end -- repeated, its answer was lost
 if current ~= ARGV[1] then return 0 end
 redis.call('HSET', KEYS[1], field(number), ARGV[4], field(number) .. ':documents', ARGV[5], 'current', ARGV[2])
--- The one that was current is kept too: workers may be about to read it.
+-- The one that was current is kept too: workers may be about to read it. If it is older than what is kept (numbers jump
+-- where Redis has forgotten some), it is the next call that forgets it.
 local before = tonumber(string.match(current, '^%d+'))
-local oldest = number - tonumber(ARGV[6])
+local kept, oldest = tonumber(ARGV[6]), number - tonumber(ARGV[6])
+local function forget(n) redis.call('HDEL', KEYS[1], field(n), field(n) .. ':documents') end
+local spared = redis.call('HGET', KEYS[1], 'spared')
+if spared then
+  forget(tonumber(spared))
+  redis.call('HDEL', KEYS[1], 'spared')
+end
+if before then
+  -- Every call leaves but these: nothing lies below them, and nothing between them and a number that jumped.
+  for n = math.max(before - kept + 1, 1), math.min(before - 1, oldest) do forget(n) end
+  if before <= oldest then redis.call('HSET', KEYS[1], 'spared', string.format('%d', before)) end
+end
 local bytes = #ARGV[5]
 for n = number - 1, math.max(oldest + 1, 1), -1 do
   bytes = bytes + redis.call('HSTRLEN', KEYS[1], field(n) .. ':documents')
   if bytes > tonumber(ARGV[7]) and n ~= before then
-    redis.call('HDEL', KEYS[1], field(n), field(n) .. ':documents')
+    forget(n)
   end
 end
-redis.call('HDEL', KEYS[1], field(oldest), field(oldest) .. ':documents')
 return 1

@@ -44,7 +44,7 @@ fn secrets_come_from_files_too() {
     let check = |content: &str, expected: &str| {
         let path = folder.path().join("secret");
         std::fs::write(&path, content).unwrap();
-        let outside = Outside { values: Some(&env), egress: Some(&[]), files: RefCell::default() };
+        let outside = Outside { values: Values::Here(&env), egress: Some(&[]), files: RefCell::default() };
         let resolved = secret::resolve(&format!("<${{file:{}}}>", path.display()), &outside);
         assert_eq!(outside.files.into_inner(), BTreeSet::from([path]));
         assert_eq!(resolved.unwrap(), format!("<{expected}>"));
@@ -89,10 +89,16 @@ fn what_others_know_is_not_judged() {
     check("https://h/${env:X", &["none"]);
     check("https://h/${vault:X}", &["another `${...}`"]);
 
-    let hooks = |name: &str| {
-        let text = format!("version: 1\nhooks: [{{ id: a, on: a, run: {{ http: {{ url: \"${{env:{name}}}\" }} }} }}]");
+    let hooks_of = |url: &str| {
+        let text = format!("version: 1\nhooks: [{{ id: a, on: a, run: {{ http: {{ url: \"{url}\" }} }} }}]");
         read_for_others(&[Document { name: "t.yaml".to_owned(), text }], Duration::ZERO).unwrap().hooks.hooks().to_vec()
     };
+    let target = |url: &str| hooks_of(url)[0].action.target();
+    assert_eq!(target("${env:URL}/a"), "${env:URL}");
+    assert_eq!(target("${file:/run/secrets/url}"), "${file:/run/secrets/url}");
+    assert_eq!(target("https://h.${env:TLD}:1/${env:PATH}"), "https://h.${env:TLD}:1");
+    assert_eq!(target("https://h:1/${env:PATH}"), "https://h:1");
+    let hooks = |name: &str| hooks_of(&format!("${{env:{name}}}"));
     assert_eq!(hooks("A"), hooks("A"));
     assert_ne!(hooks("A"), hooks("B"), "another name is another hook");
 }

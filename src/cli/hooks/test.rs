@@ -1,5 +1,6 @@
 //! `hookfleet hooks test`.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -12,13 +13,14 @@ use crate::config::Settings;
 use crate::domain::event::{Event, Reading};
 use crate::domain::expression::Facts;
 use crate::domain::glob::Glob;
-use crate::domain::hook::{Action, CommandAction, Hook, Pattern};
+use crate::domain::hook::{Action, CommandAction, Hook, HttpAction, Pattern};
 use crate::domain::invocation::Invocation;
 use crate::domain::matching::{HookSet, Unmatched};
 use crate::domain::outcome::Outcome;
 use crate::domain::request::Shown;
 use crate::domain::settle::{Class, Next, Settlement, Tried, settle};
-use crate::domain::shown::quoted;
+use crate::domain::shown::{name, quoted};
+use crate::domain::template::Text;
 use crate::executor::{self, Execute as _, Executors};
 use crate::publish::{Rejected, prepare};
 use crate::telemetry::now_ms;
@@ -154,6 +156,7 @@ fn would_run(hook: &Hook, invocation: &Invocation) -> Vec<String> {
                 lines.push(format!("    idempotency-key: {key}"));
                 lines.extend(headers.iter().map(|(name, value)| format!("    {name}: {value}")));
                 lines.push(format!("    {}", body.unwrap_or_else(payload)));
+                lines.extend(unknown(action).iter().map(|sentence| format!("    {sentence}")));
             }
             Err(error) => lines.push(format!("+ {}: a letter `{}`: {error}", hook.id, Class::Invalid.name())),
         },
@@ -174,6 +177,16 @@ fn would_run(hook: &Hook, invocation: &Invocation) -> Vec<String> {
     lines
 }
 
+/// What a worker must know, and this process does not.
+fn unknown(action: &HttpAction) -> Vec<String> {
+    let written: BTreeSet<&str> = action.texts().flat_map(Text::unknown).collect();
+    let sentence = |written: &str| {
+        let trouble = if written.starts_with("${env:") { "is not set" } else { "cannot be read" };
+        format!("{} {trouble} here", name(written))
+    };
+    written.into_iter().map(sentence).collect()
+}
+
 /// As a shell would take it.
 fn word_shown(word: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=:@%+,".contains(c);
@@ -187,7 +200,7 @@ fn word_shown(word: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::catalog::{Terms, parse};
+    use crate::catalog::{Document, Terms, parse, read_partly};
 
     const HOOKS: &str = "version: 1\nhooks:\n\
         \x20 - { id: a, on: task.*, source: /s, run: { http: { url: '${env:URL}/{{ event.data.n }}', headers: { x: '${env:KEY}' }, body: 'n={{ event.data.n }}' } } }\n\
@@ -237,6 +250,48 @@ mod tests {
                 "1 (source /s, type task.strict)",
                 "refused: the data is not what the type `task.strict` declares: data: value is not of type \"object\" \
                  (rule /type)",
+            ],
+        );
+    }
+
+    /// Workers know them: of the request is shown what stands in the file.
+    #[test]
+    fn what_is_not_set_here_is_named() {
+        let check = |http: &str, set: &[(&str, &str)], expected: &[&str]| {
+            let text = format!("version: 1\nhooks: [{{ id: a, on: t, run: {{ http: {http} }} }}]");
+            let env = |name: &str| set.iter().find(|(it, _)| *it == name).map(|(_, value)| (*value).to_owned());
+            let terms = Terms { hint_max: std::time::Duration::from_secs(1), env: &env, egress: &[] };
+            let hooks = read_partly(&[Document { name: "hooks.yaml".to_owned(), text }], &terms).unwrap().hooks;
+            let event = Bytes::from(r#"{"id":"1","source":"/s","type":"t","data":{"n":"1/2"}}"#);
+            let told = told(&read(&event, &Reading::default()).unwrap(), &hooks, None);
+            let lines: Vec<&str> = told.lines().skip(1).filter(|line| !line.contains("idempotency-key: ")).collect();
+            assert_eq!(lines, expected);
+        };
+        let body = "body: '{{ event.data.n }}'";
+        check(
+            &format!("{{ url: 'https://x.example/${{env:PATH}}/{{{{ event.data.n }}}}?a=${{env:A}}', {body} }}"),
+            &[("A", "hunter2")],
+            &["+ a: POST https://x.example/${env:PATH}/1%2F2?a=[hidden]", "    1/2", "    ${env:PATH} is not set here"],
+        );
+        check(
+            &format!(
+                "{{ url: '${{env:URL}}/{{{{ event.data.n }}}}', headers: {{ x: 'Bearer ${{file:/none}}' }}, {body} }}"
+            ),
+            &[],
+            &[
+                "+ a: POST ${env:URL}/1%2F2",
+                "    x: Bearer ${file:/none}",
+                "    1/2",
+                "    ${env:URL} is not set here",
+                "    ${file:/none} cannot be read here",
+            ],
+        );
+        check(
+            &format!("{{ url: 'https://${{env:HOST}}:8443/{{{{ event.data.none }}}}', {body} }}"),
+            &[],
+            &[
+                "+ a: a letter `invalid`: the hook's `url`: the template fails on line 1: it uses a value that the event \
+               does not have",
             ],
         );
     }

@@ -25,10 +25,10 @@ pub(super) fn check(pieces: &[Piece]) -> Result<(), Refusal> {
     let mut open = None;
     for piece in pieces {
         match piece {
-            Piece::Hidden(_) if open.is_some() => {
+            Piece::Hidden(_) | Piece::Unknown { .. } if open.is_some() => {
                 return Err(Refusal::new("`${...}` outside of `{{ }}` and `{% %}`", "one inside"));
             }
-            Piece::Hidden(_) => {}
+            Piece::Hidden(_) | Piece::Unknown { .. } => {}
             Piece::Literal(text) => open = literal(text)?,
         }
     }

@@ -50,4 +50,25 @@ pub(crate) async fn suite(one: &Revisions, other: &Revisions) {
     assert_eq!(numbers, (KEPT + 4..=KEPT + 18).rev().collect::<Vec<_>>());
     assert_eq!(other.get(KEPT + 3).await.unwrap_err(), RevisionsError::Unknown(KEPT + 3));
     assert_eq!(other.get(KEPT + 18).await.unwrap(), before);
+
+    // Where Redis has forgotten some, numbers jump: what is too old by that is forgotten at once, but for the one before.
+    let next = revision(KEPT * 2, "x");
+    assert!(one.put(Some(&before.about.pointer()), &next).await.unwrap());
+    let left = async || {
+        let mut left = Vec::new();
+        for number in 1..KEPT * 5 {
+            match other.get(number).await {
+                Ok(stored) => left.push(stored.about.number),
+                Err(error) => assert_eq!(error, RevisionsError::Unknown(number)),
+            }
+        }
+        left
+    };
+    let within: Vec<u64> = (KEPT + 4..=KEPT + 18).chain([KEPT * 2]).collect();
+    assert_eq!(left().await, within, "a short jump");
+    let (far, farther) = (revision(KEPT * 4, "y"), revision(KEPT * 4 + 1, "z"));
+    assert!(one.put(Some(&next.about.pointer()), &far).await.unwrap());
+    assert_eq!(left().await, [KEPT * 2, KEPT * 4], "workers may be about to read the one before");
+    assert!(one.put(Some(&far.about.pointer()), &farther).await.unwrap());
+    assert_eq!(left().await, [KEPT * 4, KEPT * 4 + 1]);
 }

@@ -1,0 +1,107 @@
+//! What is to be said about the workers that are there, by what they say of themselves.
+
+use std::collections::BTreeMap;
+
+use super::Finding;
+use super::facts::CrewFacts;
+use crate::flow::Card;
+
+/// Workers that are named one by one.
+const NAMED_MAX: usize = 3;
+
+pub(super) fn examine(facts: &CrewFacts) -> Vec<Finding> {
+    if facts.workers.is_empty() {
+        return vec![
+            Finding::note("workers", "no worker has been heard of within 5 seconds")
+                .advice("events wait in the broker: `hookfleet up` starts a worker"),
+        ];
+    }
+    let mut findings = vec![Finding::fine("workers", format!("{} are there", facts.workers.len()))];
+    findings.push(versions(&facts.workers));
+    findings.push(revisions(facts));
+    findings.extend(refusals(facts));
+    findings
+}
+
+fn versions(workers: &[Card]) -> Finding {
+    const SUBJECT: &str = "workers: versions";
+    let groups = groups(workers, |card| if card.version.is_empty() { "an older one" } else { &card.version });
+    if groups.len() == 1 {
+        return Finding::fine(SUBJECT, format!("all run {}", listed(&groups)));
+    }
+    Finding::warning(SUBJECT, format!("they differ: {}", listed(&groups))).advice(
+        "finish the upgrade: until then messages of the newer version wait for its workers, and catalogs may only use \
+         what the oldest reads",
+    )
+}
+
+/// Whoever gathered this has waited for changes to come through.
+fn revisions(facts: &CrewFacts) -> Finding {
+    const SUBJECT: &str = "workers: catalog";
+    // A program that says nothing of itself is told of by its version.
+    let speaking: Vec<Card> = facts.workers.iter().filter(|card| !card.version.is_empty()).cloned().collect();
+    let groups = groups(&speaking, |card| if card.revision.is_empty() { "none" } else { &card.revision });
+    match &facts.current {
+        Some(current) if groups.keys().any(|revision| revision != current) => {
+            let found = format!("{current} is current, and not all have it: {}", listed(&groups));
+            Finding::warning(SUBJECT, found).advice(
+                "such a worker takes no work: its log and its /v1/status say why; it follows as soon as it reaches \
+                 Redis and can read the catalog",
+            )
+        }
+        None if groups.len() > 1 => Finding::warning(SUBJECT, format!("it differs: {}", listed(&groups))).advice(
+            "what a worker does not know of goes round until one does: bring the same hooks files to all, or share them \
+             with catalog.from: redis",
+        ),
+        _ => Finding::fine(SUBJECT, format!("all have {}", listed(&groups))),
+    }
+}
+
+fn refusals(facts: &CrewFacts) -> impl Iterator<Item = Finding> {
+    let advice = if facts.current.is_some() {
+        "give these workers what it asks for (variables, files), or apply one that they can read: `hookfleet hooks \
+         rollback` brings an older one back"
+    } else {
+        "mend the hooks files there, or give these workers what they ask for: meanwhile their last good hooks go on"
+    };
+    let mut refusals: BTreeMap<(&str, &str), Vec<&Card>> = BTreeMap::new();
+    for card in &facts.workers {
+        if let Some(refused) = &card.refused {
+            refusals.entry((&refused.revision, &refused.reason)).or_default().push(card);
+        }
+    }
+    refusals.into_iter().map(move |((revision, reason), cards)| {
+        let verb = if cards.len() == 1 { "refuses" } else { "refuse" };
+        let of = if revision.is_empty() { String::new() } else { format!(" {revision}") };
+        Finding::problem("workers: catalog", format!("{} {verb} the catalog{of}: {reason}", named(&cards)))
+            .advice(advice)
+    })
+}
+
+/// Workers by what they have in common.
+fn groups<'c>(workers: &'c [Card], of: impl Fn(&'c Card) -> &'c str) -> BTreeMap<String, Vec<&'c Card>> {
+    let mut groups: BTreeMap<String, Vec<&Card>> = BTreeMap::new();
+    for card in workers {
+        groups.entry(of(card).to_owned()).or_default().push(card);
+    }
+    groups
+}
+
+/// `r7 (2 workers), r6 (1234@host)`; of one group its name alone.
+fn listed(groups: &BTreeMap<String, Vec<&Card>>) -> String {
+    if let (1, Some(name)) = (groups.len(), groups.keys().next()) {
+        return name.clone();
+    }
+    let group = |(name, cards): (&String, &Vec<&Card>)| format!("{name} ({})", named(cards));
+    groups.iter().map(group).collect::<Vec<_>>().join(", ")
+}
+
+fn named(cards: &[&Card]) -> String {
+    if cards.len() > NAMED_MAX {
+        return format!("{} workers", cards.len());
+    }
+    let name = |card: &&Card| {
+        if card.version.is_empty() { card.worker.clone() } else { format!("process {} on {}", card.pid, card.host) }
+    };
+    cards.iter().map(name).collect::<Vec<_>>().join(", ")
+}
