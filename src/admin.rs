@@ -20,6 +20,7 @@ use crate::catalog::follow::Followed;
 use crate::catalog::revisions::{BYTES_MAX, Revisions};
 use crate::config::WhenAway;
 use crate::desk::Desk;
+use crate::domain::access::Role;
 use crate::domain::event::Reading;
 use crate::flow::Flow;
 use crate::idempotency::Idempotency;
@@ -27,6 +28,7 @@ use crate::publish::Publisher;
 use crate::worker::Worker;
 use crate::worker::admission::Admission;
 
+pub mod access;
 mod browser;
 mod events;
 mod hooks;
@@ -34,6 +36,7 @@ mod invocations;
 mod letters;
 mod problem;
 
+use access::Door;
 use browser::Loopback;
 pub use events::publisher;
 
@@ -85,29 +88,44 @@ pub enum Scope {
 ///
 /// # Errors
 /// The listener broke.
-pub async fn serve(listener: TcpListener, admin: Admin, scope: Scope) -> std::io::Result<()> {
+pub async fn serve(listener: TcpListener, admin: Admin, scope: Scope, door: Arc<Door>) -> std::io::Result<()> {
     let loopback = Loopback(listener.local_addr()?.ip().is_loopback());
-    let guarded = router(admin, scope).layer(from_fn_with_state(loopback, browser::guard));
+    let guarded = router(admin, scope, &door).layer(from_fn_with_state(loopback, browser::guard));
     axum::serve(listener, guarded).into_future().await
 }
 
-fn router(admin: Admin, scope: Scope) -> Router {
-    let operations = Router::new()
+/// Every route, behind the role that it takes. What is open tells of health, to probes that know no tokens.
+fn router(admin: Admin, scope: Scope, door: &Arc<Door>) -> Router {
+    let behind = |role: Role, routes: Router<Admin>| {
+        routes.route_layer(from_fn_with_state((Arc::clone(door), role), access::guard))
+    };
+    let open = Router::new()
         .route("/metrics", get(metrics))
         .route("/healthz", get(|| async { "ok\n" }))
-        .route("/readyz", get(ready))
-        .route("/v1/status", get(status));
+        .route("/readyz", get(ready));
+    let operations = open.merge(behind(Role::Read, Router::new().route("/v1/status", get(status))));
     let routes = match scope {
         Scope::Operations => operations,
         Scope::Everything => operations
-            .route("/v1/events", post(events::publish))
-            .route("/v1/runtime/hooks/{hook}/cancel", post(invocations::cancel))
-            .route("/v1/runtime/hooks", get(hooks::show).post(hooks::apply).layer(DefaultBodyLimit::max(2 * BYTES_MAX)))
-            .route("/v1/runtime/hooks/dead-letter", get(letters::list))
-            .route("/v1/runtime/hooks/dead-letter/{id}", get(letters::show))
-            .route("/v1/runtime/hooks/dead-letter/{id}/replay", post(letters::replay)),
+            .merge(behind(Role::Publish, Router::new().route("/v1/events", post(events::publish))))
+            .merge(behind(Role::Read, reading()))
+            .merge(behind(Role::Operate, operating())),
     };
     routes.with_state(admin)
+}
+
+fn reading() -> Router<Admin> {
+    Router::new()
+        .route("/v1/runtime/hooks", get(hooks::show))
+        .route("/v1/runtime/hooks/dead-letter", get(letters::list))
+        .route("/v1/runtime/hooks/dead-letter/{id}", get(letters::show))
+}
+
+fn operating() -> Router<Admin> {
+    Router::new()
+        .route("/v1/runtime/hooks", post(hooks::apply).layer(DefaultBodyLimit::max(2 * BYTES_MAX)))
+        .route("/v1/runtime/hooks/{hook}/cancel", post(invocations::cancel))
+        .route("/v1/runtime/hooks/dead-letter/{id}/replay", post(letters::replay))
 }
 
 async fn metrics(State(admin): State<Admin>) -> Response {

@@ -11,6 +11,7 @@
     reason = "tests print their figures, fail loudly, and say seconds where they mean seconds"
 )]
 
+mod access;
 mod bench;
 mod brokers;
 mod cancel;

@@ -66,7 +66,8 @@ fn all() -> Vec<Source> {
         let relative = path.strip_prefix(&root).unwrap();
         relative.starts_with("simulation") || relative == Path::new("simulation.rs")
     };
-    let is_test = |path: &PathBuf| path.file_name().is_some_and(|name| name == "tests.rs") || is_simulation(path);
+    let of_tests = |path: &Path| path.iter().any(|part| part == "tests" || part == "tests.rs");
+    let is_test = |path: &PathBuf| of_tests(path.strip_prefix(&root).unwrap()) || is_simulation(path);
     sources(&root).into_iter().filter(|path| !is_test(path)).map(read).collect()
 }
 
