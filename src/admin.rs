@@ -4,20 +4,16 @@ use std::future::IntoFuture as _;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
-use axum::extract::{DefaultBodyLimit, State};
-use axum::http::{StatusCode, header};
 use axum::middleware::from_fn_with_state;
-use axum::response::{IntoResponse, Json, Response};
-use axum::routing::{get, post};
 use metrics_exporter_prometheus::PrometheusHandle;
-use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use crate::broker::{Broker, Health};
 use crate::catalog::follow::Followed;
-use crate::catalog::revisions::{BYTES_MAX, Revisions};
+use crate::catalog::revisions::Revisions;
 use crate::config::WhenAway;
 use crate::desk::Desk;
 use crate::domain::access::Role;
@@ -29,12 +25,15 @@ use crate::worker::Worker;
 use crate::worker::admission::Admission;
 
 pub mod access;
+pub mod api;
 mod browser;
 mod events;
+mod health;
 mod hooks;
 mod invocations;
 mod letters;
 mod problem;
+mod status;
 
 use access::Door;
 use browser::Loopback;
@@ -90,46 +89,28 @@ pub enum Scope {
 /// The listener broke.
 pub async fn serve(listener: TcpListener, admin: Admin, scope: Scope, door: Arc<Door>) -> std::io::Result<()> {
     let loopback = Loopback(listener.local_addr()?.ip().is_loopback());
-    let guarded = router(admin, scope, &door).layer(from_fn_with_state(loopback, browser::guard));
+    let (routes, _) = routes_of(scope, Some(&door)).split_for_parts();
+    let guarded = routes.with_state(admin).layer(from_fn_with_state(loopback, browser::guard));
     axum::serve(listener, guarded).into_future().await
 }
 
-/// Every route, behind the role that it takes. What is open tells of health, to probes that know no tokens.
-fn router(admin: Admin, scope: Scope, door: &Arc<Door>) -> Router {
-    let behind = |role: Role, routes: Router<Admin>| {
-        routes.route_layer(from_fn_with_state((Arc::clone(door), role), access::guard))
-    };
-    let open = Router::new()
-        .route("/metrics", get(metrics))
-        .route("/healthz", get(|| async { "ok\n" }))
-        .route("/readyz", get(ready));
-    let operations = open.merge(behind(Role::Read, Router::new().route("/v1/status", get(status))));
-    let routes = match scope {
-        Scope::Operations => operations,
-        Scope::Everything => operations
-            .merge(behind(Role::Publish, Router::new().route("/v1/events", post(events::publish))))
-            .merge(behind(Role::Read, reading()))
-            .merge(behind(Role::Operate, operating())),
-    };
-    routes.with_state(admin)
+/// Every route, with its document, behind the role that it takes. What is open tells of health, to probes that know no
+/// tokens.
+fn routes_of(scope: Scope, door: Option<&Arc<Door>>) -> OpenApiRouter<Admin> {
+    let open =
+        api::base().routes(routes!(health::metrics)).routes(routes!(health::alive)).routes(routes!(health::ready));
+    let reading = OpenApiRouter::default().routes(routes!(status::status)).merge(api::own());
+    match scope {
+        Scope::Operations => open.merge(api::behind(Role::Read, reading, door)),
+        Scope::Everything => open
+            .merge(api::behind(Role::Read, reading.merge(hooks::reading()).merge(letters::reading()), door))
+            .merge(api::behind(Role::Publish, events::publishing(), door))
+            .merge(api::behind(Role::Operate, operating(), door)),
+    }
 }
 
-fn reading() -> Router<Admin> {
-    Router::new()
-        .route("/v1/runtime/hooks", get(hooks::show))
-        .route("/v1/runtime/hooks/dead-letter", get(letters::list))
-        .route("/v1/runtime/hooks/dead-letter/{id}", get(letters::show))
-}
-
-fn operating() -> Router<Admin> {
-    Router::new()
-        .route("/v1/runtime/hooks", post(hooks::apply).layer(DefaultBodyLimit::max(2 * BYTES_MAX)))
-        .route("/v1/runtime/hooks/{hook}/cancel", post(invocations::cancel))
-        .route("/v1/runtime/hooks/dead-letter/{id}/replay", post(letters::replay))
-}
-
-async fn metrics(State(admin): State<Admin>) -> Response {
-    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], admin.metrics.render()).into_response()
+fn operating() -> OpenApiRouter<Admin> {
+    hooks::operating().merge(invocations::operating()).merge(letters::operating())
 }
 
 impl Admin {
@@ -162,40 +143,4 @@ impl Admin {
     pub fn in_flight(&self) -> usize {
         self.parts.iter().map(|part| part.worker.running.count()).sum()
     }
-}
-
-/// A process that is paused could work, and is ready: it is not to be replaced by another one.
-async fn ready(State(admin): State<Admin>) -> Response {
-    let troubles = admin.troubles();
-    let code = if troubles.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    (code, Json(json!({ "ready": troubles.is_empty(), "reasons": troubles }))).into_response()
-}
-
-async fn status(State(admin): State<Admin>) -> Response {
-    let hooks = admin.catalog.hooks.borrow().clone();
-    let standing = admin.catalog.standing.borrow().clone();
-    let troubles = admin.troubles();
-    let store = admin.parts.iter().find_map(|part| part.store_away.borrow().clone());
-    Json(json!({
-        "version": env!("CARGO_PKG_VERSION"),
-        "ready": troubles.is_empty(),
-        "reasons": troubles,
-        "paused": *admin.paused.borrow(),
-        "store_of_claims": store.map_or_else(|| "up".to_owned(), |reason| match admin.when_away {
-            WhenAway::Hold => format!("away, holding: {reason}"),
-            WhenAway::Proceed => format!("away, proceeding without claims: {reason}"),
-        }),
-        "hooks": admin.admission.hooks(),
-        "broken_targets": admin.admission.broken(),
-        "catalog": {
-            "revision": hooks.revision().to_string(),
-            "hooks": hooks.hooks().len(),
-            "from": standing.from,
-            "cached": standing.cached,
-            "applied": standing.applied,
-            "refused": standing.refused,
-            "away": standing.away,
-        },
-    }))
-    .into_response()
 }

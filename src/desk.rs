@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::broker::Broker;
 use crate::dead_letters::DeadLetters;
@@ -32,7 +33,7 @@ pub enum DeskError {
 }
 
 /// What a replay came to.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Replayed {
     pub id: LetterId,
     /// The generation that was sent out; the same for everyone who replays this letter.

@@ -1,8 +1,10 @@
 //! Errors as RFC 9457 problem details.
 
 use axum::http::{HeaderValue, StatusCode, header};
-use axum::response::{IntoResponse, Response};
+use axum::response::{IntoResponse, Json, Response};
+use serde::Serialize;
 use serde_json::{Map, Value};
+use utoipa::ToSchema;
 
 use crate::desk::DeskError;
 
@@ -45,15 +47,33 @@ impl From<DeskError> for Problem {
     }
 }
 
+/// What went wrong: RFC 9457.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Problem)]
+pub(super) struct Details {
+    /// about:blank: the title says what kind it is.
+    #[serde(rename = "type")]
+    kind: &'static str,
+    title: &'static str,
+    /// As the answer's own.
+    status: u16,
+    /// One sentence: what was expected and found, and what to do.
+    detail: String,
+    /// What a program may want to know beside it.
+    #[serde(flatten)]
+    more: Map<String, Value>,
+}
+
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let title = self.status.canonical_reason().unwrap_or_default();
-        let mut body = self.more;
-        body.insert("type".to_owned(), Value::from("about:blank"));
-        body.insert("title".to_owned(), Value::from(title));
-        body.insert("status".to_owned(), Value::from(self.status.as_u16()));
-        body.insert("detail".to_owned(), Value::from(self.detail));
-        let mut response = (self.status, Value::from(body).to_string()).into_response();
+        let body = Details {
+            kind: "about:blank",
+            title: self.status.canonical_reason().unwrap_or_default(),
+            status: self.status.as_u16(),
+            detail: self.detail,
+            more: self.more,
+        };
+        let mut response = (self.status, Json(body)).into_response();
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         if let Some(challenge) = self.challenge {

@@ -7,6 +7,7 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
+use utoipa::ToSchema;
 
 use super::claim::Point;
 use super::event::{Event, EventDigest, Malformed};
@@ -21,7 +22,7 @@ pub const RECORD_VERSION: u32 = 1;
 pub const RECORD: &str = "hookfleet-record";
 
 /// The id of a letter: a digest, so that the same failure always has the same id.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
 #[serde(transparent)]
 pub struct LetterId(String);
 
@@ -73,7 +74,7 @@ impl fmt::Display for LetterId {
 }
 
 /// A body as it stands in JSON: text if it is UTF-8, base64 otherwise.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Body {
     Text(String),
@@ -100,7 +101,7 @@ impl Body {
 }
 
 /// The identity of the event inside a letter.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct EventName {
     pub id: String,
     pub source: String,
@@ -111,7 +112,7 @@ pub struct EventName {
 }
 
 /// What the fleet gave up on, with all that a replay needs.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Letter {
     pub id: LetterId,
     /// When it was written, in milliseconds since 1970.
@@ -150,7 +151,8 @@ pub struct Letter {
     pub client: Option<Client>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub traceparent: Option<String>,
-    /// The event (or the raw message) whole.
+    /// The event (or the raw message) whole; in views only where it is asked for.
+    #[schema(required = false)]
     pub body: Body,
 }
 
@@ -268,7 +270,7 @@ impl EventName {
 }
 
 /// What records are folded by.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Subject {
     /// One event at one hook, over all generations.
@@ -294,7 +296,7 @@ impl Subject {
 }
 
 /// A mark about a generation of a subject.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Mark {
     pub subject: Subject,
     /// The generation that was sent out, or that finished.

@@ -31,6 +31,7 @@ mod fuzz;
 mod input;
 mod language;
 mod load;
+mod openapi;
 mod pipeline;
 mod proxy;
 mod publishing;
