@@ -4,23 +4,20 @@ use std::future::IntoFuture as _;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
-use axum::extract::{DefaultBodyLimit, State};
-use axum::http::{StatusCode, header};
 use axum::middleware::from_fn_with_state;
-use axum::response::{IntoResponse, Json, Response};
-use axum::routing::{get, post};
 use metrics_exporter_prometheus::PrometheusHandle;
-use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use crate::broker::{Broker, Health};
 use crate::catalog::follow::Followed;
-use crate::catalog::revisions::{BYTES_MAX, Revisions};
+use crate::catalog::revisions::Revisions;
 use crate::config::WhenAway;
 use crate::desk::Desk;
 use crate::desk::jobs::Jobs;
+use crate::domain::access::Role;
 use crate::domain::event::Reading;
 use crate::flow::Flow;
 use crate::idempotency::Idempotency;
@@ -28,13 +25,18 @@ use crate::publish::Publisher;
 use crate::worker::Worker;
 use crate::worker::admission::Admission;
 
+pub mod access;
+pub mod api;
 mod browser;
 mod events;
+mod health;
 mod hooks;
 mod invocations;
 mod letters;
 mod problem;
+mod status;
 
+use access::Door;
 use browser::Loopback;
 pub use events::publisher;
 
@@ -87,41 +89,30 @@ pub enum Scope {
 ///
 /// # Errors
 /// The listener broke.
-pub async fn serve(listener: TcpListener, admin: Admin, scope: Scope) -> std::io::Result<()> {
+pub async fn serve(listener: TcpListener, admin: Admin, scope: Scope, door: Arc<Door>) -> std::io::Result<()> {
     let loopback = Loopback(listener.local_addr()?.ip().is_loopback());
-    let guarded = router(admin, scope).layer(from_fn_with_state(loopback, browser::guard));
+    let (routes, _) = routes_of(scope, Some(&door)).split_for_parts();
+    let guarded = routes.with_state(admin).layer(from_fn_with_state(loopback, browser::guard));
     axum::serve(listener, guarded).into_future().await
 }
 
-fn router(admin: Admin, scope: Scope) -> Router {
-    let operations = Router::new()
-        .route("/metrics", get(metrics))
-        .route("/healthz", get(|| async { "ok\n" }))
-        .route("/readyz", get(ready))
-        .route("/v1/status", get(status));
-    let routes = match scope {
-        Scope::Operations => operations,
-        Scope::Everything => operations
-            .route("/v1/events", post(events::publish))
-            .route("/v1/runtime/hooks/{hook}/cancel", post(invocations::cancel))
-            .route("/v1/runtime/hooks", get(hooks::show).post(hooks::apply).layer(DefaultBodyLimit::max(2 * BYTES_MAX)))
-            .route("/v1/runtime/hooks/dead-letter", get(letters::list))
-            .route("/v1/runtime/hooks/dead-letter/groups", get(letters::groups))
-            .route("/v1/runtime/hooks/dead-letter/export", get(letters::export))
-            .route("/v1/runtime/hooks/dead-letter/replay", post(letters::replay_all))
-            .route("/v1/runtime/hooks/dead-letter/resolve", post(letters::resolve_all))
-            .route("/v1/runtime/hooks/dead-letter/jobs/{id}", get(letters::job))
-            .route("/v1/runtime/hooks/dead-letter/jobs/{id}/cancel", post(letters::cancel))
-            .route("/v1/runtime/hooks/dead-letter/{id}", get(letters::show))
-            .route("/v1/runtime/hooks/dead-letter/{id}/replay", post(letters::replay))
-            .route("/v1/runtime/hooks/dead-letter/{id}/resolve", post(letters::resolve))
-            .route("/v1/runtime/hooks/dead-letter/{id}/edit", post(letters::edit)),
-    };
-    routes.with_state(admin)
+/// Every route, with its document, behind the role that it takes. What is open tells of health, to probes that know no
+/// tokens.
+fn routes_of(scope: Scope, door: Option<&Arc<Door>>) -> OpenApiRouter<Admin> {
+    let open =
+        api::base().routes(routes!(health::metrics)).routes(routes!(health::alive)).routes(routes!(health::ready));
+    let reading = OpenApiRouter::default().routes(routes!(status::status)).merge(api::own());
+    match scope {
+        Scope::Operations => open.merge(api::behind(Role::Read, reading, door)),
+        Scope::Everything => open
+            .merge(api::behind(Role::Read, reading.merge(hooks::reading()).merge(letters::reading()), door))
+            .merge(api::behind(Role::Publish, events::publishing(), door))
+            .merge(api::behind(Role::Operate, operating(), door)),
+    }
 }
 
-async fn metrics(State(admin): State<Admin>) -> Response {
-    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], admin.metrics.render()).into_response()
+fn operating() -> OpenApiRouter<Admin> {
+    hooks::operating().merge(invocations::operating()).merge(letters::operating())
 }
 
 impl Admin {
@@ -154,40 +145,4 @@ impl Admin {
     pub fn in_flight(&self) -> usize {
         self.parts.iter().map(|part| part.worker.running.count()).sum()
     }
-}
-
-/// A process that is paused could work, and is ready: it is not to be replaced by another one.
-async fn ready(State(admin): State<Admin>) -> Response {
-    let troubles = admin.troubles();
-    let code = if troubles.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    (code, Json(json!({ "ready": troubles.is_empty(), "reasons": troubles }))).into_response()
-}
-
-async fn status(State(admin): State<Admin>) -> Response {
-    let hooks = admin.catalog.hooks.borrow().clone();
-    let standing = admin.catalog.standing.borrow().clone();
-    let troubles = admin.troubles();
-    let store = admin.parts.iter().find_map(|part| part.store_away.borrow().clone());
-    Json(json!({
-        "version": env!("CARGO_PKG_VERSION"),
-        "ready": troubles.is_empty(),
-        "reasons": troubles,
-        "paused": *admin.paused.borrow(),
-        "store_of_claims": store.map_or_else(|| "up".to_owned(), |reason| match admin.when_away {
-            WhenAway::Hold => format!("away, holding: {reason}"),
-            WhenAway::Proceed => format!("away, proceeding without claims: {reason}"),
-        }),
-        "hooks": admin.admission.hooks(),
-        "broken_targets": admin.admission.broken(),
-        "catalog": {
-            "revision": hooks.revision().to_string(),
-            "hooks": hooks.hooks().len(),
-            "from": standing.from,
-            "cached": standing.cached,
-            "applied": standing.applied,
-            "refused": standing.refused,
-            "away": standing.away,
-        },
-    }))
-    .into_response()
 }

@@ -10,6 +10,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
+use crate::admin::access::Door;
 use crate::admin::{self, Admin, Scope};
 use crate::broker::amqp::AmqpBroker;
 use crate::broker::embedded::EmbeddedBroker;
@@ -130,6 +131,7 @@ pub struct App {
     admin: Admin,
     listener: TcpListener,
     scope: Scope,
+    door: Arc<Door>,
     file: Option<embedded::Store>,
     /// Keeps the catalog current.
     following: Pin<Box<dyn Future<Output = ()> + Send>>,
@@ -157,6 +159,7 @@ impl App {
         let store_away = first_ping(backends.claims.as_ref(), patience).await?;
         let metrics = telemetry::metrics()?;
         let listener = bind(settings, backends.file.as_ref()).await?;
+        let door = Arc::new(Door::new(&settings.http, listener.local_addr()?)?);
         let (catalog, following) = follow(source, local(settings));
         let flow = Arc::clone(&backends.flow);
         let pause = fleet::pause(flow.as_ref(), settings.claims.when_away).await;
@@ -199,7 +202,7 @@ impl App {
             claims,
             cancelled_for: settings.cancelled_for(),
         };
-        Ok(Self { fleet, cells, shared, admin, listener, scope, file, following: Box::pin(following), pause })
+        Ok(Self { fleet, cells, shared, admin, listener, scope, door, file, following: Box::pin(following), pause })
     }
 
     /// Where `/metrics` and the rest are served.
@@ -221,7 +224,7 @@ impl App {
     /// # Errors
     /// The HTTP listener broke, or a cell panicked: then the others were drained.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> anyhow::Result<Vec<String>> {
-        let Self { fleet, cells, shared, admin, listener, scope, file, following, pause } = self;
+        let Self { fleet, cells, shared, admin, listener, scope, door, file, following, pause } = self;
         let card = card(&shared.settings, &admin);
         let (desk, retention) = (admin.desk.clone(), shared.settings.dead_letter_retention);
         let flow = Arc::clone(&admin.flow);
@@ -250,7 +253,7 @@ impl App {
             () = following => Ok(Vec::new()),
             () = keeper::keep(&desk, retention) => Ok(Vec::new()),
             () = fleet::follow_pause(flow.as_ref(), &pause) => Ok(Vec::new()),
-            served = admin::serve(listener, admin, scope) => {
+            served = admin::serve(listener, admin, scope, door) => {
                 served.map(|()| Vec::new()).context("the HTTP listener broke")
             }
         };
@@ -310,9 +313,9 @@ fn refused(refusal: &Refusal) -> Refused {
 
 /// Listens, and tells other commands where, if this process owns a file.
 async fn bind(settings: &Settings, file: Option<&embedded::Store>) -> anyhow::Result<TcpListener> {
-    let listener = TcpListener::bind(settings.bind)
+    let listener = TcpListener::bind(settings.http.bind)
         .await
-        .with_context(|| format!("cannot listen on {} (http.bind)", settings.bind))?;
+        .with_context(|| format!("cannot listen on {} (http.bind)", settings.http.bind))?;
     if let Some(file) = file {
         file.announce(listener.local_addr()?)?;
     }

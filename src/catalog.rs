@@ -11,6 +11,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
+use utoipa::ToSchema;
 
 use crate::domain::event_type::EventTypes;
 use crate::domain::matching::HookSet;
@@ -43,7 +44,7 @@ const DIGEST_CHARS: usize = 12;
 pub const FORMAT: u32 = 1;
 
 /// The text of a hooks file. Several of them make one catalog.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Document {
     /// The name that problems show.
     pub name: String,

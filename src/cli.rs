@@ -14,6 +14,7 @@ mod doctor;
 mod fleet;
 mod hooks;
 mod letters;
+mod openapi;
 mod output;
 mod publish;
 mod remote;
@@ -93,6 +94,8 @@ enum Command {
     Settings,
     /// The JSON Schema (2020-12) of hooks files, for editors.
     Schema,
+    /// What is served over HTTP, as OpenAPI 3.1.
+    Openapi,
 }
 
 /// Runs a command.
@@ -118,6 +121,10 @@ pub async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         }
         Command::Schema => {
             schema::run();
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Openapi => {
+            openapi::run()?;
             Ok(ExitCode::SUCCESS)
         }
     }

@@ -11,6 +11,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use url::Url;
 
+use crate::domain::access::Token;
 use crate::domain::event::Reading;
 use crate::domain::flow::BreakerPolicy;
 use crate::domain::hook::{HookLane, Secret};
@@ -20,6 +21,7 @@ use crate::yaml::report::Report;
 
 mod broker;
 mod catalog;
+mod http;
 mod raw;
 mod redis;
 mod resolve;
@@ -39,9 +41,7 @@ pub struct Settings {
     /// Hooks file, or a folder of them.
     pub hooks: PathBuf,
     pub catalog: Catalog,
-    /// Address of `/metrics`, `/healthz`, `/readyz` and, in `up`, the event gateway. Loopback until there are tokens,
-    /// unless `http.expose` says otherwise.
-    pub bind: SocketAddr,
+    pub http: Http,
     pub worker: Worker,
     pub claims: Claims,
     pub breaker: BreakerPolicy,
@@ -163,6 +163,17 @@ pub struct Catalog {
 pub enum CatalogFrom {
     File,
     Redis,
+}
+
+/// Where HTTP is served, and who may do what there.
+#[derive(Debug, Clone)]
+pub struct Http {
+    /// Address of `/metrics`, `/healthz`, `/readyz` and, in `up`, the event gateway and the rest.
+    pub bind: SocketAddr,
+    /// With their roles.
+    pub tokens: Vec<Token>,
+    /// A file with more of them. What it holds may change at any time.
+    pub tokens_file: Option<PathBuf>,
 }
 
 /// How a worker takes and leaves work.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use utoipa::ToSchema;
 
 use crate::broker::Broker;
 use crate::dead_letters::projection::Projection;
@@ -56,7 +57,7 @@ impl From<DeadLetterError> for DeskError {
 }
 
 /// What a replay came to.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Replayed {
     pub id: LetterId,
     /// The generation that was sent out; the same for everyone who replays this letter.
@@ -64,7 +65,7 @@ pub struct Replayed {
 }
 
 /// A letter in full, with its state.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Detail {
     pub letter: Letter,
     pub state: State,

@@ -3,6 +3,7 @@
 //! Invariants: nothing here names another module of the crate or an I/O crate, reads a clock, or rolls a die; time and
 //! chance are arguments. So nothing here can fail for outside reasons, and all of it runs in tables and in the model.
 
+pub mod access;
 pub mod address;
 pub mod browse;
 pub mod carry;

@@ -8,10 +8,14 @@ use axum::extract::{DefaultBodyLimit, FromRequest as _, Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Json, Response};
 use futures_util::future::join_all;
+use serde::Serialize;
 use serde_json::{Value, json};
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use super::Admin;
-use super::problem::Problem;
+use super::problem::{Details, Problem};
 use crate::broker::Broker;
 use crate::domain::event::Reading;
 use crate::domain::event_type::EventTypes;
@@ -30,11 +34,68 @@ pub fn publisher(broker: Arc<dyn Broker>, reading: &Reading) -> Arc<Publisher> {
     Arc::new(Publisher::new(broker, options))
 }
 
-/// `POST /v1/events` with one event in structured or binary mode, or with a batch. An event without an id is given one,
-/// which every answer tells: a caller that wants to repeat a call safely sends its own.
+/// The routes that publish.
+pub(super) fn publishing() -> OpenApiRouter<Admin> {
+    OpenApiRouter::default().routes(routes!(publish))
+}
+
+/// An event, as it was taken.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+#[schema(as = Event)]
+pub(super) struct Taken {
+    /// Its own, or the one that it was given.
+    id: String,
+    source: String,
+    /// Whether the broker has it; of batches.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    confirmed: Option<bool>,
+}
+
+/// The events of a batch, in their order.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Batch {
+    events: Vec<Taken>,
+}
+
+/// What was taken: one event, or a batch.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(untagged)]
+pub(super) enum Published {
+    One(Taken),
+    Batch(Batch),
+}
+
+/// `POST /v1/events`: one event in structured or binary mode, or a batch, answered once the broker has confirmed.
 ///
-/// A page in a browser can send some types to loopback unasked. None of those is taken here, unless there are `ce-`
-/// headers beside it, for which a browser asks first and gets no answer.
+/// An event without an id is given one, which every answer tells: a caller that wants to repeat a call safely sends its
+/// own. In binary mode the attributes are headers that begin with `ce-`, and the body is the data.
+#[utoipa::path(
+    post,
+    path = "/v1/events",
+    operation_id = "publish",
+    request_body(
+        description = "CloudEvents 1.0",
+        content(
+            (Object = "application/cloudevents+json"),
+            (Vec<Object> = "application/cloudevents-batch+json"),
+            (Object = "application/json"),
+            (String = "*/*")
+        )
+    ),
+    responses(
+        (status = 202, description = "Every event is confirmed by the broker", body = Published),
+        (status = 413, description = "The event or the batch is too large", body = Details,
+         content_type = "application/problem+json"),
+        (status = 415, description = "It is no event: another content type", body = Details,
+         content_type = "application/problem+json"),
+        (status = 422, description = "It is no event, or not what its type declares (`misfits`). Nothing was published",
+         body = Details, content_type = "application/problem+json"),
+        (status = 503, description = "Not confirmed within 10 s; of a batch, `events` says which are. Send it again \
+         with the same ids", body = Details, content_type = "application/problem+json"),
+    )
+)]
+// A page in a browser can send some types to loopback unasked. None of those is taken here, unless there are `ce-`
+// headers beside it, for which a browser asks first and gets no answer.
 pub(super) async fn publish(State(admin): State<Admin>, mut request: Request) -> Result<Response, Problem> {
     let content_type = request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
     let max = request_bytes_max(content_type, &admin.reading);
@@ -78,11 +139,8 @@ fn refuse_misfits(events: &[Event], types: &EventTypes) -> Result<(), Problem> {
         Metric::EventsMisfit.count(&[("type", misfit.on.clone()), ("action", "refused".to_owned())]);
     }
     let told = misfits.iter().take(MISFITS_TOLD).map(|(place, event, misfit)| {
-        let mut told = identity(event);
-        told["event"] = Value::from(*place);
-        told["type"] = Value::from(misfit.on.as_str());
-        told["errors"] = json!(misfit.mistakes);
-        told
+        let Taken { id, source, .. } = Taken::of(event);
+        json!({ "id": id, "source": source, "event": place, "type": misfit.on.as_str(), "errors": misfit.mistakes })
     });
     let told = Value::from(told.collect::<Vec<_>>());
     Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, detail).with("misfits", told))
@@ -94,10 +152,10 @@ fn pairs(headers: &HeaderMap) -> Vec<(&str, &[u8])> {
 
 async fn one(publisher: &Publisher, event: &Event) -> Result<Response, Problem> {
     match publisher.publish(event).await {
-        Ok(()) => Ok((StatusCode::ACCEPTED, Json(identity(event))).into_response()),
+        Ok(()) => Ok((StatusCode::ACCEPTED, Json(Published::One(Taken::of(event)))).into_response()),
         Err(unpublished) => {
             let detail = format!("{unpublished} (id {})", event.id());
-            Err(Problem::new(status(&unpublished), detail).with("event", identity(event)))
+            Err(Problem::new(status(&unpublished), detail).with("event", json!(Taken::of(event))))
         }
     }
 }
@@ -107,14 +165,13 @@ async fn one(publisher: &Publisher, event: &Event) -> Result<Response, Problem> 
 async fn batch(publisher: &Publisher, events: &[Event]) -> Result<Response, Problem> {
     let sent = join_all(events.iter().map(|event| publisher.publish(event))).await;
     let failed: Vec<&Unpublished> = sent.iter().filter_map(|result| result.as_ref().err()).collect();
-    let told = |(event, result): (&Event, &Result<(), Unpublished>)| {
-        let mut told = identity(event);
-        told["confirmed"] = Value::from(result.is_ok());
-        told
+    let told = |(event, result): (&Event, &Result<(), Unpublished>)| Taken {
+        confirmed: Some(result.is_ok()),
+        ..Taken::of(event)
     };
-    let told = Value::from(events.iter().zip(&sent).map(told).collect::<Vec<_>>());
+    let told: Vec<Taken> = events.iter().zip(&sent).map(told).collect();
     let Some(worst) = failed.iter().max_by_key(|unpublished| unpublished.is_final()) else {
-        return Ok((StatusCode::ACCEPTED, Json(json!({ "events": told }))).into_response());
+        return Ok((StatusCode::ACCEPTED, Json(Published::Batch(Batch { events: told }))).into_response());
     };
     let confirmed = events.len() - failed.len();
     let detail = format!(
@@ -123,11 +180,13 @@ async fn batch(publisher: &Publisher, events: &[Event]) -> Result<Response, Prob
         events.len(),
         worst.error
     );
-    Err(Problem::new(status(worst), detail).with("confirmed", Value::from(confirmed)).with("events", told))
+    Err(Problem::new(status(worst), detail).with("confirmed", Value::from(confirmed)).with("events", json!(told)))
 }
 
-fn identity(event: &Event) -> Value {
-    json!({ "id": event.id(), "source": event.source() })
+impl Taken {
+    fn of(event: &Event) -> Self {
+        Self { id: event.id().to_owned(), source: event.source().to_owned(), confirmed: None }
+    }
 }
 
 fn status(unpublished: &Unpublished) -> StatusCode {

@@ -1,51 +1,86 @@
 //! The catalog over HTTP: what is in force, and for a fleet's shared one, changing it.
 
-use axum::extract::{Query, State};
+use axum::extract::{DefaultBodyLimit, Query, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::Json;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use utoipa::{IntoParams, ToSchema};
+use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouterExt as _};
+use utoipa_axum::routes;
 
 use super::Admin;
-use super::problem::Problem;
+use super::problem::{Details, Problem};
 use crate::catalog::Document;
 use crate::catalog::apply::{Applied, Done, Refused, Wish, apply as apply_wish};
-use crate::catalog::revisions::About;
-use crate::catalog::{beside, view};
+use crate::catalog::beside;
+use crate::catalog::diff::Changes;
+use crate::catalog::follow::Standing;
+use crate::catalog::revisions::{About, BYTES_MAX};
+use crate::catalog::view::{HookView, ProblemView};
 use crate::domain::revision::Revision;
 use crate::telemetry::now_ms;
 
 /// What the only document is called that is sent without a name.
 const NAME: &str = "hooks.yaml";
 
+/// The routes that change nothing.
+pub(super) fn reading() -> OpenApiRouter<Admin> {
+    OpenApiRouter::default().routes(routes!(show))
+}
+
+/// The routes that change something.
+pub(super) fn operating() -> OpenApiRouter<Admin> {
+    OpenApiRouter::default().routes(routes!(apply).layer(DefaultBodyLimit::max(2 * BYTES_MAX)))
+}
+
+/// The catalog in force.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Catalog {
+    revision: String,
+    #[serde(flatten)]
+    standing: Standing,
+    hooks: Vec<HookView>,
+}
+
 /// `GET …/hooks`: the revision in force and every hook, without what nobody may see.
-pub(super) async fn show(State(admin): State<Admin>) -> Json<Value> {
+#[utoipa::path(
+    get,
+    path = "/v1/runtime/hooks",
+    operation_id = "hooks",
+    responses((status = 200, description = "The catalog in force in this process", body = Catalog))
+)]
+pub(super) async fn show(State(admin): State<Admin>) -> Json<Catalog> {
     let set = admin.catalog.hooks.borrow().clone();
-    let standing = admin.catalog.standing.borrow().clone();
-    Json(json!({
-        "revision": set.revision().to_string(),
-        "from": standing.from,
-        "applied": standing.applied,
-        "refused": standing.refused,
-        "hooks": set.hooks().iter().map(|hook| view::hook(hook)).collect::<Vec<_>>(),
-    }))
+    Json(Catalog {
+        revision: set.revision().to_string(),
+        standing: admin.catalog.standing.borrow().clone(),
+        hooks: set.hooks().iter().map(|hook| HookView::of(hook)).collect(),
+    })
 }
 
 /// What is said about a change, in the query or beside the documents.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(super) struct Said {
+    /// The number of the revision that the change was made for; 0: there was none.
     expected_revision: Option<u64>,
+    /// Why, for the history.
     message: Option<String>,
+    /// Who, for the history.
     by: Option<String>,
+    /// Only say what would change.
     #[serde(default)]
     dry_run: bool,
 }
 
 /// Several documents, and what is said about them.
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-struct Sent {
+#[schema(as = Documents)]
+pub(super) struct Sent {
+    /// All hooks files of the catalog.
     documents: Vec<Document>,
     expected_revision: Option<u64>,
     message: Option<String>,
@@ -55,12 +90,35 @@ struct Sent {
 }
 
 /// `POST …/hooks`: the whole catalog, as a hooks file in YAML or JSON, or as `{"documents": [{"name", "text"}]}`.
+///
+/// Checked as a whole before it counts. It takes a process that has its hooks from Redis.
+#[utoipa::path(
+    post,
+    path = "/v1/runtime/hooks",
+    operation_id = "apply",
+    params(Said),
+    request_body(
+        description = "A hooks file, or several",
+        content((String = "application/yaml"), (Sent = "application/json"))
+    ),
+    responses(
+        (status = 200, description = "It counts, or would, or does already", body = Answer),
+        (status = 400, description = "Nothing was changed; `problems` lists what is wrong (Mistake), each with its place",
+         body = Details, content_type = "application/problem+json"),
+        (status = 409, description = "Another revision is the current one (`current`, `changes`); or workers cannot read \
+         it (`workers`); or the hooks come from a file", body = Details, content_type = "application/problem+json"),
+        (status = 413, description = "It is too large", body = Details, content_type = "application/problem+json"),
+        (status = 415, description = "It is neither YAML nor JSON", body = Details,
+         content_type = "application/problem+json"),
+        (status = 503, description = "Redis is away", body = Details, content_type = "application/problem+json"),
+    )
+)]
 pub(super) async fn apply(
     State(admin): State<Admin>,
     Query(said): Query<Said>,
     headers: HeaderMap,
     body: String,
-) -> Result<Json<Value>, Problem> {
+) -> Result<Json<Answer>, Problem> {
     let Some(revisions) = &admin.revisions else {
         let detail = "this process takes its hooks from a file: change that one, or set catalog.from to redis";
         return Err(Problem::new(StatusCode::CONFLICT, detail));
@@ -77,7 +135,7 @@ pub(super) async fn apply(
         hint_max: admin.hint_max,
     };
     let applied = apply_wish(revisions, admin.flow.as_ref(), wish).await?;
-    Ok(Json(answer(&applied)))
+    Ok(Json(Answer::of(applied)))
 }
 
 /// Pages in a browser may send other types than these to loopback unasked.
@@ -116,20 +174,34 @@ fn read(headers: &HeaderMap, body: String, said: Said) -> Result<(Vec<Document>,
     Ok((sent.documents, merged))
 }
 
-/// What became of a change, for programs.
-fn answer(applied: &Applied) -> Value {
-    let (about, changed): (Option<&About>, bool) = match &applied.done {
-        Done::New(about) => (Some(about), true),
-        Done::Same(about) => (Some(about), false),
-        Done::Tried => (None, false),
-    };
-    json!({
-        "revision": about.map(|about| Revision::Numbered(about.number).to_string()),
-        "changed": changed,
-        "applied": about,
-        "changes": applied.changes,
-        "warnings": applied.warnings.iter().map(view::problem).collect::<Vec<_>>(),
-    })
+/// What became of a change.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Applied)]
+pub(super) struct Answer {
+    /// The current one, unless this was only tried.
+    revision: Option<String>,
+    /// Whether there is a new revision.
+    changed: bool,
+    applied: Option<About>,
+    changes: Changes,
+    warnings: Vec<ProblemView>,
+}
+
+impl Answer {
+    fn of(applied: Applied) -> Self {
+        let (about, changed) = match applied.done {
+            Done::New(about) => (Some(about), true),
+            Done::Same(about) => (Some(about), false),
+            Done::Tried => (None, false),
+        };
+        Self {
+            revision: about.as_ref().map(|about| Revision::Numbered(about.number).to_string()),
+            changed,
+            applied: about,
+            changes: applied.changes,
+            warnings: applied.warnings.iter().map(ProblemView::of).collect(),
+        }
+    }
 }
 
 impl From<Refused> for Problem {
@@ -137,9 +209,9 @@ impl From<Refused> for Problem {
         let detail = refused.to_string();
         match refused {
             Refused::Invalid(problems) => {
-                let list = problems.list().iter().map(view::problem).collect::<Vec<_>>();
+                let list = problems.list().iter().map(ProblemView::of).collect::<Vec<_>>();
                 let detail = format!("nothing was changed: {} problems", list.len());
-                Self::new(StatusCode::BAD_REQUEST, detail).with("problems", list.into())
+                Self::new(StatusCode::BAD_REQUEST, detail).with("problems", json!(list))
             }
             Refused::TooLarge(_) => Self::new(StatusCode::PAYLOAD_TOO_LARGE, detail),
             Refused::Stale { current, since, .. } => {

@@ -4,21 +4,45 @@ use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use axum::response::Json;
 use serde::Deserialize;
+use utoipa::IntoParams;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use super::Admin;
-use super::problem::Problem;
+use super::problem::{Details, Problem};
 use crate::desk::cancel::{Cancelled, cancel as cancel_invocation};
 use crate::domain::event::EventDigest;
 use crate::domain::hook::HookId;
 use crate::domain::invocation::InvocationKey;
 
-#[derive(Deserialize)]
+/// The routes that change something.
+pub(super) fn operating() -> OpenApiRouter<Admin> {
+    OpenApiRouter::default().routes(routes!(cancel))
+}
+
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 pub(super) struct Cancel {
     /// As log lines name it: the 32 digits before the hook.
     event: String,
 }
 
-/// `POST /v1/runtime/hooks/{hook}/cancel?event=…`.
+/// `POST …/hooks/{hook}/cancel`: ends what one hook has still to do for one event.
+///
+/// No letter is written, and doing it twice does it once.
+#[utoipa::path(
+    post,
+    path = "/v1/runtime/hooks/{hook}/cancel",
+    operation_id = "cancel",
+    params(("hook" = String, Path, description = "The hook's id"), Cancel),
+    responses(
+        (status = 200, description = "What was found, and ended unless it was done", body = Cancelled),
+        (status = 400, description = "The hook or the event is not named as it should be", body = Details,
+         content_type = "application/problem+json"),
+        (status = 503, description = "The store of claims is away; cancelling again is safe", body = Details,
+         content_type = "application/problem+json"),
+    )
+)]
 pub(super) async fn cancel(
     State(admin): State<Admin>,
     Path(hook): Path<String>,

@@ -1,9 +1,11 @@
 //! Errors as RFC 9457 problem details.
 
-use axum::http::{StatusCode, header};
-use axum::response::{IntoResponse, Response};
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Json, Response};
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
+use utoipa::ToSchema;
 
 use crate::desk::DeskError;
 
@@ -14,17 +16,24 @@ pub(super) struct Problem {
     detail: String,
     /// What a program may want to know of it, beside the standard members.
     more: Map<String, Value>,
+    /// How to show who asks, in the header that is for it.
+    challenge: Option<&'static str>,
 }
 
 impl Problem {
     pub(super) fn new(status: StatusCode, detail: impl Into<String>) -> Self {
-        Self { status, detail: detail.into(), more: Map::new() }
+        Self { status, detail: detail.into(), more: Map::new(), challenge: None }
     }
 
     /// Adds a member; chainable.
     pub(super) fn with(mut self, name: &str, value: Value) -> Self {
         self.more.insert(name.to_owned(), value);
         self
+    }
+
+    /// Says how to show who asks; chainable.
+    pub(super) fn challenge(self, challenge: &'static str) -> Self {
+        Self { challenge: Some(challenge), ..self }
     }
 }
 
@@ -47,19 +56,40 @@ impl From<DeskError> for Problem {
     }
 }
 
+/// What went wrong: RFC 9457.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Problem)]
+pub(super) struct Details {
+    /// about:blank: the title says what kind it is.
+    #[serde(rename = "type")]
+    kind: &'static str,
+    title: &'static str,
+    /// As the answer's own.
+    status: u16,
+    /// One sentence: what was expected and found, and what to do.
+    detail: String,
+    /// What a program may want to know beside it.
+    #[serde(flatten)]
+    more: Map<String, Value>,
+}
+
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let title = self.status.canonical_reason().unwrap_or_default();
-        let mut body = self.more;
-        body.insert("type".to_owned(), Value::from("about:blank"));
-        body.insert("title".to_owned(), Value::from(title));
-        body.insert("status".to_owned(), Value::from(self.status.as_u16()));
-        body.insert("detail".to_owned(), Value::from(self.detail));
-        let mut response = (self.status, Value::from(body).to_string()).into_response();
+        let body = Details {
+            kind: "about:blank",
+            title: self.status.canonical_reason().unwrap_or_default(),
+            status: self.status.as_u16(),
+            detail: self.detail,
+            more: self.more,
+        };
+        let mut response = (self.status, Json(body)).into_response();
         let headers = response.headers_mut();
-        headers.insert(header::CONTENT_TYPE, header::HeaderValue::from_static("application/problem+json"));
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        if let Some(challenge) = self.challenge {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
+        }
         if self.status == StatusCode::SERVICE_UNAVAILABLE {
-            headers.insert(header::RETRY_AFTER, header::HeaderValue::from_static("1"));
+            headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
         }
         response
     }

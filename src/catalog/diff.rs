@@ -4,13 +4,14 @@ use std::fmt;
 
 use serde::Serialize;
 use similar::TextDiff;
+use utoipa::ToSchema;
 
 use super::Document;
 use crate::domain::hook::HookId;
 use crate::domain::matching::HookSet;
 
 /// Hooks by their ids.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Changes {
     pub added: Vec<String>,
     pub removed: Vec<String>,

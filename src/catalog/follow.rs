@@ -10,11 +10,12 @@ use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 use serde::Serialize;
-use serde_json::Value;
 use tokio::sync::watch;
+use utoipa::ToSchema;
 
 use super::revisions::About;
-use super::{Catalog, Document, Terms, attempt, beside, open, view};
+use super::view::ProblemView;
+use super::{Catalog, Document, Terms, attempt, beside, open};
 use crate::domain::matching::HookSet;
 use crate::domain::revision::Revision;
 use crate::telemetry::{Metric, now_ms};
@@ -56,7 +57,7 @@ pub struct Local {
 }
 
 /// How it stands with the catalog, beside its hooks.
-#[derive(Debug, Clone, Default, Serialize)]
+#[derive(Debug, Clone, Default, Serialize, ToSchema)]
 pub struct Standing {
     pub from: &'static str,
     /// Of the revision in force, if it has a number.
@@ -73,11 +74,11 @@ pub struct Standing {
 }
 
 /// A catalog that is not used.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 pub struct Refusal {
     pub revision: String,
     pub at_ms: u64,
-    pub problems: Vec<Value>,
+    pub problems: Vec<ProblemView>,
     /// The first of them, as a sentence.
     #[serde(skip)]
     pub reason: String,
@@ -186,7 +187,7 @@ impl Board {
 
     /// Tells of a catalog that is no good, once.
     fn refuse(&self, revision: &Revision, problems: &Problems) {
-        let shown: Vec<Value> = problems.list().iter().map(view::problem).collect();
+        let shown: Vec<ProblemView> = problems.list().iter().map(ProblemView::of).collect();
         let name = revision.to_string();
         let known = |refusal: &Refusal| refusal.revision == name && refusal.problems == shown;
         if self.standing.borrow().refused.as_ref().is_some_and(known) {

@@ -6,6 +6,7 @@
 
 use ::redis::cmd;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::{Document, FORMAT, beside, digest};
 use crate::domain::revision::Revision;
@@ -29,7 +30,7 @@ pub struct Pointer {
 }
 
 /// What is said of a revision.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct About {
     pub number: u64,
     pub digest: String,

@@ -37,7 +37,7 @@ pub(super) async fn run(settings: &Settings, fleet: Fleet) -> anyhow::Result<Exi
         bail!(
             "a fleet is known to its Redis: set broker.url and redis.url. One process without servers says at \
              http://{}/v1/status how it is, and pauses by being stopped: nothing is lost",
-            settings.bind
+            settings.http.bind
         );
     };
     executor::install_crypto();

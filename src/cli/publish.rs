@@ -258,7 +258,7 @@ impl Sink {
         if let Backend::Embedded { path } = &settings.backend
             && let Some(address) = embedded::owner(path)
         {
-            let publisher = Publisher::over(Box::new(Remote::new(address)?), options);
+            let publisher = Publisher::over(Box::new(Remote::new(address, &settings.http)?), options);
             return Ok(Self { publisher, file: None });
         }
         let backends = Backends::open(settings).await?;

@@ -7,6 +7,9 @@ use anyhow::{Context as _, bail};
 use reqwest::{Client, Method, Response, StatusCode};
 use serde_json::Value;
 
+use crate::config::Http;
+use crate::domain::access::{Role, Token};
+
 /// Longest wait for an answer of a process on the same machine.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -22,18 +25,20 @@ pub(super) struct Refused {
 pub(super) struct Remote {
     client: Client,
     address: SocketAddr,
+    tokens: Vec<Token>,
 }
 
 impl Remote {
-    pub(super) fn new(address: SocketAddr) -> anyhow::Result<Self> {
+    /// The tokens are those of our own settings, which are the other process's too on its machine.
+    pub(super) fn new(address: SocketAddr, http: &Http) -> anyhow::Result<Self> {
         crate::executor::install_crypto();
         let client = Client::builder().no_proxy().timeout(TIMEOUT).build()?;
-        Ok(Self { client, address })
+        Ok(Self { client, address, tokens: http.read_tokens()? })
     }
 
     /// The same, at another address.
     pub(super) fn at(&self, address: SocketAddr) -> Self {
-        Self { client: self.client.clone(), address }
+        Self { client: self.client.clone(), address, tokens: self.tokens.clone() }
     }
 
     /// One call; an answer that is no success becomes its problem's sentence.
@@ -71,7 +76,11 @@ impl Remote {
 
     async fn send(&self, method: Method, path: &str, body: Option<Vec<u8>>) -> anyhow::Result<Response> {
         let url = format!("http://{}{path}", self.address);
+        let needed = needed(&method, path);
         let mut request = self.client.request(method, url);
+        if let Some(token) = self.tokens.iter().find(|token| token.role.covers(needed)) {
+            request = request.bearer_auth(token.text.expose());
+        }
         if let Some(body) = body {
             request = request.header("content-type", "application/json").body(body);
         }
@@ -82,5 +91,14 @@ impl Remote {
             bail!("{} serves no events and letters: it is no `hookfleet up`", self.address);
         }
         Ok(sent)
+    }
+}
+
+/// The role that a call takes.
+fn needed(method: &Method, path: &str) -> Role {
+    match (method, path) {
+        (&Method::GET, _) => Role::Read,
+        (_, "/v1/events") => Role::Publish,
+        (..) => Role::Operate,
     }
 }

@@ -31,7 +31,7 @@ impl Trial {
     /// In a namespace that begins with `name`. Hooks may reach a receiver on loopback.
     pub(super) fn new(mut settings: Settings, name: &str) -> Self {
         settings.namespace = format!("{name}-{:08x}", fastrand::u32(..));
-        settings.bind = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        settings.http.bind = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         settings.egress.allow.push(IpAddr::V4(Ipv4Addr::LOCALHOST).into());
         let folder = std::env::temp_dir().join(&settings.namespace);
         if let Backend::Embedded { path } = &mut settings.backend {

@@ -1,7 +1,7 @@
 //! From what was said to [`Settings`]: each value parsed and checked, then the relations between them. Everything is
 //! read before anything is looked at, so that all problems are found.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use tracing_subscriber::EnvFilter;
 use url::Url;
 
 use super::raw::Raw;
-use super::{Backend, Claims, Commands, Egress, Log, Settings, WhenAway, Worker, broker, catalog, redis, shown};
+use super::{Backend, Claims, Commands, Egress, Log, Settings, WhenAway, Worker, broker, catalog, http, redis, shown};
 use crate::domain::event::Reading;
 use crate::domain::flow::BreakerPolicy;
 use crate::domain::hook::HookLane;
@@ -45,7 +45,7 @@ pub(super) fn resolve(raw: &Raw<'_>) -> Option<Settings> {
     let backend = backend(raw);
     let hooks = raw.read("hooks", text("the path of a hooks file"));
     let catalog = catalog::catalog(raw);
-    let bind = bind(raw);
+    let http = http::http(raw);
     let worker = worker(raw);
     let claims = claims(raw);
     let breaker = breaker(raw);
@@ -61,7 +61,7 @@ pub(super) fn resolve(raw: &Raw<'_>) -> Option<Settings> {
         backend: backend?,
         hooks: hooks?.into(),
         catalog: catalog?,
-        bind: bind?,
+        http: http?,
         worker: worker?,
         claims: claims?,
         breaker: breaker?,
@@ -113,26 +113,6 @@ fn parse_namespace(text: &str) -> Result<String, Mismatch> {
         return Ok(text.to_owned());
     }
     Err(Mismatch::new("1 to 40 of a-z, 0-9, - and _"))
-}
-
-/// An address that others can reach is an open door as long as there are no tokens.
-fn bind(raw: &Raw<'_>) -> Option<SocketAddr> {
-    let bind = raw.read("http.bind", |text| {
-        text.parse::<SocketAddr>().map_err(|_| Mismatch::new("an address and port such as 127.0.0.1:8733"))
-    });
-    let (bind, expose) = (bind, raw.read("http.expose", flag));
-    let (bind, expose) = (bind?, expose?);
-    if !bind.ip().is_loopback() && !expose {
-        let mismatch = Mismatch::new("a loopback address such as 127.0.0.1:8733");
-        raw.wrong(
-            "http.bind",
-            mismatch.help(
-                "other addresses need tokens, which do not exist yet; `http.expose: true` opens it all the same, for a \
-                 container whose port only a trusted network reaches",
-            ),
-        );
-    }
-    Some(bind)
 }
 
 fn worker(raw: &Raw<'_>) -> Option<Worker> {

@@ -10,6 +10,8 @@ use super::table::{Fallback, Kind, SETTINGS, Setting};
 
 /// Where the origins of settings begin, if there is room.
 const ORIGIN_COLUMN: usize = 52;
+/// In place of what nobody may see.
+const HIDDEN: &str = "***";
 
 /// A setting in force.
 #[derive(Debug, Clone)]
@@ -37,6 +39,10 @@ pub(super) fn effective(raw: &Raw<'_>) -> Vec<Effective> {
             Kind::List => raw.read_list(setting.path, as_is).map(|items| flow_list(items.iter().map(String::as_str))),
             Kind::SecretUrls => {
                 let shown = |text: &str| Ok(without_password(text));
+                raw.read_list(setting.path, shown).map(|items| flow_list(items.iter().map(String::as_str)))
+            }
+            Kind::Tokens => {
+                let shown = |text: &str| Ok(without_token(text));
                 raw.read_list(setting.path, shown).map(|items| flow_list(items.iter().map(String::as_str)))
             }
         };
@@ -120,9 +126,13 @@ fn flow_list<'i>(items: impl Iterator<Item = &'i str>) -> String {
     format!("[{}]", items.join(", "))
 }
 
+/// A token as it may be shown: its role.
+fn without_token(text: &str) -> String {
+    text.split_once(':').map_or_else(|| HIDDEN.to_owned(), |(role, _)| format!("{role}:{HIDDEN}"))
+}
+
 /// A URL as it may be shown. A user without a password may be a token, so it is replaced as well.
 fn without_password(text: &str) -> String {
-    const HIDDEN: &str = "***";
     let Ok(mut url) = Url::parse(text) else { return HIDDEN.to_owned() };
     let replaced = match (url.password(), url.username()) {
         (Some(_), _) => url.set_password(Some(HIDDEN)),

@@ -25,17 +25,19 @@ pub(super) enum Kind {
     List,
     /// A list of URLs whose passwords nobody may see.
     SecretUrls,
+    /// A list of tokens with their roles, of which nobody may see more than the roles.
+    Tokens,
 }
 
 impl Kind {
-    /// Whether values may hold passwords.
+    /// Whether values may hold passwords or tokens.
     pub(super) const fn is_secret(self) -> bool {
-        matches!(self, Self::SecretUrl | Self::OneOrMoreSecretUrls | Self::SecretUrls)
+        matches!(self, Self::SecretUrl | Self::OneOrMoreSecretUrls | Self::SecretUrls | Self::Tokens)
     }
 
     /// Whether there are many values.
     pub(super) const fn is_list(self) -> bool {
-        matches!(self, Self::List | Self::SecretUrls)
+        matches!(self, Self::List | Self::SecretUrls | Self::Tokens)
     }
 }
 
@@ -65,7 +67,7 @@ const fn secret_urls(path: &'static str, doc: &'static str) -> Setting {
 }
 
 /// All settings; those of a section stand together.
-pub(super) static SETTINGS: [Setting; 45] = [
+pub(super) static SETTINGS: [Setting; 47] = [
     one(
         "namespace",
         "hookfleet",
@@ -156,12 +158,29 @@ pub(super) static SETTINGS: [Setting; 45] = [
         "data/hookfleet.db",
         "Broker and claims of a single process without servers: one SQLite file.",
     ),
-    one("http.bind", "127.0.0.1:8733", "Address of /metrics, /healthz and /readyz; in `up` of the event gateway too."),
+    one(
+        "http.bind",
+        "127.0.0.1:8733",
+        "Address of /metrics, /healthz, /readyz and /v1/status; in `up` of the event gateway, hooks and letters too.\n\
+         One that others can reach needs tokens.",
+    ),
     one(
         "http.expose",
         "false",
-        "Allow an address that others can reach. There are no tokens yet: for containers whose port is not published\n\
-         beyond health checks and a trusted network.",
+        "Allow an address that others can reach without tokens: /metrics, /healthz and /readyz are served there, nothing\n\
+         else.",
+    ),
+    Setting {
+        path: "http.tokens",
+        kind: Kind::Tokens,
+        default: Fallback::Is(""),
+        doc: "Who may do what: [read:TOKEN, publish:TOKEN, operate:TOKEN], any number of each, at least 16 characters a\n\
+              token. read looks at everything, publish only publishes, operate may do everything.",
+    },
+    one(
+        "http.tokens_file",
+        "",
+        "A file with more of them, one a line, such as read:TOKEN. What it holds may change at any time.",
     ),
     one(
         "worker.cells",

@@ -14,7 +14,7 @@ pub(super) fn read(text: &str, variables: &[(&str, &str)], overrides: &[(&str, &
 }
 
 /// The problems of a file, of variables and of flags, one in a line.
-fn check(text: &str, variables: &[(&str, &str)], overrides: &[(&str, &str)], expected: &[&str]) {
+pub(super) fn check(text: &str, variables: &[(&str, &str)], overrides: &[(&str, &str)], expected: &[&str]) {
     let problems = match read(text, variables, overrides) {
         Ok(settings) => panic!("no problem in {text} {variables:?} {overrides:?}\n{}", settings.shown()),
         Err(problems) => problems,
@@ -34,7 +34,7 @@ fn defaults() {
     assert_eq!(settings.namespace, "hookfleet");
     assert!(matches!(&settings.backend, Backend::Embedded { path } if path == Path::new("data/hookfleet.db")));
     assert_eq!(settings.hooks, Path::new("config/hooks.yaml"));
-    assert_eq!(settings.bind, "127.0.0.1:8733".parse().unwrap());
+    assert_eq!(settings.http.bind, "127.0.0.1:8733".parse().unwrap());
     let Worker { cells, prefetch, concurrency, lanes, hold_max, grace } = settings.worker;
     assert!(cells >= 1);
     assert_eq!(lanes, [true; 2]);
@@ -238,21 +238,6 @@ fn servers() {
                      with ? or #";
         check("amqp://a", url, &[found]);
     }
-}
-
-#[test]
-fn the_address_is_loopback_unless_told_otherwise() {
-    for bind in ["127.0.0.1:0", "127.9.9.9:1", "[::1]:8733"] {
-        assert!(read("", &[("HOOKFLEET_HTTP_BIND", bind)], &[]).is_ok(), "{bind}");
-    }
-    let problem =
-        "HOOKFLEET_HTTP_BIND http.bind: expected a loopback address such as 127.0.0.1:8733, found \"0.0.0.0:1\"";
-    check("", &[("HOOKFLEET_HTTP_BIND", "0.0.0.0:1")], &[], &[problem]);
-    assert!(read("http: { expose: true }", &[("HOOKFLEET_HTTP_BIND", "0.0.0.0:1")], &[]).is_ok());
-    check_file(
-        "http: { bind: localhost }",
-        &["1:15 http.bind: expected an address and port such as 127.0.0.1:8733, found \"localhost\""],
-    );
 }
 
 /// What is missing because the file is broken is no problem of its own.

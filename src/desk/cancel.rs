@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::DeskError;
 use crate::domain::claim::{Answer, Before, Request};
@@ -11,7 +12,7 @@ use crate::domain::settle::millis;
 use crate::idempotency::Idempotency;
 
 /// What was found of an invocation that was to be cancelled.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Found {
     /// It has finished: nothing was cancelled.
@@ -27,7 +28,7 @@ pub enum Found {
 }
 
 /// What cancelling came to.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Cancelled {
     pub invocation: String,
     pub found: Found,

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
+use utoipa::ToSchema;
 
 use super::{Desk, DeskError, Replayed};
 use crate::broker::PublishError;
@@ -64,7 +65,7 @@ impl Manner {
 }
 
 /// How far a replay is, and at its end what it came to.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Progress {
     pub total: usize,
     /// Published and confirmed.
@@ -75,12 +76,12 @@ pub struct Progress {
     pub failed: usize,
     pub failures: Vec<Unsent>,
     /// Why it ended before its time: stopped, or the broker away.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ended: Option<String>,
 }
 
 /// A letter that could not be sent.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Unsent {
     pub id: LetterId,
     pub error: String,

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use utoipa::{IntoParams, ToSchema};
 
 use super::DeskError;
 use super::replay::Progress;
@@ -26,8 +27,9 @@ pub const PAGE: usize = 100;
 const PAGE_MAX: usize = 1000;
 
 /// Which letters: those that every given condition holds for.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema, IntoParams)]
 #[serde(default, deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub struct Asked {
     /// Id of the hook; `*` is any run of characters, `?` any one, here and in `type`.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -142,7 +144,7 @@ impl PageAsked {
 }
 
 /// A page of letters.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Listed {
     /// Newest first.
     pub items: Vec<Entry>,
@@ -152,7 +154,7 @@ pub struct Listed {
 }
 
 /// Letters by cause.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Grouped {
     pub items: Vec<Group>,
 }
@@ -190,7 +192,7 @@ impl Chosen {
 }
 
 /// A replay that is asked for.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct ReplayAsked {
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -222,7 +224,7 @@ impl ReplayAsked {
 }
 
 /// What a replay would send.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Preview {
     pub letters: usize,
     /// Them by cause.
@@ -251,7 +253,7 @@ impl From<&Plan> for Preview {
 }
 
 /// A replay of many letters.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct JobShown {
     pub id: String,
     pub by: String,
@@ -264,7 +266,7 @@ pub struct JobShown {
 }
 
 /// Letters to be closed.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct ResolveAsked {
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -287,13 +289,13 @@ impl ResolveAsked {
 }
 
 /// How many letters were closed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Resolved {
     pub resolved: usize,
 }
 
 /// Other data for a letter's event: one of the two.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct EditAsked {
     /// The new data: JSON, or a text that is the JSON; for a letter without an event the whole new body.

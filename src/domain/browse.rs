@@ -6,6 +6,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::dead_letter::LetterId;
 use super::fold::{Entry, Fold, Folded, Place, State, Summary};
@@ -158,15 +159,19 @@ pub struct Page {
 }
 
 /// Letters of one cause: of one class and hook, with errors that differ only in numbers.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Group {
+    #[schema(value_type = String)]
     pub fingerprint: Arc<str>,
     pub class: Class,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
     pub hook: Option<Arc<str>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
     pub target: Option<Arc<str>>,
     /// Of the newest letter.
+    #[schema(value_type = String)]
     pub error: Arc<str>,
     pub open: u64,
     pub replaying: u64,

@@ -7,6 +7,7 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
+use utoipa::ToSchema;
 
 use super::claim::Point;
 use super::event::{Event, EventDigest, Malformed};
@@ -20,7 +21,7 @@ mod origin;
 mod record;
 
 /// The id of a letter: a digest, so that the same failure always has the same id.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
 #[serde(transparent)]
 pub struct LetterId(String);
 
@@ -82,7 +83,7 @@ impl fmt::Display for LetterId {
 }
 
 /// A body as it stands in JSON: text if it is UTF-8, base64 otherwise.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Body {
     Text(String),
@@ -109,7 +110,7 @@ impl Body {
 }
 
 /// The identity of the event inside a letter.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct EventName {
     pub id: String,
     pub source: String,
@@ -120,7 +121,7 @@ pub struct EventName {
 }
 
 /// What the fleet gave up on, with all that a replay needs.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Letter {
     pub id: LetterId,
     /// When it was written, in milliseconds since 1970.
@@ -167,12 +168,13 @@ pub struct Letter {
     /// Of a letter that was written again so that it does not age out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub carried: Option<Carried>,
-    /// The event (or the raw message) whole.
+    /// The event (or the raw message) whole; in views only where it is asked for.
+    #[schema(required = false)]
     pub body: Body,
 }
 
 /// What a letter that is written again stands for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Carried {
     /// When it was written again, in milliseconds since 1970.
     pub at_ms: u64,

@@ -10,6 +10,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use self::words::Words;
 use super::dead_letter::{Item, Letter, LetterId, Mark, Offset, Record, Subject};
@@ -22,7 +23,7 @@ mod summary;
 mod words;
 
 /// Where a subject stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum State {
     /// A replay is out.

@@ -219,11 +219,12 @@ pub fn again(message: &Message) -> Message {
 }
 
 /// What a client said about a message: for letters.
-#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize, utoipa::ToSchema)]
 pub struct Client {
     #[serde(default)]
     pub properties: Properties,
     #[serde(default)]
+    #[schema(value_type = Object)]
     pub headers: super::message::Headers,
 }
 

@@ -168,7 +168,7 @@ impl From<bool> for Header {
 pub type Headers = BTreeMap<String, Header>;
 
 /// The properties of a message that its publisher chose. Kept for letters, never copied onto a republish.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Properties {
     #[serde(skip_serializing_if = "Option::is_none")]

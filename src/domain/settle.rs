@@ -18,6 +18,7 @@
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::claim::{self, Point, Token, Verdict};
 use super::flaw::Flaw;
@@ -28,7 +29,7 @@ use super::retry::RetryPolicy;
 pub const STORE_AWAY_WAIT: Duration = Duration::from_secs(8);
 
 /// Why something became a letter.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Class {
     /// Every attempt failed.
@@ -92,7 +93,7 @@ impl Class {
 }
 
 /// What is kept of one failed attempt.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 pub struct AttemptReport {
     pub attempt: u32,
     /// Start, in milliseconds since 1970.

@@ -11,6 +11,7 @@
     reason = "tests print their figures, fail loudly, and say seconds where they mean seconds"
 )]
 
+mod access;
 mod bench;
 mod brokers;
 mod cancel;
@@ -31,6 +32,7 @@ mod input;
 mod language;
 mod letters;
 mod load;
+mod openapi;
 mod pipeline;
 mod proxy;
 mod publishing;

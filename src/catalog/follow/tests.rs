@@ -59,10 +59,7 @@ impl Scene {
 
     async fn until_refused(&mut self, found: &str) {
         let told = |standing: &Standing| {
-            standing
-                .refused
-                .as_ref()
-                .is_some_and(|refusal| Value::from(refusal.problems.clone()).to_string().contains(found))
+            standing.refused.as_ref().is_some_and(|refusal| format!("{:?}", refusal.problems).contains(found))
         };
         timeout(PATIENCE, self.followed.standing.wait_for(told)).await.expect("a refusal in time").unwrap();
     }

@@ -67,7 +67,7 @@ async fn send(settings: &Settings, key: &InvocationKey) -> anyhow::Result<Cancel
         && let Some(address) = embedded::owner(path)
     {
         let path = format!("/v1/runtime/hooks/{}/cancel?event={}", key.hook, key.event);
-        let answer = Remote::new(address)?.call(Method::POST, &path, None).await?;
+        let answer = Remote::new(address, &settings.http)?.call(Method::POST, &path, None).await?;
         return Ok(serde_json::from_value(answer)?);
     }
     let backends = Backends::open(settings).await?;

@@ -1,9 +1,9 @@
 //! `hookfleet hooks list`.
 
 use clap::Args;
-use serde_json::{Value, json};
+use serde_json::json;
 
-use crate::catalog::view;
+use crate::catalog::view::{self, HookView};
 use crate::cli::output;
 use crate::domain::hook::{Hook, Pattern};
 use crate::domain::matching::HookSet;
@@ -21,7 +21,7 @@ const HEAD: [&str; 7] = ["ID", "ON", "RUNS", "LANE", "TIMEOUT", "ATTEMPTS", "STA
 
 pub(super) fn run(list: &List, hooks: &HookSet) {
     if list.json {
-        let all: Vec<Value> = hooks.hooks().iter().map(|hook| view::hook(hook)).collect();
+        let all: Vec<HookView> = hooks.hooks().iter().map(|hook| HookView::of(hook)).collect();
         output::out(&json!({ "revision": hooks.revision().to_string(), "hooks": all }).to_string());
         return;
     }

@@ -41,7 +41,7 @@ impl Reach {
         if let Backend::Embedded { path } = &settings.backend
             && let Some(address) = embedded::owner(path)
         {
-            return Ok(Self::Owner(Remote::new(address)?));
+            return Ok(Self::Owner(Remote::new(address, &settings.http)?));
         }
         let backends = Backends::open(settings).await?;
         Ok(Self::Desk(backends.desk(), backends))

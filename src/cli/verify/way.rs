@@ -12,21 +12,22 @@ use crate::app::Backends;
 use crate::broker::PublishError;
 use crate::cli::letters::Reach;
 use crate::cli::remote::Remote;
-use crate::config::{Backend, Settings};
+use crate::config::{Backend, Http, Settings};
 use crate::desk::wire::Asked;
 use crate::publish::{Event, Options, Publisher, Route};
 
 /// The way in and out.
 pub(super) enum Way {
     Servers(Box<Backends>),
-    File,
+    /// With the tokens of the process that owns it.
+    File(Http),
 }
 
 impl Way {
     /// Connects, so that what is wrong with the servers is said at once.
     pub(super) async fn open(settings: &Settings) -> anyhow::Result<Self> {
         if let Backend::Embedded { .. } = settings.backend {
-            return Ok(Self::File);
+            return Ok(Self::File(settings.http.clone()));
         }
         let backends = Backends::open(settings).await?;
         let way = Self::Servers(Box::new(backends.clone()));
@@ -41,8 +42,8 @@ impl Way {
     pub(super) fn publisher(&self, options: Options, owner: watch::Receiver<SocketAddr>) -> anyhow::Result<Publisher> {
         Ok(match self {
             Self::Servers(backends) => Publisher::new(Arc::clone(&backends.broker), options),
-            Self::File => {
-                let remote = Remote::new(*owner.borrow())?;
+            Self::File(http) => {
+                let remote = Remote::new(*owner.borrow(), http)?;
                 Publisher::over(Box::new(Gateway { remote, owner }), options)
             }
         })
@@ -52,7 +53,7 @@ impl Way {
     pub(super) async fn letters(&self, owner: SocketAddr) -> anyhow::Result<Vec<Value>> {
         let reach = match self {
             Self::Servers(backends) => Reach::Desk(backends.desk(), Backends::clone(backends)),
-            Self::File => Reach::Owner(Remote::new(owner)?),
+            Self::File(http) => Reach::Owner(Remote::new(owner, http)?),
         };
         let mut letters = Vec::new();
         let mut keep = |line: &str| letters.extend(serde_json::from_str::<Value>(line).ok());

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::{Letter, LetterId};
 use crate::domain::event::Malformed;
@@ -18,7 +19,7 @@ pub const RECORD: &str = "hookfleet-record";
 pub const LOG: &str = "dead_letters";
 
 /// What records are folded by.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Subject {
     /// One event at one hook, over all generations.
@@ -44,7 +45,7 @@ impl Subject {
 }
 
 /// A mark about a generation of a subject.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Mark {
     pub subject: Subject,
     /// The generation that was sent out, or that finished.
@@ -60,7 +61,7 @@ pub struct Mark {
 }
 
 /// Where a record stands in its log. Offsets only grow; there may be gaps.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(transparent)]
 pub struct Offset(pub u64);
 

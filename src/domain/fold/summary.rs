@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::words::Words;
 use super::{Place, State, SubjectKey};
@@ -11,16 +12,18 @@ use crate::domain::event::EventDigest;
 use crate::domain::settle::Class;
 
 /// A letter without its body and its attempts.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Summary {
     pub id: LetterId,
     /// When it was written, in milliseconds since 1970.
     pub at_ms: u64,
     pub class: Class,
     /// Redacted, one line.
+    #[schema(value_type = String)]
     pub error: Arc<str>,
     /// None: the letter is about a whole event or message.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
     pub hook: Option<Arc<str>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub event: Option<About>,
@@ -29,15 +32,21 @@ pub struct Summary {
     pub attempt_count: usize,
     /// See [`Letter::unprotected`].
     pub unprotected: bool,
+    #[schema(value_type = String)]
     pub revision: Arc<str>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
     pub target: Option<Arc<str>>,
     /// Letters of one cause share it.
+    #[schema(value_type = String)]
     pub fingerprint: Arc<str>,
+    #[schema(value_type = String)]
     pub queue: Arc<str>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
     pub session: Option<Box<str>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
     pub run: Option<Box<str>>,
     /// Where it stands in the log.
     #[serde(rename = "offset")]
@@ -51,13 +60,17 @@ pub struct Summary {
 }
 
 /// The event of a letter.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct About {
+    #[schema(value_type = String)]
     pub id: Box<str>,
+    #[schema(value_type = String)]
     pub source: Arc<str>,
     #[serde(rename = "type")]
+    #[schema(value_type = String)]
     pub kind: Arc<str>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
     pub subject: Option<Box<str>>,
 }
 
@@ -110,7 +123,7 @@ impl Summary {
 }
 
 /// A letter with its state.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Entry {
     pub letter: Summary,
     pub state: State,

@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde::Serialize;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep, sleep_until};
+use utoipa::ToSchema;
 
 use super::ration::Ration;
 use super::target::Target;
@@ -86,7 +87,7 @@ pub(super) enum Take {
 }
 
 /// How a hook is doing here.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct GateStatus {
     pub hook: String,
     pub lane: &'static str,

@@ -1,0 +1,78 @@
+//! Where HTTP is served, and who may do what there.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::Path;
+
+use super::Http;
+use super::raw::Raw;
+use super::redis::parse_path;
+use crate::domain::access::Token;
+use crate::yaml;
+use crate::yaml::problem::Mismatch;
+use crate::yaml::scalar::flag;
+
+/// Far above any list of tokens.
+const FILE_BYTES_MAX: u64 = 64 * 1024;
+
+/// Everything under `http.`. An address that others can reach is an open door without tokens.
+pub(super) fn http(raw: &Raw<'_>) -> Option<Http> {
+    let bind = raw.read("http.bind", |text| {
+        text.parse::<SocketAddr>().map_err(|_| Mismatch::new("an address and port such as 127.0.0.1:8733"))
+    });
+    let expose = raw.read("http.expose", flag);
+    let tokens = raw.read_list("http.tokens", |text| Token::parse(text).map_err(Mismatch::from));
+    let tokens_file = raw.read("http.tokens_file", parse_path);
+    let (expose, http) = (expose?, Http { bind: bind?, tokens: tokens?, tokens_file: tokens_file? });
+    if !http.bind.ip().is_loopback() && !http.has_tokens() && !expose {
+        let mismatch = Mismatch::new("a loopback address such as 127.0.0.1:8733");
+        raw.wrong(
+            "http.bind",
+            mismatch.help(
+                "other addresses need tokens: set `http.tokens` or `http.tokens_file`. Without them `http.expose: true` \
+                 serves metrics and health there, and nothing else",
+            ),
+        );
+    }
+    Some(http)
+}
+
+impl Http {
+    /// Whether who asks has to show a token.
+    #[must_use]
+    pub const fn has_tokens(&self) -> bool {
+        !self.tokens.is_empty() || self.tokens_file.is_some()
+    }
+
+    /// The tokens of the settings, and those that the file holds now.
+    ///
+    /// # Errors
+    /// One sentence: the file cannot be read, or is not what it should be. It repeats nothing that the file holds.
+    pub fn read_tokens(&self) -> io::Result<Vec<Token>> {
+        let mut tokens = self.tokens.clone();
+        if let Some(path) = &self.tokens_file {
+            tokens
+                .extend(read_file(path).map_err(|problem| {
+                    io::Error::other(format!("http.tokens_file ({}): {problem}", path.display()))
+                })?);
+        }
+        Ok(tokens)
+    }
+}
+
+/// One token a line; lines that are empty or begin with # do not count.
+fn read_file(path: &Path) -> Result<Vec<Token>, String> {
+    let sentence = |mismatch: Mismatch| {
+        format!("expected {}, found {}", mismatch.expected, mismatch.found.as_deref().unwrap_or("another"))
+    };
+    let text = yaml::read_file(path, FILE_BYTES_MAX).map_err(sentence)?;
+    let lines = text.lines().map(str::trim).enumerate();
+    let tokens = lines.filter(|(_, line)| !line.is_empty() && !line.starts_with('#')).map(|(at, line)| {
+        Token::parse(line).map_err(|refusal| format!("line {}: {}", at + 1, sentence(Mismatch::from(refusal))))
+    });
+    let tokens = tokens.collect::<Result<Vec<_>, _>>()?;
+    if tokens.is_empty() { Err("expected a token a line, found none".to_owned()) } else { Ok(tokens) }
+}
+
+#[cfg(test)]
+mod tests;
