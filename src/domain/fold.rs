@@ -16,7 +16,7 @@ use self::words::Words;
 use super::dead_letter::{Item, Letter, LetterId, Mark, Offset, Record, Subject};
 
 pub use self::standing::{Last, Standing};
-pub use self::summary::{About, Entry, Summary};
+pub use self::summary::{Entry, EventSummary, Summary};
 
 mod standing;
 mod summary;

@@ -26,7 +26,7 @@ pub struct Summary {
     #[schema(value_type = Option<String>)]
     pub hook: Option<Arc<str>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub event: Option<About>,
+    pub event: Option<EventSummary>,
     pub generation: u32,
     /// Failed attempts of this generation.
     pub attempt_count: usize,
@@ -61,7 +61,7 @@ pub struct Summary {
 
 /// The event of a letter.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct About {
+pub struct EventSummary {
     #[schema(value_type = String)]
     pub id: Box<str>,
     #[schema(value_type = String)]
@@ -76,7 +76,7 @@ pub struct About {
 
 impl Summary {
     pub(super) fn of(letter: &Letter, (at, from): (Offset, Offset), words: &mut Words) -> Self {
-        let event = letter.event.as_ref().map(|event| About {
+        let event = letter.event.as_ref().map(|event| EventSummary {
             id: event.id.as_str().into(),
             source: words.one(&event.source),
             kind: words.one(&event.kind),
