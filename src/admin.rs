@@ -18,9 +18,11 @@ use crate::config::WhenAway;
 use crate::desk::Desk;
 use crate::domain::access::Role;
 use crate::domain::event::Reading;
+use crate::domain::redaction::Pointer;
 use crate::flow::Flow;
 use crate::idempotency::Idempotency;
 use crate::publish::Publisher;
+use crate::telemetry::Totals;
 use crate::worker::Worker;
 use crate::worker::admission::Admission;
 
@@ -43,6 +45,7 @@ pub use events::publisher;
 #[derive(Clone)]
 pub struct Admin {
     pub metrics: PrometheusHandle,
+    pub totals: Arc<Totals>,
     pub broker: Arc<dyn Broker>,
     /// What readiness asks, a cell each.
     pub parts: Vec<Part>,
@@ -61,6 +64,8 @@ pub struct Admin {
     pub publisher: Arc<Publisher>,
     pub desk: Desk,
     pub claims: Arc<dyn Idempotency>,
+    /// Places in the data of events that nobody is shown.
+    pub redact: Arc<[Pointer]>,
     /// How long an invocation is remembered that an operator cancelled.
     pub cancelled_for: Duration,
 }

@@ -155,7 +155,7 @@ impl App {
         // Who needs Redis for its hooks too waits for it, and says so where everybody looks.
         let patience = if revisions.is_some() { Duration::ZERO } else { STARTUP_PATIENCE };
         let store_away = first_ping(backends.claims.as_ref(), patience).await?;
-        let metrics = telemetry::metrics()?;
+        let (metrics, totals) = telemetry::metrics()?;
         let listener = bind(settings, backends.file.as_ref()).await?;
         let door = Arc::new(Door::new(&settings.http, listener.local_addr()?)?);
         let (catalog, following) = follow(source, local(settings));
@@ -183,6 +183,7 @@ impl App {
         let parts = std::iter::once(cells::part(&fleet)).chain(cells.iter().map(|cell| cell.part.clone())).collect();
         let admin = Admin {
             metrics,
+            totals,
             publisher: admin::publisher(Arc::clone(&broker), &settings.events),
             broker,
             parts,
@@ -196,6 +197,7 @@ impl App {
             admission: Arc::clone(&shared.admission),
             desk,
             claims,
+            redact: settings.redact.as_slice().into(),
             cancelled_for: settings.cancelled_for(),
         };
         Ok(Self { fleet, cells, shared, admin, listener, scope, door, file, following: Box::pin(following), pause })

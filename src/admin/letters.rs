@@ -32,7 +32,7 @@ pub(super) struct Letters {
     items: Vec<Value>,
 }
 
-/// `GET …/dead-letter`: every letter, oldest first, without bodies.
+/// Every letter, oldest first, without bodies.
 #[utoipa::path(
     get,
     path = "/v1/runtime/hooks/dead-letter",
@@ -55,7 +55,7 @@ pub(super) struct Show {
     body: bool,
 }
 
-/// `GET …/dead-letter/{id}`: one letter, with `?body=true` the event itself too.
+/// One letter, with `?body=true` the event itself too.
 #[utoipa::path(
     get,
     path = "/v1/runtime/hooks/dead-letter/{id}",
@@ -73,7 +73,7 @@ pub(super) async fn show(
     Query(show): Query<Show>,
 ) -> Result<Json<Value>, Problem> {
     let entry = admin.desk.find(&LetterId::from(id.as_str())).await?;
-    Ok(Json(entry.view(show.body)))
+    Ok(Json(entry.view_without(show.body, &admin.redact)))
 }
 
 #[derive(Deserialize, IntoParams)]
@@ -87,7 +87,7 @@ pub(super) struct Replay {
     by: Option<String>,
 }
 
-/// `POST …/dead-letter/{id}/replay`: sends a letter's work out again. Doing it twice does it once.
+/// Sends a letter's work out again. Doing it twice does it once.
 #[utoipa::path(
     post,
     path = "/v1/runtime/hooks/dead-letter/{id}/replay",

@@ -1,5 +1,7 @@
 //! How this process is doing, for people and their tools.
 
+use std::sync::atomic::Ordering::Relaxed;
+
 use axum::extract::State;
 use axum::response::Json;
 use serde::Serialize;
@@ -8,6 +10,7 @@ use utoipa::ToSchema;
 use super::Admin;
 use crate::catalog::follow::Standing;
 use crate::config::WhenAway;
+use crate::telemetry::Totals;
 use crate::worker::admission::GateStatus;
 
 /// How a process is doing.
@@ -27,6 +30,55 @@ pub(super) struct Status {
     /// The targets whose breakers are open, as this process sees it.
     broken_targets: Vec<String>,
     catalog: CatalogStatus,
+    counts: Counts,
+    /// What somebody should look at: `hook_dead_letters`, `hook_dead_letter_persist_failures`.
+    warnings: Vec<&'static str>,
+}
+
+/// What has happened here since this process began: sums over all hooks, which `/metrics` has one by one.
+// How many letters are unresolved only the log knows: a projection of it is the place for
+// `unresolved_dead_lettered_count`, `last_unresolved_dead_letter_at_ms`, `last_unresolved_dead_letter_hook` and
+// `dead_letter_read_error`.
+#[derive(Debug, Serialize, ToSchema)]
+struct Counts {
+    /// Hooks of the catalog.
+    configured_count: usize,
+    /// Attempts that ended, however.
+    execution_count: u64,
+    /// Attempts that failed.
+    failure_count: u64,
+    retry_count: u64,
+    dead_lettered_count: u64,
+    /// Appends of letters that were not confirmed. They are repeated until they are.
+    dead_letter_persist_failure_count: u64,
+    last_dead_letter_at_ms: Option<u64>,
+    /// None if it was about a whole event or message.
+    last_dead_letter_hook: Option<String>,
+}
+
+impl Counts {
+    fn of(admin: &Admin, configured_count: usize) -> Self {
+        let Totals { attempts, failed, retries, letters, letters_unconfirmed } = &*admin.totals;
+        let last = admin.parts.iter().filter_map(|part| part.worker.meters.last_letter()).max();
+        Self {
+            configured_count,
+            execution_count: attempts.load(Relaxed),
+            failure_count: failed.load(Relaxed),
+            retry_count: retries.load(Relaxed),
+            dead_lettered_count: letters.load(Relaxed),
+            dead_letter_persist_failure_count: letters_unconfirmed.load(Relaxed),
+            last_dead_letter_at_ms: last.as_ref().map(|last| last.at_ms),
+            last_dead_letter_hook: last.and_then(|last| last.hook),
+        }
+    }
+
+    fn warnings(&self) -> Vec<&'static str> {
+        let warnings = [
+            (self.dead_lettered_count > 0, "hook_dead_letters"),
+            (self.dead_letter_persist_failure_count > 0, "hook_dead_letter_persist_failures"),
+        ];
+        warnings.into_iter().filter(|(is, _)| *is).map(|(_, name)| name).collect()
+    }
 }
 
 /// The catalog that is in force here.
@@ -39,7 +91,7 @@ struct CatalogStatus {
     standing: Standing,
 }
 
-/// `GET /v1/status`: how this process is doing.
+/// How this process is doing.
 #[utoipa::path(
     get,
     path = "/v1/status",
@@ -50,6 +102,7 @@ pub(super) async fn status(State(admin): State<Admin>) -> Json<Status> {
     let hooks = admin.catalog.hooks.borrow().clone();
     let reasons = admin.troubles();
     let store = admin.parts.iter().find_map(|part| part.store_away.borrow().clone());
+    let counts = Counts::of(&admin, hooks.hooks().len());
     Json(Status {
         version: env!("CARGO_PKG_VERSION"),
         ready: reasons.is_empty(),
@@ -69,5 +122,7 @@ pub(super) async fn status(State(admin): State<Admin>) -> Json<Status> {
             hooks: hooks.hooks().len(),
             standing: admin.catalog.standing.borrow().clone(),
         },
+        warnings: counts.warnings(),
+        counts,
     })
 }

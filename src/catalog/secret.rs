@@ -37,7 +37,11 @@ pub(super) fn pieces(text: &str, outside: &Outside<'_>) -> Result<Vec<Piece>, Mi
             return Err(Mismatch::new("`}` after `${`").found("none"));
         };
         pieces.push(Piece::Literal(before.to_owned()));
-        pieces.push(Piece::Hidden(Secret::new(look_up(name, outside)?)));
+        let value = look_up(name, outside)?;
+        if outside.values.is_some() {
+            outside.secrets.borrow_mut().insert(value.clone());
+        }
+        pieces.push(Piece::Hidden(Secret::new(value)));
         rest = after;
     }
     pieces.push(Piece::Literal(rest.to_owned()));

@@ -14,6 +14,7 @@ use crate::config::{Backend, Settings};
 use crate::dead_letters::Recovered;
 use crate::desk::Desk;
 use crate::domain::dead_letter::LetterId;
+use crate::domain::redaction::Pointer;
 use crate::embedded;
 
 const PATH: &str = "/v1/runtime/hooks/dead-letter";
@@ -55,7 +56,7 @@ pub(super) async fn run(settings: &Settings, letters: Letters) -> anyhow::Result
     let code = match letters {
         Letters::List { json } => list(&reach.list().await?, json),
         Letters::Show { id, body } => {
-            let entry = reach.show(&id, body).await?;
+            let entry = reach.show(&id, body, &settings.redact).await?;
             output::out(&serde_json::to_string_pretty(&entry)?);
             ExitCode::SUCCESS
         }
@@ -133,9 +134,9 @@ impl Reach {
         }
     }
 
-    async fn show(&self, id: &str, body: bool) -> anyhow::Result<Value> {
+    async fn show(&self, id: &str, body: bool, without: &[Pointer]) -> anyhow::Result<Value> {
         match self {
-            Self::Desk(desk, _) => Ok(desk.find(&LetterId::from(id)).await?.view(body)),
+            Self::Desk(desk, _) => Ok(desk.find(&LetterId::from(id)).await?.view_without(body, without)),
             Self::Owner(remote) => remote.call(Method::GET, &format!("{PATH}/{id}?body={body}"), None).await,
         }
     }

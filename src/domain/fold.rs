@@ -11,7 +11,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
 
-use super::dead_letter::{Letter, LetterId, Mark, Record, Subject};
+use super::dead_letter::{Body, Letter, LetterId, Mark, Record, Subject};
+use super::redaction::{Pointer, REDACTED, redact_event};
 
 /// Where a subject stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
@@ -37,6 +38,18 @@ pub struct Entry {
 }
 
 impl Entry {
+    /// As [`Entry::view`]; of the data of a body that is asked for, these places are left out.
+    #[must_use]
+    pub fn view_without(&self, body: bool, places: &[Pointer]) -> Value {
+        let mut entry = self.clone();
+        entry.letter.body = match &entry.letter.body {
+            Body::Text(text) => Body::Text(redact_event(text, places)),
+            Body::Base64(_) if !places.is_empty() => Body::Text(REDACTED.to_owned()),
+            Body::Base64(text) => Body::Base64(text.clone()),
+        };
+        entry.view(body)
+    }
+
     /// As people see it; the event's body only where it was asked for.
     #[must_use]
     pub fn view(&self, body: bool) -> Value {

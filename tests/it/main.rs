@@ -35,6 +35,7 @@ mod openapi;
 mod pipeline;
 mod proxy;
 mod publishing;
+mod redaction;
 mod saturation;
 mod schema;
 mod servers;
