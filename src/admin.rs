@@ -19,9 +19,11 @@ use crate::desk::Desk;
 use crate::desk::jobs::Jobs;
 use crate::domain::access::Role;
 use crate::domain::event::Reading;
+use crate::domain::redaction::Pointer;
 use crate::flow::Flow;
 use crate::idempotency::Idempotency;
 use crate::publish::Publisher;
+use crate::telemetry::Totals;
 use crate::worker::Worker;
 use crate::worker::admission::Admission;
 
@@ -44,6 +46,7 @@ pub use events::publisher;
 #[derive(Clone)]
 pub struct Admin {
     pub metrics: PrometheusHandle,
+    pub totals: Arc<Totals>,
     pub broker: Arc<dyn Broker>,
     /// What readiness asks, a cell each.
     pub parts: Vec<Part>,
@@ -60,9 +63,13 @@ pub struct Admin {
     pub admission: Arc<Admission>,
     /// See [`publisher`].
     pub publisher: Arc<Publisher>,
+    /// Which parts are served here.
+    pub scope: Scope,
     pub desk: Desk,
     pub jobs: Jobs,
     pub claims: Arc<dyn Idempotency>,
+    /// Places in the data of events that nobody is shown.
+    pub redact: Arc<[Pointer]>,
     /// How long an invocation is remembered that an operator cancelled.
     pub cancelled_for: Duration,
 }
@@ -89,9 +96,9 @@ pub enum Scope {
 ///
 /// # Errors
 /// The listener broke.
-pub async fn serve(listener: TcpListener, admin: Admin, scope: Scope, door: Arc<Door>) -> std::io::Result<()> {
+pub async fn serve(listener: TcpListener, admin: Admin, door: Arc<Door>) -> std::io::Result<()> {
     let loopback = Loopback(listener.local_addr()?.ip().is_loopback());
-    let (routes, _) = routes_of(scope, Some(&door)).split_for_parts();
+    let (routes, _) = routes_of(admin.scope, Some(&door)).split_for_parts();
     let guarded = routes.with_state(admin).layer(from_fn_with_state(loopback, browser::guard));
     axum::serve(listener, guarded).into_future().await
 }

@@ -130,7 +130,6 @@ pub struct App {
     shared: Shared,
     admin: Admin,
     listener: TcpListener,
-    scope: Scope,
     door: Arc<Door>,
     file: Option<embedded::Store>,
     /// Keeps the catalog current.
@@ -157,7 +156,7 @@ impl App {
         // Who needs Redis for its hooks too waits for it, and says so where everybody looks.
         let patience = if revisions.is_some() { Duration::ZERO } else { STARTUP_PATIENCE };
         let store_away = first_ping(backends.claims.as_ref(), patience).await?;
-        let metrics = telemetry::metrics()?;
+        let (metrics, totals) = telemetry::metrics()?;
         let listener = bind(settings, backends.file.as_ref()).await?;
         let door = Arc::new(Door::new(&settings.http, listener.local_addr()?)?);
         let (catalog, following) = follow(source, local(settings));
@@ -186,6 +185,7 @@ impl App {
         let parts = std::iter::once(cells::part(&fleet)).chain(cells.iter().map(|cell| cell.part.clone())).collect();
         let admin = Admin {
             metrics,
+            totals,
             publisher: admin::publisher(Arc::clone(&broker), &settings.events),
             broker,
             parts,
@@ -197,12 +197,14 @@ impl App {
             hint_max: settings.hint_max,
             reading: settings.events,
             admission: Arc::clone(&shared.admission),
+            scope,
             desk,
             jobs: Jobs::default(),
             claims,
+            redact: settings.redact.as_slice().into(),
             cancelled_for: settings.cancelled_for(),
         };
-        Ok(Self { fleet, cells, shared, admin, listener, scope, door, file, following: Box::pin(following), pause })
+        Ok(Self { fleet, cells, shared, admin, listener, door, file, following: Box::pin(following), pause })
     }
 
     /// Where `/metrics` and the rest are served.
@@ -224,7 +226,7 @@ impl App {
     /// # Errors
     /// The HTTP listener broke, or a cell panicked: then the others were drained.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> anyhow::Result<Vec<String>> {
-        let Self { fleet, cells, shared, admin, listener, scope, door, file, following, pause } = self;
+        let Self { fleet, cells, shared, admin, listener, door, file, following, pause } = self;
         let card = card(&shared.settings, &admin);
         let (desk, retention) = (admin.desk.clone(), shared.settings.dead_letter_retention);
         let flow = Arc::clone(&admin.flow);
@@ -253,7 +255,7 @@ impl App {
             () = following => Ok(Vec::new()),
             () = keeper::keep(&desk, retention) => Ok(Vec::new()),
             () = fleet::follow_pause(flow.as_ref(), &pause) => Ok(Vec::new()),
-            served = admin::serve(listener, admin, scope, door) => {
+            served = admin::serve(listener, admin, door) => {
                 served.map(|()| Vec::new()).context("the HTTP listener broke")
             }
         };

@@ -15,6 +15,7 @@ use utoipa::ToSchema;
 
 use crate::domain::event_type::EventTypes;
 use crate::domain::matching::HookSet;
+use crate::domain::redaction::Secrets;
 use crate::domain::revision::Revision;
 use crate::yaml;
 use crate::yaml::problem::{At, Problem, Problems};
@@ -133,7 +134,8 @@ pub fn read(documents: &[Document], terms: &Terms<'_>) -> Result<Catalog, Proble
 /// # Errors
 /// Every problem that these documents have anywhere.
 pub fn read_for_others(documents: &[Document], hint_max: Duration) -> Result<Catalog, Problems> {
-    let outside = Outside { values: Values::Elsewhere, egress: None, files: RefCell::default() };
+    let outside =
+        Outside { values: Values::Elsewhere, egress: None, files: RefCell::default(), secrets: RefCell::default() };
     read_with(&Revision::from(digest(documents).as_str()), documents, hint_max, &outside)
 }
 
@@ -142,8 +144,12 @@ pub fn read_for_others(documents: &[Document], hint_max: Duration) -> Result<Cat
 /// # Errors
 /// Every other problem of all documents.
 pub fn read_partly(documents: &[Document], terms: &Terms<'_>) -> Result<Catalog, Problems> {
-    let outside =
-        Outside { values: Values::PartlyHere(terms.env), egress: Some(terms.egress), files: RefCell::default() };
+    let outside = Outside {
+        values: Values::PartlyHere(terms.env),
+        egress: Some(terms.egress),
+        files: RefCell::default(),
+        secrets: RefCell::default(),
+    };
     read_with(&Revision::from(digest(documents).as_str()), documents, terms.hint_max, &outside)
 }
 
@@ -154,7 +160,12 @@ pub fn attempt(
     documents: &[Document],
     terms: &Terms<'_>,
 ) -> (Result<Catalog, Problems>, BTreeSet<PathBuf>) {
-    let outside = Outside { values: Values::Here(terms.env), egress: Some(terms.egress), files: RefCell::default() };
+    let outside = Outside {
+        values: Values::Here(terms.env),
+        egress: Some(terms.egress),
+        files: RefCell::default(),
+        secrets: RefCell::default(),
+    };
     let read = read_with(revision, documents, terms.hint_max, &outside);
     (read, outside.files.into_inner())
 }
@@ -182,7 +193,9 @@ fn read_with(
     if !problems.is_empty() {
         return Err(Problems::join(problems));
     }
-    let hooks = HookSet::new(revision.clone(), hooks).with_types(reading.events.into_types());
+    let hooks = HookSet::new(revision.clone(), hooks)
+        .with_types(reading.events.into_types())
+        .with_secrets(Secrets::new(outside.secrets.take()));
     Ok(Catalog { hooks, files: outside.files.borrow().clone(), warnings })
 }
 
@@ -218,6 +231,8 @@ struct Outside<'a> {
     /// What may be called beside public addresses. `None`: others know.
     egress: Option<&'a [IpNet]>,
     files: RefCell<BTreeSet<PathBuf>>,
+    /// What was put in for them.
+    secrets: RefCell<BTreeSet<String>>,
 }
 
 /// Where the values are that `${...}` stands for. A lookup answers `${env:NAME}`.

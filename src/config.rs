@@ -15,6 +15,7 @@ use crate::domain::access::Token;
 use crate::domain::event::Reading;
 use crate::domain::flow::BreakerPolicy;
 use crate::domain::hook::{HookLane, Secret};
+use crate::domain::redaction::Pointer;
 use crate::yaml;
 use crate::yaml::problem::{At, Mismatch, Problems};
 use crate::yaml::report::Report;
@@ -52,6 +53,8 @@ pub struct Settings {
     pub commands: Commands,
     /// How long the dead-letter log keeps records; replays are remembered as long.
     pub dead_letter_retention: Duration,
+    /// Places in the data of events that views leave out.
+    pub redact: Vec<Pointer>,
     pub log: Log,
     /// For [`Settings::shown`].
     effective: Vec<shown::Effective>,

@@ -11,9 +11,10 @@ use crate::broker::Broker;
 use crate::dead_letters::projection::Projection;
 use crate::dead_letters::{DeadLetterError, DeadLetters, Reading};
 use crate::domain::browse::{Cursor, Filter, Group, Page};
-use crate::domain::dead_letter::{Item, Letter, LetterId, Mark, Offset, Record};
+use crate::domain::dead_letter::{Body, Item, Letter, LetterId, Mark, Offset, Record};
 use crate::domain::edit::{Edit, edit};
 use crate::domain::fold::{Entry, State};
+use crate::domain::redaction::{Pointer, REDACTED, redact_event};
 use crate::domain::replay::Operator;
 use crate::domain::selection::Selection;
 use crate::domain::shown;
@@ -87,9 +88,14 @@ impl Detail {
         Self { letter, state: entry.state, count: entry.count, newest_ms: entry.newest_ms, mark: entry.mark, offset }
     }
 
-    /// As people see it; the event's body only where it was asked for.
+    /// As people see it; the event's body only where it was asked for, without what stands at these places of its data.
     #[must_use]
-    pub fn view(&self, body: bool) -> Value {
+    pub fn view(mut self, body: bool, without: &[Pointer]) -> Value {
+        self.letter.body = match self.letter.body {
+            Body::Text(text) => Body::Text(redact_event(&text, without)),
+            Body::Base64(_) if !without.is_empty() => Body::Text(REDACTED.to_owned()),
+            Body::Base64(text) => Body::Base64(text),
+        };
         let mut view = serde_json::to_value(self).unwrap_or_default();
         if !body && let Some(letter) = view.get_mut("letter").and_then(Value::as_object_mut) {
             letter.remove("body");

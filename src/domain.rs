@@ -25,6 +25,7 @@ pub mod message;
 mod model;
 pub mod once;
 pub mod outcome;
+pub mod redaction;
 pub mod refusal;
 pub mod replay;
 pub mod request;

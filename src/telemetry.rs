@@ -1,5 +1,6 @@
 //! Metric names, all of them, the set-up of logs, and the time as both show it.
 
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
@@ -7,6 +8,10 @@ use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use tracing_subscriber::EnvFilter;
 
 use crate::config;
+use totals::Summing;
+pub use totals::Totals;
+
+mod totals;
 
 /// Every metric, by name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,7 +38,7 @@ pub enum Metric {
     AttemptSeconds,
     /// Retries published, by hook.
     Retries,
-    /// Letters appended, by class.
+    /// Letters appended, by class and hook.
     Letters,
     /// Letters that are not resolved, by class and hook: from the keeper of the log.
     LettersOpen,
@@ -41,6 +46,8 @@ pub enum Metric {
     LettersOldest,
     /// How much of the time that the log keeps records has passed for the oldest one that is needed.
     LettersAged,
+    /// Appends of letters that were not confirmed and repeated.
+    LettersUnconfirmed,
     /// Guards published.
     Guards,
     /// Invocations that were over the capacity of their hook and moved to overflow, by hook.
@@ -73,7 +80,7 @@ pub enum Metric {
 
 impl Metric {
     /// Every metric: for descriptions and tests.
-    pub const ALL: [Self; 29] = [
+    pub const ALL: [Self; 30] = [
         Self::Deliveries,
         Self::Redelivered,
         Self::EventsUnmatched,
@@ -89,6 +96,7 @@ impl Metric {
         Self::LettersOpen,
         Self::LettersOldest,
         Self::LettersAged,
+        Self::LettersUnconfirmed,
         Self::Guards,
         Self::Overflowed,
         Self::OverflowTrips,
@@ -134,7 +142,6 @@ impl Metric {
             Self::Attempts => ("hookfleet_attempts_total", "Attempts by hook and outcome"),
             Self::AttemptSeconds => ("hookfleet_attempt_seconds", "Seconds an attempt took"),
             Self::Retries => ("hookfleet_retries_total", "Retries published"),
-            Self::Letters => ("hookfleet_letters_total", "Letters appended, by class"),
             Self::LettersOpen => (
                 "hookfleet_letters_open",
                 "Letters that are not resolved, by class and hook; of the keeper of the log only",
@@ -147,6 +154,10 @@ impl Metric {
                 "hookfleet_letters_retention_used_ratio",
                 "Age of the oldest record that is needed, of the time records are kept; of the keeper only",
             ),
+            Self::Letters => ("hookfleet_letters_total", "Letters appended, by class and hook"),
+            Self::LettersUnconfirmed => {
+                ("hookfleet_letters_unconfirmed_total", "Appends of letters that were not confirmed and repeated")
+            }
             Self::Guards => ("hookfleet_guards_total", "Guards published for long runs"),
             Self::Overflowed => {
                 ("hookfleet_overflowed_total", "Invocations over the capacity of their hook, moved once")
@@ -195,15 +206,18 @@ impl Metric {
 /// Seconds; from a fast answer to a long run.
 const BUCKETS: [f64; 14] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 600.0];
 
-/// Installs the recorder of this process; the handle renders `/metrics`.
+/// Installs the recorder of this process; the handle renders `/metrics`, the totals are for the status.
 ///
 /// # Errors
 /// A recorder is installed already.
-pub fn metrics() -> anyhow::Result<PrometheusHandle> {
-    let handle = PrometheusBuilder::new()
+pub fn metrics() -> anyhow::Result<(PrometheusHandle, Arc<Totals>)> {
+    let recorder = PrometheusBuilder::new()
         .set_buckets_for_metric(Matcher::Full(Metric::AttemptSeconds.name().to_owned()), &BUCKETS)?
         .set_buckets_for_metric(Matcher::Full(Metric::CatalogLoadSeconds.name().to_owned()), &BUCKETS)?
-        .install_recorder()?;
+        .build_recorder();
+    let (handle, totals) = (recorder.handle(), Arc::new(Totals::default()));
+    metrics::set_global_recorder(Summing { recorder, totals: Arc::clone(&totals) })
+        .map_err(|_| anyhow::anyhow!("metrics are recorded already"))?;
     for metric in Metric::ALL {
         let (name, text) = metric.parts();
         match metric {
@@ -214,7 +228,7 @@ pub fn metrics() -> anyhow::Result<PrometheusHandle> {
             _ => metrics::describe_counter!(name, text),
         }
     }
-    Ok(handle)
+    Ok((handle, totals))
 }
 
 /// Milliseconds since 1970, for people to read; nothing about invocations is decided by it.

@@ -310,7 +310,7 @@ impl Worker {
                     .poisoned_invocation(delivery, &malformed)
                     .unwrap_or_else(|| Letter::of_message(&malformed, client, &message.body, queue.name(), now_ms()));
                 tracing::warn!(letter = %letter.id, class = ?malformed.class, error = malformed.error, "no event");
-                count_letter(malformed.class);
+                self.meters.buried(malformed.class, letter.hook.as_deref());
                 self.append(&Record::Letter(Box::new(letter))).await;
             }
         }
@@ -340,8 +340,8 @@ impl Worker {
             match self.broker.publish(outgoing.clone()).await {
                 Ok(()) => return,
                 Err(PublishError::TooLarge(error) | PublishError::Invalid(error)) => {
-                    count_letter(Class::Invalid);
                     let letter = undeliverable(&outgoing.message, error, now_ms());
+                    self.meters.buried(Class::Invalid, letter.hook.as_deref());
                     return self.append(&Record::Letter(Box::new(letter))).await;
                 }
                 Err(error) => repeat(&mut tries, &error).await,
@@ -352,6 +352,9 @@ impl Worker {
     async fn append(&self, record: &Record) {
         let mut tries = 0;
         while let Err(error) = self.letters.append(record).await {
+            if matches!(record, Record::Letter(_)) {
+                Metric::LettersUnconfirmed.count(&[]);
+            }
             repeat(&mut tries, &error).await;
         }
     }
@@ -367,10 +370,6 @@ async fn repeat(tries: &mut u32, error: &(dyn std::error::Error + Sync)) {
         tracing::debug!(%error, "not published, trying again");
     }
     sleep(LADDER_UNIT).await;
-}
-
-fn count_letter(class: Class) {
-    Metric::Letters.count(&[("class", class.name())]);
 }
 
 fn resolved(subject: Subject, generation: u32) -> Record {

@@ -33,7 +33,7 @@ pub fn document() -> OpenApi {
     routes_of(Scope::Everything, None).into_openapi()
 }
 
-/// `GET /v1/openapi.json`: this document.
+/// This document.
 #[utoipa::path(
     get,
     path = "/v1/openapi.json",

@@ -65,7 +65,7 @@ pub(super) enum Published {
     Batch(Batch),
 }
 
-/// `POST /v1/events`: one event in structured or binary mode, or a batch, answered once the broker has confirmed.
+/// One event in structured or binary mode, or a batch, answered once the broker has confirmed.
 ///
 /// An event without an id is given one, which every answer tells: a caller that wants to repeat a call safely sends its
 /// own. In binary mode the attributes are headers that begin with `ce-`, and the body is the data.

@@ -8,7 +8,7 @@ use utoipa::ToSchema;
 
 use super::Admin;
 
-/// `GET /metrics`: counters of this process, for Prometheus.
+/// Counters of this process, for Prometheus.
 #[utoipa::path(
     get,
     path = "/metrics",
@@ -19,7 +19,7 @@ pub(super) async fn metrics(State(admin): State<Admin>) -> Response {
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], admin.metrics.render()).into_response()
 }
 
-/// `GET /healthz`: the process is alive.
+/// The process is alive.
 #[utoipa::path(
     get,
     path = "/healthz",
@@ -38,7 +38,7 @@ pub(super) struct Readiness {
     reasons: Vec<String>,
 }
 
-/// `GET /readyz`: whether the process can take work. One that is paused could, and is ready: it is not to be replaced.
+/// Whether the process can take work. One that is paused could, and is ready: it is not to be replaced.
 #[utoipa::path(
     get,
     path = "/readyz",

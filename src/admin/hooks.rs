@@ -43,7 +43,7 @@ pub(super) struct Catalog {
     hooks: Vec<HookView>,
 }
 
-/// `GET …/hooks`: the revision in force and every hook, without what nobody may see.
+/// The revision in force and every hook, without what nobody may see.
 #[utoipa::path(
     get,
     path = "/v1/runtime/hooks",
@@ -89,7 +89,7 @@ pub(super) struct Sent {
     dry_run: bool,
 }
 
-/// `POST …/hooks`: the whole catalog, as a hooks file in YAML or JSON, or as `{"documents": [{"name", "text"}]}`.
+/// The whole catalog, as a hooks file in YAML or JSON, or as `{"documents": [{"name", "text"}]}`.
 ///
 /// Checked as a whole before it counts. It takes a process that has its hooks from Redis.
 #[utoipa::path(

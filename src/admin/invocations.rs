@@ -27,7 +27,7 @@ pub(super) struct Cancel {
     event: String,
 }
 
-/// `POST …/hooks/{hook}/cancel`: ends what one hook has still to do for one event.
+/// Ends what one hook has still to do for one event.
 ///
 /// No letter is written, and doing it twice does it once.
 #[utoipa::path(

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
+use std::sync::Arc;
 
 use axum::body::{Body, Bytes};
 use axum::extract::{Path, Query, State};
@@ -22,6 +23,7 @@ use crate::desk::wire::{
 };
 use crate::desk::{Desk, DeskError, Detail, Export, Replayed};
 use crate::domain::dead_letter::LetterId;
+use crate::domain::redaction::Pointer;
 use crate::domain::selection::Selection;
 use crate::telemetry::now_ms;
 
@@ -44,7 +46,7 @@ pub(super) fn operating() -> OpenApiRouter<Admin> {
 /// Who works at this API and does not say who.
 const SOMEBODY: &str = "operator";
 
-/// `GET …/dead-letter`: letters, newest first, without bodies.
+/// Letters, newest first, without bodies.
 #[utoipa::path(
     get,
     path = "/v1/runtime/hooks/dead-letter",
@@ -60,7 +62,7 @@ pub(super) async fn list(State(admin): State<Admin>, Query(query): Query<Texts>)
     Ok(Json(admin.desk.list(&PageAsked::of(query)?).await?))
 }
 
-/// `GET …/dead-letter/groups`: letters by cause.
+/// Letters by cause.
 #[utoipa::path(
     get,
     path = "/v1/runtime/hooks/dead-letter/groups",
@@ -86,7 +88,7 @@ pub(super) struct Show {
     body: bool,
 }
 
-/// `GET …/dead-letter/{id}`, with `?body=true` the event itself too.
+/// With `?body=true` the event itself too.
 #[utoipa::path(
     get,
     path = "/v1/runtime/hooks/dead-letter/{id}",
@@ -104,10 +106,10 @@ pub(super) async fn show(
     Query(show): Query<Show>,
 ) -> Result<Json<Value>, Problem> {
     let detail = admin.desk.find(&LetterId::from(id.as_str())).await?;
-    Ok(Json(detail.view(show.body)))
+    Ok(Json(detail.view(show.body, &admin.redact)))
 }
 
-/// `GET …/dead-letter/export`: letters in full as NDJSON, oldest first.
+/// Letters in full as NDJSON, oldest first.
 #[utoipa::path(
     get,
     path = "/v1/runtime/hooks/dead-letter/export",
@@ -123,18 +125,22 @@ pub(super) async fn export(State(admin): State<Admin>, Query(query): Query<Texts
     let (which, [body]) = split(query, ["body"])?;
     let export = admin.desk.export(&which.filter(now_ms())?).await?;
     let body = body.as_deref() == Some("true");
-    let lines = stream::unfold(Some(export), move |export| lines(export, body));
+    let lines = stream::unfold(Some(export), move |export| lines(export, body, Arc::clone(&admin.redact)));
     Ok(([(header::CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(lines)).into_response())
 }
 
 /// A stream that breaks off says so on its last line.
-async fn lines(export: Option<Export>, body: bool) -> Option<(Result<Bytes, Infallible>, Option<Export>)> {
+async fn lines(
+    export: Option<Export>,
+    body: bool,
+    without: Arc<[Pointer]>,
+) -> Option<(Result<Bytes, Infallible>, Option<Export>)> {
     let mut export = export?;
     match export.next().await {
         Ok(Some(details)) => {
             let mut lines = String::new();
             for detail in details {
-                lines.push_str(&detail.view(body).to_string());
+                lines.push_str(&detail.view(body, &without).to_string());
                 lines.push('\n');
             }
             Some((Ok(lines.into()), Some(export)))
@@ -169,7 +175,7 @@ pub(super) async fn replay(
     Ok(Json(admin.desk.replay(&LetterId::from(id.as_str()), asked.force, &manner).await?))
 }
 
-/// `POST …/dead-letter/replay`: many at once, as a job; with `dry_run` what it would send.
+/// Many at once, as a job; with `dry_run` what it would send.
 #[utoipa::path(
     post,
     path = "/v1/runtime/hooks/dead-letter/replay",
@@ -233,7 +239,7 @@ pub(super) async fn cancel(State(admin): State<Admin>, Path(id): Path<String>) -
     admin.jobs.cancel(&id).map(Json).ok_or_else(|| no_job(&id))
 }
 
-/// `POST …/dead-letter/{id}/resolve`: answers the letter.
+/// Answers the letter.
 #[utoipa::path(
     post,
     path = "/v1/runtime/hooks/dead-letter/{id}/resolve",
@@ -255,10 +261,10 @@ pub(super) async fn resolve(
     let asked: ResolveAsked = if body.is_empty() { ResolveAsked::default() } else { parsed(&body)? };
     let id = LetterId::from(id.as_str());
     close(&admin.desk, &Selection::Ids(vec![id.clone()]), &asked).await?;
-    Ok(Json(admin.desk.find(&id).await?.view(false)))
+    Ok(Json(admin.desk.find(&id).await?.view(false, &[])))
 }
 
-/// `POST …/dead-letter/resolve`: many at once.
+/// Many at once.
 #[utoipa::path(
     post,
     path = "/v1/runtime/hooks/dead-letter/resolve",

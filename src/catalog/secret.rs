@@ -37,7 +37,11 @@ pub(super) fn pieces(text: &str, outside: &Outside<'_>) -> Result<Vec<Piece>, Mi
             return Err(Mismatch::new("`}` after `${`").found("none"));
         };
         pieces.push(Piece::Literal(before.to_owned()));
-        pieces.push(look_up(name, outside)?);
+        let piece = look_up(name, outside)?;
+        if let Piece::Hidden(value) = &piece {
+            outside.secrets.borrow_mut().insert(value.expose().clone());
+        }
+        pieces.push(piece);
         rest = after;
     }
     pieces.push(Piece::Literal(rest.to_owned()));

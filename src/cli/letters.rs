@@ -1,7 +1,6 @@
 //! `hookfleet dead-letters`.
 
 use std::process::ExitCode;
-use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::{Args, Subcommand};
@@ -139,12 +138,12 @@ fn ids(ids: &[String]) -> Vec<LetterId> {
 
 pub(super) async fn run(settings: &Settings, letters: Letters) -> anyhow::Result<ExitCode> {
     let reach = Reach::open(settings).await?;
-    let ended = act(&reach, letters, settings.claims.window).await;
+    let ended = act(&reach, letters, settings).await;
     reach.close().await;
     ended
 }
 
-async fn act(reach: &Reach, letters: Letters, window: Duration) -> anyhow::Result<ExitCode> {
+async fn act(reach: &Reach, letters: Letters, settings: &Settings) -> anyhow::Result<ExitCode> {
     match letters {
         Letters::List { which, limit, after, json } => {
             let asked = PageAsked { which: which.asked(), after, limit: Some(limit.to_string()) };
@@ -152,12 +151,12 @@ async fn act(reach: &Reach, letters: Letters, window: Duration) -> anyhow::Resul
         }
         Letters::Groups { which, json } => groups(&reach.groups(&which.asked()).await?, json)?,
         Letters::Show { id, body } => {
-            output::out(&serde_json::to_string_pretty(&reach.show(&id, body).await?)?);
+            output::out(&serde_json::to_string_pretty(&reach.show(&id, body, &settings.redact).await?)?);
         }
         Letters::Export { which, body, ndjson: _ } => {
-            reach.export(&which.asked(), body, &mut |lines| output::out(lines)).await?;
+            reach.export(&which.asked(), body, &settings.redact, &mut |lines| output::out(lines)).await?;
         }
-        Letters::Replay(replay) => return replay::run(reach, replay, window).await,
+        Letters::Replay(replay) => return replay::run(reach, replay, settings.claims.window).await,
         Letters::Edit { id, data, patch } => {
             let data = data.map(|text| given("--data", &text)).transpose()?.map(Value::String);
             let patch = patch.map(|text| given("--patch", &text)).transpose()?;

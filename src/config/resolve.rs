@@ -15,6 +15,7 @@ use super::{Backend, Claims, Commands, Egress, Log, Settings, WhenAway, Worker, 
 use crate::domain::event::Reading;
 use crate::domain::flow::BreakerPolicy;
 use crate::domain::hook::HookLane;
+use crate::domain::redaction::Pointer;
 use crate::yaml::problem::Mismatch;
 use crate::yaml::scalar::{count, duration, flag, number, one_of, text, variable};
 
@@ -54,6 +55,7 @@ pub(super) fn resolve(raw: &Raw<'_>) -> Option<Settings> {
     let allow_addresses = raw.read_list("egress.allow", parse_net);
     let allow_programs = raw.read_list("commands.allow", text("the name or path of a program"));
     let variables = raw.read_list("commands.env", variable);
+    let redact = raw.read_list("redact.data", |text| Pointer::parse(text).map_err(Mismatch::from));
     let retention = raw.read("dead_letters.retention", duration(RETENTIONS));
     let log = log(raw);
     Some(Settings {
@@ -70,6 +72,7 @@ pub(super) fn resolve(raw: &Raw<'_>) -> Option<Settings> {
         egress: Egress { allow: allow_addresses? },
         commands: Commands { allow: allow_programs?, env: variables? },
         dead_letter_retention: retention?,
+        redact: redact?,
         log: log?,
         effective: shown::effective(raw),
     })

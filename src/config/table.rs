@@ -67,7 +67,7 @@ const fn secret_urls(path: &'static str, doc: &'static str) -> Setting {
 }
 
 /// All settings; those of a section stand together.
-pub(super) static SETTINGS: [Setting; 47] = [
+pub(super) static SETTINGS: [Setting; 48] = [
     one(
         "namespace",
         "hookfleet",
@@ -221,6 +221,12 @@ pub(super) static SETTINGS: [Setting; 47] = [
         "Programs that command hooks may run, as they write them in argv: [python3]. Empty: none.",
     ),
     list("commands.env", "PATH,HOME,LANG,LC_ALL,TZ,TMPDIR", "Variables that programs inherit."),
+    list(
+        "redact.data",
+        "",
+        "Places in the data of events that nobody is shown: [/card/number, /items/*/price], as JSON pointers, * for every\n\
+         member or item. What is stored, and what hooks get, stays whole.",
+    ),
     one("dead_letters.retention", "30d", "How long dead letters are kept; replays are remembered as long."),
     one(
         "log.level",

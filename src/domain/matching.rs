@@ -8,6 +8,7 @@ use super::event::Event;
 use super::event_type::EventTypes;
 use super::expression::Facts;
 use super::hook::{Hook, HookId, Mode, Pattern};
+use super::redaction::Secrets;
 use super::revision::Revision;
 
 /// The validated hooks of one catalog revision; immutable.
@@ -18,6 +19,7 @@ pub struct HookSet {
     by_id: HashMap<HookId, usize>,
     index: Index,
     types: Arc<EventTypes>,
+    secrets: Arc<Secrets>,
 }
 
 /// Finds numbers by the patterns that they were put under.
@@ -96,6 +98,18 @@ impl HookSet {
     #[must_use]
     pub fn with_types(self, types: EventTypes) -> Self {
         Self { types: Arc::new(types), ..self }
+    }
+
+    /// With the values that the catalog takes from outside.
+    #[must_use]
+    pub fn with_secrets(self, secrets: Secrets) -> Self {
+        Self { secrets: Arc::new(secrets), ..self }
+    }
+
+    /// What no text may show, whichever hook it came from.
+    #[must_use]
+    pub fn secrets(&self) -> &Secrets {
+        &self.secrets
     }
 
     #[must_use]

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::redaction::{Secrets, redact};
 use super::settle::Class;
 
 /// The end of one attempt.
@@ -24,6 +25,17 @@ impl Outcome {
     /// A failure that will be the same however often it is tried.
     pub fn never(class: Class, error: impl Into<String>) -> Self {
         Self::Failed(Failure { again: Again::Never(class), status: None, error: error.into() })
+    }
+}
+
+impl Outcome {
+    /// The same, with an error text that shows none of these, nor what looks like a secret.
+    #[must_use]
+    pub fn redacted(mut self, secrets: &Secrets) -> Self {
+        if let Self::Failed(failure) = &mut self {
+            failure.error = redact(&failure.error, secrets);
+        }
+        self
     }
 }
 

@@ -269,7 +269,7 @@ mod tests {
         check("echo first >&2; echo second >&2; echo out; exit 1", "later [1]: exit 1: first second").await;
         check("echo only out; echo >&2; exit 2", "later [2]: exit 2: only out").await;
         check("kill -9 $$", "later: killed by signal 9").await;
-        check("echo using $TOKEN >&2; exit 1", "later [1]: exit 1: using [hidden]").await;
+        check("echo using $TOKEN >&2; exit 1", "later [1]: exit 1: using [REDACTED]").await;
         check("exec >&- 2>&- <&-; exit 4", "later [4]: exit 4").await;
     }
 

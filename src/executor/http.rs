@@ -413,7 +413,8 @@ mod tests {
         check(reply("200 OK", "", "fine"), "done").await;
         check(reply("500 Whatever", "", ""), "later [500]: 500 Internal Server Error").await;
         let body = "no route /hook/T0/pathsecret\r\n(key querysecret, Bearer headersecret, headersecret)";
-        let expected = "never Rejected [404]: 404 Not Found: no route [hidden] (key [hidden], [hidden], [hidden])";
+        let expected =
+            "never Rejected [404]: 404 Not Found: no route [REDACTED] (key [REDACTED], [REDACTED], [REDACTED])";
         check(reply("404 Not Found", "", body), expected).await;
         check(reply("429 Slow", "retry-after: 30\r\n", "slow"), "later 30s [429]: 429 Too Many Requests: slow").await;
         let past = "retry-after: Sun, 06 Nov 1994 08:49:37 GMT\r\n";

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::store::Unanswered;
-use super::{Aside, Worker, count_letter, resolved};
+use super::{Aside, Worker, resolved};
 use crate::broker::Delivery;
 use crate::config::WhenAway;
 use crate::domain::claim::{Answer, ClaimRequest, DeathLimits, Request, Token, Verdict};
@@ -55,7 +55,7 @@ impl Worker {
                 // If this is not answered the letter is out all the same, and the claim ends with its lease.
                 let verdict = Verdict::Next(Next::Bury { class, report: None });
                 let _ = self.store.ask(&key, &Request::Settle { at, token, deaths, verdict, keep_ms }).await;
-                count_letter(class);
+                self.meters.buried(class, Some(key.hook.as_str()));
                 self.append(&letter()).await;
                 let _ = self.store.ask(&key, &Request::Advance { at, token, keep_ms }).await;
             }
@@ -64,7 +64,7 @@ impl Worker {
                 return self.put_aside(delivery, Aside::Later(STORE_AWAY_WAIT)).await;
             }
             Ok(_) | Err(_) => {
-                count_letter(class);
+                self.meters.buried(class, Some(key.hook.as_str()));
                 self.append(&letter()).await;
             }
         }

@@ -254,6 +254,8 @@ impl Run<'_, '_> {
             self.scene.within(|| tracing::debug!("another event like it has run this hook: done without a run"));
             return Answer::Ran(Settlement::Finish);
         };
+        // Before anything is told or kept of it. A hook may show what is another's.
+        let outcome = outcome.redacted(worker.catalog.borrow().secrets());
         let took = began.elapsed();
         if let Some(permit) = self.permit {
             worker.admission.ended(permit, &outcome);

@@ -14,7 +14,8 @@ use crate::domain::event_type::Misfit;
 use crate::domain::hook::HookId;
 use crate::domain::message::Queue;
 use crate::domain::outcome::Outcome;
-use crate::telemetry::Metric;
+use crate::domain::settle::Class;
+use crate::telemetry::{Metric, now_ms};
 
 /// Answers to claims, by the names of their series.
 const ANSWERS: [&str; 8] = ["won", "takeover", "done", "superseded", "busy", "resume", "suspect", "other"];
@@ -27,6 +28,16 @@ pub struct Meters {
     deliveries: HashMap<Queue, Counter>,
     claims: HashMap<&'static str, Counter>,
     told: Told,
+    last_letter: Mutex<Option<LastLetter>>,
+}
+
+/// The newest letter of a cell.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct LastLetter {
+    /// In milliseconds since 1970.
+    pub at_ms: u64,
+    /// None: it is about a whole event or message.
+    pub hook: Option<String>,
 }
 
 impl Default for Meters {
@@ -37,6 +48,7 @@ impl Default for Meters {
             deliveries: Queue::ALL.iter().map(delivered).collect(),
             claims: ANSWERS.into_iter().map(answered).collect(),
             told: Told::default(),
+            last_letter: Mutex::default(),
         }
     }
 }
@@ -46,6 +58,18 @@ impl Meters {
         if let Some(counter) = self.deliveries.get(&queue) {
             counter.increment(1);
         }
+    }
+
+    /// Counts a letter.
+    pub(super) fn buried(&self, class: Class, hook: Option<&str>) {
+        Metric::Letters.count(&[("class", class.name()), ("hook", hook.unwrap_or_default().to_owned())]);
+        let last = LastLetter { at_ms: now_ms(), hook: hook.map(str::to_owned) };
+        *self.last_letter.lock().unwrap_or_else(PoisonError::into_inner) = Some(last);
+    }
+
+    #[must_use]
+    pub fn last_letter(&self) -> Option<LastLetter> {
+        self.last_letter.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Counts an answer to a claim; says what it is called.

@@ -1,6 +1,6 @@
 //! Events whose data is not what their type declares, or not to be read where a hook asks for it.
 
-use super::{Worker, count_letter};
+use super::Worker;
 use crate::broker::Delivery;
 use crate::domain::dead_letter::{Letter, Record};
 use crate::domain::event::Malformed;
@@ -18,7 +18,7 @@ impl Worker {
         let malformed = Malformed::new(Class::Unreadable, error);
         let letter = Letter::of_event(whole, &malformed, delivery.queue.name(), now_ms());
         tracing::warn!(letter = %letter.id, event = whole.event.id, source = whole.event.source, error, "no readable event");
-        count_letter(Class::Unreadable);
+        self.meters.buried(Class::Unreadable, None);
         Box::pin(self.append(&Record::Letter(Box::new(letter)))).await;
     }
 
@@ -35,7 +35,7 @@ impl Worker {
         let malformed = Malformed::new(Class::Invalid, misfit.sentence());
         let letter = Letter::of_event(whole, &malformed, delivery.queue.name(), now_ms());
         tracing::warn!(letter = %letter.id, event = id, source, error = malformed.error, "no valid event");
-        count_letter(Class::Invalid);
+        self.meters.buried(Class::Invalid, None);
         Box::pin(self.append(&Record::Letter(Box::new(letter)))).await; // few events end so: the others need no room for it
         self.broker.ack(delivery.receipt);
         true

@@ -143,7 +143,9 @@ impl Scene<'_> {
             Follow::Next { next: Next::Retry { .. }, .. } => {
                 Metric::Retries.count(&[("hook", self.hook.id.to_string())]);
             }
-            Follow::Next { next: Next::Bury { class, .. }, .. } => super::count_letter(*class),
+            Follow::Next { next: Next::Bury { class, .. }, .. } => {
+                self.worker.meters.buried(*class, Some(self.hook.id.as_str()));
+            }
             Follow::Resolved | Follow::Again { .. } | Follow::Suspect { .. } => {}
         }
     }

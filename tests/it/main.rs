@@ -36,6 +36,7 @@ mod openapi;
 mod pipeline;
 mod proxy;
 mod publishing;
+mod redaction;
 mod saturation;
 mod schema;
 mod servers;

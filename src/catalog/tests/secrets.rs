@@ -44,7 +44,12 @@ fn secrets_come_from_files_too() {
     let check = |content: &str, expected: &str| {
         let path = folder.path().join("secret");
         std::fs::write(&path, content).unwrap();
-        let outside = Outside { values: Values::Here(&env), egress: Some(&[]), files: RefCell::default() };
+        let outside = Outside {
+            values: Values::Here(&env),
+            egress: Some(&[]),
+            files: RefCell::default(),
+            secrets: RefCell::default(),
+        };
         let resolved = secret::resolve(&format!("<${{file:{}}}>", path.display()), &outside);
         assert_eq!(outside.files.into_inner(), BTreeSet::from([path]));
         assert_eq!(resolved.unwrap(), format!("<{expected}>"));

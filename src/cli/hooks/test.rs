@@ -17,6 +17,7 @@ use crate::domain::hook::{Action, CommandAction, Hook, HttpAction, Pattern};
 use crate::domain::invocation::Invocation;
 use crate::domain::matching::{HookSet, Unmatched};
 use crate::domain::outcome::Outcome;
+use crate::domain::redaction::Secrets;
 use crate::domain::request::Shown;
 use crate::domain::settle::{Class, Next, Settlement, Tried, settle};
 use crate::domain::shown::{name, quoted};
@@ -58,7 +59,7 @@ pub(super) async fn run(test: &Test, settings: &Settings, hooks: &HookSet) -> an
     let matches = hooks.matching(&event);
     let wanting: Vec<_> = matches.hooks.iter().filter(|hook| only.is_none_or(|id| hook.id.as_str() == id)).collect();
     match wanting.as_slice() {
-        [hook] => send(settings, hook, &invocation(&event, hook, hooks)).await,
+        [hook] => send(settings, hook, &invocation(&event, hook, hooks), hooks.secrets()).await,
         [] => bail!("nothing was sent: no hook wants this event"),
         several => bail!("nothing was sent: {} hooks want this event, say which with --hook", several.len()),
     }
@@ -75,11 +76,11 @@ fn invocation(event: &Event, hook: &Hook, hooks: &HookSet) -> Invocation {
     Invocation::first(event.clone().into(), hook.id.clone(), hooks.revision().clone())
 }
 
-async fn send(settings: &Settings, hook: &Hook, invocation: &Invocation) -> anyhow::Result<()> {
+async fn send(settings: &Settings, hook: &Hook, invocation: &Invocation, secrets: &Secrets) -> anyhow::Result<()> {
     executor::install_crypto();
     let executors = Executors::new(&settings.egress, &settings.commands)?;
     let (at_ms, began) = (now_ms(), Instant::now());
-    let outcome = executors.run(hook, invocation).await;
+    let outcome = executors.run(hook, invocation).await.redacted(secrets);
     let took = began.elapsed();
     let said = match &outcome {
         Outcome::Done => "done".to_owned(),

@@ -15,6 +15,7 @@ use crate::desk::wire::{
 };
 use crate::desk::{Desk, Replayed};
 use crate::domain::dead_letter::LetterId;
+use crate::domain::redaction::Pointer;
 use crate::domain::selection::Plan;
 use crate::embedded;
 use crate::telemetry::now_ms;
@@ -61,9 +62,9 @@ impl Reach {
         }
     }
 
-    pub(super) async fn show(&self, id: &str, body: bool) -> anyhow::Result<Value> {
+    pub(super) async fn show(&self, id: &str, body: bool, without: &[Pointer]) -> anyhow::Result<Value> {
         match self {
-            Self::Desk(desk, _) => Ok(desk.find(&LetterId::from(id)).await?.view(body)),
+            Self::Desk(desk, _) => Ok(desk.find(&LetterId::from(id)).await?.view(body, without)),
             Self::Owner(remote) => get(remote, &format!("{PATH}/{}?body={body}", segment(id))).await,
         }
     }
@@ -73,6 +74,7 @@ impl Reach {
         &self,
         asked: &Asked,
         body: bool,
+        without: &[Pointer],
         sink: &mut (dyn FnMut(&str) + Send),
     ) -> anyhow::Result<()> {
         match self {
@@ -80,7 +82,7 @@ impl Reach {
                 let mut export = desk.export(&asked.filter(now_ms())?).await?;
                 while let Some(details) = export.next().await? {
                     for detail in details {
-                        sink(&detail.view(body).to_string());
+                        sink(&detail.view(body, without).to_string());
                     }
                 }
                 Ok(())

@@ -57,7 +57,7 @@ impl Way {
         };
         let mut letters = Vec::new();
         let mut keep = |line: &str| letters.extend(serde_json::from_str::<Value>(line).ok());
-        reach.export(&Asked::default(), false, &mut keep).await.context("cannot read the dead letters")?;
+        reach.export(&Asked::default(), false, &[], &mut keep).await.context("cannot read the dead letters")?;
         Ok(letters)
     }
 

@@ -1,0 +1,149 @@
+use proptest::prelude::*;
+use serde_json::json;
+
+use super::*;
+
+fn secrets(values: &[&str]) -> Secrets {
+    Secrets::new(values.iter().map(ToString::to_string))
+}
+
+#[test]
+fn what_looks_like_a_secret() {
+    let check = |text: &str, expected: &str| {
+        assert_eq!(redact_unknown(text), expected, "{text}");
+        assert_eq!(redact_unknown(expected), expected, "once more");
+    };
+    check("404 Not Found: no such customer", "404 Not Found: no such customer");
+    check("token=abc done", "token=[REDACTED] done");
+    check("x api_key:abc,y api-key:abc", "x api_key=[REDACTED] api-key=[REDACTED]");
+    check("MY_SECRET_2=abc&x=1 auth=abc author=me", "MY_SECRET_2=[REDACTED] auth=[REDACTED] author=me");
+    check("a=1&password=abc", "a=1&password=[REDACTED]");
+    check("password: abc next", "password=[REDACTED] next");
+    check("password = abc next", "password = abc next");
+    check(r#"{"access_token":"abc","a":1}"#, r#"{"access_token=[REDACTED]"#);
+    check(r#"{"client_secret": "abc", "a": 1}"#, r#"{"client_secret=[REDACTED] "a": 1}"#);
+    check("got Authorization: Bearer abc.def== why", "got Authorization=[REDACTED] why");
+    check("Authorization: Basic dXNlcjpwYXNz\r\nnext line", "Authorization=[REDACTED] next line");
+    check("authorization:Bearer abc", "authorization=[REDACTED]");
+    check("Proxy-Authorization=abc", "Proxy-Authorization=[REDACTED]");
+    check("sent Bearer abc and more", "sent Bearer [REDACTED] and more");
+    check("Set-Cookie: a=b; c=d\nnext: fine", "Set-Cookie=[REDACTED] next: fine");
+    check("cookie: a=b; c=d", "cookie=[REDACTED]");
+    check("at https://u:p@x.example:8080/a/b?c=d#e now", "at https://x.example:8080 now");
+    check("<a href=\"https://x.example/way\">here</a>", "<a href=\"https://x.example\">here</a>");
+    check("amqp://guest:guest@mq/%2f, redis://:p@r", "amqp://mq redis://r");
+    check("the hook's header `authorization`: bad", "the hook's header `authorization`: bad");
+    check("  two\tlines\n\u{1b}[31mred\u{202e} ", "two lines [31mred");
+}
+
+#[test]
+fn what_is_known_to_be_one() {
+    let check = |text: &str, known: &[&str], expected: &str| {
+        assert_eq!(redact(text, &secrets(known)), expected, "{text} {known:?}");
+    };
+    check("using s3cret-s3 and s3cret", &["s3cret", "s3cret-s3", "", "abc"], "using [REDACTED] and [REDACTED]");
+    check("a%2Fb%26c a/b&c", &["a/b&c"], "[REDACTED] [REDACTED]");
+    check(r#"said \"a\\b\"#, &["\"a\\b"], r"said [REDACTED]\");
+    check("s3\u{200b}cret split", &["s3cret"], "[REDACTED] split");
+    check("it ends in s3cr", &["s3cret"], "it ends in [REDACTED]");
+    check("s3", &["s3cret"], "s3"); // so little may be anything
+    check("", &["s3cret"], "");
+    check("BEGIN\n  first-line-of-it\n", &["first-line-of-it\nsecond-line-of-it\n"], "BEGIN [REDACTED]");
+    check("two words of it", &["two words"], "[REDACTED] of it");
+    check("two\nwords of it", &["two words"], "[REDACTED] of it");
+    check("REDA [REDACTED]", &["REDA"], "REDA [REDACTED]"); // the mark stays a mark
+    assert_eq!(redact(&"ä".repeat(5000), &secrets(&["s3cret"])).chars().count(), ERROR_CHARS_MAX);
+}
+
+proptest! {
+    /// Wherever it is planted, in whichever form, and wherever the text is cut.
+    #[test]
+    fn a_planted_secret_never_survives(
+        secret in "[a-zA-Z0-9+/=&\"\\\\ äß{}:_.-]{4,40}",
+        before in ".{0,60}",
+        after in ".{0,60}",
+        form in 0..4,
+        cut in 0..200usize,
+    ) {
+        prop_assume!(!REDACTED.contains(secret.trim()) && secret.trim().len() >= 4);
+        let planted = match form {
+            0 => secret.clone(),
+            1 => url::form_urlencoded::byte_serialize(secret.as_bytes()).collect(),
+            2 => Value::from(secret.as_str()).to_string(),
+            _ => secret.chars().flat_map(|c| [c, '\u{200b}']).collect(),
+        };
+        prop_assume!(![&before, &after].iter().any(|text| text.contains(secret.trim())));
+        let text: String = format!("{before}{planted}{after}").chars().take(before.chars().count() + cut).collect();
+        let shown = redact(&text, &secrets(&[&secret]));
+        prop_assert!(!shown.contains(secret.trim()), "{text:?} is shown as {shown:?}");
+        prop_assert!(shown.chars().count() <= ERROR_CHARS_MAX);
+        prop_assert!(!shown.contains(char::is_control));
+    }
+
+    /// Nobody knows it to be one, and it stands behind a name.
+    #[test]
+    fn a_value_behind_its_name_never_survives(
+        secret in "[a-zA-Z0-9]{12,40}",
+        name in "(x[_-])?(token|secret|api[_-]key|apikey|password|authorization)([_-][a-z]{1,4})?|auth|AUTH|Token",
+        sign in "=|:|: |:Bearer |: Basic |\": \"|\":\"",
+        before in "[a-z ,.{(&]{0,20}",
+        after in "[ \",})][a-z ,.}]{0,20}",
+    ) {
+        let text = format!("{before} {name}{sign}{secret}{after}");
+        let shown = redact_unknown(&text);
+        prop_assert!(!shown.contains(&secret), "{text:?} is shown as {shown:?}");
+    }
+
+    /// Of a URL.
+    #[test]
+    fn ways_and_users_never_survive(
+        user in "[a-z0-9]{8,12}", password in "[A-Z0-9]{8,12}", way in "[a-z]{8,12}", query in "[0-9]{8,12}",
+    ) {
+        let shown = redact_unknown(&format!("at (https://{user}:{password}@x.example/a/{way}?q={query}#{way}), again"));
+        for hidden in [user, password, way, query] {
+            prop_assert!(!shown.contains(&hidden), "{shown}");
+        }
+        prop_assert!(shown.contains("https://x.example"));
+    }
+}
+
+#[test]
+fn data() {
+    let check = |data: Value, pointers: &[&str], expected: Value| {
+        let pointers: Vec<Pointer> = pointers.iter().map(|text| Pointer::parse(text).unwrap()).collect();
+        assert_eq!(redact_data(&data, &pointers), expected, "{pointers:?}");
+    };
+    let card =
+        || json!({ "card": { "number": "4111", "name": "Ada" }, "items": [{ "price": 1 }, { "price": 2 }], "a/b": 1 });
+    let hidden = REDACTED;
+    check(card(), &[], card());
+    check(card(), &["/card/number", "/a~1b"], {
+        let mut expected = card();
+        expected["card"]["number"] = hidden.into();
+        expected["a/b"] = hidden.into();
+        expected
+    });
+    check(card(), &["/items/*/price"], {
+        let mut expected = card();
+        expected["items"] = json!([{ "price": hidden }, { "price": hidden }]);
+        expected
+    });
+    check(card(), &["/items/1", "/none/at/all", "/card/number/deeper"], {
+        let mut expected = card();
+        expected["items"][1] = hidden.into();
+        expected
+    });
+    check(
+        json!({ "a": { "x": 1 }, "b": { "x": 2 } }),
+        &["/*/x"],
+        json!({ "a": { "x": hidden }, "b": { "x": hidden } }),
+    );
+    check(json!("text"), &["/a"], json!("text"));
+    let pointers = [Pointer::parse("/card").unwrap()];
+    let check = |event: &str, expected: &str| assert_eq!(redact_event(event, &pointers), expected);
+    check(r#"{"id":"1","card":1,"data":{"card":4111}}"#, r#"{"card":1,"data":{"card":"[REDACTED]"},"id":"1"}"#);
+    check(r#"{"data_base64":"NDExMQ=="}"#, r#"{"data_base64":"[REDACTED]"}"#);
+    check("4111 is no JSON", REDACTED);
+    assert_eq!(redact_event("as it is", &[]), "as it is");
+    assert!(Pointer::parse("card").is_err() && Pointer::parse("").is_err());
+}
