@@ -304,6 +304,7 @@ fn card(settings: &Settings, admin: &Admin) -> impl Fn() -> Card + use<> {
         in_flight: admin.in_flight(),
         revision: admin.catalog.hooks.borrow().revision().to_string(),
         idle: admin.idle(),
+        keeper: *admin.desk.kept.borrow(),
         refused: admin.catalog.standing.borrow().refused.as_ref().map(refused),
         ..fixed.clone()
     }

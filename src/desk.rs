@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use tokio::sync::watch;
 use utoipa::ToSchema;
 
 use crate::broker::Broker;
@@ -18,6 +19,7 @@ use crate::domain::redaction::{Pointer, REDACTED, redact_event};
 use crate::domain::replay::Operator;
 use crate::domain::selection::Selection;
 use crate::domain::shown;
+use crate::flow::Kept;
 use crate::telemetry::now_ms;
 use wire::{Listed, PageAsked};
 
@@ -35,6 +37,8 @@ const REASON_CHARS_MAX: usize = 512;
 pub struct Desk {
     pub broker: Arc<dyn Broker>,
     pub letters: Projection,
+    /// What the keeper says, if this process is the one.
+    pub kept: Arc<watch::Sender<Option<Kept>>>,
 }
 
 /// Why an operator's wish was not granted.
@@ -135,7 +139,7 @@ impl Desk {
     /// Over this log, of which nothing is known yet.
     #[must_use]
     pub fn new(broker: Arc<dyn Broker>, log: Arc<dyn DeadLetters>) -> Self {
-        Self { broker, letters: Projection::new(log) }
+        Self { broker, letters: Projection::new(log), kept: Arc::default() }
     }
 
     /// Some letters, newest first, as of a moment ago.

@@ -48,7 +48,7 @@ impl Default for Crew {
 }
 
 /// What a worker says of itself.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Card {
     /// Its name in the fleet; [`Flow::beat`] knows it.
@@ -68,9 +68,24 @@ pub struct Card {
     pub since_ms: u64,
     /// Why it takes no new work, if it does not.
     pub idle: Vec<String>,
+    /// How it stands with the letters, if it is the keeper of their log.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub keeper: Option<Kept>,
     /// The newer catalog that it cannot use.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub refused: Option<Refused>,
+}
+
+/// What the keeper of the dead letters knows.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Kept {
+    /// Letters that are open or being replayed.
+    pub unresolved: u64,
+    /// Age of the oldest of them, in milliseconds.
+    pub oldest_ms: u64,
+    /// How much of the time that records are kept has passed for the oldest one that is needed.
+    pub retention_used: f64,
 }
 
 /// A catalog that a worker does not take.

@@ -12,6 +12,7 @@ use crate::dead_letters::Keeping;
 use crate::domain::carry::Carry;
 use crate::domain::fold::Standing;
 use crate::domain::settle::Class;
+use crate::flow::Kept;
 use crate::telemetry::{Metric, now_ms};
 
 /// Between two rounds.
@@ -34,11 +35,16 @@ pub async fn keep(desk: &Desk, retention: Duration) {
         }
         if keeping.is_some() {
             match round(desk, retention).await {
-                Ok((standing, _)) => told.tell(&standing, retention),
+                Ok((standing, _)) => {
+                    let kept = kept(&standing, retention);
+                    told.tell(&standing, &kept);
+                    desk.kept.send_replace(Some(kept));
+                }
                 Err(error) => tracing::warn!(%error, "the dead letters could not be looked after; trying again"),
             }
         } else {
-            told.tell(&Standing::default(), retention); // it is another one's to say
+            told.tell(&Standing::default(), &Kept::default()); // it is another one's to say
+            desk.kept.send_replace(None);
         }
         sleep(EVERY).await;
     }
@@ -82,6 +88,16 @@ async fn carry_on(desk: &Desk, mut carry: Carry) -> Result<usize, DeskError> {
     Ok(carried)
 }
 
+fn kept(standing: &Standing, retention: Duration) -> Kept {
+    let since = |at_ms: Option<u64>| at_ms.map_or(0, |at_ms| now_ms().saturating_sub(at_ms));
+    let aged = Duration::from_millis(since(standing.oldest_kept_ms));
+    Kept {
+        unresolved: standing.unresolved,
+        oldest_ms: since(standing.oldest_unresolved_ms),
+        retention_used: aged.as_secs_f64() / retention.as_secs_f64(),
+    }
+}
+
 /// What the metrics say.
 #[derive(Default)]
 struct Told {
@@ -89,7 +105,7 @@ struct Told {
 }
 
 impl Told {
-    fn tell(&mut self, standing: &Standing, retention: Duration) {
+    fn tell(&mut self, standing: &Standing, kept: &Kept) {
         let gauge = |(class, hook): &(Class, Option<Arc<str>>), count: u64| {
             let labels = [("class", class.name()), ("hook", hook.as_deref().unwrap_or_default().to_owned())];
             Metric::LettersOpen.gauge(&labels).set(number(count));
@@ -101,10 +117,8 @@ impl Told {
             gauge(cause, *count);
         }
         self.causes = standing.by_cause.keys().cloned().collect();
-        let since = |at_ms: Option<u64>| at_ms.map_or(0, |at_ms| now_ms().saturating_sub(at_ms));
-        Metric::LettersOldest.gauge(&[]).set(number(since(standing.oldest_unresolved_ms)) / 1000.0);
-        let aged = Duration::from_millis(since(standing.oldest_kept_ms));
-        Metric::LettersAged.gauge(&[]).set(aged.as_secs_f64() / retention.as_secs_f64());
+        Metric::LettersOldest.gauge(&[]).set(number(kept.oldest_ms) / 1000.0);
+        Metric::LettersAged.gauge(&[]).set(kept.retention_used);
     }
 }
 

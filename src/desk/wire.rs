@@ -34,8 +34,10 @@ pub struct Asked {
     /// Id of the hook; `*` is any run of characters, `?` any one, here and in `type`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hook: Option<String>,
+    /// Type of the event.
     #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
     pub kind: Option<String>,
+    /// Why it became a letter, such as exhausted.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub class: Option<String>,
     /// all, unresolved, open, replaying or resolved.
@@ -44,13 +46,16 @@ pub struct Asked {
     /// A time (RFC 3339), or how long ago, such as `2h`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub since: Option<String>,
+    /// Written before this time.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub until: Option<String>,
     /// Somewhere in error, target, or the event's id, source or subject.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub text: Option<String>,
+    /// The session that the event names.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub session: Option<String>,
+    /// The run that the event names.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub run: Option<String>,
     /// The fingerprint of a group.

@@ -4,8 +4,10 @@ use std::collections::BTreeMap;
 
 use super::Finding;
 use super::facts::CrewFacts;
-use crate::flow::Card;
+use crate::flow::{Card, Kept};
 
+/// Letters that are open are written again at half of their time.
+const RETENTION_USED_MAX: f64 = 0.75;
 /// Workers that are named one by one.
 const NAMED_MAX: usize = 3;
 
@@ -20,7 +22,35 @@ pub(super) fn examine(facts: &CrewFacts) -> Vec<Finding> {
     findings.push(versions(&facts.workers));
     findings.push(revisions(facts));
     findings.extend(refusals(facts));
+    findings.push(letters(&facts.workers));
     findings
+}
+
+/// What the keeper of the dead letters says of them.
+fn letters(workers: &[Card]) -> Finding {
+    const SUBJECT: &str = "dead letters";
+    let Some(kept) = workers.iter().find_map(|card| card.keeper) else {
+        return Finding::note(SUBJECT, "no worker has become the keeper of their log yet").advice(
+            "one does within half a minute of its start; without one, letters that are open age out after \
+             dead_letters.retention",
+        );
+    };
+    let Kept { unresolved, oldest_ms, retention_used } = kept;
+    if retention_used > RETENTION_USED_MAX {
+        let found = format!(
+            "some are in {:.0} % of the time that they are kept, and nobody wrote them again",
+            retention_used * 100.0
+        );
+        return Finding::problem(SUBJECT, found)
+            .advice("open ones will be lost: the log of the keeper says what hinders it; replay or resolve them");
+    }
+    if unresolved > 0 {
+        let hours = oldest_ms / 3_600_000;
+        let found = format!("{unresolved} are not resolved, the oldest of {hours} h ago");
+        return Finding::note(SUBJECT, found)
+            .advice("`hookfleet dead-letters groups --state unresolved` says what failed");
+    }
+    Finding::fine(SUBJECT, "all are resolved")
 }
 
 fn versions(workers: &[Card]) -> Finding {

@@ -2,7 +2,7 @@
 
 use super::facts::{BrokerFacts, CrewFacts, Fleet, ManagementFacts, NodeFacts, RedisFacts};
 use super::*;
-use crate::flow::{Card, Refused};
+use crate::flow::{Card, Kept, Refused};
 
 fn broker_facts() -> BrokerFacts {
     let node = |name: &str| NodeFacts { name: name.to_owned(), running: true, ..NodeFacts::default() };
@@ -46,6 +46,7 @@ fn crew_facts(revisions: &[&str]) -> CrewFacts {
         pid: number,
         version: "1.0.0".to_owned(),
         revision: (*revision).to_owned(),
+        keeper: (number == 1).then(Kept::default),
         ..Card::default()
     };
     CrewFacts { current: Some("r7".to_owned()), workers: (1..).zip(revisions).map(card).collect() }
@@ -194,6 +195,18 @@ fn workers() {
         0,
         &["warning workers: versions they differ: 1.0.0 (process 1 on a), an older one (w2)"],
     );
+
+    let keeper = |keeper: Option<Kept>| move |crew: &mut CrewFacts| crew.workers[0].keeper = keeper;
+    check(&["r7"], &keeper(None), 0, &["note dead letters no worker has become the keeper"]);
+    let open = Kept { unresolved: 7, oldest_ms: 7_200_000, retention_used: 0.4 };
+    check(
+        &["r7"],
+        &keeper(Some(open)),
+        0,
+        &["note dead letters 7 are not resolved, the oldest of 2 h ago -> `hookfleet"],
+    );
+    let aged = Kept { retention_used: 0.8, ..open };
+    check(&["r7"], &keeper(Some(aged)), 1, &["PROBLEM dead letters some are in 80 % of the time that they are kept"]);
 
     let refuse = |crew: &mut CrewFacts| {
         for card in &mut crew.workers[..2] {

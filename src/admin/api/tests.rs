@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::*;
 
 /// Every route: its method, its path and the role that opens it.
-const ROUTES: [(&str, &str, Option<Role>); 12] = [
+const ROUTES: [(&str, &str, Option<Role>); 20] = [
     ("get", "/metrics", None),
     ("get", "/healthz", None),
     ("get", "/readyz", None),
@@ -16,8 +16,16 @@ const ROUTES: [(&str, &str, Option<Role>); 12] = [
     ("post", "/v1/runtime/hooks", Some(Role::Operate)),
     ("post", "/v1/runtime/hooks/{hook}/cancel", Some(Role::Operate)),
     ("get", "/v1/runtime/hooks/dead-letter", Some(Role::Read)),
+    ("get", "/v1/runtime/hooks/dead-letter/groups", Some(Role::Read)),
+    ("get", "/v1/runtime/hooks/dead-letter/export", Some(Role::Read)),
+    ("get", "/v1/runtime/hooks/dead-letter/jobs/{id}", Some(Role::Read)),
     ("get", "/v1/runtime/hooks/dead-letter/{id}", Some(Role::Read)),
+    ("post", "/v1/runtime/hooks/dead-letter/replay", Some(Role::Operate)),
+    ("post", "/v1/runtime/hooks/dead-letter/resolve", Some(Role::Operate)),
+    ("post", "/v1/runtime/hooks/dead-letter/jobs/{id}/cancel", Some(Role::Operate)),
     ("post", "/v1/runtime/hooks/dead-letter/{id}/replay", Some(Role::Operate)),
+    ("post", "/v1/runtime/hooks/dead-letter/{id}/resolve", Some(Role::Operate)),
+    ("post", "/v1/runtime/hooks/dead-letter/{id}/edit", Some(Role::Operate)),
 ];
 
 fn json() -> Value {
