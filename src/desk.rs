@@ -206,7 +206,8 @@ impl Desk {
             "" => "operator resolved".to_owned(),
             reason => shown::sentence(reason, REASON_CHARS_MAX),
         };
-        let (marks, unknown) = self.letters.now().await?.closing(selection, by, &reason, now_ms());
+        let by = shown::sentence(by, replay::BY_CHARS_MAX);
+        let (marks, unknown) = self.letters.now().await?.closing(selection, &by, &reason, now_ms());
         if let Some(id) = unknown.into_iter().next() {
             return Err(DeskError::Unknown(id));
         }
@@ -226,10 +227,18 @@ impl Desk {
     /// safe.
     pub async fn edit(&self, id: &LetterId, change: &Edit, by: &str) -> Result<Replayed, DeskError> {
         let detail = self.find(id).await?;
-        if detail.state == State::Resolved {
-            return Err(DeskError::Refused(format!("letter {id} is resolved: it was finished or closed")));
+        match detail.state {
+            State::Open => {}
+            State::Resolved => {
+                return Err(DeskError::Refused(format!("letter {id} is resolved: it was finished or closed")));
+            }
+            State::Replaying => {
+                let error = format!("a replay of letter {id} is out: it can be edited when that has failed");
+                return Err(DeskError::Refused(error));
+            }
         }
-        let operator = Operator { name: by.to_owned(), now_ms: now_ms(), seen_ms: detail.newest_ms };
+        let name = shown::sentence(by, replay::BY_CHARS_MAX);
+        let operator = Operator { name, now_ms: now_ms(), seen_ms: detail.newest_ms };
         let edited = edit(&detail.letter, change, &operator).map_err(DeskError::Refused)?;
         let generation = edited.generation;
         self.send(edited).await.map_err(|failed| failed.told("editing it again in the same way"))?;

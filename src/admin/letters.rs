@@ -19,7 +19,8 @@ use super::Admin;
 use super::problem::{Details, Problem, parsed};
 use crate::desk::replay::Manner;
 use crate::desk::wire::{
-    Asked, EditAsked, Grouped, JobShown, Listed, PageAsked, Preview, ReplayAsked, ResolveAsked, Resolved, split,
+    Asked, CloseAsked, EditAsked, Grouped, JobShown, Listed, OneAsked, PageAsked, Preview, ReplayAsked, ResolveAsked,
+    Resolved, split,
 };
 use crate::desk::{Desk, DeskError, Detail, Export, Replayed};
 use crate::domain::dead_letter::LetterId;
@@ -156,7 +157,7 @@ async fn lines(
     path = "/v1/runtime/hooks/dead-letter/{id}/replay",
     operation_id = "replay",
     params(("id" = String, Path, description = "The letter's id")),
-    request_body = ReplayAsked,
+    request_body = OneAsked,
     responses(
         (status = 200, description = "It is out, as this generation", body = Replayed),
         (status = 400, description = "What is asked for cannot be understood", body = Details, content_type = "application/problem+json"),
@@ -170,8 +171,9 @@ pub(super) async fn replay(
     Path(id): Path<String>,
     body: Bytes,
 ) -> Result<Json<Replayed>, Problem> {
-    let asked: ReplayAsked = if body.is_empty() { ReplayAsked::default() } else { parsed(&body)? };
-    let manner = manner(&asked)?;
+    let asked: OneAsked = if body.is_empty() { OneAsked::default() } else { parsed(&body)? };
+    let manner = Manner::new(asked.by.as_deref().unwrap_or(SOMEBODY), asked.to_hook.as_deref(), None)?;
+    known(&admin, &manner)?;
     Ok(Json(admin.desk.replay(&LetterId::from(id.as_str()), asked.force, &manner).await?))
 }
 
@@ -192,9 +194,13 @@ pub(super) async fn replay(
 pub(super) async fn replay_all(State(admin): State<Admin>, body: Bytes) -> Result<Response, Problem> {
     let asked: ReplayAsked = parsed(&body)?;
     let (manner, selection) = (manner(&asked)?, asked.chosen().selection(now_ms())?);
-    let plan = admin.desk.plan(&selection, asked.force).await?;
+    let plan = admin.desk.plan(&selection, manner.purpose(asked.force)?).await?;
     if asked.dry_run {
         return Ok(Json(Preview::from(&plan)).into_response());
+    }
+    known(&admin, &manner)?;
+    if let Some(unknown) = plan.unknown.first() {
+        return Err(DeskError::Unknown(unknown.clone()).into()); // nothing is sent of what was not meant
     }
     let job = admin.jobs.start(&admin.desk, plan, manner);
     let job = job.ok_or_else(|| Problem::new(StatusCode::TOO_MANY_REQUESTS, "too many replays go on: wait for one"))?;
@@ -203,6 +209,16 @@ pub(super) async fn replay_all(State(admin): State<Admin>, body: Bytes) -> Resul
 
 fn manner(asked: &ReplayAsked) -> Result<Manner, DeskError> {
     Manner::new(asked.by.as_deref().unwrap_or(SOMEBODY), asked.to_hook.as_deref(), asked.rate)
+}
+
+/// Another hook has to be there: what it cannot do would be letters again.
+fn known(admin: &Admin, manner: &Manner) -> Result<(), DeskError> {
+    match &manner.to_hook {
+        Some(hook) if admin.catalog.hooks.borrow().get(hook.as_str()).is_none() => {
+            Err(DeskError::Invalid(format!("to_hook: the catalog has no hook {hook}")))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn no_job(id: &str) -> Problem {
@@ -245,7 +261,7 @@ pub(super) async fn cancel(State(admin): State<Admin>, Path(id): Path<String>) -
     path = "/v1/runtime/hooks/dead-letter/{id}/resolve",
     operation_id = "resolve",
     params(("id" = String, Path, description = "The letter's id")),
-    request_body = ResolveAsked,
+    request_body = CloseAsked,
     responses(
         (status = 200, description = "The letter, closed", body = Detail),
         (status = 400, description = "What is asked for cannot be understood", body = Details, content_type = "application/problem+json"),
@@ -258,9 +274,9 @@ pub(super) async fn resolve(
     Path(id): Path<String>,
     body: Bytes,
 ) -> Result<Json<Value>, Problem> {
-    let asked: ResolveAsked = if body.is_empty() { ResolveAsked::default() } else { parsed(&body)? };
+    let asked: CloseAsked = if body.is_empty() { CloseAsked::default() } else { parsed(&body)? };
     let id = LetterId::from(id.as_str());
-    close(&admin.desk, &Selection::Ids(vec![id.clone()]), &asked).await?;
+    close(&admin.desk, &Selection::Ids(vec![id.clone()]), &asked.reason, asked.by.as_deref()).await?;
     Ok(Json(admin.desk.find(&id).await?.view(false, &[])))
 }
 
@@ -280,11 +296,11 @@ pub(super) async fn resolve(
 pub(super) async fn resolve_all(State(admin): State<Admin>, body: Bytes) -> Result<Json<Resolved>, Problem> {
     let asked: ResolveAsked = parsed(&body)?;
     let selection = asked.chosen().selection(now_ms())?;
-    Ok(Json(Resolved { resolved: close(&admin.desk, &selection, &asked).await? }))
+    Ok(Json(Resolved { resolved: close(&admin.desk, &selection, &asked.reason, asked.by.as_deref()).await? }))
 }
 
-async fn close(desk: &Desk, selection: &Selection, asked: &ResolveAsked) -> Result<usize, DeskError> {
-    desk.resolve(selection, &asked.reason, asked.by.as_deref().unwrap_or(SOMEBODY)).await
+async fn close(desk: &Desk, selection: &Selection, reason: &str, by: Option<&str>) -> Result<usize, DeskError> {
+    desk.resolve(selection, reason, by.unwrap_or(SOMEBODY)).await
 }
 
 /// `POST …/dead-letter/{id}/edit`.

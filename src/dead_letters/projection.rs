@@ -77,13 +77,24 @@ impl Projection {
         while let Some(items) = reading.next().await? {
             for item in items {
                 match item.record {
-                    Record::Letter(letter) if item.at == summary.at => return Ok(Some(*letter)),
+                    Record::Letter(letter) if item.at == summary.at => {
+                        return Ok(Some(*letter).filter(|letter| letter.id == summary.id));
+                    }
                     _ if item.at > summary.at => return Ok(None),
                     _ => {}
                 }
             }
         }
         Ok(None)
+    }
+
+    /// Forgets what has aged out of the log, as far as that can be found out now.
+    pub async fn forget(&self) {
+        if !self.known.lock().await.fold.is_empty()
+            && let Ok(first) = self.log.trim(0).await
+        {
+            self.forget_before(first).await;
+        }
     }
 
     /// Forgets what stands before the first record of the log.
@@ -103,6 +114,7 @@ impl Known {
                     self.take(item);
                 }
             }
+            self.position = reading.position(); // who gives up here goes on there
         }
         self.position = reading.position();
         self.read_at = Some(began);

@@ -18,6 +18,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use lapin::message::Delivery;
 use lapin::types::AMQPValue;
+use tokio::time::timeout;
 
 use super::{DeadLetterError, DeadLetters, Keeping, Reading, Recovered};
 use crate::amqp::convert;
@@ -41,6 +42,9 @@ const BODY: &str = "hookfleet-letter-body";
 const BODY_IN: &str = "hookfleet-letter-body-in";
 /// Longest silence in the middle of a read.
 const SILENCE_MAX: Duration = Duration::from_secs(30);
+
+/// Longest wait of a reader until the broker takes what ends its read: under an alarm it takes nothing.
+const BARRIER_MAX: Duration = Duration::from_secs(15);
 
 /// Bodies that came before their letters, and where.
 type Bodies = HashMap<String, (Offset, Bytes)>;
@@ -100,11 +104,10 @@ fn with_body(item: Item, message: &Message, bodies: &mut Bodies) -> Item {
     let at = item.at;
     match (item.record, message.text(BODY_IN)) {
         (Record::Letter(letter), Some(name)) => {
-            let (from, body) = bodies.remove(name).unwrap_or_else(|| {
-                tracing::debug!(letter = %letter.id, "the body of a letter is not in this read: it was kept for its time");
-                (at, Bytes::new())
-            });
-            Item { at, from, record: Record::Letter(Box::new(Letter { body: Body::new(&body), ..*letter })) }
+            let body = bodies.remove(name);
+            let whole = body.is_some();
+            let (from, body) = body.unwrap_or((at, Bytes::new()));
+            Item { at, from, whole, record: Record::Letter(Box::new(Letter { body: Body::new(&body), ..*letter })) }
         }
         (record, _) => Item { record, ..item },
     }
@@ -150,7 +153,9 @@ impl DeadLetters for StreamLetters {
 
     async fn open(&self, from: Offset) -> Result<Box<dyn Reading>, DeadLetterError> {
         let nonce = format!("{:032x}", fastrand::u128(..));
-        self.append(&Record::Barrier { nonce: nonce.clone() }).await?;
+        let barrier = Record::Barrier { nonce: nonce.clone() };
+        let appended = timeout(BARRIER_MAX, self.append(&barrier)).await;
+        appended.map_err(|_| DeadLetterError::Read(format!("the broker took nothing for {BARRIER_MAX:?}")))??;
         let reading = self.begin(from, nonce).await.map_err(DeadLetterError::Read)?;
         Ok(Box::new(reading))
     }

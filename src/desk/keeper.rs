@@ -45,6 +45,7 @@ pub async fn keep(desk: &Desk, retention: Duration) {
         } else {
             told.tell(&Standing::default(), &Kept::default()); // it is another one's to say
             desk.kept.send_replace(None);
+            desk.letters.forget().await;
         }
         sleep(EVERY).await;
     }
@@ -57,14 +58,16 @@ pub async fn keep(desk: &Desk, retention: Duration) {
 pub async fn round(desk: &Desk, retention: Duration) -> Result<(Standing, usize), DeskError> {
     let now = now_ms();
     let kept_ms = u64::try_from(retention.as_millis()).unwrap_or(u64::MAX);
-    let first = desk.letters.log.trim(now.saturating_sub(kept_ms)).await?;
-    desk.letters.forget_before(first).await;
     let aged_ms = u64::try_from(retention.mul_f64(CARRY_AFTER).as_millis()).unwrap_or(u64::MAX);
     let (carry, standing) = {
         let fold = desk.letters.now().await?;
         (fold.carry(now.saturating_sub(aged_ms), now), fold.standing())
     };
-    Ok((standing, carry_on(desk, carry).await?))
+    let carried = carry_on(desk, carry).await?;
+    // Only now: what was not kept in time, by a keeper that was away, is kept before anything goes.
+    let first = desk.letters.log.trim(now.saturating_sub(kept_ms)).await?;
+    desk.letters.forget_before(first).await;
+    Ok((standing, carried))
 }
 
 async fn carry_on(desk: &Desk, mut carry: Carry) -> Result<usize, DeskError> {

@@ -10,7 +10,7 @@ use std::time::Duration;
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use utoipa::ToSchema;
 
@@ -20,7 +20,8 @@ use crate::dead_letters::DeadLetterError;
 use crate::domain::dead_letter::{Item, Letter, LetterId, Offset, Record};
 use crate::domain::hook::HookId;
 use crate::domain::replay::{Operator, Replay, redirect, replay};
-use crate::domain::selection::{Picked, Plan, Selection};
+use crate::domain::selection::{Picked, Plan, Purpose, Selection};
+use crate::domain::shown;
 use crate::telemetry::now_ms;
 
 /// Publishes that await their confirm at a time.
@@ -34,6 +35,8 @@ const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// Letters a second.
 const RATE_MIN: f64 = 0.001;
 const RATE_MAX: f64 = 1_000_000.0;
+/// Longest name of an operator that is kept.
+pub(super) const BY_CHARS_MAX: usize = 128;
 /// Letters that could not be sent and are named.
 const NAMED_MAX: usize = 100;
 
@@ -60,7 +63,22 @@ impl Manner {
             let found = format!("rate: expected {RATE_MIN} to {RATE_MAX} letters a second, found {rate}");
             return Err(DeskError::Invalid(found));
         }
-        Ok(Self { by: by.to_owned(), to_hook, rate })
+        Ok(Self { by: shown::sentence(by, BY_CHARS_MAX), to_hook, rate })
+    }
+}
+
+impl Manner {
+    /// What letters are picked for.
+    ///
+    /// # Errors
+    /// It is two things at once.
+    pub fn purpose(&self, force: bool) -> Result<Purpose, DeskError> {
+        match (force, &self.to_hook) {
+            (false, None) => Ok(Purpose::Again),
+            (true, None) => Ok(Purpose::Force),
+            (false, Some(_)) => Ok(Purpose::Elsewhere),
+            (true, Some(_)) => Err(DeskError::Invalid("expected force or to_hook, found both".to_owned())),
+        }
     }
 }
 
@@ -135,8 +153,8 @@ impl Desk {
     ///
     /// # Errors
     /// The log cannot be read.
-    pub async fn plan(&self, selection: &Selection, force: bool) -> Result<Plan, DeskError> {
-        Ok(self.letters.now().await?.plan(selection, force))
+    pub async fn plan(&self, selection: &Selection, purpose: Purpose) -> Result<Plan, DeskError> {
+        Ok(self.letters.now().await?.plan(selection, purpose))
     }
 
     /// Sends one letter's work out again: publishes, awaits the confirm, then marks. Doing it twice does it once, unless
@@ -146,13 +164,17 @@ impl Desk {
     /// The letter is unknown, finished (without `force`) or of a kind that cannot be replayed as it is; or the broker is
     /// away, in which case repeating the call is safe.
     pub async fn replay(&self, id: &LetterId, force: bool, manner: &Manner) -> Result<Replayed, DeskError> {
-        let plan = self.plan(&Selection::Ids(vec![id.clone()]), force).await?;
+        let purpose = manner.purpose(force)?;
+        let plan = self.plan(&Selection::Ids(vec![id.clone()]), purpose).await?;
         let Some(picked) = plan.picked.first() else {
             return Err(match (plan.unknown.first(), plan.unforced.first()) {
                 (Some(unknown), _) => DeskError::Unknown(unknown.clone()),
                 (None, Some(_)) => DeskError::Refused(format!(
                     "letter {id} is about a whole message: it is replayed without --force, for the hooks that have not \
                      finished"
+                )),
+                (None, None) if plan.out > 0 => DeskError::Refused(format!(
+                    "a replay of letter {id} is out: it can go elsewhere when that has failed"
                 )),
                 (None, None) => DeskError::Refused(format!(
                     "letter {id} is resolved: it was finished or closed; --force runs it again under a key of its own"
@@ -167,8 +189,12 @@ impl Desk {
     }
 
     pub(super) async fn send(&self, replay: Replay) -> Result<(), Failed> {
-        self.broker.publish(replay.outgoing).await?;
-        Ok(self.letters.append(&replay.mark).await?)
+        let both = async {
+            self.broker.publish(replay.outgoing).await?;
+            Ok(self.letters.append(&replay.mark).await?)
+        };
+        let sent = timeout(PATIENCE, both).await;
+        sent.unwrap_or_else(|_| Err(Failed::Away(format!("the broker took nothing for {PATIENCE:?}"))))
     }
 
     /// Sends all that a plan picked, and says how far it is. Ends early where it is stopped, or the broker stays away; what
@@ -182,8 +208,8 @@ impl Desk {
     ) {
         progress.send_modify(|progress| progress.total = plan.picked.len());
         let picked = plan.picked.into_iter().map(|picked| (picked.at, picked)).collect();
-        let mut run =
-            Run { desk: self, manner, progress, stop, picked, pace: Pace::new(manner.rate), away_since: None };
+        let (pace, looked) = (Pace::new(manner.rate), Instant::now());
+        let mut run = Run { desk: self, manner, progress, stop, picked, pace, looked, away_since: None };
         while !run.picked.is_empty() && !stop.is_cancelled() {
             match run.pass().await {
                 Ok(()) => break,
@@ -225,6 +251,8 @@ struct Run<'a> {
     /// What is not sent yet, by where it stands.
     picked: HashMap<Offset, Picked>,
     pace: Pace,
+    /// When what others did was looked at.
+    looked: Instant,
     /// Since when nothing could be sent.
     away_since: Option<Instant>,
 }
@@ -238,12 +266,7 @@ impl Run<'_> {
     async fn pass(&mut self) -> Result<(), String> {
         let Some(from) = self.picked.values().map(|picked| picked.from).min() else { return Ok(()) };
         let mut reading = self.desk.letters.log.open(from).await.map_err(|error| error.to_string())?;
-        let mut looked = Instant::now();
         while let Some(items) = reading.next().await.map_err(|error| error.to_string())? {
-            if looked.elapsed() >= LOOK_EVERY {
-                self.drop_what_others_did().await?;
-                looked = Instant::now();
-            }
             self.send(items).await?;
             if self.picked.is_empty() || self.stop.is_cancelled() {
                 break;
@@ -254,6 +277,7 @@ impl Run<'_> {
 
     async fn drop_what_others_did(&mut self) -> Result<(), String> {
         let fold = self.desk.letters.now().await.map_err(|error| error.to_string())?;
+        self.looked = Instant::now();
         let before = self.picked.len();
         self.picked.retain(|_, picked| picked.force.is_some() || fold.is_open(&picked.id));
         let gone = before - self.picked.len();
@@ -268,6 +292,13 @@ impl Run<'_> {
         let mut next = self.next(&mut items);
         let (mut under_way, mut away) = (FuturesUnordered::new(), None);
         loop {
+            if under_way.is_empty() && next.is_some() && self.looked.elapsed() >= LOOK_EVERY {
+                self.drop_what_others_did().await?;
+                if next.as_ref().is_some_and(|(picked, _)| !self.picked.contains_key(&picked.at)) {
+                    next = self.next(&mut items);
+                    continue;
+                }
+            }
             let begins = away.is_none() && !stop.is_cancelled() && under_way.len() < WINDOW;
             tokio::select! {
                 biased;
@@ -294,7 +325,8 @@ impl Run<'_> {
     fn next(&mut self, items: &mut impl Iterator<Item = Item>) -> Option<(Picked, Replay)> {
         for item in items {
             let Record::Letter(letter) = item.record else { continue };
-            let Some(picked) = self.picked.get(&item.at).cloned() else { continue };
+            let Some(picked) = self.picked.get(&item.at).filter(|picked| picked.id == letter.id) else { continue };
+            let picked = picked.clone();
             match made(&letter, &picked, self.manner) {
                 Ok(replay) => return Some((picked, replay)),
                 Err(error) => self.ended(&picked, Err(error)),

@@ -228,6 +228,31 @@ impl ReplayAsked {
     }
 }
 
+/// A replay of one letter.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct OneAsked {
+    /// Run it although it has finished, under a key of its own.
+    pub force: bool,
+    /// Run by this hook instead.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub to_hook: Option<String>,
+    /// Who asks.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub by: Option<String>,
+}
+
+/// The closing of one letter.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct CloseAsked {
+    /// Why; "operator resolved" if nothing is said.
+    pub reason: String,
+    /// Who asks.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub by: Option<String>,
+}
+
 /// What a replay would send.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Preview {

@@ -156,15 +156,33 @@ fn stores() {
     check_redis(|it| it.ahead_ms = -60_000, 0, &["warning clocks this machine's clock is 60000 ms behind Redis's"]);
 }
 
+fn check_crew(revisions: &[&str], change: &dyn Fn(&mut CrewFacts), code: u8, expected: &[&str]) {
+    let mut crew = crew_facts(revisions);
+    change(&mut crew);
+    let fleet = Fleet { broker: Ok(broker_facts()), redis: Ok(redis_facts()), crew: Ok(crew) };
+    let sound = facts(broker_facts(), redis_facts());
+    check(&Facts { servers: Servers::Fleet(Box::new(fleet)), ..sound }, code, expected);
+}
+
+#[test]
+fn what_the_keeper_says_of_letters() {
+    let check = check_crew;
+    let keeper = |keeper: Option<Kept>| move |crew: &mut CrewFacts| crew.workers[0].keeper = keeper;
+    check(&["r7"], &keeper(None), 0, &["note dead letters no worker has become the keeper"]);
+    let open = Kept { unresolved: 7, oldest_ms: 7_200_000, retention_used: 0.4 };
+    check(
+        &["r7"],
+        &keeper(Some(open)),
+        0,
+        &["note dead letters 7 are not resolved, the oldest of 2 h ago -> `hookfleet"],
+    );
+    let aged = Kept { retention_used: 0.8, ..open };
+    check(&["r7"], &keeper(Some(aged)), 1, &["PROBLEM dead letters some are in 80 % of the time that they are kept"]);
+}
+
 #[test]
 fn workers() {
-    let check = |revisions: &[&str], change: &dyn Fn(&mut CrewFacts), code, expected: &[&str]| {
-        let mut crew = crew_facts(revisions);
-        change(&mut crew);
-        let fleet = Fleet { broker: Ok(broker_facts()), redis: Ok(redis_facts()), crew: Ok(crew) };
-        let sound = facts(broker_facts(), redis_facts());
-        check(&Facts { servers: Servers::Fleet(Box::new(fleet)), ..sound }, code, expected);
-    };
+    let check = check_crew;
     let unchanged = |_: &mut CrewFacts| {};
     check(&[], &unchanged, 0, &["note workers no worker has been heard of"]);
     check(&["r7"], &unchanged, 0, &[]);
@@ -195,18 +213,6 @@ fn workers() {
         0,
         &["warning workers: versions they differ: 1.0.0 (process 1 on a), an older one (w2)"],
     );
-
-    let keeper = |keeper: Option<Kept>| move |crew: &mut CrewFacts| crew.workers[0].keeper = keeper;
-    check(&["r7"], &keeper(None), 0, &["note dead letters no worker has become the keeper"]);
-    let open = Kept { unresolved: 7, oldest_ms: 7_200_000, retention_used: 0.4 };
-    check(
-        &["r7"],
-        &keeper(Some(open)),
-        0,
-        &["note dead letters 7 are not resolved, the oldest of 2 h ago -> `hookfleet"],
-    );
-    let aged = Kept { retention_used: 0.8, ..open };
-    check(&["r7"], &keeper(Some(aged)), 1, &["PROBLEM dead letters some are in 80 % of the time that they are kept"]);
 
     let refuse = |crew: &mut CrewFacts| {
         for card in &mut crew.workers[..2] {

@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 
-use super::dead_letter::{Carried, Item, Letter, Mark, Offset, Record};
+use super::dead_letter::{Carried, Item, Letter, LetterId, Mark, Offset, Record};
 use super::fold::{Fold, Folded, State};
 
 /// What is to be appended again.
@@ -22,6 +22,9 @@ pub struct Carry {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Carrying {
     pub carried: Carried,
+    /// The letter that is expected there, and the time that it goes by: what the broker made has none of its own.
+    pub id: LetterId,
+    pub at_ms: u64,
     /// Where a reader begins that gets it whole.
     pub from: Offset,
     /// The mark that says that a replay is out: it goes behind the letter.
@@ -36,10 +39,11 @@ impl Fold {
         for (_, folded) in self.folded() {
             let (Some(letter), Some(state)) = (&folded.letter, folded.state()) else { continue };
             match state {
-                State::Open | State::Replaying if letter.kept_ms < before_ms => {
+                State::Open | State::Replaying if letter.kept_ms() < before_ms => {
                     let carried = Carried { at_ms: now_ms, count: folded.count(), newest_ms: folded.newest_ms };
                     let mark = folded.marked().map(|mark| record(mark, folded));
-                    carry.letters.insert(letter.at, Carrying { carried, from: letter.from, mark });
+                    let (id, at_ms, from) = (letter.id.clone(), letter.at_ms, letter.from);
+                    carry.letters.insert(letter.at, Carrying { carried, id, at_ms, from, mark });
                 }
                 State::Replaying | State::Resolved if folded.marked_at < letter.at => {
                     carry.marks.extend(folded.marked().map(|mark| record(mark, folded)));
@@ -74,7 +78,10 @@ impl Carry {
     pub fn records(&mut self, item: Item) -> Vec<Record> {
         let Some(carrying) = self.letters.remove(&item.at) else { return Vec::new() };
         let Record::Letter(letter) = item.record else { return Vec::new() };
-        let letter = Letter { carried: Some(carrying.carried), ..*letter };
+        if letter.id != carrying.id || !item.whole {
+            return Vec::new(); // the log is another one by now, or a part of the letter is gone
+        }
+        let letter = Letter { carried: Some(carrying.carried), at_ms: carrying.at_ms, ..*letter };
         std::iter::once(Record::Letter(Box::new(letter))).chain(carrying.mark).collect()
     }
 }
@@ -151,6 +158,27 @@ mod tests {
         let again = log.len();
         keep(&mut log, 0, 10, None);
         assert_eq!(log.len(), again, "it was carried just now");
+    }
+
+    /// What the broker made has no time of its own: the copy has that which it was seen with, and is carried once.
+    #[test]
+    fn a_letter_without_a_time_is_carried_once() {
+        let at = |number, record| Item::new(Offset(number), record);
+        let mut fold = Fold::default();
+        let seen = Letter { at_ms: 5, ..letter(2, 0, 0) }; // as a projection sees it
+        fold.apply(at(0, Record::Letter(Box::new(seen))));
+        let mut carry = fold.carry(100, 100);
+        let stored = Record::Letter(Box::new(letter(2, 0, 0)));
+        let [Record::Letter(copy)] = &carry.records(at(0, stored))[..] else { panic!("one letter") };
+        assert_eq!(copy.at_ms, 5);
+        let later = Letter { at_ms: 9, ..(**copy).clone() }; // or with whatever time
+        for copy in [(**copy).clone(), later] {
+            let mut fold = fold.clone();
+            fold.apply(at(1, Record::Letter(Box::new(copy))));
+            assert!(fold.carry(100, 200).letters.is_empty(), "it was written again just now");
+            fold.forget_before(Offset(1));
+            assert_eq!(fold.len(), 1, "and is what is kept");
+        }
     }
 
     proptest! {

@@ -84,11 +84,11 @@ fn edited(letter: &Letter, edit: &Edit) -> Result<Event, String> {
 fn event_with(letter: &Letter, mut attributes: Attributes, edit: &Edit) -> Result<Bytes, String> {
     let data = match edit {
         Edit::Data(data) => parsed(data)?,
-        Edit::Patch(patch) => patched(data(&attributes)?, patch)?,
+        Edit::Patch(patch) => patched(&data(&attributes)?, patch)?,
     };
     attributes.remove("data_base64");
-    attributes.insert("data".to_owned(), raw(&data)?);
-    let id = id(letter, &serde_json::to_vec(&data).unwrap_or_default());
+    let id = id(letter, data.get().as_bytes());
+    attributes.insert("data".to_owned(), data);
     attributes.insert("id".to_owned(), raw(&id)?);
     if !attributes.contains_key("source") {
         attributes.insert("source".to_owned(), raw(&"/edited")?);
@@ -101,10 +101,10 @@ fn body_with(letter: &Letter, old: &[u8], edit: &Edit) -> Result<Bytes, String> 
     match edit {
         Edit::Data(body) => Ok(body.clone()),
         Edit::Patch(patch) => {
-            let old = serde_json::from_slice(old).map_err(|error| {
+            let old: Box<RawValue> = serde_json::from_slice(old).map_err(|error| {
                 format!("letter {} is no JSON ({error}), so it cannot be patched: give --data", letter.id)
             })?;
-            Ok(serde_json::to_vec(&patched(old, patch)?).unwrap_or_default().into())
+            Ok(patched(&old, patch)?.get().to_owned().into())
         }
     }
 }
@@ -137,32 +137,49 @@ fn raw<T: serde::Serialize>(value: &T) -> Result<Box<RawValue>, String> {
     to_raw_value(value).map_err(|error| error.to_string())
 }
 
-fn parsed(data: &[u8]) -> Result<Value, String> {
+fn parsed(data: &[u8]) -> Result<Box<RawValue>, String> {
     serde_json::from_slice(data).map_err(|error| format!("expected JSON as the event's data, found none: {error}"))
 }
 
-fn data(attributes: &Attributes) -> Result<Value, String> {
+fn data(attributes: &Attributes) -> Result<Box<RawValue>, String> {
     if attributes.contains_key("data_base64") {
         return Err("its data is binary, so it cannot be patched: give --data".to_owned());
     }
-    Ok(attributes.get("data").and_then(|data| serde_json::from_str(data.get()).ok()).unwrap_or_default())
+    attributes.get("data").cloned().map_or_else(|| raw(&Value::Null), Ok)
 }
 
-fn patched(mut value: Value, patch: &Value) -> Result<Value, String> {
+/// A merge leaves what it does not name as it stands, to the last digit; operations are made on the values.
+fn patched(old: &RawValue, patch: &Value) -> Result<Box<RawValue>, String> {
     match patch {
         Value::Array(_) => {
+            let mut value = serde_json::from_str(old.get()).map_err(|error| error.to_string())?;
             let expected = "expected a list of operations as of RFC 6902";
             let operations: json_patch::Patch =
                 serde_json::from_value(patch.clone()).map_err(|error| format!("{expected}: {error}"))?;
             json_patch::patch(&mut value, &operations).map_err(|error| format!("the patch does not fit: {error}"))?;
+            raw(&value)
         }
-        Value::Object(_) => json_patch::merge(&mut value, patch),
+        Value::Object(_) => merged(Some(old), patch),
         other => {
             let expected = "expected a patch: an object to merge (RFC 7396) or a list of operations (RFC 6902)";
-            return Err(format!("{expected}, found {}", super::shown::quoted(&other.to_string())));
+            Err(format!("{expected}, found {}", super::shown::quoted(&other.to_string())))
         }
     }
-    Ok(value)
+}
+
+/// RFC 7396, section 2.
+fn merged(old: Option<&RawValue>, patch: &Value) -> Result<Box<RawValue>, String> {
+    let Value::Object(patch) = patch else { return raw(patch) };
+    let mut members: Attributes = old.and_then(|old| serde_json::from_str(old.get()).ok()).unwrap_or_default();
+    for (name, value) in patch {
+        if value.is_null() {
+            members.remove(name);
+        } else {
+            let member = merged(members.get(name).map(|member| &**member), value)?;
+            members.insert(name.clone(), member);
+        }
+    }
+    raw(&members)
 }
 
 #[cfg(test)]
@@ -226,6 +243,31 @@ mod tests {
         check(Edit::Data("[7]".into()), json!([7]));
         check(Edit::Patch(json!({ "b": null, "c": 3 })), json!({ "a": 1, "c": 3 }));
         check(Edit::Patch(json!([{ "op": "replace", "path": "/a", "value": 9 }])), json!({ "a": 9, "b": 2 }));
+    }
+
+    /// The examples of RFC 7396, appendix A, that are about objects; and numbers that no f64 holds.
+    #[test]
+    fn merges() {
+        let check = |old: &str, patch: &str, expected: &str| {
+            let old: Box<RawValue> = serde_json::from_str(old).unwrap();
+            let found = patched(&old, &serde_json::from_str(patch).unwrap()).unwrap();
+            assert_eq!(found.get(), expected, "{old} {patch}");
+        };
+        check(r#"{"a":"b"}"#, r#"{"a":"c"}"#, r#"{"a":"c"}"#);
+        check(r#"{"a":"b"}"#, r#"{"b":"c"}"#, r#"{"a":"b","b":"c"}"#);
+        check(r#"{"a":"b","b":"c"}"#, r#"{"a":null}"#, r#"{"b":"c"}"#);
+        check(r#"{"a":["b"]}"#, r#"{"a":"c"}"#, r#"{"a":"c"}"#);
+        check(r#"{"a":{"b":"c"}}"#, r#"{"a":{"b":"d","c":null}}"#, r#"{"a":{"b":"d"}}"#);
+        check(r#"{"a":[{"b":"c"}]}"#, r#"{"a":[1]}"#, r#"{"a":[1]}"#);
+        check(r#"{"e":null}"#, r#"{"a":1}"#, r#"{"a":1,"e":null}"#);
+        check("[1,2]", r#"{"a":"b","c":null}"#, r#"{"a":"b"}"#);
+        check("{}", r#"{"a":{"bb":{"ccc":null}}}"#, r#"{"a":{"bb":{}}}"#);
+        let exact = r#"{"account":12345678901234567890123,"a":{"rate":0.10000000000000000001,"x":1}}"#;
+        check(
+            exact,
+            r#"{"a":{"x":2}}"#,
+            r#"{"a":{"rate":0.10000000000000000001,"x":2},"account":12345678901234567890123}"#,
+        );
     }
 
     #[test]

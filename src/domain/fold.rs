@@ -88,10 +88,12 @@ impl Fold {
             let known = self.by_id.entry(id).or_insert(key);
             *known = key.min(*known);
         }
-        // The highest generation is shown, of those of a generation the earliest, of doubles that which is kept longest.
-        let rank = |generation, at_ms, at| (generation, std::cmp::Reverse(at_ms), at);
-        let new = rank(letter.generation, letter.at_ms, at);
-        let old = folded.letter.as_ref().map(|old| (rank(old.generation, old.at_ms, old.at), old.place(key)));
+        // The highest generation is shown, of those of a generation the newest copy, else the earliest letter.
+        let rank = |generation, carried_ms, at_ms, at| (generation, carried_ms, std::cmp::Reverse(at_ms), at);
+        let carried_ms = letter.carried.map(|carried| carried.at_ms);
+        let new = rank(letter.generation, carried_ms, letter.at_ms, at);
+        let of_old = |old: &Summary| rank(old.generation, old.carried_ms, old.at_ms, old.at);
+        let old = folded.letter.as_ref().map(|old| (of_old(old), old.place(key)));
         if old.is_some_and(|(old, _)| old >= new) {
             return;
         }

@@ -268,6 +268,8 @@ pub fn redact_event(event: &str, pointers: &[Pointer]) -> String {
         return event.to_owned();
     }
     match serde_json::from_str::<Value>(event) {
+        // A plain message is the data itself.
+        Ok(plain @ Value::Object(_)) if plain.get("specversion").is_none() => redact_data(&plain, pointers).to_string(),
         Ok(Value::Object(mut event)) => {
             if let Some(data) = event.get_mut("data") {
                 *data = redact_data(data, pointers);

@@ -76,8 +76,15 @@ pub fn replay(letter: &Letter, force: Option<u32>, operator: &Operator) -> Resul
 /// # Errors
 /// One sentence: why this letter cannot be sent there.
 pub fn redirect(letter: &Letter, hook: &HookId, operator: &Operator) -> Result<Replay, String> {
-    if letter.hook.is_none() {
-        return Err(format!("letter {} is about a whole message, which goes to every hook that wants it", letter.id));
+    match &letter.hook {
+        None => {
+            return Err(format!(
+                "letter {} is about a whole message, which goes to every hook that wants it",
+                letter.id
+            ));
+        }
+        Some(own) if own == hook.as_str() => return replay(letter, None, operator),
+        Some(_) => {}
     }
     let (generation, _) = generation((letter.generation, 0), None)
         .ok_or_else(|| format!("letter {} is of the last generation that there is", letter.id))?;
@@ -170,8 +177,8 @@ pub fn broker_made(message: &Message, made: &BrokerMade<'_>) -> Letter {
         Some("delivery_limit") => (Class::Poisoned, format!("it was delivered too often from {}", made.place)),
         Some(reason) => (Class::Poisoned, format!("the broker gave it up in {} ({reason})", made.place)),
     };
-    let at_ms = message.properties.timestamp.unwrap_or_default().saturating_mul(1000);
-    letter(message, made, class, error, at_ms)
+    // What a client says of its time is not when this came about: whoever reads the log goes by what stands around it.
+    letter(message, made, class, error, 0)
 }
 
 /// The letter of a message of ours that no broker will take.
@@ -255,6 +262,8 @@ mod tests {
         assert_eq!((&invocation.hook, invocation.at), (&other, Point::first(3)));
         let Record::Resolved(mark) = replayed.mark else { panic!() };
         assert_eq!((mark.subject, mark.generation), (of_hook(2).subject(), 3));
+        let own = redirect(&of_hook(2), &HookId::new("h").unwrap(), &operator()).unwrap();
+        assert_eq!(own, replay(&of_hook(2), None, &operator()).unwrap(), "its own hook runs it as any replay");
         let whole = Letter { hook: None, ..of_hook(0) };
         assert!(redirect(&whole, &other, &operator()).unwrap_err().contains("a whole message"));
     }

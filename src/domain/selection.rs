@@ -13,6 +13,17 @@ pub enum Selection {
     Filter(Box<Filter>),
 }
 
+/// What letters are picked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// To be sent again, to their own hooks.
+    Again,
+    /// To be run although they may have finished, under keys of their own.
+    Force,
+    /// To be run by another hook: not while a replay of them is out, else both would run.
+    Elsewhere,
+}
+
 /// A letter to be replayed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Picked {
@@ -44,9 +55,10 @@ pub struct Plan {
 }
 
 impl Fold {
-    /// What a replay of the selection would do. With `force` letters run that have finished, under a key of their own.
+    /// What a replay of the selection would do.
     #[must_use]
-    pub fn plan(&self, selection: &Selection, force: bool) -> Plan {
+    pub fn plan(&self, selection: &Selection, purpose: Purpose) -> Plan {
+        let force = purpose == Purpose::Force;
         let mut plan = Plan::default();
         let mut entries = self.selected(selection, &mut plan.unknown);
         entries.sort_by_key(|entry| entry.letter.at);
@@ -56,7 +68,7 @@ impl Fold {
             let (id, state) = (&entry.letter.id, entry.state);
             match state {
                 State::Open if !force => return true,
-                State::Replaying if !by_name => plan.out += 1,
+                State::Replaying if !by_name || purpose == Purpose::Elsewhere => plan.out += 1,
                 State::Resolved if !force && by_name => plan.resolved.push(id.clone()),
                 State::Resolved if !force => {}
                 State::Open | State::Replaying | State::Resolved if force && entry.letter.hook.is_none() => {
@@ -115,6 +127,7 @@ impl Fold {
 
 #[cfg(test)]
 mod tests {
+    use super::Purpose::{Again, Elsewhere, Force};
     use super::*;
     use crate::domain::browse::States;
     use crate::domain::dead_letter::{EventName, Item, Letter, Record};
@@ -158,20 +171,21 @@ mod tests {
         let nobody = LetterId::from("nobody");
         let named = Selection::Ids([ids(&[9, 3, 2, 1, 1]), vec![nobody.clone()]].concat());
         let filter = Selection::Filter(Box::default());
-        let check = |selection: &Selection, force, picked: &[u8], out, resolved: &[u8], unforced: &[u8]| {
-            let plan = fold().plan(selection, force);
+        let check = |selection: &Selection, purpose, picked: &[u8], out, resolved: &[u8], unforced: &[u8]| {
+            let plan = fold().plan(selection, purpose);
             let found: Vec<LetterId> = plan.picked.iter().map(|picked| picked.id.clone()).collect();
-            assert_eq!(found, ids(picked), "{selection:?} {force}");
+            assert_eq!(found, ids(picked), "{selection:?} {purpose:?}");
             assert_eq!((plan.out, plan.resolved, plan.unforced), (out, ids(resolved), ids(unforced)));
             let groups: u64 = plan.groups.iter().map(|it| it.open + it.replaying + it.resolved).sum();
             assert_eq!(groups, picked.len() as u64);
         };
-        check(&named, false, &[1, 2, 9], 0, &[3], &[]);
-        check(&named, true, &[1, 2, 3], 0, &[], &[9]);
-        check(&filter, false, &[1, 9], 1, &[], &[]);
-        check(&filter, true, &[1, 3], 1, &[], &[9]);
-        assert_eq!(fold().plan(&named, false).unknown, [nobody]);
-        let forced: Vec<_> = fold().plan(&named, true).picked.iter().map(|picked| picked.force).collect();
+        check(&named, Again, &[1, 2, 9], 0, &[3], &[]);
+        check(&named, Elsewhere, &[1, 9], 1, &[3], &[]);
+        check(&named, Force, &[1, 2, 3], 0, &[], &[9]);
+        check(&filter, Again, &[1, 9], 1, &[], &[]);
+        check(&filter, Force, &[1, 3], 1, &[], &[9]);
+        assert_eq!(fold().plan(&named, Again).unknown, [nobody]);
+        let forced: Vec<_> = fold().plan(&named, Force).picked.iter().map(|picked| picked.force).collect();
         assert_eq!(forced, [Some(0), Some(1), Some(4)]);
     }
 

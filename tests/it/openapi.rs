@@ -172,6 +172,10 @@ async fn of_many_letters(served: &Served, id: &str) {
     get("/groups", "?hoo=h", 400).await;
     post("/replay", "/replay", json!({ "all": true, "dry_run": true }), 200).await;
     post("/replay", "/replay", json!({}), 400).await;
+    post("/replay", "/replay", json!({ "ids": ["none"] }), 404).await;
+    post("/replay", "/replay", json!({ "all": true, "to_hook": "nobody" }), 400).await;
+    post("/{id}/replay", &format!("/{id}/replay"), json!({ "dry_run": true }), 400).await;
+    post("/{id}/replay", &format!("/{id}/replay"), json!({ "force": true, "to_hook": "h" }), 400).await;
     let edited = format!("/{id}/edit");
     post("/{id}/edit", &edited, json!({ "data": {}, "patch": {} }), 400).await;
     post("/{id}/edit", &edited, json!({ "data": { "a": 1 }, "by": "me" }), 200).await;

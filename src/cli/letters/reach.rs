@@ -11,7 +11,7 @@ use crate::config::{Backend, Settings};
 use crate::dead_letters::Recovered;
 use crate::desk::replay::Manner;
 use crate::desk::wire::{
-    Asked, EditAsked, Grouped, JobShown, Listed, PageAsked, Preview, ReplayAsked, ResolveAsked, Resolved,
+    Asked, EditAsked, Grouped, JobShown, Listed, OneAsked, PageAsked, Preview, ReplayAsked, ResolveAsked, Resolved,
 };
 use crate::desk::{Desk, Replayed};
 use crate::domain::dead_letter::LetterId;
@@ -103,7 +103,8 @@ impl Reach {
     pub(super) async fn plan(&self, asked: &ReplayAsked) -> anyhow::Result<(Ready, Preview)> {
         match self {
             Self::Desk(desk, _) => {
-                let plan = desk.plan(&asked.chosen().selection(now_ms())?, asked.force).await?;
+                let purpose = manner(asked)?.purpose(asked.force)?;
+                let plan = desk.plan(&asked.chosen().selection(now_ms())?, purpose).await?;
                 let preview = Preview::from(&plan);
                 Ok((Ready::Here(plan), preview))
             }
@@ -118,7 +119,11 @@ impl Reach {
     pub(super) async fn replay(&self, asked: &ReplayAsked, id: &LetterId) -> anyhow::Result<Replayed> {
         match self {
             Self::Desk(desk, _) => Ok(desk.replay(id, asked.force, &manner(asked)?).await?),
-            Self::Owner(remote) => post(remote, &format!("{PATH}/{}/replay", segment(id.as_str())), asked).await,
+            Self::Owner(remote) => {
+                let ReplayAsked { force, to_hook, by, .. } = asked.clone();
+                let path = format!("{PATH}/{}/replay", segment(id.as_str()));
+                post(remote, &path, &OneAsked { force, to_hook, by }).await
+            }
         }
     }
 

@@ -21,6 +21,8 @@ use crate::domain::browse::Group;
 use crate::domain::settle::{Class, millis};
 use crate::telemetry::now_ms;
 
+/// Exit code of what the person at the terminal stopped, as shells have it.
+const INTERRUPTED: i32 = 130;
 /// Between two looks at a job of another process.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
@@ -81,7 +83,8 @@ pub(super) async fn run(reach: &Reach, replay: Replay, window: Duration) -> anyh
     if !json {
         output::err(&shown(&preview, window));
     }
-    if preview.letters == 0 {
+    if preview.letters == 0 || !preview.unknown.is_empty() {
+        // Nothing is sent of what was not meant.
         return Ok(if preview.unknown.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE });
     }
     if !yes && !confirmed(&format!("Send these {} letters out again?", preview.letters))? {
@@ -104,8 +107,8 @@ pub(super) async fn run(reach: &Reach, replay: Replay, window: Duration) -> anyh
         }
         Ready::There => of_job(reach, &asked).await?,
     };
-    let is_whole = progress.failed == 0 && progress.ended.is_none() && preview.unknown.is_empty();
-    output::out(&if json { serde_json::to_string(&progress)? } else { ended(&progress) });
+    let is_whole = progress.failed == 0 && progress.ended.is_none();
+    output::out(&if json { serde_json::to_string(&progress)? } else { ended(&progress, asked.force) });
     Ok(if is_whole { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
@@ -127,7 +130,7 @@ async fn one_by_one(reach: &Reach, asked: &ReplayAsked) -> anyhow::Result<ExitCo
 /// Asks the person at the terminal. Without one, a program has to say that it means it.
 pub(super) fn confirmed(question: &str) -> anyhow::Result<bool> {
     if !std::io::stdin().is_terminal() {
-        bail!("nobody is at the terminal to say yes to: {question} Give --yes, or --dry-run to see what would be sent");
+        bail!("nobody is at the terminal to say yes to: {question} Give --yes");
     }
     let mut stderr = std::io::stderr().lock();
     write!(stderr, "{question} [y/N] ")?;
@@ -186,7 +189,7 @@ fn shown(preview: &Preview, window: Duration) -> String {
     lines.join("\n")
 }
 
-fn ended(progress: &Progress) -> String {
+fn ended(progress: &Progress, force: bool) -> String {
     let mut lines = vec![format!("{} sent, {} not sent", progress.sent, progress.total - progress.sent)];
     let mut some = |count: usize, what: &str| {
         if count > 0 {
@@ -196,7 +199,12 @@ fn ended(progress: &Progress) -> String {
     some(progress.skipped, "were finished, sent or gone meanwhile");
     some(progress.failed, "cannot be sent as they are:");
     lines.extend(progress.failures.iter().map(|failure| format!("    {}: {}", failure.id, failure.error)));
-    if progress.left() > 0 {
+    if progress.left() > 0 && force {
+        lines.push(format!(
+            "  {} were not come to; the same command again forces those that ran once more",
+            progress.left()
+        ));
+    } else if progress.left() > 0 {
         lines.push(format!("  {} were not come to: the same command again goes on with them", progress.left()));
     }
     lines.extend(progress.ended.iter().map(|why| format!("ended early: {why}")));
@@ -214,8 +222,11 @@ async fn follow(mut progress: watch::Receiver<Progress>, stop: &CancellationToke
                     break;
                 }
             }
-            _ = tokio::signal::ctrl_c(), if !stop.is_cancelled() => {
-                bar.println("stopping: what is under way is finished");
+            _ = tokio::signal::ctrl_c() => {
+                if stop.is_cancelled() {
+                    std::process::exit(INTERRUPTED); // what is under way is sent again as the same
+                }
+                bar.println("stopping: what is under way is finished; once more to stop at once");
                 stop.cancel();
             }
         }

@@ -111,11 +111,13 @@ impl StreamLetters {
         if let Some(copy) = &mut copy {
             copy.headers.retain(|name, _| !name.starts_with("x-")); // the broker's, of this delivery
         }
-        match (self.item(delivery, bodies).map(|item| item.record), copy) {
+        let item = self.item(delivery, bodies);
+        let whole = item.as_ref().is_none_or(|item| item.whole);
+        match (item.map(|item| item.record), copy) {
             (Some(Record::Barrier { nonce: found }), _) if found == nonce => Fate::End,
             (Some(Record::Barrier { .. }), _) | (None, None) => Fate::Drop,
-            // Of a newer version: it is not ours to write.
-            (Some(Record::Letter(letter)), Some(copy)) if letter.queue == LOG => Fate::Keep(copy),
+            // Of a newer version, or without its body: it is not ours to write.
+            (Some(Record::Letter(letter)), Some(copy)) if letter.queue == LOG || !whole => Fate::Keep(copy),
             (Some(record), _) if known.insert(digest(&record)) => Fate::Append(record),
             (Some(record), None) => Fate::Keep(record.message()), // what the broker made is a record from now on
             (_, Some(copy)) => Fate::Keep(copy),                  // known, or a part of a letter, or of a newer version

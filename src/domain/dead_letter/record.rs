@@ -79,6 +79,8 @@ pub struct Item {
     pub at: Offset,
     /// A reader that begins here gets it whole: before `at` if its body came by itself.
     pub from: Offset,
+    /// Whether its body is with it: one that came by itself may be out of reach.
+    pub whole: bool,
     pub record: Record,
 }
 
@@ -86,7 +88,7 @@ impl Item {
     /// A record that stands in one place.
     #[must_use]
     pub const fn new(at: Offset, record: Record) -> Self {
-        Self { at, from: at, record }
+        Self { at, from: at, whole: true, record }
     }
 }
 

@@ -50,8 +50,8 @@ impl Fold {
                 standing.unresolved += 1;
                 *standing.by_cause.entry((letter.class, letter.hook.clone())).or_default() += 1;
                 standing.oldest_unresolved_ms.get_or_insert(letter.at_ms);
-                let kept_ms = standing.oldest_kept_ms.map_or(letter.kept_ms, |kept_ms| kept_ms.min(letter.kept_ms));
-                standing.oldest_kept_ms = Some(kept_ms);
+                let kept_ms = Some(letter.kept_ms()).filter(|kept_ms| *kept_ms > 0);
+                standing.oldest_kept_ms = standing.oldest_kept_ms.into_iter().chain(kept_ms).min();
                 standing.last_unresolved.clone_from(&last);
             }
             standing.last = last; // they come oldest first

@@ -54,9 +54,9 @@ pub struct Summary {
     /// Where a reader begins that gets it whole.
     #[serde(skip)]
     pub from: Offset,
-    /// When it, or the copy that carries it on, was written to the log.
+    /// When it was written again.
     #[serde(skip)]
-    pub(in crate::domain) kept_ms: u64,
+    pub(in crate::domain) carried_ms: Option<u64>,
 }
 
 /// The event of a letter.
@@ -100,8 +100,13 @@ impl Summary {
             run: letter.run.as_deref().map(Into::into),
             at,
             from,
-            kept_ms: letter.carried.map_or(letter.at_ms, |carried| carried.at_ms),
+            carried_ms: letter.carried.map(|carried| carried.at_ms),
         }
+    }
+
+    /// When it, or the copy that carries it on, was written to the log; 0 if nobody knows.
+    pub(in crate::domain) fn kept_ms(&self) -> u64 {
+        self.carried_ms.unwrap_or(self.at_ms)
     }
 
     /// Where it stands among letters.

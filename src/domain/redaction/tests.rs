@@ -141,8 +141,12 @@ fn data() {
     check(json!("text"), &["/a"], json!("text"));
     let pointers = [Pointer::parse("/card").unwrap()];
     let check = |event: &str, expected: &str| assert_eq!(redact_event(event, &pointers), expected);
-    check(r#"{"id":"1","card":1,"data":{"card":4111}}"#, r#"{"card":1,"data":{"card":"[REDACTED]"},"id":"1"}"#);
-    check(r#"{"data_base64":"NDExMQ=="}"#, r#"{"data_base64":"[REDACTED]"}"#);
+    check(
+        r#"{"specversion":"1.0","card":1,"data":{"card":4111}}"#,
+        r#"{"card":1,"data":{"card":"[REDACTED]"},"specversion":"1.0"}"#,
+    );
+    check(r#"{"data_base64":"NDExMQ==","specversion":"1.0"}"#, r#"{"data_base64":"[REDACTED]","specversion":"1.0"}"#);
+    check(r#"{"card":4111,"data":{"card":1}}"#, r#"{"card":"[REDACTED]","data":{"card":1}}"#);
     check("4111 is no JSON", REDACTED);
     assert_eq!(redact_event("as it is", &[]), "as it is");
     assert!(Pointer::parse("card").is_err() && Pointer::parse("").is_err());

@@ -78,6 +78,9 @@ async fn a_projection_knows_what_came_since(open: &impl Open) {
 /// Open letters are written again when they have been kept for half of their time, with their bodies; closed ones are not,
 /// and nothing of it changes what the log says.
 pub(crate) async fn the_keeper_carries_letters_on(broker: Arc<dyn Broker>, letters: Arc<dyn DeadLetters>) {
+    let desk = Desk::new(Arc::clone(&broker), Arc::clone(&letters));
+    let (standing, carried) = keeper::round(&desk, Duration::from_hours(24)).await.expect("a round on an empty log");
+    assert_eq!((standing.letters, carried), (0, 0));
     let old = |error: &str, body: &[u8]| match letter(error, body) {
         Record::Letter(letter) => Letter { at_ms: 1_000, ..*letter },
         _ => unreachable!(),
