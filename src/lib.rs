@@ -28,7 +28,7 @@
 //! | [`fleet`] | one process: takes deliveries while it may, stops in order |
 //! | [`admin`], [`catalog`] | HTTP for people and probes; hooks from files or the fleet's revisions in Redis, followed and changed |
 //! | [`worker`] | the pipeline, and one invocation's way through it |
-//! | [`desk`], [`publish`] | what operators do with letters; publishing events, for the gateway, the command line and the library |
+//! | [`desk`], [`publish`] | what operators do with letters, and the keeper of their log; publishing events, for the gateway, the command line and the library |
 //! | [`executor`] | runs a hook once: http, command |
 //! | [`broker`], [`idempotency`], [`dead_letters`], [`flow`] | the seams: a trait with its contract, and an adapter a file |
 //! | [`amqp`], [`redis`], [`embedded`] | what adapters share: AMQP connections, topology, management; the way to Redis; the one SQLite file |
@@ -48,6 +48,9 @@
 //!   brokers. Its errors and letters carry no secrets.
 //! - Workers see one whole revision of the catalog after the other. A hook is taken to be removed only at the revision
 //!   that named it or a newer one; who knows of a newer one and cannot load it takes no work after ten seconds.
+//! - The dead-letter log alone says what is open: its fold is a maximum, so records may come twice and in any order, and
+//!   every index of it can be built anew. A replay is published first and marked after its confirm; its generation is a
+//!   function of the letter.
 //! - Trouble of our own (broker, store) spends no attempt and buries nothing.
 
 pub mod domain;
