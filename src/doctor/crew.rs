@@ -8,6 +8,8 @@ use crate::flow::{Card, Kept};
 
 /// Letters that are open are written again at half of their time.
 const RETENTION_USED_MAX: f64 = 0.75;
+/// By then one of the workers keeps the log of the dead letters.
+const KEEPER_WITHIN_MS: u64 = 90_000;
 /// Workers that are named one by one.
 const NAMED_MAX: usize = 3;
 
@@ -22,16 +24,19 @@ pub(super) fn examine(facts: &CrewFacts) -> Vec<Finding> {
     findings.push(versions(&facts.workers));
     findings.push(revisions(facts));
     findings.extend(refusals(facts));
-    findings.push(letters(&facts.workers));
+    findings.push(letters(facts));
     findings
 }
 
 /// What the keeper of the dead letters says of them.
-fn letters(workers: &[Card]) -> Finding {
+fn letters(facts: &CrewFacts) -> Finding {
     const SUBJECT: &str = "dead letters";
-    let Some(kept) = workers.iter().find_map(|card| card.keeper) else {
-        return Finding::note(SUBJECT, "no worker has become the keeper of their log yet").advice(
-            "one does within half a minute of its start; without one, letters that are open age out after \
+    let Some(kept) = facts.workers.iter().find_map(|card| card.keeper) else {
+        if facts.workers.iter().all(|card| facts.at_ms.saturating_sub(card.since_ms) < KEEPER_WITHIN_MS) {
+            return Finding::fine(SUBJECT, "the keeper of their log is being found: the workers are new");
+        }
+        return Finding::note(SUBJECT, "no worker is the keeper of their log").advice(
+            "one becomes it within a minute of its start; without one, letters that are open age out after \
              dead_letters.retention",
         );
     };

@@ -99,6 +99,8 @@ pub struct CrewFacts {
     pub current: Option<String>,
     /// What each said last.
     pub workers: Vec<Card>,
+    /// When they were asked, in milliseconds since 1970.
+    pub at_ms: u64,
 }
 
 /// The hooks, of a file or of the whole fleet.

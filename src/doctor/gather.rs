@@ -32,6 +32,7 @@ use crate::flow::redis::RedisFlow;
 use crate::idempotency::value;
 use crate::redis::link::Link;
 use crate::redis::trouble::Failure;
+use crate::telemetry::now_ms;
 
 /// Longest wait for one answer.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -237,7 +238,7 @@ async fn crew(settings: &Settings, store: &Redis) -> Gathered<CrewFacts> {
         let expected = current.as_ref().or_else(|| workers.first().map(|card| &card.revision));
         let agree = workers.iter().all(|card| Some(&card.revision) == expected && card.refused.is_none());
         if agree || Instant::now() >= give_up_at {
-            return Ok(CrewFacts { current, workers });
+            return Ok(CrewFacts { current, workers, at_ms: now_ms() });
         }
         sleep(FOLLOW_EVERY).await;
     }

@@ -49,7 +49,7 @@ fn crew_facts(revisions: &[&str]) -> CrewFacts {
         keeper: (number == 1).then(Kept::default),
         ..Card::default()
     };
-    CrewFacts { current: Some("r7".to_owned()), workers: (1..).zip(revisions).map(card).collect() }
+    CrewFacts { current: Some("r7".to_owned()), workers: (1..).zip(revisions).map(card).collect(), at_ms: 100_000 }
 }
 
 fn facts(broker: BrokerFacts, redis: RedisFacts) -> Facts {
@@ -168,7 +168,11 @@ fn check_crew(revisions: &[&str], change: &dyn Fn(&mut CrewFacts), code: u8, exp
 fn what_the_keeper_says_of_letters() {
     let check = check_crew;
     let keeper = |keeper: Option<Kept>| move |crew: &mut CrewFacts| crew.workers[0].keeper = keeper;
-    check(&["r7"], &keeper(None), 0, &["note dead letters no worker has become the keeper"]);
+    check(&["r7"], &keeper(None), 0, &["note dead letters no worker is the keeper"]);
+    let young = |crew: &mut CrewFacts| {
+        crew.workers[0] = Card { since_ms: 90_000, keeper: None, ..crew.workers[0].clone() };
+    };
+    check(&["r7"], &young, 0, &[]);
     let open = Kept { unresolved: 7, oldest_ms: 7_200_000, retention_used: 0.4 };
     check(
         &["r7"],
