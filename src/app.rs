@@ -149,10 +149,7 @@ impl App {
         scope: Scope,
         listen: Listener,
     ) -> anyhow::Result<Self> {
-        let revisions = match &source {
-            Source::Redis(shared) => Some(Arc::clone(&shared.revisions)),
-            Source::File(..) | Source::Fixed(_) => None,
-        };
+        let revisions = revisions_of(&source);
         // Who needs Redis for its hooks too waits for it, and says so where everybody looks.
         let patience = if revisions.is_some() { Duration::ZERO } else { STARTUP_PATIENCE };
         let store_away = first_ping(backends.claims.as_ref(), patience).await?;
@@ -284,6 +281,14 @@ async fn first_ping(claims: &dyn Idempotency, patience: Duration) -> anyhow::Res
             return Err(error).context(UNUSABLE);
         }
         sleep(PING_EVERY).await;
+    }
+}
+
+/// The fleet's catalog, if that is what is followed.
+fn revisions_of(source: &Source) -> Option<Arc<Revisions>> {
+    match source {
+        Source::Redis(shared) => Some(Arc::clone(&shared.revisions)),
+        Source::File(..) | Source::Fixed(_) => None,
     }
 }
 

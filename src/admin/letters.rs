@@ -187,6 +187,7 @@ pub(super) async fn replay(
         (status = 200, description = "With `dry_run`: what would be sent", body = Preview),
         (status = 202, description = "They are being sent", body = JobShown),
         (status = 400, description = "What is asked for cannot be understood", body = Details, content_type = "application/problem+json"),
+        (status = 404, description = "No letter has one of the ids; nothing is sent", body = Details, content_type = "application/problem+json"),
         (status = 429, description = "Too many replays go on", body = Details, content_type = "application/problem+json"),
         (status = 503, description = "The log cannot be read, or the broker is away: asking again is safe", body = Details, content_type = "application/problem+json"),
     )
