@@ -134,7 +134,8 @@ async fn everything_is_killed(seconds: u64, claims: impl Future<Output = Claims>
     publishing.await.unwrap();
     let queues = || rabbit.ctl(&["-q", "list_queues", "name", "messages", "messages_ready", "messages_unacknowledged"]);
     let logs = || workers.iter().map(Worker::log).collect::<Vec<_>>().join("\n--\n");
-    storm.until_all_done(|| format!("{}\n{}", queues(), logs())).await;
+    let letters = || format!("{:#?}", site.letters());
+    storm.until_all_done(|| format!("{}\n{}\n{}", queues(), letters(), logs())).await;
     settle_down(&rabbit, &site).await;
     counters.read_all(&workers).await;
 
