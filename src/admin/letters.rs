@@ -16,7 +16,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::Admin;
-use super::problem::{Details, Problem, parsed};
+use super::problem::{Away, Details, NoJob, NoLetter, Problem, Refused, Unclear, parsed};
 use crate::desk::replay::Manner;
 use crate::desk::wire::{
     Asked, CloseAsked, EditAsked, Grouped, JobShown, Listed, OneAsked, PageAsked, Preview, ReplayAsked, ResolveAsked,
@@ -26,6 +26,7 @@ use crate::desk::{Desk, DeskError, Detail, Export, Replayed};
 use crate::domain::dead_letter::LetterId;
 use crate::domain::redaction::Pointer;
 use crate::domain::selection::Selection;
+use crate::domain::shown::quoted;
 use crate::telemetry::now_ms;
 
 /// A query.
@@ -44,6 +45,23 @@ pub(super) fn operating() -> OpenApiRouter<Admin> {
     many.routes(routes!(replay)).routes(routes!(resolve)).routes(routes!(edit))
 }
 
+/// A letter's place among paths.
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Path)]
+pub(super) struct OfLetter {
+    /// The letter's id.
+    #[param(value_type = String)]
+    id: LetterId,
+}
+
+/// A job's place among paths.
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Path)]
+pub(super) struct OfJob {
+    /// The job's id.
+    id: String,
+}
+
 /// Who works at this API and does not say who.
 const SOMEBODY: &str = "operator";
 
@@ -52,11 +70,14 @@ const SOMEBODY: &str = "operator";
     get,
     path = "/v1/runtime/hooks/dead-letter",
     operation_id = "letters",
-    params(Asked, ("after" = Option<String>, Query, description = "The `next` of the page before"), ("limit" = Option<usize>, Query, description = "1 to 1000; 100 if nothing is said")),
+    params(
+        Asked,
+        ("after" = Option<String>, Query, description = "The `next` of the page before"),
+        ("limit" = Option<usize>, Query, description = "1 to 1000; 100 if nothing is said"),
+    ),
     responses(
         (status = 200, description = "Letters with their state, newest first", body = Listed),
-        (status = 400, description = "What is asked for cannot be understood", body = Details, content_type = "application/problem+json"),
-        (status = 503, description = "The log cannot be read, or the broker is away: asking again is safe", body = Details, content_type = "application/problem+json"),
+        Unclear, Away,
     )
 )]
 pub(super) async fn list(State(admin): State<Admin>, Query(query): Query<Texts>) -> Result<Json<Listed>, Problem> {
@@ -71,8 +92,7 @@ pub(super) async fn list(State(admin): State<Admin>, Query(query): Query<Texts>)
     params(Asked),
     responses(
         (status = 200, description = "Letters by cause, those with most open ones first", body = Grouped),
-        (status = 400, description = "What is asked for cannot be understood", body = Details, content_type = "application/problem+json"),
-        (status = 503, description = "The log cannot be read, or the broker is away: asking again is safe", body = Details, content_type = "application/problem+json"),
+        Unclear, Away,
     )
 )]
 pub(super) async fn groups(State(admin): State<Admin>, Query(query): Query<Texts>) -> Result<Json<Grouped>, Problem> {
@@ -81,33 +101,24 @@ pub(super) async fn groups(State(admin): State<Admin>, Query(query): Query<Texts
     Ok(Json(Grouped { items }))
 }
 
-#[derive(Deserialize, IntoParams)]
-#[into_params(parameter_in = Query)]
-pub(super) struct Show {
-    /// The event itself too.
-    #[serde(default)]
-    body: bool,
-}
-
-/// With `?body=true` the event itself too.
+/// One letter in full, with `?body=true` the event itself too.
 #[utoipa::path(
     get,
     path = "/v1/runtime/hooks/dead-letter/{id}",
     operation_id = "letter",
-    params(("id" = String, Path, description = "The letter's id"), Show),
+    params(OfLetter, ("body" = Option<bool>, Query, description = "The event itself too")),
     responses(
         (status = 200, description = "The letter with its state", body = Detail),
-        (status = 404, description = "No letter has this id", body = Details, content_type = "application/problem+json"),
-        (status = 503, description = "The log cannot be read, or the broker is away: asking again is safe", body = Details, content_type = "application/problem+json"),
+        NoLetter, Away,
     )
 )]
 pub(super) async fn show(
     State(admin): State<Admin>,
-    Path(id): Path<String>,
-    Query(show): Query<Show>,
+    Path(OfLetter { id }): Path<OfLetter>,
+    Query(mut query): Query<Texts>,
 ) -> Result<Json<Value>, Problem> {
-    let detail = admin.desk.find(&LetterId::from(id.as_str())).await?;
-    Ok(Json(detail.view(show.body, &admin.redact)))
+    let body = flag("body", query.remove("body").as_deref())?;
+    Ok(Json(admin.desk.find(&id).await?.view(body, &admin.redact)))
 }
 
 /// Letters in full as NDJSON, oldest first.
@@ -117,17 +128,25 @@ pub(super) async fn show(
     operation_id = "export",
     params(Asked, ("body" = Option<bool>, Query, description = "The events themselves too")),
     responses(
-        (status = 200, description = "Letters in full, one in JSON a line, oldest first; a last line with `error` says that it broke off", body = String, content_type = "application/x-ndjson"),
-        (status = 400, description = "What is asked for cannot be understood", body = Details, content_type = "application/problem+json"),
-        (status = 503, description = "The log cannot be read, or the broker is away: asking again is safe", body = Details, content_type = "application/problem+json"),
+        (status = 200, description = "A letter in JSON a line; a last line with `error` says that it broke off",
+         body = String, content_type = "application/x-ndjson"),
+        Unclear, Away,
     )
 )]
 pub(super) async fn export(State(admin): State<Admin>, Query(query): Query<Texts>) -> Result<Response, Problem> {
     let (which, [body]) = split(query, ["body"])?;
     let export = admin.desk.export(&which.filter(now_ms())?).await?;
-    let body = body.as_deref() == Some("true");
+    let body = flag("body", body.as_deref())?;
     let lines = stream::unfold(Some(export), move |export| lines(export, body, Arc::clone(&admin.redact)));
     Ok(([(header::CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(lines)).into_response())
+}
+
+fn flag(name: &str, text: Option<&str>) -> Result<bool, DeskError> {
+    match text {
+        None | Some("false") => Ok(false),
+        Some("true") => Ok(true),
+        Some(other) => Err(DeskError::Invalid(format!("{name}: expected true or false, found {}", quoted(other)))),
+    }
 }
 
 /// A stream that breaks off says so on its last line.
@@ -151,33 +170,30 @@ async fn lines(
     }
 }
 
-/// `POST …/dead-letter/{id}/replay`.
+/// Sends a letter's work out again. Doing it twice does it once.
 #[utoipa::path(
     post,
     path = "/v1/runtime/hooks/dead-letter/{id}/replay",
     operation_id = "replay",
-    params(("id" = String, Path, description = "The letter's id")),
+    params(OfLetter),
     request_body = OneAsked,
     responses(
         (status = 200, description = "It is out, as this generation", body = Replayed),
-        (status = 400, description = "What is asked for cannot be understood", body = Details, content_type = "application/problem+json"),
-        (status = 404, description = "No letter has this id", body = Details, content_type = "application/problem+json"),
-        (status = 409, description = "It is resolved, or of a kind with which this cannot be done", body = Details, content_type = "application/problem+json"),
-        (status = 503, description = "The log cannot be read, or the broker is away: asking again is safe", body = Details, content_type = "application/problem+json"),
+        Unclear, NoLetter, Refused, Away,
     )
 )]
 pub(super) async fn replay(
     State(admin): State<Admin>,
-    Path(id): Path<String>,
+    Path(OfLetter { id }): Path<OfLetter>,
     body: Bytes,
 ) -> Result<Json<Replayed>, Problem> {
     let asked: OneAsked = if body.is_empty() { OneAsked::default() } else { parsed(&body)? };
     let manner = Manner::new(asked.by.as_deref().unwrap_or(SOMEBODY), asked.to_hook.as_deref(), None)?;
     known(&admin, &manner)?;
-    Ok(Json(admin.desk.replay(&LetterId::from(id.as_str()), asked.force, &manner).await?))
+    Ok(Json(admin.desk.replay(&id, asked.force, &manner).await?))
 }
 
-/// Many at once, as a job; with `dry_run` what it would send.
+/// Sends many letters out again, as a job; with `dry_run` it says what it would send.
 #[utoipa::path(
     post,
     path = "/v1/runtime/hooks/dead-letter/replay",
@@ -186,10 +202,10 @@ pub(super) async fn replay(
     responses(
         (status = 200, description = "With `dry_run`: what would be sent", body = Preview),
         (status = 202, description = "They are being sent", body = JobShown),
-        (status = 400, description = "What is asked for cannot be understood", body = Details, content_type = "application/problem+json"),
-        (status = 404, description = "No letter has one of the ids; nothing is sent", body = Details, content_type = "application/problem+json"),
-        (status = 429, description = "Too many replays go on", body = Details, content_type = "application/problem+json"),
-        (status = 503, description = "The log cannot be read, or the broker is away: asking again is safe", body = Details, content_type = "application/problem+json"),
+        Unclear, NoLetter,
+        (status = 429, description = "Too many replays go on", body = Details,
+         content_type = "application/problem+json"),
+        Away,
     )
 )]
 pub(super) async fn replay_all(State(admin): State<Admin>, body: Bytes) -> Result<Response, Problem> {
@@ -226,62 +242,65 @@ fn no_job(id: &str) -> Problem {
     Problem::new(StatusCode::NOT_FOUND, format!("no job {id}: a process that ended has forgotten its jobs"))
 }
 
-/// `GET …/dead-letter/jobs/{id}`.
+/// How far a replay of many is.
 #[utoipa::path(
     get,
     path = "/v1/runtime/hooks/dead-letter/jobs/{id}",
     operation_id = "job",
-    params(("id" = String, Path, description = "The job's id")),
+    params(OfJob),
     responses(
         (status = 200, description = "How far it is", body = JobShown),
-        (status = 404, description = "No job has this id", body = Details, content_type = "application/problem+json"),
+        NoJob,
     )
 )]
-pub(super) async fn job(State(admin): State<Admin>, Path(id): Path<String>) -> Result<Json<JobShown>, Problem> {
+pub(super) async fn job(
+    State(admin): State<Admin>,
+    Path(OfJob { id }): Path<OfJob>,
+) -> Result<Json<JobShown>, Problem> {
     admin.jobs.get(&id).map(Json).ok_or_else(|| no_job(&id))
 }
 
-/// `POST …/dead-letter/jobs/{id}/cancel`.
+/// Stops a replay of many in order.
 #[utoipa::path(
     post,
     path = "/v1/runtime/hooks/dead-letter/jobs/{id}/cancel",
     operation_id = "cancel_job",
-    params(("id" = String, Path, description = "The job's id")),
+    params(OfJob),
     responses(
         (status = 200, description = "It is being stopped; what is under way is finished", body = JobShown),
-        (status = 404, description = "No job has this id", body = Details, content_type = "application/problem+json"),
+        NoJob,
     )
 )]
-pub(super) async fn cancel(State(admin): State<Admin>, Path(id): Path<String>) -> Result<Json<JobShown>, Problem> {
+pub(super) async fn cancel(
+    State(admin): State<Admin>,
+    Path(OfJob { id }): Path<OfJob>,
+) -> Result<Json<JobShown>, Problem> {
     admin.jobs.cancel(&id).map(Json).ok_or_else(|| no_job(&id))
 }
 
-/// Answers the letter.
+/// Closes a letter. Of two reasons the first stays.
 #[utoipa::path(
     post,
     path = "/v1/runtime/hooks/dead-letter/{id}/resolve",
     operation_id = "resolve",
-    params(("id" = String, Path, description = "The letter's id")),
+    params(OfLetter),
     request_body = CloseAsked,
     responses(
         (status = 200, description = "The letter, closed", body = Detail),
-        (status = 400, description = "What is asked for cannot be understood", body = Details, content_type = "application/problem+json"),
-        (status = 404, description = "No letter has this id", body = Details, content_type = "application/problem+json"),
-        (status = 503, description = "The log cannot be read, or the broker is away: asking again is safe", body = Details, content_type = "application/problem+json"),
+        Unclear, NoLetter, Away,
     )
 )]
 pub(super) async fn resolve(
     State(admin): State<Admin>,
-    Path(id): Path<String>,
+    Path(OfLetter { id }): Path<OfLetter>,
     body: Bytes,
 ) -> Result<Json<Value>, Problem> {
     let asked: CloseAsked = if body.is_empty() { CloseAsked::default() } else { parsed(&body)? };
-    let id = LetterId::from(id.as_str());
     close(&admin.desk, &Selection::Ids(vec![id.clone()]), &asked.reason, asked.by.as_deref()).await?;
     Ok(Json(admin.desk.find(&id).await?.view(false, &[])))
 }
 
-/// Many at once.
+/// Closes many letters.
 #[utoipa::path(
     post,
     path = "/v1/runtime/hooks/dead-letter/resolve",
@@ -289,9 +308,7 @@ pub(super) async fn resolve(
     request_body = ResolveAsked,
     responses(
         (status = 200, description = "How many were closed", body = Resolved),
-        (status = 400, description = "What is asked for cannot be understood", body = Details, content_type = "application/problem+json"),
-        (status = 404, description = "No letter has this id", body = Details, content_type = "application/problem+json"),
-        (status = 503, description = "The log cannot be read, or the broker is away: asking again is safe", body = Details, content_type = "application/problem+json"),
+        Unclear, NoLetter, Away,
     )
 )]
 pub(super) async fn resolve_all(State(admin): State<Admin>, body: Bytes) -> Result<Json<Resolved>, Problem> {
@@ -304,27 +321,24 @@ async fn close(desk: &Desk, selection: &Selection, reason: &str, by: Option<&str
     desk.resolve(selection, reason, by.unwrap_or(SOMEBODY)).await
 }
 
-/// `POST …/dead-letter/{id}/edit`.
+/// Sends a letter's event out with other data, as a new event.
 #[utoipa::path(
     post,
     path = "/v1/runtime/hooks/dead-letter/{id}/edit",
     operation_id = "edit",
-    params(("id" = String, Path, description = "The letter's id")),
+    params(OfLetter),
     request_body = EditAsked,
     responses(
         (status = 200, description = "It is out, as this generation", body = Replayed),
-        (status = 400, description = "What is asked for cannot be understood", body = Details, content_type = "application/problem+json"),
-        (status = 404, description = "No letter has this id", body = Details, content_type = "application/problem+json"),
-        (status = 409, description = "It is resolved, or of a kind with which this cannot be done", body = Details, content_type = "application/problem+json"),
-        (status = 503, description = "The log cannot be read, or the broker is away: asking again is safe", body = Details, content_type = "application/problem+json"),
+        Unclear, NoLetter, Refused, Away,
     )
 )]
 pub(super) async fn edit(
     State(admin): State<Admin>,
-    Path(id): Path<String>,
+    Path(OfLetter { id }): Path<OfLetter>,
     body: Bytes,
 ) -> Result<Json<Replayed>, Problem> {
     let asked: EditAsked = parsed(&body)?;
     let by = asked.by.clone().unwrap_or_else(|| SOMEBODY.to_owned());
-    Ok(Json(admin.desk.edit(&LetterId::from(id.as_str()), &asked.edit()?, &by).await?))
+    Ok(Json(admin.desk.edit(&id, &asked.edit()?, &by).await?))
 }

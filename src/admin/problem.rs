@@ -5,7 +5,7 @@ use axum::response::{IntoResponse, Json, Response};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
-use utoipa::ToSchema;
+use utoipa::{IntoResponses, ToSchema};
 
 use crate::desk::DeskError;
 
@@ -71,6 +71,30 @@ pub(super) struct Details {
     /// What a program may want to know beside it.
     #[serde(flatten)]
     more: Map<String, Value>,
+}
+
+/// Problems as routes name them in the document; a [`Problem`] is what is answered.
+macro_rules! described {
+    ($($(#[$doc:meta])* $name:ident: $status:literal;)*) => {$(
+        $(#[$doc])*
+        #[derive(IntoResponses)]
+        #[response(status = $status, content_type = "application/problem+json")]
+        #[expect(dead_code, reason = "only its description is used")]
+        pub(super) struct $name(Details);
+    )*};
+}
+
+described! {
+    /// What is asked for cannot be understood.
+    Unclear: 400;
+    /// No letter has such an id.
+    NoLetter: 404;
+    /// No job has this id.
+    NoJob: 404;
+    /// It is resolved, or a replay of it is out, or it is of a kind with which this cannot be done.
+    Refused: 409;
+    /// The log cannot be read, or the broker is away: asking again is safe.
+    Away: 503;
 }
 
 impl IntoResponse for Problem {
