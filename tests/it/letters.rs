@@ -1,7 +1,6 @@
 //! Dead letters as operators meet them: found, grouped, understood, mended, sent again, closed.
 
-use std::collections::{HashMap, HashSet};
-use std::process::Stdio;
+use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
@@ -18,7 +17,7 @@ use crate::sink::{Answer, Sink};
 
 const ONE_ATTEMPT: &str = ", retry: { attempts: 1 }";
 
-fn parsed(text: &str) -> Value {
+pub(crate) fn parsed(text: &str) -> Value {
     serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"))
 }
 
@@ -27,7 +26,7 @@ fn text<'a>(value: &'a Value, pointer: &str) -> &'a str {
 }
 
 /// The items of a listing.
-fn items(site: &Site, arguments: &[&str]) -> Vec<Value> {
+pub(crate) fn items(site: &Site, arguments: &[&str]) -> Vec<Value> {
     let all: Vec<&str> = ["dead-letters"].iter().chain(arguments).chain(&["--json"]).copied().collect();
     parsed(&site.ok(&all))["items"].as_array().unwrap().clone()
 }
@@ -354,74 +353,4 @@ async fn another_hook_takes_letters_on_servers() {
 #[tokio::test]
 async fn another_hook_takes_letters_in_a_file() {
     to_hook(Place::File).await;
-}
-
-/// A replay of many is killed three times, begun by two at once, and a worker is killed too: each letter is delivered, each
-/// once but for what was under way when the worker died, and all are resolved.
-async fn storm(place: Place, count: usize) {
-    let sink = Sink::start().await;
-    sink.behave(|_, _| Answer::status(404));
-    let site = site(place).await.hooks(&hook(&sink, "crm", "order.*", ", retry: { attempts: 1 }, concurrency: 64"));
-    let Stage { site, mut worker, publisher } = stage(place, site).await;
-    publisher.send_all((0..count).map(|number| event("order.paid", &format!("e{number}")))).await;
-    sink.until("all failures", Duration::from_secs(120), |calls| calls.len() >= count).await;
-    let began = Instant::now();
-    while items(&site, &["groups", "--state", "open"]).iter().map(|group| group["open"].as_u64().unwrap()).sum::<u64>()
-        < count as u64
-    {
-        assert!(began.elapsed() < Duration::from_secs(60));
-        sleep(Duration::from_millis(100)).await;
-    }
-    sink.behave(|_, _| Answer::after(Duration::from_millis(2)));
-    let delivered = || sink.calls().iter().filter(|call| call.status == 200).count();
-    let replay = || {
-        let mut command = site.command();
-        command.args(["dead-letters", "replay", "--all", "--yes"]).stdout(Stdio::piped()).stderr(Stdio::null());
-        command.spawn().unwrap()
-    };
-    for round in 1..=3 {
-        let before = delivered();
-        let mut killed = replay();
-        let goal = before + count / 10;
-        let began = Instant::now();
-        while delivered() < goal && killed.try_wait().unwrap().is_none() && began.elapsed() < Duration::from_secs(60) {
-            sleep(Duration::from_millis(5)).await;
-        }
-        let _ = killed.kill(); // -9
-        killed.wait().unwrap();
-        println!("{place:?}: replay {round} killed after {} deliveries", delivered());
-    }
-    let mut both = [replay(), replay()];
-    sleep(Duration::from_millis(200)).await;
-    worker.process.kill();
-    let worker = site.worker().await;
-    for operator in &mut both {
-        operator.wait().unwrap(); // one that spoke to the process that was killed has failed
-    }
-    let last = site.ok(&["dead-letters", "replay", "--all", "--yes"]);
-    println!("{place:?}: the last replay: {}", last.lines().next().unwrap_or_default());
-    let began = Instant::now();
-    while !items(&site, &["list", "--state", "unresolved"]).is_empty() {
-        assert!(began.elapsed() < Duration::from_secs(120), "{}", worker.log());
-        sleep(Duration::from_millis(200)).await;
-    }
-    let mut by_event: HashMap<String, Vec<String>> = HashMap::new();
-    for call in sink.calls().into_iter().filter(|call| call.status == 200) {
-        by_event.entry(call.event).or_default().push(call.key);
-    }
-    assert_eq!(by_event.len(), count, "every letter is delivered");
-    let twice: Vec<_> = by_event.values().filter(|keys| keys.len() > 1).collect();
-    assert!(twice.iter().all(|keys| keys.iter().all(|key| *key == keys[0])), "under one key");
-    println!("{place:?}: {count} letters: {} delivered twice, under way when the worker was killed", twice.len());
-    assert!(twice.len() <= 64, "{} twice: more than can be under way", twice.len());
-}
-
-#[tokio::test]
-async fn a_replay_is_killed_and_gone_on_with_on_servers() {
-    storm(Place::Servers, 5_000).await;
-}
-
-#[tokio::test]
-async fn a_replay_is_killed_and_gone_on_with_in_a_file() {
-    storm(Place::File, 2_000).await;
 }

@@ -37,6 +37,7 @@ mod pipeline;
 mod proxy;
 mod publishing;
 mod redaction;
+mod replays;
 mod saturation;
 mod schema;
 mod servers;
