@@ -4,10 +4,11 @@
 //! generation, which runs it once. So a replay that was broken off is gone on with by asking for the same once more: what
 //! it sent is marked and no longer open.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
+use std::pin::pin;
 use std::time::Duration;
 
-use futures_util::stream::{FuturesUnordered, StreamExt as _};
+use futures_util::stream::{self, FuturesUnordered, StreamExt as _};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
@@ -24,8 +25,8 @@ use crate::domain::selection::{Picked, Plan, Purpose, Selection};
 use crate::domain::shown;
 use crate::telemetry::now_ms;
 
-/// Publishes that await their confirm at a time.
-pub const WINDOW: usize = 100;
+/// Publishes that await their confirm at a time: with more, new events wait behind them.
+pub const WINDOW: usize = 8;
 /// How long a replay tries on while the broker is away.
 const PATIENCE: Duration = Duration::from_mins(1);
 /// Between two tries meanwhile.
@@ -262,17 +263,53 @@ impl Run<'_> {
         self.away_since.get_or_insert_with(Instant::now).elapsed() < PATIENCE
     }
 
-    /// Reads the log once, from the first letter that is to be sent, and sends those that are met.
+    /// Reads the log once, from the first letter that is to be sent, and sends those that are met, as many at a time as the
+    /// window has. What could not be sent now stays.
     async fn pass(&mut self) -> Result<(), String> {
         let Some(from) = self.picked.values().map(|picked| picked.from).min() else { return Ok(()) };
-        let mut reading = self.desk.letters.log.open(from).await.map_err(|error| error.to_string())?;
-        while let Some(items) = reading.next().await.map_err(|error| error.to_string())? {
-            self.send(items).await?;
-            if self.picked.is_empty() || self.stop.is_cancelled() {
-                break;
+        let (desk, stop) = (self.desk, self.stop);
+        let reading = desk.letters.log.open(from).await.map_err(|error| error.to_string())?;
+        // A stream, since what is read is not lost then when something else comes first.
+        let mut items = pin!(stream::try_unfold(reading, async |mut reading| {
+            let items = reading.next().await?;
+            Ok::<_, DeadLetterError>(items.map(|items| (items, reading)))
+        }));
+        let (mut ready, mut under_way) = (VecDeque::new(), FuturesUnordered::new());
+        let (mut is_read, mut away) = (false, None);
+        loop {
+            let goes_on = away.is_none() && !stop.is_cancelled();
+            let looks = goes_on && self.looked.elapsed() >= LOOK_EVERY;
+            if looks && under_way.is_empty() {
+                self.drop_what_others_did().await?;
+                ready.retain(|(picked, _): &(Picked, Replay)| self.picked.contains_key(&picked.at));
+                continue;
+            }
+            let begins = goes_on && !looks && under_way.len() < WINDOW && !ready.is_empty();
+            let reads =
+                goes_on && !is_read && ready.len() < WINDOW && self.picked.len() > ready.len() + under_way.len();
+            tokio::select! {
+                biased;
+                () = self.pace.due(), if begins => {
+                    if let Some((picked, replay)) = ready.pop_front() {
+                        self.pace.went();
+                        under_way.push(async move { (picked, desk.send(replay).await) });
+                    }
+                }
+                Some((picked, sent)) = under_way.next() => match sent {
+                    Ok(()) => self.ended(&picked, Ok(())),
+                    Err(Failed::Letter(error)) => self.ended(&picked, Err(error)),
+                    Err(Failed::Away(error)) => away = Some(error),
+                },
+                read = items.next(), if reads => match read {
+                    Some(Ok(read)) => self.make(read, &mut ready),
+                    Some(Err(error)) => away = Some(error.to_string()),
+                    None => is_read = true,
+                },
+                () = stop.cancelled(), if goes_on && (begins || reads) => {}
+                else => break,
             }
         }
-        Ok(())
+        away.map_or(Ok(()), Err)
     }
 
     async fn drop_what_others_did(&mut self) -> Result<(), String> {
@@ -285,54 +322,18 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Sends the letters among these items, as many at a time as the window has; those that could not be sent now stay.
-    async fn send(&mut self, items: Vec<Item>) -> Result<(), String> {
-        let (desk, stop) = (self.desk, self.stop);
-        let mut items = items.into_iter();
-        let mut next = self.next(&mut items);
-        let (mut under_way, mut away) = (FuturesUnordered::new(), None);
-        loop {
-            if under_way.is_empty() && next.is_some() && self.looked.elapsed() >= LOOK_EVERY {
-                self.drop_what_others_did().await?;
-                if next.as_ref().is_some_and(|(picked, _)| !self.picked.contains_key(&picked.at)) {
-                    next = self.next(&mut items);
-                    continue;
-                }
-            }
-            let begins = away.is_none() && !stop.is_cancelled() && under_way.len() < WINDOW;
-            tokio::select! {
-                biased;
-                () = self.pace.due(), if begins && next.is_some() => {
-                    if let Some((picked, replay)) = next.take() {
-                        self.pace.went();
-                        under_way.push(async move { (picked, desk.send(replay).await) });
-                    }
-                    next = self.next(&mut items);
-                }
-                Some((picked, sent)) = under_way.next() => match sent {
-                    Ok(()) => self.ended(&picked, Ok(())),
-                    Err(Failed::Letter(error)) => self.ended(&picked, Err(error)),
-                    Err(Failed::Away(error)) => away = Some(error),
-                },
-                () = stop.cancelled(), if begins && next.is_some() => {}
-                else => break,
-            }
-        }
-        away.map_or(Ok(()), Err)
-    }
-
-    /// The next of these items that is to be sent.
-    fn next(&mut self, items: &mut impl Iterator<Item = Item>) -> Option<(Picked, Replay)> {
+    /// Of these items, those that are to be sent.
+    fn make(&mut self, items: Vec<Item>, ready: &mut VecDeque<(Picked, Replay)>) {
         for item in items {
             let Record::Letter(letter) = item.record else { continue };
-            let Some(picked) = self.picked.get(&item.at).filter(|picked| picked.id == letter.id) else { continue };
-            let picked = picked.clone();
+            let Some(picked) = self.picked.get(&item.at).filter(|picked| picked.id == letter.id).cloned() else {
+                continue;
+            };
             match made(&letter, &picked, self.manner) {
-                Ok(replay) => return Some((picked, replay)),
+                Ok(replay) => ready.push_back((picked, replay)),
                 Err(error) => self.ended(&picked, Err(error)),
             }
         }
-        None
     }
 
     fn ended(&mut self, picked: &Picked, sent: Result<(), String>) {

@@ -5,6 +5,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
+use memchr::memchr2_iter;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -120,7 +121,10 @@ fn says(letter: &Summary, text: &str) -> bool {
 /// In any case, as far as ASCII goes; without making a text of it.
 fn contains(text: &str, part: &str) -> bool {
     let (text, part) = (text.as_bytes(), part.as_bytes());
-    part.is_empty() || text.windows(part.len()).any(|window| window.eq_ignore_ascii_case(part))
+    let Some(first) = part.first() else { return true };
+    let Some(last) = text.len().checked_sub(part.len()) else { return false };
+    let mut begins = memchr2_iter(first.to_ascii_lowercase(), first.to_ascii_uppercase(), &text[..=last]);
+    begins.any(|at| text[at..at + part.len()].eq_ignore_ascii_case(part))
 }
 
 /// Where a page ended.
@@ -183,42 +187,54 @@ pub struct Group {
     pub newest: LetterId,
 }
 
-impl Group {
-    fn of(letter: &Summary) -> Self {
-        Self {
-            fingerprint: Arc::clone(&letter.fingerprint),
-            class: letter.class,
-            hook: letter.hook.clone(),
-            target: letter.target.clone(),
-            error: Arc::clone(&letter.error),
-            open: 0,
-            replaying: 0,
-            resolved: 0,
-            first_ms: letter.at_ms,
-            last_ms: letter.at_ms,
-            newest: letter.id.clone(),
-        }
+/// A group while its letters are counted.
+struct Counted<'a> {
+    first: &'a Summary,
+    newest: &'a Summary,
+    open: u64,
+    replaying: u64,
+    resolved: u64,
+}
+
+impl<'a> Counted<'a> {
+    const fn new(first: &'a Summary) -> Self {
+        Self { first, newest: first, open: 0, replaying: 0, resolved: 0 }
     }
 
-    fn add(&mut self, letter: &Summary, state: State) {
+    const fn add(&mut self, letter: &'a Summary, state: State) {
         match state {
             State::Open => self.open += 1,
             State::Replaying => self.replaying += 1,
             State::Resolved => self.resolved += 1,
         }
-        self.last_ms = letter.at_ms; // they come oldest first
-        self.error = Arc::clone(&letter.error);
-        self.newest = letter.id.clone();
+        self.newest = letter; // they come oldest first
+    }
+
+    fn group(self) -> Group {
+        let Self { first, newest, open, replaying, resolved } = self;
+        Group {
+            fingerprint: Arc::clone(&first.fingerprint),
+            class: first.class,
+            hook: first.hook.clone(),
+            target: first.target.clone(),
+            error: Arc::clone(&newest.error),
+            open,
+            replaying,
+            resolved,
+            first_ms: first.at_ms,
+            last_ms: newest.at_ms,
+            newest: newest.id.clone(),
+        }
     }
 }
 
 /// Letters that come oldest first, by cause.
 pub(super) fn grouped<'a>(letters: impl Iterator<Item = (&'a Summary, State)>) -> Vec<Group> {
-    let mut groups: HashMap<&str, Group> = HashMap::new();
+    let mut groups: HashMap<&str, Counted<'_>> = HashMap::new();
     for (letter, state) in letters {
-        groups.entry(&letter.fingerprint).or_insert_with(|| Group::of(letter)).add(letter, state);
+        groups.entry(&letter.fingerprint).or_insert_with(|| Counted::new(letter)).add(letter, state);
     }
-    let mut groups: Vec<Group> = groups.into_values().collect();
+    let mut groups: Vec<Group> = groups.into_values().map(Counted::group).collect();
     groups.sort_by(|a, b| (b.open, b.last_ms, &b.fingerprint).cmp(&(a.open, a.last_ms, &a.fingerprint)));
     groups
 }
@@ -242,7 +258,7 @@ impl Fold {
     /// The letters by cause: those with most open ones first.
     #[must_use]
     pub fn groups(&self, filter: &Filter) -> Vec<Group> {
-        let taken = self.folded().filter_map(|(_, folded)| Some((folded.letter.as_deref()?, folded.state()?)));
+        let taken = self.folded().filter_map(|(_, folded)| Some((folded.letter.as_ref()?, folded.state()?)));
         grouped(taken.filter(|(letter, state)| filter.takes(letter, *state)))
     }
 

@@ -10,6 +10,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use serde::{Deserialize, Serialize};
+use slab::Slab;
 use utoipa::ToSchema;
 
 use self::words::Words;
@@ -43,7 +44,7 @@ pub(super) type Place = (u64, LetterKey, SubjectKey);
 #[derive(Debug, Clone, Default)]
 pub(super) struct Folded {
     top: Option<(u32, State)>,
-    pub(super) letter: Option<Box<Summary>>,
+    pub(super) letter: Option<Summary>,
     /// Those of all its letters.
     ids: Vec<LetterKey>,
     count: u64,
@@ -58,9 +59,11 @@ pub(super) struct Folded {
 /// The fold of the log.
 #[derive(Debug, Clone, Default)]
 pub struct Fold {
-    subjects: HashMap<SubjectKey, Folded>,
+    /// Nearly in the order of the log, which is nearly that of time: who looks at all of them reads memory from end to end.
+    subjects: Slab<Folded>,
+    by_key: HashMap<SubjectKey, usize>,
     by_id: HashMap<LetterKey, SubjectKey>,
-    by_time: BTreeMap<Place, SubjectKey>,
+    by_time: BTreeMap<Place, usize>,
     words: Words,
 }
 
@@ -77,7 +80,8 @@ impl Fold {
 
     fn letter(&mut self, letter: &Letter, at: Offset, from: Offset) {
         let key = letter.subject().key();
-        let folded = self.subjects.entry(key).or_default();
+        let slot = self.slot(key);
+        let Some(folded) = self.subjects.get_mut(slot) else { return };
         folded.raise(letter.generation, State::Open);
         let (count, newest_ms) = letter.carried.map_or((0, 0), |carried| (carried.count, carried.newest_ms));
         folded.count = if letter.carried.is_some() { folded.count.max(count) } else { folded.count + 1 };
@@ -101,12 +105,18 @@ impl Fold {
         if let Some((_, place)) = old {
             self.by_time.remove(&place);
         }
-        self.by_time.insert(summary.place(key), key);
-        folded.letter = Some(Box::new(summary));
+        self.by_time.insert(summary.place(key), slot);
+        folded.letter = Some(summary);
+    }
+
+    /// The place of a subject, which is made if there is none.
+    fn slot(&mut self, key: SubjectKey) -> usize {
+        *self.by_key.entry(key).or_insert_with(|| self.subjects.insert(Folded::default()))
     }
 
     fn mark(&mut self, mark: Mark, state: State, at: Offset) {
-        let folded = self.subjects.entry(mark.subject.key()).or_default();
+        let slot = self.slot(mark.subject.key());
+        let Some(folded) = self.subjects.get_mut(slot) else { return };
         folded.until_ms = folded.until_ms.max(mark.until_ms);
         let raised = folded.raise(mark.generation, state);
         if folded.top != Some((mark.generation, state)) {
@@ -121,8 +131,9 @@ impl Fold {
 
     /// Drops what stands before the log's first record by now: it has aged out.
     pub fn forget_before(&mut self, first: Offset) {
-        let (by_id, by_time) = (&mut self.by_id, &mut self.by_time);
-        self.subjects.retain(|key, folded| {
+        let (subjects, by_id, by_time) = (&mut self.subjects, &mut self.by_id, &mut self.by_time);
+        self.by_key.retain(|key, slot| {
+            let Some(folded) = subjects.get(*slot) else { return false };
             let gone = match &folded.letter {
                 Some(letter) => letter.at < first,
                 None => folded.marked_at < first,
@@ -136,6 +147,7 @@ impl Fold {
                 if let Some(letter) = &folded.letter {
                     by_time.remove(&letter.place(*key));
                 }
+                subjects.remove(*slot);
             }
             !gone
         });
@@ -149,25 +161,29 @@ impl Fold {
 
     /// What is known of subjects with a letter, oldest first.
     pub(super) fn folded(&self) -> impl DoubleEndedIterator<Item = (Place, &Folded)> {
-        self.by_time.iter().filter_map(|(place, key)| Some((*place, self.subjects.get(key)?)))
+        self.by_time.iter().filter_map(|(place, slot)| Some((*place, self.subjects.get(*slot)?)))
     }
 
     /// The same before this place, newest first.
     pub(super) fn folded_before(&self, place: Place) -> impl Iterator<Item = (Place, &Folded)> {
-        self.by_time.range(..place).rev().filter_map(|(place, key)| Some((*place, self.subjects.get(key)?)))
+        self.by_time.range(..place).rev().filter_map(|(place, slot)| Some((*place, self.subjects.get(*slot)?)))
     }
 
     /// The entry with this letter id, of whatever generation.
     #[must_use]
     pub fn find(&self, id: &LetterId) -> Option<Entry> {
-        self.subjects.get(self.by_id.get(&id.bytes())?).and_then(Folded::entry)
+        self.of_id(id)?.entry()
     }
 
     /// The highest generation that any record names for the subject of this letter.
     #[must_use]
     pub fn highest_generation(&self, letter: &LetterId) -> Option<u32> {
-        let (generation, _) = self.subjects.get(self.by_id.get(&letter.bytes())?)?.top?;
+        let (generation, _) = self.of_id(letter)?.top?;
         Some(generation)
+    }
+
+    fn of_id(&self, id: &LetterId) -> Option<&Folded> {
+        self.subjects.get(*self.by_key.get(self.by_id.get(&id.bytes())?)?)
     }
 
     /// Letters that are kept in mind.
@@ -216,7 +232,7 @@ impl Folded {
     }
 
     pub(super) fn entry(&self) -> Option<Entry> {
-        let letter = Summary::clone(self.letter.as_deref()?);
+        let letter = self.letter.clone()?;
         let mark = self.mark.as_deref().cloned();
         Some(Entry { letter, state: self.state()?, count: self.count, newest_ms: self.newest_ms, mark })
     }

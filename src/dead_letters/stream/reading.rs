@@ -15,10 +15,10 @@ use super::{Bodies, SILENCE_MAX, StreamLetters, offset};
 use crate::amqp::connection::{call, connect};
 use crate::domain::dead_letter::{Item, Offset, Record};
 
-/// Unacked records; acks are written every half of it.
-const PREFETCH: u16 = 200;
+/// Unacked records; acks are written every half of it. Few, so that a long read does not hold up what else the broker does.
+const PREFETCH: u16 = 100;
 /// Records handed out at a time, as far as they are there.
-const BATCH: usize = 100;
+const BATCH: usize = 50;
 
 /// Records between a body that came by itself and its letter.
 const PENDING_MAX: u64 = 1000;

@@ -96,3 +96,22 @@ fn groups_are_letters_of_one_cause() {
         sample().groups(&Filter { states: States::Open, hook: Some(Glob::new("crm").unwrap()), ..Filter::default() });
     assert_eq!(open.iter().map(|it| (it.open, it.resolved)).collect::<Vec<_>>(), [(2, 0)]);
 }
+
+#[test]
+fn texts_are_found_in_any_case() {
+    for (text, part, expected) in [
+        ("Connection refused", "", true),
+        ("Connection refused", "connection", true),
+        ("Connection refused", "REFUSED", true),
+        ("Connection refused", "n r", true),
+        ("Connection refused", "refused.", false),
+        ("Connection refused", "connections", false),
+        ("503 503 504", "504", true),
+        ("über", "üB", true),
+        ("über", "Über", false), // in any case as far as ASCII goes
+        ("", "x", false),
+        ("x", "xx", false),
+    ] {
+        assert_eq!(contains(text, part), expected, "{part:?} in {text:?}");
+    }
+}
