@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::domain::expression::Expression;
 use crate::domain::glob::Glob;
 use crate::domain::hook::{OncePer, Pattern};
+use crate::domain::shown;
 use crate::yaml::problem::Mismatch;
 use crate::yaml::scalar::duration;
 use crate::yaml::value::{Value, all};
@@ -31,7 +32,8 @@ pub(super) fn patterns(value: &Value<'_>) -> Option<Vec<Pattern>> {
             .map(|(_, (covering, _))| covering.as_str())
             .next();
         if let Some(covering) = covering {
-            let found = format!("`{}`, which `{covering}` matches already", pattern.as_str());
+            let (own, covering) = (shown::name(pattern.as_str()), shown::name(covering));
+            let found = format!("`{own}`, which `{covering}` matches already");
             item.warn(Mismatch::new("patterns that each match something more").found(found));
         }
     }
