@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::sync::watch;
@@ -29,6 +30,8 @@ pub mod keeper;
 pub mod replay;
 pub mod wire;
 
+/// Marks that await their confirm at a time.
+const MARKS_MAX: usize = 100;
 /// Longest reason that is kept.
 const REASON_CHARS_MAX: usize = 512;
 
@@ -212,11 +215,8 @@ impl Desk {
             return Err(DeskError::Unknown(id));
         }
         let count = marks.len();
-        let records: Vec<Record> = marks.into_iter().map(Record::Resolved).collect();
-        for chunk in records.chunks(replay::WINDOW) {
-            let append = |record| self.letters.append(record);
-            futures_util::future::try_join_all(chunk.iter().map(append)).await?;
-        }
+        let append = |mark| async move { self.letters.append(&Record::Resolved(mark)).await };
+        stream::iter(marks).map(append).buffer_unordered(MARKS_MAX).try_collect::<()>().await?;
         Ok(count)
     }
 

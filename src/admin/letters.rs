@@ -109,7 +109,7 @@ pub(super) async fn groups(State(admin): State<Admin>, Query(query): Query<Texts
     params(OfLetter, ("body" = Option<bool>, Query, description = "The event itself too")),
     responses(
         (status = 200, description = "The letter with its state", body = Detail),
-        NoLetter, Away,
+        Unclear, NoLetter, Away,
     )
 )]
 pub(super) async fn show(
@@ -118,6 +118,9 @@ pub(super) async fn show(
     Query(mut query): Query<Texts>,
 ) -> Result<Json<Value>, Problem> {
     let body = flag("body", query.remove("body").as_deref())?;
+    if let Some(name) = query.keys().next() {
+        return Err(DeskError::Invalid(format!("expected `body` alone, found {}", quoted(name))).into());
+    }
     Ok(Json(admin.desk.find(&id).await?.view(body, &admin.redact)))
 }
 
@@ -135,8 +138,8 @@ pub(super) async fn show(
 )]
 pub(super) async fn export(State(admin): State<Admin>, Query(query): Query<Texts>) -> Result<Response, Problem> {
     let (which, [body]) = split(query, ["body"])?;
-    let export = admin.desk.export(&which.filter(now_ms())?).await?;
     let body = flag("body", body.as_deref())?;
+    let export = admin.desk.export(&which.filter(now_ms())?).await?;
     let lines = stream::unfold(Some(export), move |export| lines(export, body, Arc::clone(&admin.redact)));
     Ok(([(header::CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(lines)).into_response())
 }

@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::config::Http;
 use crate::domain::access::{Role, Token};
 
-/// Longest wait for an answer of a process on the same machine.
+/// Longest wait for an answer of a process on the same machine, and for each part of a long one.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The process has answered, and will not do it.
@@ -32,7 +32,7 @@ impl Remote {
     /// The tokens are those of our own settings, which are the other process's too on its machine.
     pub(super) fn new(address: SocketAddr, http: &Http) -> anyhow::Result<Self> {
         crate::executor::install_crypto();
-        let client = Client::builder().no_proxy().timeout(TIMEOUT).build()?;
+        let client = Client::builder().no_proxy().read_timeout(TIMEOUT).build()?;
         Ok(Self { client, address, tokens: http.read_tokens()? })
     }
 

@@ -209,8 +209,8 @@ impl Desk {
     ) {
         progress.send_modify(|progress| progress.total = plan.picked.len());
         let picked = plan.picked.into_iter().map(|picked| (picked.at, picked)).collect();
-        let (pace, looked) = (Pace::new(manner.rate), Instant::now());
-        let mut run = Run { desk: self, manner, progress, stop, picked, pace, looked, away_since: None };
+        let pace = Pace::new(manner.rate);
+        let mut run = Run { desk: self, manner, progress, stop, picked, pace, looked: None, away_since: None };
         while !run.picked.is_empty() && !stop.is_cancelled() {
             match run.pass().await {
                 Ok(()) => break,
@@ -252,8 +252,8 @@ struct Run<'a> {
     /// What is not sent yet, by where it stands.
     picked: HashMap<Offset, Picked>,
     pace: Pace,
-    /// When what others did was looked at.
-    looked: Instant,
+    /// When what others did was looked at. Not when it was planned: somebody may have thought about that for long.
+    looked: Option<Instant>,
     /// Since when nothing could be sent.
     away_since: Option<Instant>,
 }
@@ -278,10 +278,10 @@ impl Run<'_> {
         let (mut is_read, mut away) = (false, None);
         loop {
             let goes_on = away.is_none() && !stop.is_cancelled();
-            let looks = goes_on && self.looked.elapsed() >= LOOK_EVERY;
+            let looks = goes_on && !self.has_looked();
             if looks && under_way.is_empty() {
                 self.drop_what_others_did().await?;
-                ready.retain(|(picked, _): &(Picked, Replay)| self.picked.contains_key(&picked.at));
+                ready.retain(|(picked, _): &(Picked, Box<Letter>)| self.picked.contains_key(&picked.at));
                 continue;
             }
             let begins = goes_on && !looks && under_way.len() < WINDOW && !ready.is_empty();
@@ -289,19 +289,23 @@ impl Run<'_> {
                 goes_on && !is_read && ready.len() < WINDOW && self.picked.len() > ready.len() + under_way.len();
             tokio::select! {
                 biased;
-                () = self.pace.due(), if begins => {
-                    if let Some((picked, replay)) = ready.pop_front() {
-                        self.pace.went();
-                        under_way.push(async move { (picked, desk.send(replay).await) });
+                // Who has waited for long looks again first.
+                () = self.pace.due(), if begins => if self.has_looked() && let Some((picked, letter)) = ready.pop_front() {
+                    match made(&letter, &picked, self.manner) {
+                        Ok(replay) => {
+                            self.pace.went();
+                            under_way.push(async move { (picked, desk.send(replay).await) });
+                        }
+                        Err(error) => self.ended(&picked, Err(error)),
                     }
-                }
+                },
                 Some((picked, sent)) = under_way.next() => match sent {
                     Ok(()) => self.ended(&picked, Ok(())),
                     Err(Failed::Letter(error)) => self.ended(&picked, Err(error)),
                     Err(Failed::Away(error)) => away = Some(error),
                 },
                 read = items.next(), if reads => match read {
-                    Some(Ok(read)) => self.make(read, &mut ready),
+                    Some(Ok(read)) => ready.extend(self.meant(read)),
                     Some(Err(error)) => away = Some(error.to_string()),
                     None => is_read = true,
                 },
@@ -312,28 +316,28 @@ impl Run<'_> {
         away.map_or(Ok(()), Err)
     }
 
+    /// Whether it is known well enough what others did.
+    fn has_looked(&self) -> bool {
+        self.looked.is_some_and(|looked| looked.elapsed() < LOOK_EVERY)
+    }
+
     async fn drop_what_others_did(&mut self) -> Result<(), String> {
         let fold = self.desk.letters.now().await.map_err(|error| error.to_string())?;
-        self.looked = Instant::now();
+        self.looked = Some(Instant::now());
         let before = self.picked.len();
-        self.picked.retain(|_, picked| picked.force.is_some() || fold.is_open(&picked.id));
+        self.picked.retain(|_, picked| fold.is_unchanged(picked));
         let gone = before - self.picked.len();
         self.progress.send_modify(|progress| progress.skipped += gone);
         Ok(())
     }
 
-    /// Of these items, those that are to be sent.
-    fn make(&mut self, items: Vec<Item>, ready: &mut VecDeque<(Picked, Replay)>) {
-        for item in items {
-            let Record::Letter(letter) = item.record else { continue };
-            let Some(picked) = self.picked.get(&item.at).filter(|picked| picked.id == letter.id).cloned() else {
-                continue;
-            };
-            match made(&letter, &picked, self.manner) {
-                Ok(replay) => ready.push_back((picked, replay)),
-                Err(error) => self.ended(&picked, Err(error)),
-            }
-        }
+    /// Of these items, the letters that are to be sent.
+    fn meant(&self, items: Vec<Item>) -> impl Iterator<Item = (Picked, Box<Letter>)> {
+        items.into_iter().filter_map(|item| {
+            let Record::Letter(letter) = item.record else { return None };
+            let picked = self.picked.get(&item.at).filter(|picked| picked.id == letter.id)?;
+            Some((picked.clone(), letter))
+        })
     }
 
     fn ended(&mut self, picked: &Picked, sent: Result<(), String>) {

@@ -8,6 +8,7 @@
 //! many letters share are kept once.
 
 use std::collections::{BTreeMap, HashMap};
+use std::mem;
 
 use serde::{Deserialize, Serialize};
 use slab::Slab;
@@ -61,6 +62,8 @@ pub(super) struct Folded {
 pub struct Fold {
     /// Nearly in the order of the log, which is nearly that of time: who looks at all of them reads memory from end to end.
     subjects: Slab<Folded>,
+    /// Places that were freed since they were last packed.
+    holes: usize,
     by_key: HashMap<SubjectKey, usize>,
     by_id: HashMap<LetterKey, SubjectKey>,
     by_time: BTreeMap<Place, usize>,
@@ -132,6 +135,7 @@ impl Fold {
     /// Drops what stands before the log's first record by now: it has aged out.
     pub fn forget_before(&mut self, first: Offset) {
         let (subjects, by_id, by_time) = (&mut self.subjects, &mut self.by_id, &mut self.by_time);
+        let before = subjects.len();
         self.by_key.retain(|key, slot| {
             let Some(folded) = subjects.get(*slot) else { return false };
             let gone = match &folded.letter {
@@ -152,6 +156,29 @@ impl Fold {
             !gone
         });
         self.words.tidy();
+        self.holes += before - self.subjects.len();
+        if self.holes > self.subjects.len() / 4 {
+            self.pack();
+        }
+    }
+
+    /// Brings what is left together, in the order of time.
+    fn pack(&mut self) {
+        let mut left = mem::take(&mut self.subjects);
+        let mut packed = Slab::with_capacity(left.len());
+        let old = mem::take(&mut self.by_key);
+        for ((_, _, key), slot) in &mut self.by_time {
+            if let Some(folded) = left.try_remove(*slot) {
+                *slot = packed.insert(folded);
+                self.by_key.insert(*key, *slot);
+            }
+        }
+        for (key, slot) in old {
+            if let Some(folded) = left.try_remove(slot) {
+                self.by_key.insert(key, packed.insert(folded)); // marks without a letter
+            }
+        }
+        (self.subjects, self.holes) = (packed, 0);
     }
 
     /// Every letter with its state, oldest first. Marks without a letter are ignored: their letter has aged out.
@@ -180,6 +207,13 @@ impl Fold {
     pub fn highest_generation(&self, letter: &LetterId) -> Option<u32> {
         let (generation, _) = self.of_id(letter)?.top?;
         Some(generation)
+    }
+
+    /// The highest generation of the subject of this letter, and its state.
+    #[must_use]
+    pub fn stands(&self, letter: &LetterId) -> Option<(u32, State)> {
+        let folded = self.of_id(letter)?;
+        Some((folded.top?.0, folded.state()?))
     }
 
     fn of_id(&self, id: &LetterId) -> Option<&Folded> {

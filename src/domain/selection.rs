@@ -35,6 +35,8 @@ pub struct Picked {
     pub newest_ms: u64,
     /// The highest generation that is known, if it is to run although it may have finished.
     pub force: Option<u32>,
+    /// How it stood then.
+    pub stood: Option<(u32, State)>,
 }
 
 /// What a replay would do.
@@ -61,8 +63,6 @@ impl Fold {
         let force = purpose == Purpose::Force;
         let mut plan = Plan::default();
         let mut entries = self.selected(selection, &mut plan.unknown);
-        entries.sort_by_key(|entry| entry.letter.at);
-        entries.dedup_by_key(|entry| entry.letter.at);
         let by_name = matches!(selection, Selection::Ids(_));
         entries.retain(|entry| {
             let (id, state) = (&entry.letter.id, entry.state);
@@ -78,13 +78,16 @@ impl Fold {
             }
             false
         });
+        entries.sort_by(|a, b| (a.letter.at_ms, &a.letter.id).cmp(&(b.letter.at_ms, &b.letter.id)));
         plan.groups = grouped(entries.iter().map(|entry| (&entry.letter, entry.state)));
+        entries.sort_by_key(|entry| entry.letter.at);
         plan.picked = entries.iter().map(|entry| self.pick(entry, force)).collect();
         plan
     }
 
+    /// Each letter once.
     fn selected(&self, selection: &Selection, unknown: &mut Vec<LetterId>) -> Vec<Entry> {
-        match selection {
+        let mut entries: Vec<Entry> = match selection {
             Selection::Filter(filter) => self.taken(filter).collect(),
             Selection::Ids(ids) => {
                 let find = |id: &LetterId| {
@@ -96,19 +99,24 @@ impl Fold {
                 };
                 ids.iter().filter_map(find).collect()
             }
-        }
+        };
+        entries.sort_by_key(|entry| entry.letter.at);
+        entries.dedup_by_key(|entry| entry.letter.at);
+        entries
     }
 
     fn pick(&self, entry: &Entry, force: bool) -> Picked {
         let letter = &entry.letter;
         let force = force.then(|| self.highest_generation(&letter.id).unwrap_or(letter.generation));
-        Picked { at: letter.at, from: letter.from, id: letter.id.clone(), newest_ms: entry.newest_ms, force }
+        let (id, stood) = (letter.id.clone(), self.stands(&letter.id));
+        Picked { at: letter.at, from: letter.from, id, newest_ms: entry.newest_ms, force, stood }
     }
 
-    /// Whether a letter that was picked while open is still: nobody has finished it or sent it out meanwhile.
+    /// Whether a letter that was picked stands as it stood then: nobody has finished it, closed it or sent it out
+    /// meanwhile, nor has that failed by now.
     #[must_use]
-    pub fn is_open(&self, id: &LetterId) -> bool {
-        self.find(id).is_none_or(|entry| entry.state == State::Open)
+    pub fn is_unchanged(&self, picked: &Picked) -> bool {
+        self.stands(&picked.id).is_none_or(|stands| Some(stands) == picked.stood)
     }
 
     /// The marks that close the selected letters, as far as they are not closed; and the ids that nobody knows.
@@ -185,6 +193,13 @@ mod tests {
         check(&filter, Again, &[1, 9], 1, &[], &[]);
         check(&filter, Force, &[1, 3], 1, &[], &[9]);
         assert_eq!(fold().plan(&named, Again).unknown, [nobody]);
+        let (mut moved, plan) = (fold(), fold().plan(&named, Again));
+        assert!(plan.picked.iter().all(|picked| moved.is_unchanged(picked)));
+        let again = Letter { generation: 1, ..letter(1) }; // it was sent and failed again
+        moved.apply(Item::new(Offset(7), Record::Letter(Box::new(again))));
+        moved.apply(Item::new(Offset(8), Record::Resolved(mark(2, 1))));
+        let unchanged: Vec<_> = plan.picked.iter().map(|picked| moved.is_unchanged(picked)).collect();
+        assert_eq!(unchanged, [false, false, true]);
         let forced: Vec<_> = fold().plan(&named, Force).picked.iter().map(|picked| picked.force).collect();
         assert_eq!(forced, [Some(0), Some(1), Some(4)]);
     }

@@ -21,7 +21,7 @@ const PREFETCH: u16 = 100;
 const BATCH: usize = 50;
 
 /// Records between a body that came by itself and its letter.
-const PENDING_MAX: u64 = 1000;
+const PENDING_MAX: u64 = 10_000;
 
 /// A read from an offset to a barrier.
 pub(super) struct Stream {
