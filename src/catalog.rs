@@ -32,6 +32,7 @@ mod http;
 mod retry;
 pub mod revisions;
 mod secret;
+mod signing;
 mod types;
 pub mod view;
 

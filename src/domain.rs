@@ -34,4 +34,5 @@ pub mod revision;
 pub mod selection;
 pub mod settle;
 pub mod shown;
+pub mod signature;
 pub mod template;

@@ -7,10 +7,13 @@ use url::Url;
 
 use super::Outside;
 use super::secret::{guesses, pieces};
+use super::signing;
 use crate::domain::address::{literal, refusal};
-use crate::domain::hook::{HttpAction, Secret};
+use crate::domain::hook::{HttpAction, Method, Secret};
+use crate::domain::signature::Signing;
 use crate::domain::template::{Form, Piece, Text};
 use crate::yaml::problem::Mismatch;
+use crate::yaml::scalar::one_of;
 use crate::yaml::value::{Value, all};
 
 /// Headers that are not the hook's to set: the invocation's key, and what frames a message on its connection.
@@ -35,6 +38,7 @@ pub(super) struct Targets(BTreeMap<String, Option<Target>>);
 struct Target {
     url: Vec<Piece>,
     headers: Vec<(String, Text)>,
+    signing: Signing,
     used: Cell<bool>,
 }
 
@@ -86,8 +90,9 @@ impl Target {
         });
         let headers =
             fields.get("headers").map_or(Some(Vec::new()), |headers| read_headers(&headers.secret(), outside));
+        let signing = fields.get("sign").map_or_else(|| Some(Signing::default()), |sign| signing::read(&sign, outside));
         fields.end();
-        Some(Self { url: url?, headers: headers?, used: Cell::default() })
+        Some(Self { url: url?, headers: headers?, signing: signing?, used: Cell::default() })
     }
 }
 
@@ -95,8 +100,11 @@ pub(super) fn read(value: &Value<'_>, outside: &Outside<'_>, targets: &Targets) 
     let mut fields = value.fields()?;
     let (url, target) = (fields.get("url").map(Value::secret), fields.get("target"));
     let path = fields.get("path").map(Value::secret);
+    let method = fields.read_or("method", Method::default(), one_of(&Method::ALL));
     let headers = fields.get("headers").map_or(Some(Vec::new()), |headers| read_headers(&headers.secret(), outside));
     let body = fields.get("body").map(Value::secret);
+    let sign = fields.get("sign");
+    let own = sign.as_ref().map(|sign| signing::read(sign, outside));
     fields.end();
     let (shared, address) = match (url, target) {
         (Some(url), None) => {
@@ -107,7 +115,7 @@ pub(super) fn read(value: &Value<'_>, outside: &Outside<'_>, targets: &Targets) 
         }
         (None, Some(name)) => {
             let target = name.read(|name| targets.find(name))?.as_ref()?;
-            (Some(&target.headers), read_path(&name, path, &target.url, outside))
+            (Some(target), read_path(&name, path, &target.url, outside))
         }
         (url, _) => {
             let found = if url.is_some() { "both" } else { "neither" };
@@ -115,23 +123,51 @@ pub(super) fn read(value: &Value<'_>, outside: &Outside<'_>, targets: &Targets) 
             return None;
         }
     };
-    let headers = headers.map(|mut headers| {
-        let own: HashSet<String> = headers.iter().map(|(name, _)| name.clone()).collect();
-        headers.extend(shared.into_iter().flatten().filter(|(name, _)| !own.contains(name)).cloned());
-        headers
-    });
-    let form = headers.as_deref().map_or(Form::Json, form);
-    let body = match body {
-        Some(body) => body.read(|text| Ok(Text::new(pieces(text, outside)?, form)?)).map(Some),
-        None => Some(None),
-    };
+    let headers = with_shared(headers, shared);
+    let signing = own.unwrap_or_else(|| Some(shared.map(|target| target.signing.clone()).unwrap_or_default()));
+    if let (Some(headers), Some(signing)) = (&headers, &signing) {
+        check_signing(sign.as_ref().unwrap_or(value), headers, signing)?;
+    }
+    let body = read_body(body, method, headers.as_deref().map_or(Form::Json, form), outside);
     let (url, text) = address?;
     if let Some(class) = literal(&url).and_then(|ip| refusal(ip, outside.egress?)) {
         // Another process may allow it: no reason to refuse all hooks.
         let mismatch = Mismatch::new("a target that this process may call").found(class);
         value.warn(mismatch.help("allow it with `egress.allow`, or every run becomes a letter `target_blocked`"));
     }
-    Some(HttpAction { url: Secret::new(url), text, headers: headers?, body: body? })
+    let url = Secret::new(url);
+    Some(HttpAction { method: method?, url, text, headers: headers?, body: body?, signing: signing? })
+}
+
+/// A hook's own headers, and those of its target that it does not set itself.
+fn with_shared(headers: Option<Vec<(String, Text)>>, shared: Option<&Target>) -> Option<Vec<(String, Text)>> {
+    let mut headers = headers?;
+    let own: HashSet<String> = headers.iter().map(|(name, _)| name.clone()).collect();
+    let shared = shared.into_iter().flat_map(|target| &target.headers);
+    headers.extend(shared.filter(|(name, _)| !own.contains(name)).cloned());
+    Some(headers)
+}
+
+/// What is signed stands in no header that the hook sets itself.
+fn check_signing(value: &Value<'_>, headers: &[(String, Text)], signing: &Signing) -> Option<()> {
+    let twice = signing.headers().find(|name| headers.iter().any(|(own, _)| own == name));
+    let Some(name) = twice else { return Some(()) };
+    let expected = "headers that are either signatures or the hook's own";
+    value.wrong(Mismatch::new(expected).found(format!("`{name}` as both")));
+    None
+}
+
+fn read_body(
+    body: Option<Value<'_>>,
+    method: Option<Method>,
+    form: Form,
+    outside: &Outside<'_>,
+) -> Option<Option<Text>> {
+    let Some(body) = body else { return Some(None) };
+    if method == Some(Method::Get) {
+        body.wrong(Mismatch::new("`body` with a method that sends one").found("it beside `method: GET`"));
+    }
+    body.read(|text| Ok(Text::new(pieces(text, outside)?, form)?)).map(Some)
 }
 
 /// The URL of a target, with what a hook puts behind it.
@@ -235,13 +271,25 @@ fn read_headers(value: &Value<'_>, outside: &Outside<'_>) -> Option<Vec<(String,
     }))
 }
 
+/// The name of a header that a hook may set, in lower case.
+pub(super) fn header_name(text: &str) -> Result<String, Mismatch> {
+    let name = text.to_ascii_lowercase();
+    if !is_token(&name) {
+        return Err(Mismatch::new("the name of an HTTP header").found("another text"));
+    }
+    if RESERVED.contains(&name.as_str()) {
+        return Err(Mismatch::new("a header that a hook may set").found(format!("`{name}`")));
+    }
+    Ok(name)
+}
+
 /// RFC 9110, 5.6.2.
 fn is_token(name: &str) -> bool {
     let legal = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
     !name.is_empty() && name.bytes().all(legal)
 }
 
-fn check_header(content: &str) -> Result<(), Mismatch> {
+pub(super) fn check_header(content: &str) -> Result<(), Mismatch> {
     if content.bytes().all(|byte| matches!(byte, b'\t' | b' '..=b'~')) {
         return Ok(());
     }

@@ -58,10 +58,13 @@ pub struct OncePerView {
 #[schema(as = Run)]
 pub enum RunView {
     Http {
+        method: &'static str,
         /// Scheme, host and port.
         target: String,
         /// Their names.
         headers: Vec<String>,
+        /// Names of the headers that are made for each attempt.
+        signed: Vec<String>,
     },
     Command {
         program: Option<String>,
@@ -125,8 +128,10 @@ impl RunView {
     fn of(action: &Action) -> Self {
         match action {
             Action::Http(http) => Self::Http {
+                method: http.method.name(),
                 target: action.target(),
                 headers: http.headers.iter().map(|(name, _)| name.clone()).collect(),
+                signed: http.signing.headers().map(str::to_owned).collect(),
             },
             Action::Command(command) => Self::Command {
                 program: command.argv.first().cloned(),

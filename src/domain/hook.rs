@@ -15,6 +15,7 @@ use super::glob::Glob;
 use super::message::{Lane, OVERFLOWS};
 use super::retry::RetryPolicy;
 use super::shown::quoted;
+use super::signature::Signing;
 use super::template::Text;
 
 /// Longest pattern: as long as a type may be. The index of patterns is as deep as the longest one has segments.
@@ -195,9 +196,44 @@ pub enum Action {
     Command(CommandAction),
 }
 
-/// A POST: of the wire payload, or of a body of its own.
+/// How an http hook calls (RFC 9110, 9.3; RFC 5789).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Method {
+    #[default]
+    Post,
+    Put,
+    Patch,
+    Delete,
+    /// Without a body.
+    Get,
+}
+
+impl Method {
+    pub const ALL: [(&'static str, Self); 5] = [
+        ("POST", Self::Post),
+        ("PUT", Self::Put),
+        ("PATCH", Self::Patch),
+        ("DELETE", Self::Delete),
+        ("GET", Self::Get),
+    ];
+
+    /// As it is sent.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Post => "POST",
+            Self::Put => "PUT",
+            Self::Patch => "PATCH",
+            Self::Delete => "DELETE",
+            Self::Get => "GET",
+        }
+    }
+}
+
+/// A request: of the wire payload, or of a body of its own.
 #[derive(Debug, Clone, PartialEq)]
 pub struct HttpAction {
+    pub method: Method,
     /// http or https, with a host, without user info. May hold a secret in path or query: never shown whole. Of a URL with
     /// a template it is what stands before that, which names the host and the port.
     pub url: Secret<Url>,
@@ -207,6 +243,7 @@ pub struct HttpAction {
     pub headers: Vec<(String, Text)>,
     /// In place of the wire payload.
     pub body: Option<Text>,
+    pub signing: Signing,
 }
 
 impl HttpAction {
@@ -214,7 +251,14 @@ impl HttpAction {
     #[must_use]
     pub fn plain(url: Url, headers: &[(&str, &str)]) -> Self {
         let headers = headers.iter().map(|(name, value)| ((*name).to_owned(), Text::plain(*value)));
-        Self { text: Text::plain(url.as_str()), url: Secret::new(url), headers: headers.collect(), body: None }
+        Self {
+            method: Method::default(),
+            text: Text::plain(url.as_str()),
+            url: Secret::new(url),
+            headers: headers.collect(),
+            body: None,
+            signing: Signing::default(),
+        }
     }
 
     /// All that may hold templates and values from outside.

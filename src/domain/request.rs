@@ -8,6 +8,9 @@ use super::hook::{Hook, HttpAction};
 use super::invocation::Invocation;
 use super::template::{Scene, Text};
 
+/// In place of what is computed for each attempt.
+const SIGNED: &str = "[made for each attempt]";
+
 /// What an http hook sends.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Request<'a> {
@@ -65,9 +68,10 @@ impl Shown {
         let scene = Scene::new(&invocation.event.body, hook, key, invocation.at.attempt)?;
         let url = action.text.render_shown(&scene)?;
         let header = |(name, text): &(String, Text)| Ok((name.clone(), text.render_shown(&scene)?));
-        let headers = action.headers.iter().map(header).collect::<Result<_, String>>()?;
+        let mut headers = action.headers.iter().map(header).collect::<Result<Vec<_>, String>>()?;
+        headers.extend(action.signing.headers().map(|name| (name.to_owned(), SIGNED.to_owned())));
         let body = action.body.as_ref().map(|body| body.render_shown(&scene)).transpose()?;
-        Ok(Self { method: "POST", url, headers, body })
+        Ok(Self { method: action.method.name(), url, headers, body })
     }
 }
 

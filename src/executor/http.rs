@@ -6,6 +6,7 @@ use std::io;
 use std::iter::successors;
 use std::time::{Duration, SystemTime};
 
+use bytes::Bytes;
 use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
 use reqwest::{Certificate, Client, ClientBuilder, Response, StatusCode, redirect};
 use tokio::time::{Instant, timeout_at};
@@ -16,11 +17,12 @@ use super::hint::retry_after;
 use super::{Attempt, timed_out};
 use crate::config;
 use crate::domain::event::TRACEPARENT;
-use crate::domain::hook::HttpAction;
+use crate::domain::hook::{HttpAction, Method};
 use crate::domain::outcome::{Again, Failure, Outcome};
 use crate::domain::request::Request;
 use crate::domain::settle::Class;
 use crate::domain::template::{Piece, Text};
+use crate::telemetry::now_ms;
 
 /// A reply is read up to here; a connection with more on it is closed.
 const REPLY_BYTES_MAX: usize = 128 * 1024;
@@ -73,12 +75,18 @@ impl Http {
         if let Err(refused) = self.guard.check(&request.url) {
             return Outcome::from(&refused);
         }
-        let headers = match headers(&request, attempt) {
+        let body = match (action.method, &request.body) {
+            (Method::Get, _) => Bytes::new(),
+            (_, Some(body)) => body.to_string().into(),
+            (_, None) => attempt.payload.clone(),
+        };
+        let headers = headers(&request, attempt).and_then(|headers| signed(headers, action, attempt, &body));
+        let headers = match headers {
             Ok(headers) => headers,
             Err(error) => return Outcome::never(Class::Invalid, error),
         };
-        let body = request.body.as_ref().map_or_else(|| attempt.payload.clone(), |body| body.to_string().into());
-        let sent = self.client.post(request.url.clone().into_owned()).headers(headers).body(body).send();
+        let sent =
+            self.client.request(method(action), request.url.clone().into_owned()).headers(headers).body(body).send();
         let reply = match timeout_at(attempt.deadline, sent).await {
             Err(_) => return timed_out(attempt.hook.timeout, ""),
             Ok(Err(error)) => return broken(&error.without_url(), action, &request),
@@ -147,6 +155,33 @@ fn headers(request: &Request<'_>, attempt: &Attempt<'_>) -> Result<HeaderMap, St
         headers.insert(TRACEPARENT, trace);
     }
     Ok(headers)
+}
+
+/// With the signatures of this attempt, over exactly these bytes.
+fn signed(
+    mut headers: HeaderMap,
+    action: &HttpAction,
+    attempt: &Attempt<'_>,
+    body: &[u8],
+) -> Result<HeaderMap, String> {
+    for (name, value) in action.signing.sign(&attempt.key, now_ms() / 1000, body)? {
+        let invalid = || format!("the signature `{}` is not valid in HTTP", name.escape_debug());
+        let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_| invalid())?;
+        let mut value = HeaderValue::from_str(&value).map_err(|_| invalid())?;
+        value.set_sensitive(true);
+        headers.insert(name, value);
+    }
+    Ok(headers)
+}
+
+const fn method(action: &HttpAction) -> reqwest::Method {
+    match action.method {
+        Method::Post => reqwest::Method::POST,
+        Method::Put => reqwest::Method::PUT,
+        Method::Patch => reqwest::Method::PATCH,
+        Method::Delete => reqwest::Method::DELETE,
+        Method::Get => reqwest::Method::GET,
+    }
 }
 
 /// Reads the rest of a reply for a moment, so that its connection can be used again. What goes wrong here is nobody's
@@ -243,12 +278,14 @@ mod tests {
 
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     use tokio::net::{TcpListener, TcpStream};
+    use tokio::sync::mpsc::UnboundedReceiver;
     use tokio::time::sleep;
 
     use super::super::fixture::{executors, hook, invocation, line};
     use super::super::{Execute as _, Executors, payload};
     use super::*;
     use crate::domain::hook::{Action, Hook};
+    use crate::domain::signature::{Algorithm, Encoding, PlainKey, Signing, StandardKey};
     use crate::domain::template::Form;
 
     #[test]
@@ -306,6 +343,21 @@ mod tests {
             .await
         }
 
+        /// Takes every request, and hands it on.
+        async fn taking() -> (Self, UnboundedReceiver<String>) {
+            let (sender, requests) = tokio::sync::mpsc::unbounded_channel();
+            let server = Self::start(move |mut stream| {
+                let sender = sender.clone();
+                async move {
+                    loop {
+                        sender.send(request(&mut stream).await?).ok()?;
+                        stream.write_all(reply("204 No Content", "", "").as_bytes()).await.ok()?;
+                    }
+                }
+            });
+            (server.await, requests)
+        }
+
         fn hook(&self, timeout_ms: u64) -> Hook {
             target(&format!("http://127.0.0.1:{}/hook/T0/pathsecret?key=querysecret", self.port), timeout_ms)
         }
@@ -346,17 +398,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_the_target_gets() {
-        let (sender, mut requests) = tokio::sync::mpsc::unbounded_channel();
-        let server = Server::start(move |mut stream| {
-            let sender = sender.clone();
-            async move {
-                loop {
-                    sender.send(request(&mut stream).await?).ok()?;
-                    stream.write_all(reply("204 No Content", "", "").as_bytes()).await.ok()?;
-                }
-            }
-        })
-        .await;
+        let (server, mut requests) = Server::taking().await;
         let (executors, invocation, mut hook) = (executors(), invocation("{}"), server.hook(5_000));
         assert_eq!(executors.run(&hook, &invocation).await, Outcome::Done);
         let text = requests.recv().await.unwrap();
@@ -389,6 +431,43 @@ mod tests {
         assert!(text.contains(&key) && !text.contains("forged"), "{text}");
         assert_eq!(text.matches("content-type").count(), 1, "{text}");
         assert_eq!(server.connections(), 1);
+    }
+
+    #[tokio::test]
+    async fn methods_and_signatures() {
+        let (server, mut requests) = Server::taking().await;
+        let (executors, mut invocation, mut hook) = (executors(), invocation("{}"), server.hook(5_000));
+        let secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+        let plain = PlainKey::new("x-sig".into(), "sha256=".into(), Encoding::Hex, Algorithm::Sha256, "key").unwrap();
+        let signing = Signing { standard: vec![StandardKey::new(secret).unwrap()], plain: Some(plain) };
+        let mut ids = Vec::new();
+        for (method, attempt) in [(Method::Put, 1), (Method::Patch, 2), (Method::Delete, 3), (Method::Get, 4)] {
+            let Action::Http(action) = &mut hook.action else { unreachable!() };
+            (action.method, action.signing) = (method, signing.clone());
+            invocation.at.attempt = attempt;
+            assert_eq!(executors.run(&hook, &invocation).await, Outcome::Done);
+            let text = requests.recv().await.unwrap();
+            assert!(text.starts_with(&format!("{} /hook/T0/", method.name())), "{text}");
+            let (head, body) = text.split_once("\r\n\r\n").unwrap();
+            assert_eq!(body.is_empty(), method == Method::Get, "{text}");
+            let header = |name: &str| {
+                let mut lines = head.lines().filter_map(|line| line.split_once(": "));
+                lines.find(|(found, _)| *found == name).unwrap_or_else(|| panic!("no {name} in {head}")).1.to_owned()
+            };
+            let at: u64 = header("webhook-timestamp").parse().unwrap();
+            assert!(now_ms() / 1000 - at < 60, "{at}");
+            for (name, value) in signing.sign(&invocation.idempotency_key(), at, body.as_bytes()).unwrap() {
+                assert_eq!(header(name), value);
+            }
+            ids.push(header("webhook-id"));
+        }
+        ids.dedup();
+        assert_eq!(ids.len(), 1, "the same for every attempt");
+
+        let Action::Http(action) = &mut hook.action else { unreachable!() };
+        action.signing.standard.push(StandardKey::unknown("${env:KEY}".into()));
+        let outcome = line(&executors.run(&hook, &invocation).await);
+        assert_eq!(outcome, "never Invalid: a signing key of the hook is not known to this process");
     }
 
     #[tokio::test]

@@ -3,18 +3,15 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
-use std::time::Duration;
 
-use hookfleet::catalog::{self, Terms};
+use hookfleet::catalog;
 use hookfleet::yaml;
 use hookfleet::yaml::problem::{Problem, Severity};
 use hookfleet::yaml::report::Report;
 use serde_json::{Value, json};
 
+use crate::docs::TERMS;
 use crate::fleet::Site;
-
-const TERMS: Terms<'_> =
-    Terms { hint_max: Duration::from_secs(1), env: &|_| Some("http://set.example.com".into()), egress: &[] };
 
 fn schema() -> Value {
     serde_json::from_str(&Site::embedded().ok(&["schema"])).unwrap()

@@ -168,3 +168,78 @@ fn a_misplaced_url_is_not_shown() {
     check("run: { http: https://hunter2/ }", &["5:18 hooks[0].run.http: expected a map, found another value"]);
     check("run: { command: curl hunter2 }", &["5:21 hooks[0].run.command: expected a map, found another value"]);
 }
+
+#[test]
+fn methods_and_signatures() {
+    let text = r#"
+version: 1
+targets:
+  chat: { url: "https://chat.example.com/", sign: { standard: whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw } }
+hooks:
+  - { id: shared, on: a, run: { http: { target: chat, method: PUT } } }
+  - id: own
+    on: a
+    run:
+      http:
+        target: chat
+        sign:
+          standard: [whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw, "whsk_BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc="]
+          hmac: { header: X-Hub-Signature-256, key: "${env:TOKEN}", prefix: sha256= }
+"#;
+    let set = read(text).unwrap();
+    let action = |number: usize| match &set.hooks()[number].action {
+        Action::Http(http) => http,
+        Action::Command(_) => panic!("{set:?}"),
+    };
+    let names = |number: usize| action(number).signing.headers().collect::<Vec<_>>();
+    assert_eq!(action(0).method.name(), "PUT");
+    assert_eq!(names(0), ["webhook-id", "webhook-timestamp", "webhook-signature"]);
+    assert_eq!(names(1), ["webhook-id", "webhook-timestamp", "webhook-signature", "x-hub-signature-256"]);
+    let signed = action(1).signing.sign("k", 7, b"{}").unwrap();
+    let value = |name: &str| signed.iter().find(|(found, _)| *found == name).unwrap().1.clone();
+    assert_eq!(
+        value("webhook-signature").split(' ').map(|one| one.split(',').next()).collect::<Vec<_>>(),
+        [Some("v1"), Some("v1a")]
+    );
+    assert!(value("x-hub-signature-256").starts_with("sha256="));
+    assert!(!format!("{:?}", set.hooks()).contains("hunter2"));
+}
+
+#[test]
+fn wrong_methods_and_signatures() {
+    let check = |sign: &str, expected: &[&str]| check_http(&format!("{{ url: 'http://a', sign: {sign} }}"), expected);
+    check_http(
+        "{ url: 'http://a', method: post }",
+        &["5:45 hooks[0].run.http.method: expected `POST` or `PUT` or `PATCH` or `DELETE` or `GET`, found \"post\""],
+    );
+    check_http(
+        "{ url: 'http://a', method: GET, body: x }",
+        &["5:56 hooks[0].run.http.body: expected `body` with a method that sends one, found it beside `method: GET`"],
+    );
+    check("{}", &["5:43 hooks[0].run.http.sign: expected `standard` or `hmac`, found neither"]);
+    check("hunter2", &["5:43 hooks[0].run.http.sign: expected a map, found another value"]);
+    let key = "5:55 hooks[0].run.http.sign.standard:";
+    check(
+        "{ standard: hunter2 }",
+        &[&format!("{key} expected a signing key that begins with `whsec_` or `whsk_`, found another beginning")],
+    );
+    check(
+        "{ standard: whsec_hunter2 }",
+        &[&format!("{key} expected base64 behind the prefix of the key, found another text")],
+    );
+    check(
+        "{ hmac: { header: content length, kee: hunter2 } }",
+        &[
+            "5:51 hooks[0].run.http.sign.hmac: expected a field `key`, found none",
+            "5:61 hooks[0].run.http.sign.hmac.header: expected the name of an HTTP header, found another text",
+            "5:77 hooks[0].run.http.sign.hmac.kee: expected one of `header`, `prefix`, `encoding`, `algorithm`, `key`, \
+             found `kee`",
+        ],
+    );
+    check_http(
+        "{ url: 'http://a', headers: { X-Sig: a }, sign: { hmac: { header: x-sig, key: hunter2 } } }",
+        &[
+            "5:66 hooks[0].run.http.sign: expected headers that are either signatures or the hook's own, found `x-sig` as both",
+        ],
+    );
+}
