@@ -156,7 +156,7 @@ async fn timed(desk: &Desk, what: &str, look: impl AsyncFn()) {
         let read = began.elapsed();
         look().await;
         with_read.push(began.elapsed().as_secs_f64() * 1e3);
-        alone.push((began.elapsed() - read).as_secs_f64() * 1e3);
+        alone.push(began.elapsed().saturating_sub(read).as_secs_f64() * 1e3);
     }
     let slowest = |times: &[f64]| times.iter().copied().fold(0.0, f64::max);
     println!(

@@ -128,7 +128,8 @@ pub(super) fn read(value: &Value<'_>, outside: &Outside<'_>, targets: &Targets) 
     if let (Some(headers), Some(signing)) = (&headers, &signing) {
         check_signing(sign.as_ref().unwrap_or(value), headers, signing)?;
     }
-    let body = read_body(body, method, headers.as_deref().map_or(Form::Json, form), outside);
+    let form = headers.as_deref().map_or(Form::Json, form);
+    let body = body.map_or(Some(None), |body| read_body(&body, method, form, outside).map(Some));
     let (url, text) = address?;
     if let Some(class) = literal(&url).and_then(|ip| refusal(ip, outside.egress?)) {
         // Another process may allow it: no reason to refuse all hooks.
@@ -136,7 +137,7 @@ pub(super) fn read(value: &Value<'_>, outside: &Outside<'_>, targets: &Targets) 
         value.warn(mismatch.help("allow it with `egress.allow`, or every run becomes a letter `target_blocked`"));
     }
     let url = Secret::new(url);
-    Some(HttpAction { method: method?, url, text, headers: headers?, body: body?, signing: signing? })
+    Some(HttpAction { method: method?, url, text, headers: headers?, body: body?, signing: Box::new(signing?) })
 }
 
 /// A hook's own headers, and those of its target that it does not set itself.
@@ -157,17 +158,11 @@ fn check_signing(value: &Value<'_>, headers: &[(String, Text)], signing: &Signin
     None
 }
 
-fn read_body(
-    body: Option<Value<'_>>,
-    method: Option<Method>,
-    form: Form,
-    outside: &Outside<'_>,
-) -> Option<Option<Text>> {
-    let Some(body) = body else { return Some(None) };
+fn read_body(body: &Value<'_>, method: Option<Method>, form: Form, outside: &Outside<'_>) -> Option<Text> {
     if method == Some(Method::Get) {
         body.wrong(Mismatch::new("`body` with a method that sends one").found("it beside `method: GET`"));
     }
-    body.read(|text| Ok(Text::new(pieces(text, outside)?, form)?)).map(Some)
+    body.read(|text| Ok(Text::new(pieces(text, outside)?, form)?))
 }
 
 /// The URL of a target, with what a hook puts behind it.

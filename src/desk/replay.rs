@@ -274,23 +274,22 @@ impl Run<'_> {
             let items = reading.next().await?;
             Ok::<_, DeadLetterError>(items.map(|items| (items, reading)))
         }));
-        let (mut ready, mut under_way) = (VecDeque::new(), FuturesUnordered::new());
+        let (mut next, mut under_way) = (VecDeque::new(), FuturesUnordered::new());
         let (mut is_read, mut away) = (false, None);
         loop {
             let goes_on = away.is_none() && !stop.is_cancelled();
             let looks = goes_on && !self.has_looked();
             if looks && under_way.is_empty() {
                 self.drop_what_others_did().await?;
-                ready.retain(|(picked, _): &(Picked, Box<Letter>)| self.picked.contains_key(&picked.at));
+                next.retain(|(picked, _): &(Picked, Box<Letter>)| self.picked.contains_key(&picked.at));
                 continue;
             }
-            let begins = goes_on && !looks && under_way.len() < WINDOW && !ready.is_empty();
-            let reads =
-                goes_on && !is_read && ready.len() < WINDOW && self.picked.len() > ready.len() + under_way.len();
+            let begins = goes_on && !looks && under_way.len() < WINDOW && !next.is_empty();
+            let reads = goes_on && !is_read && next.len() < WINDOW && self.picked.len() > next.len() + under_way.len();
             tokio::select! {
                 biased;
                 // Who has waited for long looks again first.
-                () = self.pace.due(), if begins => if self.has_looked() && let Some((picked, letter)) = ready.pop_front() {
+                () = self.pace.due(), if begins => if self.has_looked() && let Some((picked, letter)) = next.pop_front() {
                     match made(&letter, &picked, self.manner) {
                         Ok(replay) => {
                             self.pace.went();
@@ -305,7 +304,7 @@ impl Run<'_> {
                     Err(Failed::Away(error)) => away = Some(error),
                 },
                 read = items.next(), if reads => match read {
-                    Some(Ok(read)) => ready.extend(self.meant(read)),
+                    Some(Ok(read)) => next.extend(self.meant(read)),
                     Some(Err(error)) => away = Some(error.to_string()),
                     None => is_read = true,
                 },

@@ -243,7 +243,7 @@ pub struct HttpAction {
     pub headers: Vec<(String, Text)>,
     /// In place of the wire payload.
     pub body: Option<Text>,
-    pub signing: Signing,
+    pub signing: Box<Signing>,
 }
 
 impl HttpAction {
@@ -257,7 +257,7 @@ impl HttpAction {
             url: Secret::new(url),
             headers: headers.collect(),
             body: None,
-            signing: Signing::default(),
+            signing: Box::default(),
         }
     }
 

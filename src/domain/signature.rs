@@ -140,7 +140,9 @@ impl StandardKey {
         Some(match self.key.as_ref()? {
             Key::Symmetric(mac) => {
                 let mut mac = mac.clone();
-                parts.iter().for_each(|part| mac.update(part));
+                for part in parts {
+                    mac.update(part);
+                }
                 format!("v1,{}", STANDARD.encode(mac.finalize().into_bytes()))
             }
             Key::Asymmetric(key) => format!("v1a,{}", STANDARD.encode(key.try_multipart_sign(parts).ok()?.to_bytes())),

@@ -439,7 +439,7 @@ mod tests {
         let (executors, mut invocation, mut hook) = (executors(), invocation("{}"), server.hook(5_000));
         let secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
         let plain = PlainKey::new("x-sig".into(), "sha256=".into(), Encoding::Hex, Algorithm::Sha256, "key").unwrap();
-        let signing = Signing { standard: vec![StandardKey::new(secret).unwrap()], plain: Some(plain) };
+        let signing = Box::new(Signing { standard: vec![StandardKey::new(secret).unwrap()], plain: Some(plain) });
         let mut ids = Vec::new();
         for (method, attempt) in [(Method::Put, 1), (Method::Patch, 2), (Method::Delete, 3), (Method::Get, 4)] {
             let Action::Http(action) = &mut hook.action else { unreachable!() };
