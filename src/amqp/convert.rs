@@ -23,17 +23,15 @@ pub fn route(names: &Names, outgoing: &Outgoing) -> (String, String) {
         }
         To::Dead => (names.dead(), String::new()),
         To::Parked(lane, level) => (names.park(level), lane.name().to_owned()),
-        To::Lane(lane) => {
-            let units = outgoing.delay.as_millis() / LADDER_UNIT.as_millis();
-            match units.checked_ilog2() {
-                None => (names.lanes(), lane.name().to_owned()),
-                Some(highest) => {
-                    let bits: String =
-                        (0..LADDER_LEVELS).rev().map(|bit| if units >> bit & 1 == 1 { "1." } else { "0." }).collect();
-                    (names.level(highest.min(LADDER_LEVELS - 1)), format!("{bits}{}", lane.name()))
-                }
+        To::Lane(lane) => match outgoing.delay.as_millis() / LADDER_UNIT.as_millis() {
+            0 => (names.lanes(), lane.name().to_owned()),
+            units => {
+                let units = units.min((1 << LADDER_LEVELS) - 1);
+                let bits: String =
+                    (0..LADDER_LEVELS).rev().map(|bit| if units >> bit & 1 == 1 { "1." } else { "0." }).collect();
+                (names.ladder(), format!("{bits}{}", lane.name()))
             }
-        }
+        },
     }
 }
 
@@ -181,10 +179,12 @@ mod tests {
         check(To::Dead, 0, "t.dead", "");
         check(To::Parked(Lane::Slow, 3), 0, "t.park.3", "slow");
         check(To::Lane(Lane::Slow), 0, "t.lane", "slow");
-        check(To::Lane(Lane::Slow), 250, "t.delay.0", "0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.1.slow");
-        check(To::Lane(Lane::Slow), 1250, "t.delay.2", "0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.1.0.1.slow");
+        check(To::Lane(Lane::Slow), 250, "t.delay", "0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.1.slow");
+        check(To::Lane(Lane::Slow), 1250, "t.delay", "0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.1.0.1.slow");
         let longest = 250 * ((1 << 19) - 1);
-        check(To::Lane(Lane::Slow), longest, "t.delay.18", "1.1.1.1.1.1.1.1.1.1.1.1.1.1.1.1.1.1.1.slow");
+        for delay_ms in [longest, longest + 250, 4 * longest] {
+            check(To::Lane(Lane::Slow), delay_ms, "t.delay", "1.1.1.1.1.1.1.1.1.1.1.1.1.1.1.1.1.1.1.slow");
+        }
     }
 
     #[test]

@@ -100,7 +100,13 @@ impl Names {
         }
     }
 
-    /// Exchange and queue of one level of the delay ladder.
+    /// Where the ladder begins.
+    #[must_use]
+    pub fn ladder(&self) -> String {
+        format!("{}.delay", self.0)
+    }
+
+    /// Queue of one level of the delay ladder, and the exchange that hands on what comes from the level above.
     #[must_use]
     pub fn level(&self, level: u32) -> String {
         format!("{}.delay.{level}", self.0)
@@ -167,32 +173,40 @@ impl Topology {
     }
 
     /// NServiceBus' delay infrastructure: level k holds a message for `LADDER_UNIT << k` if bit k of its delay is
-    /// set, and passes it on else. The routing key is the bits, highest first, then the lane.
+    /// set, and is passed by else. The routing key is the bits, highest first, then the lane.
+    ///
+    /// Publishers have an exchange of their own: see [`Self::exchange`] and [`Self::way`].
     fn ladder(&mut self, names: &Names) {
-        self.exchange(names, names.ladder_end(), "topic");
+        let end = names.ladder_end();
+        self.way(end.clone(), "topic");
         for lane in Lane::ALL {
-            self.bind_queue(&names.ladder_end(), &names.queue(Queue::Lane(lane)), &format!("#.{}", lane.name()));
+            self.bind_queue(&end, &names.queue(Queue::Lane(lane)), &format!("#.{}", lane.name()));
         }
+        self.exchange(names, names.ladder(), "topic");
         for level in 0..LADDER_LEVELS {
             let name = names.level(level);
-            let below = level.checked_sub(1).map_or_else(|| names.ladder_end(), |below| names.level(below));
-            self.exchange(names, name.clone(), "topic");
+            let below = level.checked_sub(1).map_or_else(|| end.clone(), |below| names.level(below));
             let mut arguments = safe_queue(&below);
             let hold_ms = i64::try_from(LADDER_UNIT.as_millis()).unwrap_or(i64::MAX) << level;
             arguments.push(("x-message-ttl", Argument::Number(hold_ms)));
             self.queues.push(QueueSpec { name: name.clone(), arguments });
-            let higher = "*.".repeat((LADDER_LEVELS - 1 - level) as usize);
-            self.bind_queue(&name, &name, &format!("{higher}1.#"));
-            self.bindings.push(Binding { from: name, to: below, fed: Fed::Exchange, key: format!("{higher}0.#") });
+            let higher = (LADDER_LEVELS - 1 - level) as usize;
+            self.bind_queue(&names.ladder(), &name, &format!("{}1.#", "0.".repeat(higher)));
+            if higher > 0 {
+                let any = "*.".repeat(higher);
+                self.way(name.clone(), "topic");
+                self.bind_queue(&name, &name, &format!("{any}1.#"));
+                self.bindings.push(Binding { from: name, to: below, fed: Fed::Exchange, key: format!("{any}0.#") });
+            }
         }
     }
 
-    /// Each level holds what comes for its time and hands it on to the lane of its routing key.
+    /// Each level holds what comes for its time and hands it on to the lane of its routing key, where the ladder does.
     fn parks(&mut self, names: &Names) {
         for level in PARK_LEVELS {
             let name = names.park(level);
             self.exchange(names, name.clone(), "fanout");
-            let mut arguments = safe_queue(&names.lanes());
+            let mut arguments = safe_queue(&names.ladder_end());
             let hold_ms = i64::try_from(Outgoing::park_time(level).as_millis()).unwrap_or(i64::MAX);
             arguments.push(("x-message-ttl", Argument::Number(hold_ms)));
             self.queues.push(QueueSpec { name: name.clone(), arguments });
@@ -200,10 +214,17 @@ impl Topology {
         }
     }
 
-    /// An exchange whose unroutable messages become letters.
+    /// An exchange that is published to: what has no route there becomes a letter, where else it would vanish.
     fn exchange(&mut self, names: &Names, name: String, kind: &'static str) {
         let arguments = vec![("alternate-exchange", text(&names.dead()))];
         self.exchanges.push(Exchange { name, kind, arguments });
+    }
+
+    /// An exchange that delay and parking queues feed. It has no alternate: a queue that dead-letters at least once keeps what
+    /// has no way on and tries again. RabbitMQ lets go what has expired before its exchanges have their bindings back when it
+    /// starts, and an alternate would make letters of what nobody gave up.
+    fn way(&mut self, name: String, kind: &'static str) {
+        self.exchanges.push(Exchange { name, kind, arguments: Vec::new() });
     }
 
     fn bind_queue(&mut self, from: &str, to: &str, key: &str) {
@@ -291,16 +312,37 @@ mod tests {
         assert_eq!(fed, ["t.dead", "t.dead.recent"]);
     }
 
+    /// What is published has the log as its alternate; what a queue lets go, after its time, never does.
+    #[test]
+    fn nothing_that_waited_becomes_a_letter_by_itself() {
+        let topology = Topology::new("t");
+        let arguments = |list: &[(&'static str, Argument)], wanted: &str| {
+            list.iter().find(|(name, _)| *name == wanted).map(|(_, value)| value.to_string())
+        };
+        let alternate = |name: &str| {
+            let exchange = topology.exchanges.iter().find(|exchange| exchange.name == name).unwrap();
+            arguments(&exchange.arguments, "alternate-exchange")
+        };
+        for published in ["t.events", "t.lane", "t.delay", "t.park.1", "t.park.8"] {
+            assert_eq!(alternate(published).as_deref(), Some("t.dead"), "{published}");
+        }
+        let timed = |queue: &&QueueSpec| arguments(&queue.arguments, "x-message-ttl").is_some();
+        let held = topology.queues.iter().filter(timed).filter(|queue| queue.name != "t.dead.recent");
+        for queue in held {
+            let to = arguments(&queue.arguments, "x-dead-letter-exchange").unwrap();
+            assert_eq!(alternate(&to), None, "{} feeds {to}", queue.name);
+        }
+    }
+
     #[test]
     fn the_ladder_reads_its_bits_from_the_top() {
         let topology = Topology::new("t");
-        let keys: Vec<&str> = topology
-            .bindings
-            .iter()
-            .filter(|binding| binding.from == "t.delay.17")
-            .map(|binding| binding.key.as_str())
-            .collect();
-        assert_eq!(keys, ["*.1.#", "*.0.#"]);
+        let keys = |from: &str| -> Vec<&str> {
+            let of = topology.bindings.iter().filter(|binding| binding.from == from);
+            of.map(|binding| binding.key.as_str()).collect()
+        };
+        assert_eq!(keys("t.delay.17"), ["*.1.#", "*.0.#"]);
+        assert_eq!(keys("t.delay")[16..], ["0.0.1.#", "0.1.#", "1.#"]);
         let level_18 = topology.queues.iter().find(|queue| queue.name == "t.delay.18").unwrap();
         assert!(level_18.arguments.contains(&("x-message-ttl", Argument::Number(250 << 18))));
     }

@@ -9,7 +9,7 @@ use hookfleet::broker::amqp::AmqpBroker;
 use hookfleet::broker::{Broker as _, Wanted};
 use hookfleet::domain::message::{Lane, Message, Outgoing, Queue};
 use lapin::BasicProperties;
-use lapin::options::QueueDeclareOptions;
+use lapin::options::{QueueBindOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable};
 use tokio::time::{sleep, timeout};
 
@@ -192,6 +192,44 @@ async fn the_ladder_outlives_its_broker() {
         broker.ack(delivery.receipt);
     }
     println!("all came, {late} of them later than 30 s, the last after {:.0} s", last_sent.elapsed().as_secs_f64());
+    broker.close().await;
+}
+
+/// What has waited and finds no way on waits on, as happens where a broker starts: nobody gave it up, so it is no letter.
+#[tokio::test]
+async fn what_waited_and_has_no_way_on_is_kept() {
+    let (rabbit, namespace) = (&shared().await.0, namespace());
+    let broker = AmqpBroker::connect(&rabbit.server(), &namespace).await.unwrap();
+    let lanes = [Lane::Default, Lane::Slow];
+    broker.want(lanes.map(|lane| Wanted { queue: Queue::Lane(lane), prefetch: 10, bytes: 1 << 20 }).to_vec());
+    let next = async || {
+        let delivery = timeout(Duration::from_secs(60), broker.receive()).await.unwrap().unwrap();
+        broker.ack(delivery.receipt);
+        delivery.queue
+    };
+    for lane in lanes {
+        broker.publish(Outgoing::to_lane(lane, Duration::ZERO, Message::default())).await.unwrap();
+        assert_eq!(next().await, Queue::Lane(lane)); // whoever connects makes every binding anew: not from now on
+    }
+    let connection = lapin::Connection::connect(&rabbit.url(), lapin::ConnectionProperties::default()).await.unwrap();
+    let channel = connection.create_channel().await.unwrap();
+    let (queue, end) = (format!("{namespace}.lane.default"), format!("{namespace}.delay.end"));
+    let (queue, end, key) = (queue.as_str(), end.as_str(), "#.default");
+    channel.queue_unbind(queue.into(), end.into(), key.into(), FieldTable::default()).await.unwrap();
+    let wait = Duration::from_millis(250);
+    for lane in lanes {
+        broker.publish(Outgoing::to_lane(lane, wait, Message::default())).await.unwrap();
+        broker.publish(Outgoing::parked(lane, wait, Message::default())).await.unwrap();
+    }
+    for _ in 0..2 {
+        assert_eq!(next().await, Queue::Lane(Lane::Slow)); // what went before it has been let go, too
+    }
+    let bound =
+        channel.queue_bind(queue.into(), end.into(), key.into(), QueueBindOptions::default(), FieldTable::default());
+    bound.await.unwrap();
+    for _ in 0..2 {
+        assert_eq!(next().await, Queue::Lane(Lane::Default));
+    }
     broker.close().await;
 }
 
