@@ -17,6 +17,7 @@ pub mod flaw;
 pub mod flow;
 pub mod fold;
 pub mod glob;
+pub mod health;
 pub mod hook;
 pub mod invocation;
 pub mod matching;

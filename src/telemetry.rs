@@ -36,6 +36,8 @@ pub enum Metric {
     Attempts,
     /// Seconds an attempt took, by hook.
     AttemptSeconds,
+    /// HTTP requests without an answer, by hook and reason.
+    HttpUnanswered,
     /// Retries published, by hook.
     Retries,
     /// Letters appended, by class and hook.
@@ -80,7 +82,7 @@ pub enum Metric {
 
 impl Metric {
     /// Every metric: for descriptions and tests.
-    pub const ALL: [Self; 30] = [
+    pub const ALL: [Self; 31] = [
         Self::Deliveries,
         Self::Redelivered,
         Self::EventsUnmatched,
@@ -91,6 +93,7 @@ impl Metric {
         Self::Claims,
         Self::Attempts,
         Self::AttemptSeconds,
+        Self::HttpUnanswered,
         Self::Retries,
         Self::Letters,
         Self::LettersOpen,
@@ -141,6 +144,10 @@ impl Metric {
             Self::Claims => ("hookfleet_claims_total", "Answers of the store to claims"),
             Self::Attempts => ("hookfleet_attempts_total", "Attempts by hook and outcome"),
             Self::AttemptSeconds => ("hookfleet_attempt_seconds", "Seconds an attempt took"),
+            Self::HttpUnanswered => (
+                "hookfleet_http_unanswered_total",
+                "HTTP requests without an answer, by hook and why: dns, connect, tls, reset, timeout, transport",
+            ),
             Self::Retries => ("hookfleet_retries_total", "Retries published"),
             Self::LettersOpen => (
                 "hookfleet_letters_open",

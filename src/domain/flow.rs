@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::outcome::{Again, Outcome};
+use super::health::Health;
 
 /// So many runs begun in such a time, evenly spread.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -96,20 +96,6 @@ pub const PROBE: Duration = Duration::from_secs(30);
 /// Between two tries to be the one that probes.
 pub const PROBE_AGAIN: Duration = Duration::from_secs(2);
 
-/// Whether an attempt says that its target is well: refusals do. `None`: it says nothing.
-#[must_use]
-pub const fn is_well(outcome: &Outcome) -> Option<bool> {
-    match outcome {
-        Outcome::Done => Some(true),
-        Outcome::Failed(failure) => match failure.again {
-            Again::Later(_) => Some(false),
-            Again::Never(_) if failure.status.is_some() => Some(true),
-            Again::Never(_) => None,
-        },
-        Outcome::Interrupted => None,
-    }
-}
-
 /// Whether an attempt may be made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pass {
@@ -194,12 +180,16 @@ impl Breaker {
         }
     }
 
-    /// An attempt said that its target is well, or not.
-    pub fn ended(&mut self, policy: &BreakerPolicy, now_ms: u64, well: bool, probe: bool) -> Change {
+    /// An attempt said how its target is.
+    pub fn ended(&mut self, policy: &BreakerPolicy, now_ms: u64, health: Health, probe: bool) -> Change {
         if policy.failures == 0 {
             return Change::None;
         }
+        let well = health == Health::Well;
         match self.state {
+            State::Closed | State::Probing { .. } if health == Health::Gone && (probe || !self.is_open()) => {
+                self.open(now_ms, LEVEL_MAX)
+            }
             State::Open { .. } | State::Probing { .. } if probe && well => {
                 *self = Self::default();
                 Change::Closed
@@ -272,7 +262,6 @@ fn millis(duration: Duration) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::settle::Class;
 
     const POLICY: BreakerPolicy = BreakerPolicy { failures: 3, share: 0.5, window: Duration::from_secs(10) };
 
@@ -304,52 +293,51 @@ mod tests {
     }
 
     #[test]
-    fn outcomes_say_how_a_target_is() {
-        let refused = Outcome::Failed(crate::domain::outcome::Failure {
-            again: Again::Never(Class::Rejected),
-            status: Some(404),
-            error: String::new(),
-        });
-        assert_eq!(is_well(&Outcome::Done), Some(true));
-        assert_eq!(is_well(&refused), Some(true));
-        assert_eq!(is_well(&Outcome::later("503")), Some(false));
-        assert_eq!(is_well(&Outcome::never(Class::TargetBlocked, "x")), None);
-        assert_eq!(is_well(&Outcome::Interrupted), None);
+    fn a_target_that_is_gone_is_seldom_asked_again() {
+        let mut breaker = Breaker::default();
+        assert_eq!(breaker.ended(&POLICY, 0, Health::Gone, false), Change::Opened(LEVEL_MAX));
+        assert_eq!(breaker.ended(&POLICY, 1, Health::Gone, false), Change::None);
+        assert_eq!(breaker.pass(0), Pass::Wait(Duration::from_secs(256)));
+        assert_eq!(breaker.pass(256_000), Pass::Probe);
+        assert_eq!(breaker.ended(&POLICY, 256_100, Health::Gone, true), Change::Opened(LEVEL_MAX));
+        assert_eq!(breaker.pass(512_100), Pass::Probe);
+        assert_eq!(breaker.ended(&POLICY, 512_200, Health::Well, true), Change::Closed);
     }
 
     #[test]
     fn a_breaker_opens_probes_and_closes() {
         let mut breaker = Breaker::default();
-        assert_eq!(breaker.ended(&POLICY, 0, false, false), Change::None);
-        assert_eq!(breaker.ended(&POLICY, 1, true, false), Change::None);
+        assert_eq!(breaker.ended(&POLICY, 0, Health::Ill, false), Change::None);
+        assert_eq!(breaker.ended(&POLICY, 1, Health::Well, false), Change::None);
         for now in 2..4 {
-            assert_eq!(breaker.ended(&POLICY, now, false, false), Change::None);
+            assert_eq!(breaker.ended(&POLICY, now, Health::Ill, false), Change::None);
         }
-        assert_eq!(breaker.ended(&POLICY, 4, false, false), Change::Opened(1));
-        assert_eq!(breaker.ended(&POLICY, 5, false, false), Change::None); // begun before
+        assert_eq!(breaker.ended(&POLICY, 4, Health::Ill, false), Change::Opened(1));
+        assert_eq!(breaker.ended(&POLICY, 5, Health::Ill, false), Change::None); // begun before
         assert_eq!(breaker.pass(1004), Pass::Wait(Duration::from_secs(1)));
         assert_eq!(breaker.pass(2004), Pass::Probe);
         assert_eq!(breaker.pass(2005), Pass::Wait(PROBE_AGAIN));
-        assert_eq!(breaker.ended(&POLICY, 2100, false, true), Change::Opened(2));
+        assert_eq!(breaker.ended(&POLICY, 2100, Health::Ill, true), Change::Opened(2));
         assert_eq!(breaker.pass(2100), Pass::Wait(Duration::from_secs(4)));
         assert_eq!(breaker.pass(6100), Pass::Probe);
         breaker.not_probed(6100);
         assert_eq!(breaker.pass(6200), Pass::Wait(Duration::from_millis(1900)));
         assert_eq!(breaker.pass(8100), Pass::Probe);
         assert_eq!(breaker.pass(8100 + 30_000), Pass::Probe); // that probe was never heard of again
-        assert_eq!(breaker.ended(&POLICY, 40_000, true, true), Change::Closed);
+        assert_eq!(breaker.ended(&POLICY, 40_000, Health::Well, true), Change::Closed);
         assert_eq!(breaker.pass(40_000), Pass::Go);
     }
 
     #[test]
     fn a_share_of_failures_opens_it_too() {
         let policy = BreakerPolicy { failures: 100, ..POLICY };
+        let odd = |n| if n % 2 == 0 { Health::Well } else { Health::Ill };
         let mut breaker = Breaker::default();
-        let mut changes = (0..40).map(|n| breaker.ended(&policy, n * 100, n % 2 == 0, false));
+        let mut changes = (0..40).map(|n| breaker.ended(&policy, n * 100, odd(n), false));
         assert_eq!(changes.position(|change| change == Change::Opened(1)), Some(19));
         // The same share over a longer time is none within one window.
         let mut breaker = Breaker::default();
-        assert!((0..40).all(|n| breaker.ended(&policy, n * 1000, n % 2 == 0, false) == Change::None));
+        assert!((0..40).all(|n| breaker.ended(&policy, n * 1000, odd(n), false) == Change::None));
     }
 
     #[test]
@@ -362,7 +350,7 @@ mod tests {
         assert_eq!(breaker.pass(1000), Pass::Go);
         // Not before the fleet was told.
         for now in 0..3 {
-            breaker.ended(&POLICY, now, false, false);
+            breaker.ended(&POLICY, now, Health::Ill, false);
         }
         breaker.heard(10, None);
         assert!(breaker.is_open());
@@ -375,6 +363,6 @@ mod tests {
     fn without_a_number_of_failures_nothing_opens() {
         let policy = BreakerPolicy { failures: 0, ..POLICY };
         let mut breaker = Breaker::default();
-        assert!((0..100).all(|now| breaker.ended(&policy, now, false, false) == Change::None));
+        assert!((0..100).all(|now| breaker.ended(&policy, now, Health::Ill, false) == Change::None));
     }
 }

@@ -295,6 +295,12 @@ impl Action {
         format!("{}#{}", self.target(), hex::encode(&digest[..4]))
     }
 
+    /// Whether it makes the same call whatever the event: what the target says of itself then holds for all.
+    #[must_use]
+    pub const fn calls_one_url(&self) -> bool {
+        matches!(self, Self::Http(http) if !http.text.is_template())
+    }
+
     /// Where this hook goes, safe to show: scheme, host and port, or the program's name. Of a server that is not known to
     /// this process, how it is written.
     #[must_use]

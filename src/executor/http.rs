@@ -22,7 +22,7 @@ use crate::domain::outcome::{Again, Failure, Outcome};
 use crate::domain::request::Request;
 use crate::domain::settle::Class;
 use crate::domain::template::{Piece, Text};
-use crate::telemetry::now_ms;
+use crate::telemetry::{Metric, now_ms};
 
 /// A reply is read up to here; a connection with more on it is closed.
 const REPLY_BYTES_MAX: usize = 128 * 1024;
@@ -88,8 +88,11 @@ impl Http {
         let sent =
             self.client.request(method(action), request.url.clone().into_owned()).headers(headers).body(body).send();
         let reply = match timeout_at(attempt.deadline, sent).await {
-            Err(_) => return timed_out(attempt.hook.timeout, ""),
-            Ok(Err(error)) => return broken(&error.without_url(), action, &request),
+            Err(_) => {
+                unanswered(attempt, "timeout");
+                return timed_out(attempt.hook.timeout, "");
+            }
+            Ok(Err(error)) => return broken(&error.without_url(), action, attempt, &request),
             Ok(Ok(reply)) => reply,
         };
         let status = reply.status();
@@ -205,14 +208,24 @@ async fn drain(mut reply: Response, deadline: Instant) -> Vec<u8> {
 }
 
 /// A request that got no reply.
-fn broken(error: &reqwest::Error, action: &HttpAction, request: &Request<'_>) -> Outcome {
+fn broken(error: &reqwest::Error, action: &HttpAction, attempt: &Attempt<'_>, request: &Request<'_>) -> Outcome {
     if let Some(refused) = causes(error).find_map(|cause| cause.downcast_ref::<Refused>()) {
         return Outcome::from(refused);
     }
+    let why = why(error);
+    unanswered(attempt, why);
     if error.is_connect() && error.is_timeout() {
         return Outcome::later(format!("timeout: no connection within {CONNECT_TIMEOUT:?}"));
     }
-    let kind = if error.is_dns() {
+    Outcome::later(format!("{why}: {}", excerpt(root(error).to_string().as_bytes(), secrets(action, request))))
+}
+
+fn unanswered(attempt: &Attempt<'_>, why: &str) {
+    Metric::HttpUnanswered.count(&[("hook", attempt.hook.id.to_string()), ("why", why.to_owned())]);
+}
+
+fn why(error: &reqwest::Error) -> &'static str {
+    if error.is_dns() {
         "dns"
     } else if causes(error).any(<dyn Error>::is::<rustls::Error>) {
         "tls"
@@ -224,8 +237,7 @@ fn broken(error: &reqwest::Error, action: &HttpAction, request: &Request<'_>) ->
         "reset"
     } else {
         "transport"
-    };
-    Outcome::later(format!("{kind}: {}", excerpt(root(error).to_string().as_bytes(), secrets(action, request))))
+    }
 }
 
 fn is_reset(cause: &(dyn Error + 'static)) -> bool {

@@ -1,9 +1,10 @@
 //! Who may run now, and where the others wait.
 //!
 //! A run needs a permit of its hook, one of its lane, a slot of the hook's rate, a part of its share of the fleet, and a
-//! target whose breaker lets it through. Targets that have not done well of late share a part of their lane. What does not get all of that soon waits in a queue of the broker and not here,
-//! so that no hook stands before another: over its capacity in overflow, before a broken target parked. No attempt is
-//! spent by waiting, and nothing is dropped.
+//! target whose breaker lets it through. Targets that have not done well of late share a part of their lane, and hooks
+//! whose target says that it is overloaded have fewer permits. What does not get all of that soon waits in a queue of the
+//! broker and not here, so that no hook stands before another: over its capacity in overflow, before a broken target
+//! parked. No attempt is spent by waiting, and nothing is dropped.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,7 +13,8 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep, timeout_at};
 
-use crate::domain::flow::{BreakerPolicy, Change, PROBE_AGAIN, Pass, is_well};
+use crate::domain::flow::{BreakerPolicy, Change, PROBE_AGAIN, Pass};
+use crate::domain::health::Health;
 use crate::domain::hook::{Hook, HookId, HookLane};
 use crate::domain::outcome::Outcome;
 use crate::flow::{BEAT_EVERY, Card, Flow};
@@ -23,6 +25,7 @@ use ration::Ration;
 use target::Target;
 
 mod gate;
+mod permits;
 mod ration;
 mod target;
 
@@ -122,11 +125,14 @@ impl Admission {
         }
     }
 
-    /// A run came to this: its target may be broken, or well again.
+    /// A run came to this: its target may be broken, overloaded, gone, or well again.
     pub fn ended(&self, permit: &Permit, outcome: &Outcome) {
         let target = Arc::clone(&permit.gate().target);
-        let Some(well) = is_well(outcome) else { return };
-        let change = target.ended(&self.policy, well, permit.end_probe());
+        let Some(health) = Health::of(outcome, permit.gate().calls_one_url) else { return };
+        if health == Health::Overloaded && target.overloaded() {
+            self.narrow(&target);
+        }
+        let change = target.ended(&self.policy, health, permit.end_probe());
         if change == Change::None {
             return;
         }
@@ -148,6 +154,10 @@ impl Admission {
     pub async fn keep(&self, card: impl Fn() -> Card) {
         loop {
             self.ration.beat(&card()).await;
+            let targets: Vec<Arc<Target>> = lock(&self.targets).values().cloned().collect();
+            for target in targets.iter().filter(|target| target.eased()) {
+                self.narrow(target);
+            }
             let gates: Vec<Arc<Gate>> = lock(&self.hooks).values().cloned().collect();
             for gate in gates {
                 gate.renew(&self.ration).await;
@@ -162,6 +172,12 @@ impl Admission {
                 }
             }
             sleep(BEAT_EVERY).await;
+        }
+    }
+
+    fn narrow(&self, target: &Arc<Target>) {
+        for gate in lock(&self.hooks).values().filter(|gate| Arc::ptr_eq(&gate.target, target)) {
+            gate.narrow();
         }
     }
 

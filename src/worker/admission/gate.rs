@@ -9,6 +9,7 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep, sleep_until};
 use utoipa::ToSchema;
 
+use super::permits::Permits;
 use super::ration::Ration;
 use super::target::Target;
 use crate::domain::flow::Rate;
@@ -43,9 +44,10 @@ pub struct Gate {
     lane: HookLane,
     /// Since when this process has known that the hook is paused.
     paused: Option<Instant>,
-    width: usize,
-    permits: Arc<Semaphore>,
+    permits: Permits,
     of_lane: Arc<LaneGate>,
+    /// It calls one URL, whatever the event.
+    pub(super) calls_one_url: bool,
     rate: Option<Rate>,
     /// Slots in hand; held while the next one is waited for, so that all take their turn.
     slots: tokio::sync::Mutex<Hand>,
@@ -97,6 +99,9 @@ pub struct GateStatus {
     /// Runs at a time that the fleet grants this worker, where there is a limit.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub granted: Option<u32>,
+    /// Runs at a time that it has left while its target answers 429, 502 or 504.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub narrowed_to: Option<usize>,
     /// Its target has not succeeded yet, or not of late: it shares a part of its lane with others of the kind.
     pub unproven: bool,
     /// Its breaker is open.
@@ -108,13 +113,15 @@ pub struct GateStatus {
 impl Gate {
     pub(super) fn new(hook: &Hook, of_lane: Arc<LaneGate>, target: Arc<Target>) -> Self {
         let share = |limit| Share { limit, state: Mutex::default(), freed: Notify::new() };
+        let permits = Permits::new(hook.concurrency);
+        permits.narrow_to(target.width(hook.concurrency));
         Self {
             hook: hook.id.clone(),
             lane: hook.lane,
             paused: hook.paused.then(Instant::now),
-            width: hook.concurrency,
-            permits: Arc::new(Semaphore::new(hook.concurrency)),
+            permits,
             of_lane,
+            calls_one_url: hook.action.calls_one_url(),
             rate: hook.rate,
             slots: tokio::sync::Mutex::new(Hand { next: Instant::now(), left: 0 }),
             share: hook.concurrency_fleet.map(share),
@@ -128,7 +135,7 @@ impl Gate {
     /// Whether the hook still has this capacity.
     pub(super) fn is_of(&self, hook: &Hook) -> bool {
         let limit = self.share.as_ref().map(|share| share.limit);
-        self.width == hook.concurrency
+        self.permits.width() == hook.concurrency
             && self.lane == hook.lane
             && self.paused.is_some() == hook.paused
             && self.rate == hook.rate
@@ -166,7 +173,7 @@ impl Gate {
         if self.rate.is_some() {
             return Take::Later; // slots are given out in order
         }
-        let own = Arc::clone(&self.permits).try_acquire_owned();
+        let own = self.permits.try_take();
         let lane = Arc::clone(&self.of_lane.permits).try_acquire_owned();
         let (Ok(own), Ok(lane)) = (own, lane) else { return Take::Later };
         if self.share.as_ref().is_some_and(|share| !share.take()) {
@@ -178,7 +185,7 @@ impl Gate {
     /// Waits for everything that a run needs. Cancel-safe.
     pub(super) async fn wait(self: &Arc<Self>, ration: &Ration) -> Option<Permit> {
         let _waiting = Counted::new(&self.waiting);
-        let own = Arc::clone(&self.permits).acquire_owned().await.ok()?;
+        let own = self.permits.take().await.ok()?;
         if let Some(rate) = self.rate {
             self.slot(rate, ration).await;
         }
@@ -220,11 +227,17 @@ impl Gate {
         }
     }
 
+    /// Lets as many run at a time as its target takes now.
+    pub(super) fn narrow(&self) {
+        self.permits.narrow_to(self.target.width(self.permits.width()));
+    }
+
     pub(super) fn status(&self) -> GateStatus {
         GateStatus {
             hook: self.hook.to_string(),
             lane: self.lane.name(),
-            running: self.width - self.permits.available_permits().min(self.width),
+            running: self.permits.in_use(),
+            narrowed_to: Some(self.permits.allowed()).filter(|allowed| *allowed < self.permits.width()),
             waiting: self.waiting.load(Ordering::Relaxed),
             granted: self.share.as_ref().map(|share| share.state().granted),
             unproven: !self.target.is_proven(),
@@ -241,7 +254,7 @@ impl Gate {
     ) -> Permit {
         Permit {
             gate: Arc::clone(self),
-            _own: own,
+            own: Some(own),
             unproven: Mutex::new(unproven),
             _lane: lane,
             long: AtomicBool::new(false),
@@ -333,7 +346,8 @@ impl Drop for Counted<'_> {
 /// The right to run once; given back when dropped.
 pub struct Permit {
     gate: Arc<Gate>,
-    _own: OwnedSemaphorePermit,
+    /// Taken when dropped.
+    own: Option<OwnedSemaphorePermit>,
     /// Given back when the run is long, or when this is dropped.
     unproven: Mutex<Option<OwnedSemaphorePermit>>,
     _lane: OwnedSemaphorePermit,
@@ -368,6 +382,9 @@ impl Permit {
 
 impl Drop for Permit {
     fn drop(&mut self) {
+        if let Some(own) = self.own.take() {
+            self.gate.permits.give_back(own);
+        }
         if *self.long.get_mut() {
             self.gate.long.fetch_sub(1, Ordering::Relaxed);
             self.gate.of_lane.long.fetch_sub(1, Ordering::Relaxed);

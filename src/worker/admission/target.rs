@@ -7,6 +7,7 @@ use metrics::Gauge;
 use tokio::time::Instant;
 
 use crate::domain::flow::{Breaker, BreakerPolicy, Change, Opened, Pass, open_time};
+use crate::domain::health::{Health, Throttle};
 
 /// So many failures one after the other, and a target has to prove itself again.
 const STRIKES: u32 = 3;
@@ -16,6 +17,7 @@ pub(super) struct Target {
     name: String,
     since: Instant,
     breaker: Mutex<Breaker>,
+    throttle: Mutex<Throttle>,
     /// Failures since the last success; [`STRIKES`] before the first.
     strikes: AtomicU32,
     open: Gauge,
@@ -27,6 +29,7 @@ impl Target {
             name: name.to_owned(),
             since: Instant::now(),
             breaker: Mutex::default(),
+            throttle: Mutex::default(),
             strikes: AtomicU32::new(STRIKES),
             open,
         }
@@ -55,17 +58,18 @@ impl Target {
         self.breaker().not_probed(self.now_ms());
     }
 
-    pub(super) fn ended(&self, policy: &BreakerPolicy, well: bool, probe: bool) -> Change {
-        if well {
+    pub(super) fn ended(&self, policy: &BreakerPolicy, health: Health, probe: bool) -> Change {
+        if health == Health::Well {
             self.strikes.store(0, Ordering::Relaxed);
         } else if self.is_proven() {
             self.strikes.fetch_add(1, Ordering::Relaxed);
         }
-        let change = self.breaker().ended(policy, self.now_ms(), well, probe);
+        let change = self.breaker().ended(policy, self.now_ms(), health, probe);
         match change {
             Change::Opened(level) => {
                 let wait = open_time(level);
-                tracing::warn!(target = self.name, ?wait, "a target is broken: its invocations are parked");
+                let is = if health == Health::Gone { "is gone (410)" } else { "is broken" };
+                tracing::warn!(target = self.name, ?wait, "a target {is}: its invocations are parked");
                 self.open.set(1.0);
             }
             Change::Closed => {
@@ -75,6 +79,25 @@ impl Target {
             Change::None => {}
         }
         change
+    }
+
+    /// It said that it has too much to do. Answers whether less of it may run from now on.
+    pub(super) fn overloaded(&self) -> bool {
+        let cut = self.throttle().overloaded(self.now_ms());
+        if cut {
+            tracing::info!(target = self.name, "a target is overloaded: half as many run at a time");
+        }
+        cut
+    }
+
+    /// Whether more may run again, since it has not said so for a while.
+    pub(super) fn eased(&self) -> bool {
+        self.throttle().eased(self.now_ms())
+    }
+
+    /// What is left of so many runs at a time.
+    pub(super) fn width(&self, width: usize) -> usize {
+        self.throttle().width(width)
     }
 
     pub(super) fn told(&self) {
@@ -93,6 +116,10 @@ impl Target {
 
     fn now_ms(&self) -> u64 {
         u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    fn throttle(&self) -> MutexGuard<'_, Throttle> {
+        self.throttle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn breaker(&self) -> MutexGuard<'_, Breaker> {

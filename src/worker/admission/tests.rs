@@ -1,6 +1,10 @@
 use super::*;
 use crate::domain::flow::Rate;
 use crate::domain::hook::fixture::hook;
+use crate::domain::hook::{Action, HttpAction};
+use crate::domain::outcome::{Again, Failure};
+use crate::domain::settle::Class;
+use crate::domain::template::{Form, Piece, Text};
 use crate::flow::local::LocalFlow;
 
 fn admission(lane: usize, waiting: usize) -> Admission {
@@ -168,4 +172,62 @@ async fn an_interrupted_probe_is_none() {
     drop(probe);
     let parked = admission.admit(&gate, false, soon()).await.err();
     assert_eq!(parked, Some(Elsewhere::Parked(Duration::from_secs(2))));
+}
+
+fn answered(status: i32, again: Again) -> Outcome {
+    Outcome::Failed(Failure { again, status: Some(status), error: String::new() })
+}
+
+/// Half as many of all hooks that call it, and all again when it has said nothing for a while.
+#[tokio::test(start_paused = true)]
+async fn an_overloaded_target_gets_fewer_runs() {
+    let admission = Arc::new(admission(100, 1));
+    let at = |id: &str, concurrency| admission.gate(&Hook { identity: "one".to_owned(), ..narrow(id, concurrency) });
+    let (wide, other) = (at("wide", 8), at("other", 2));
+    let keeping = tokio::spawn({
+        let admission = Arc::clone(&admission);
+        async move { admission.keep(Card::default).await }
+    });
+    let at_a_time = async |gate: &Arc<Gate>| {
+        let mut runs = Vec::new();
+        while let Ok(permit) = admission.admit(gate, false, Instant::now()).await {
+            runs.push(permit);
+        }
+        runs
+    };
+    let runs = at_a_time(&wide).await;
+    assert_eq!(runs.len(), 8);
+    for run in &runs {
+        admission.ended(run, &answered(429, Again::Later(None)));
+        admission.ended(run, &Outcome::Done); // the breaker stays closed
+    }
+    let narrowed = |gate: &Gate| gate.status().narrowed_to;
+    assert_eq!((narrowed(&wide), narrowed(&other)), (Some(4), Some(1)), "one cut, since all of them began before it");
+    drop(runs);
+    let (wide_now, other_now) = (at_a_time(&wide).await.len(), at_a_time(&other).await.len());
+    assert_eq!((wide_now, other_now), (4, 1));
+    assert_eq!(at("new", 6).status().narrowed_to, Some(3));
+    sleep(Duration::from_secs(12)).await;
+    assert_eq!((narrowed(&wide), at_a_time(&wide).await.len()), (None, 8));
+    keeping.abort();
+}
+
+/// Its hook is parked; where the URL depends on the event, that says nothing of others.
+#[tokio::test(start_paused = true)]
+async fn a_target_that_is_gone_parks_its_hook() {
+    let admission = admission(100, 100);
+    let to = |id: &str, url: &str| {
+        let mut action = HttpAction::plain("http://a.example/".parse().unwrap(), &[]);
+        action.text = Text::new(vec![Piece::Literal(url.to_owned())], Form::Url).unwrap();
+        Hook { action: Action::Http(action), identity: id.to_owned(), ..hook(id) }
+    };
+    for (id, url, parked) in [
+        ("one", "http://a.example/", Some(Elsewhere::Parked(Duration::from_secs(256)))),
+        ("many", "http://a.example/{{ event.data.path }}", None),
+    ] {
+        let gate = admission.gate(&to(id, url));
+        let permit = admission.admit(&gate, false, soon()).await.unwrap();
+        admission.ended(&permit, &answered(410, Again::Never(Class::Rejected)));
+        assert_eq!(admission.admit(&gate, false, soon()).await.err(), parked, "{id}");
+    }
 }
