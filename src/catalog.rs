@@ -24,6 +24,7 @@ use crate::yaml::value::Value;
 
 mod action;
 pub mod apply;
+mod credentials;
 pub mod diff;
 mod event;
 pub mod follow;

@@ -37,3 +37,4 @@ pub mod settle;
 pub mod shown;
 pub mod signature;
 pub mod template;
+pub mod tls;

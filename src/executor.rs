@@ -19,6 +19,7 @@ use crate::domain::hook::{Action, Hook, HttpAction};
 use crate::domain::invocation::Invocation;
 use crate::domain::outcome::Outcome;
 
+mod clients;
 mod command;
 mod egress;
 mod excerpt;

@@ -144,10 +144,9 @@ impl Metric {
             Self::Claims => ("hookfleet_claims_total", "Answers of the store to claims"),
             Self::Attempts => ("hookfleet_attempts_total", "Attempts by hook and outcome"),
             Self::AttemptSeconds => ("hookfleet_attempt_seconds", "Seconds an attempt took"),
-            Self::HttpUnanswered => (
-                "hookfleet_http_unanswered_total",
-                "HTTP requests without an answer, by hook and why: dns, connect, tls, reset, timeout, transport",
-            ),
+            Self::HttpUnanswered => {
+                ("hookfleet_http_unanswered_total", "HTTP requests without an answer, by hook and why")
+            }
             Self::Retries => ("hookfleet_retries_total", "Retries published"),
             Self::LettersOpen => (
                 "hookfleet_letters_open",

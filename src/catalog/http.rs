@@ -6,12 +6,14 @@ use std::collections::{BTreeMap, HashSet};
 use url::Url;
 
 use super::Outside;
+use super::credentials::{AUTHORIZATION, read_auth, read_tls};
 use super::secret::{guesses, pieces};
 use super::signing;
 use crate::domain::address::{literal, refusal};
 use crate::domain::hook::{HttpAction, Method, Secret};
 use crate::domain::signature::Signing;
 use crate::domain::template::{Form, Piece, Text};
+use crate::domain::tls::Tls;
 use crate::yaml::problem::Mismatch;
 use crate::yaml::scalar::one_of;
 use crate::yaml::value::{Value, all};
@@ -39,6 +41,7 @@ struct Target {
     url: Vec<Piece>,
     headers: Vec<(String, Text)>,
     signing: Signing,
+    tls: Tls,
     used: Cell<bool>,
 }
 
@@ -88,11 +91,11 @@ impl Target {
                 address(&pieces).map(|_| pieces)
             })
         });
-        let headers =
-            fields.get("headers").map_or(Some(Vec::new()), |headers| read_headers(&headers.secret(), outside));
+        let headers = all_headers(fields.get("headers"), fields.get("auth"), outside);
         let signing = fields.get("sign").map_or_else(|| Some(Signing::default()), |sign| signing::read(&sign, outside));
+        let tls = fields.get("tls").map_or(Some(Tls::Usual), |tls| read_tls(&tls, outside));
         fields.end();
-        Some(Self { url: url?, headers: headers?, signing: signing?, used: Cell::default() })
+        Some(Self { url: url?, headers: headers?, signing: signing?, tls: tls?, used: Cell::default() })
     }
 }
 
@@ -101,10 +104,11 @@ pub(super) fn read(value: &Value<'_>, outside: &Outside<'_>, targets: &Targets) 
     let (url, target) = (fields.get("url").map(Value::secret), fields.get("target"));
     let path = fields.get("path").map(Value::secret);
     let method = fields.read_or("method", Method::default(), one_of(&Method::ALL));
-    let headers = fields.get("headers").map_or(Some(Vec::new()), |headers| read_headers(&headers.secret(), outside));
+    let headers = all_headers(fields.get("headers"), fields.get("auth"), outside);
     let body = fields.get("body").map(Value::secret);
     let sign = fields.get("sign");
     let own = sign.as_ref().map(|sign| signing::read(sign, outside));
+    let own_tls = fields.get("tls").map(|tls| read_tls(&tls, outside));
     fields.end();
     let (shared, address) = match (url, target) {
         (Some(url), None) => {
@@ -125,6 +129,7 @@ pub(super) fn read(value: &Value<'_>, outside: &Outside<'_>, targets: &Targets) 
     };
     let headers = with_shared(headers, shared);
     let signing = own.unwrap_or_else(|| Some(shared.map(|target| target.signing.clone()).unwrap_or_default()));
+    let tls = own_tls.unwrap_or_else(|| Some(shared.map(|target| target.tls.clone()).unwrap_or_default()));
     if let (Some(headers), Some(signing)) = (&headers, &signing) {
         check_signing(sign.as_ref().unwrap_or(value), headers, signing)?;
     }
@@ -136,8 +141,8 @@ pub(super) fn read(value: &Value<'_>, outside: &Outside<'_>, targets: &Targets) 
         let mismatch = Mismatch::new("a target that this process may call").found(class);
         value.warn(mismatch.help("allow it with `egress.allow`, or every run becomes a letter `target_blocked`"));
     }
-    let url = Secret::new(url);
-    Some(HttpAction { method: method?, url, text, headers: headers?, body: body?, signing: Box::new(signing?) })
+    let (url, signing) = (Secret::new(url), Box::new(signing?));
+    Some(HttpAction { method: method?, url, text, headers: headers?, body: body?, signing, tls: tls? })
 }
 
 /// A hook's own headers, and those of its target that it does not set itself.
@@ -241,9 +246,26 @@ fn parse_url(text: &str) -> Result<Url, Mismatch> {
     }
     if !url.username().is_empty() || url.password().is_some() {
         let mismatch = Mismatch::new("a URL without user and password").found("some");
-        return Err(mismatch.help("send them as a header: authorization: \"Basic ${env:NAME}\""));
+        return Err(mismatch.help("send them as `auth: { basic: { user: ..., password: ... } }`"));
     }
     Ok(url)
+}
+
+/// With the one that `auth` stands for.
+fn all_headers(
+    headers: Option<Value<'_>>,
+    auth: Option<Value<'_>>,
+    outside: &Outside<'_>,
+) -> Option<Vec<(String, Text)>> {
+    let headers = headers.map_or(Some(Vec::new()), |headers| read_headers(&headers.secret(), outside));
+    let Some(auth) = auth else { return headers };
+    let (read, mut headers) = (read_auth(&auth, outside), headers?);
+    if headers.iter().any(|(name, _)| name == AUTHORIZATION) {
+        auth.wrong(Mismatch::new("`auth` or the header `authorization`").found("both"));
+        return None;
+    }
+    headers.push(read?);
+    Some(headers)
 }
 
 fn read_headers(value: &Value<'_>, outside: &Outside<'_>) -> Option<Vec<(String, Text)>> {

@@ -49,6 +49,13 @@ pub(super) fn pieces(text: &str, outside: &Outside<'_>) -> Result<Vec<Piece>, Mi
     Ok(pieces)
 }
 
+/// What a text stands for, if all of its values are known to this process.
+pub(super) fn known(text: &str, outside: &Outside<'_>) -> Result<Option<String>, Mismatch> {
+    let pieces = pieces(text, outside)?;
+    let is_known = !pieces.iter().any(|piece| matches!(piece, Piece::Unknown { .. }));
+    Ok(is_known.then(|| pieces.iter().map(Piece::value).collect()))
+}
+
 /// What a text may stand for whose values are not known here; itself if there are none.
 pub(super) fn guesses(pieces: &[Piece]) -> Vec<Vec<Piece>> {
     let is_unknown = |piece: &Piece| matches!(piece, Piece::Unknown { .. });

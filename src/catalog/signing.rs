@@ -2,9 +2,8 @@
 
 use super::Outside;
 use super::http::{check_header, header_name};
-use super::secret::pieces;
+use super::secret::known;
 use crate::domain::signature::{Algorithm, Encoding, PlainKey, Signing, StandardKey};
-use crate::domain::template::Piece;
 use crate::yaml::problem::Mismatch;
 use crate::yaml::scalar::one_of;
 use crate::yaml::value::Value;
@@ -53,11 +52,4 @@ fn standard_key(text: &str, outside: &Outside<'_>) -> Result<StandardKey, Mismat
         Some(key) => Ok(StandardKey::new(&key)?),
         None => Ok(StandardKey::unknown(text.to_owned())),
     }
-}
-
-/// What a text stands for, if all of its values are known to this process.
-fn known(text: &str, outside: &Outside<'_>) -> Result<Option<String>, Mismatch> {
-    let pieces = pieces(text, outside)?;
-    let is_known = !pieces.iter().any(|piece| matches!(piece, Piece::Unknown { .. }));
-    Ok(is_known.then(|| pieces.iter().map(Piece::value).collect()))
 }

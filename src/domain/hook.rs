@@ -17,6 +17,7 @@ use super::retry::RetryPolicy;
 use super::shown::quoted;
 use super::signature::Signing;
 use super::template::Text;
+use super::tls::Tls;
 
 /// Longest pattern: as long as a type may be. The index of patterns is as deep as the longest one has segments.
 const PATTERN_BYTES_MAX: usize = 1024;
@@ -244,6 +245,7 @@ pub struct HttpAction {
     /// In place of the wire payload.
     pub body: Option<Text>,
     pub signing: Box<Signing>,
+    pub tls: Tls,
 }
 
 impl HttpAction {
@@ -258,6 +260,7 @@ impl HttpAction {
             headers: headers.collect(),
             body: None,
             signing: Box::default(),
+            tls: Tls::default(),
         }
     }
 

@@ -8,10 +8,11 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
-use reqwest::{Certificate, Client, ClientBuilder, Response, StatusCode, redirect};
+use reqwest::{Response, StatusCode};
 use tokio::time::{Instant, timeout_at};
 
-use super::egress::{Guard, Refused};
+use super::clients::{CONNECT_TIMEOUT, Clients};
+use super::egress::Refused;
 use super::excerpt::{excerpt, with_excerpt};
 use super::hint::retry_after;
 use super::{Attempt, timed_out};
@@ -30,14 +31,6 @@ const REPLY_BYTES_MAX: usize = 128 * 1024;
 const REPLY_WAIT: Duration = Duration::from_millis(250);
 /// As much of a refusal's body as the excerpt is made from.
 const REFUSAL_BYTES_MAX: usize = 8 * 1024;
-/// A host that does not even accept is given up before most deadlines, and its next address tried.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// As many as may run at a time: what is closed beyond that is opened again for the next run.
-const IDLE_PER_HOST_MAX: usize = 1024;
-/// Shorter than what most servers keep a connection open for, so that it is seldom closed under our hands.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(20);
-const USER_AGENT: &str = concat!("hookfleet/", env!("CARGO_PKG_VERSION"));
-
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const ATTEMPT: HeaderName = HeaderName::from_static("hookfleet-attempt");
 /// Headers that say where a message ends or what becomes of its connection: the client's own.
@@ -47,23 +40,13 @@ const FRAMING: [&str; 8] =
 const SECRET_BYTES_MIN: usize = 4;
 const SECRET_WORD_BYTES_MIN: usize = 8;
 
-/// The http executor: one client and its connections.
+/// The http executor: clients and their connections.
 #[derive(Debug)]
-pub(super) struct Http {
-    client: Client,
-    guard: Guard,
-}
+pub(super) struct Http(Clients);
 
 impl Http {
     pub(super) fn new(egress: &config::Egress) -> reqwest::Result<Self> {
-        super::install_crypto();
-        let guard = Guard::new(&egress.allow);
-        let client = builder(&guard).build().or_else(|error| {
-            // Slim container images hold no certificates.
-            tracing::warn!(error = %root(&error), "no roots of trust on this system, taking Mozilla's");
-            builder(&guard).tls_certs_merge(mozilla_roots()?).build()
-        })?;
-        Ok(Self { client, guard })
+        Clients::new(egress).map(Self)
     }
 
     /// Posts the payload. Ends at the attempt's deadline.
@@ -72,7 +55,7 @@ impl Http {
             Ok(request) => request,
             Err(error) => return Outcome::never(Class::Invalid, error), // it would be the same next time
         };
-        if let Err(refused) = self.guard.check(&request.url) {
+        if let Err(refused) = self.0.guard.check(&request.url) {
             return Outcome::from(&refused);
         }
         let body = match (action.method, &request.body) {
@@ -81,12 +64,11 @@ impl Http {
             (_, None) => attempt.payload.clone(),
         };
         let headers = headers(&request, attempt).and_then(|headers| signed(headers, action, attempt, &body));
-        let headers = match headers {
-            Ok(headers) => headers,
+        let (client, headers) = match self.0.of(&action.tls).and_then(|client| Ok((client, headers?))) {
+            Ok(ready) => ready,
             Err(error) => return Outcome::never(Class::Invalid, error),
         };
-        let sent =
-            self.client.request(method(action), request.url.clone().into_owned()).headers(headers).body(body).send();
+        let sent = client.request(method(action), request.url.clone().into_owned()).headers(headers).body(body).send();
         let reply = match timeout_at(attempt.deadline, sent).await {
             Err(_) => {
                 unanswered(attempt, "timeout");
@@ -102,23 +84,6 @@ impl Http {
         let error = with_excerpt(status_line(status), &excerpt(&body, secrets(action, &request)));
         Outcome::Failed(Failure { again, status: Some(status.as_u16().into()), error })
     }
-}
-
-fn builder(guard: &Guard) -> ClientBuilder {
-    Client::builder()
-        .user_agent(USER_AGENT)
-        .no_proxy() // a proxy would resolve the target's name where the guard cannot see it
-        .redirect(redirect::Policy::none())
-        .referer(false)
-        .dns_resolver(guard.clone())
-        .connect_timeout(CONNECT_TIMEOUT)
-        .pool_max_idle_per_host(IDLE_PER_HOST_MAX)
-        .pool_idle_timeout(IDLE_TIMEOUT)
-        .tcp_nodelay(true)
-}
-
-fn mozilla_roots() -> reqwest::Result<Vec<Certificate>> {
-    webpki_root_certs::TLS_SERVER_ROOT_CERTS.iter().map(|root| Certificate::from_der(root)).collect()
 }
 
 /// What can pass by itself is tried again; any other refusal will be repeated however often we ask. `None` is done.
@@ -256,7 +221,7 @@ fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn
 }
 
 /// The first cause. What wraps it may name the URL; it does not.
-fn root<'a>(error: &'a (dyn Error + 'static)) -> &'a (dyn Error + 'static) {
+pub(super) fn root<'a>(error: &'a (dyn Error + 'static)) -> &'a (dyn Error + 'static) {
     causes(error).last().unwrap_or(error)
 }
 
@@ -669,13 +634,5 @@ mod tests {
             let hook = target(&format!("http://{host}:{port}/"), 5_000);
             assert_eq!(executors().run(&hook, &invocation("{}")).await, Outcome::Done, "{host}");
         }
-    }
-
-    #[test]
-    fn a_system_without_certificates_is_no_obstacle() {
-        crate::executor::install_crypto();
-        let roots = mozilla_roots().unwrap();
-        assert!(roots.len() > 50);
-        builder(&Guard::new(&[])).tls_certs_only(roots).build().unwrap();
     }
 }

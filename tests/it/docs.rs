@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -20,6 +21,11 @@ pub(crate) const TERMS: Terms<'_> =
     Terms { hint_max: Duration::from_secs(1), env: &|name| Some(set(name)), egress: &[] };
 
 fn set(name: &str) -> String {
+    if name.ends_with("_PEM") {
+        static PAIR: LazyLock<rcgen::CertifiedKey<rcgen::KeyPair>> =
+            LazyLock::new(|| rcgen::generate_simple_self_signed(vec!["a.example".to_owned()]).unwrap());
+        return if name.ends_with("_KEY_PEM") { PAIR.signing_key.serialize_pem() } else { PAIR.cert.pem() };
+    }
     let is_key = name.ends_with("_KEY") || name.ends_with("_KEY_OLD");
     if is_key { "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw" } else { "http://set.example.com" }.to_owned()
 }

@@ -2,6 +2,7 @@
 
 use super::conditions::check_warnings;
 use super::*;
+use crate::domain::tls::Tls;
 
 /// The problems of the http action of an otherwise good hook.
 pub(super) fn check_http(http: &str, expected: &[&str]) {
@@ -242,4 +243,80 @@ fn wrong_methods_and_signatures() {
             "5:66 hooks[0].run.http.sign: expected headers that are either signatures or the hook's own, found `x-sig` as both",
         ],
     );
+}
+
+#[test]
+fn credentials() {
+    let rcgen::CertifiedKey { cert, signing_key } =
+        rcgen::generate_simple_self_signed(vec!["a.example".to_owned()]).unwrap();
+    let pem = |text: String| text.replace('\n', "\\n");
+    let (cert, key) = (pem(cert.pem()), pem(signing_key.serialize_pem()));
+    let text = format!(
+        r#"
+version: 1
+targets:
+  chat: {{ url: "https://chat.example.com/", auth: {{ bearer: "${{env:TOKEN}}" }}, tls: {{ ca: "{cert}" }} }}
+hooks:
+  - {{ id: shared, on: a, run: {{ http: {{ target: chat }} }} }}
+  - id: own
+    on: a
+    run:
+      http:
+        target: chat
+        auth: {{ basic: {{ user: Aladdin, password: open sesame }} }}
+        tls: {{ cert: "{cert}", key: "{key}" }}
+"#
+    );
+    let set = read(&text).unwrap();
+    let action = |number: usize| match &set.hooks()[number].action {
+        Action::Http(http) => http,
+        Action::Command(_) => panic!("{set:?}"),
+    };
+    let authorization = |number: usize| {
+        let all = action(number).headers.iter().filter(|(name, _)| name == "authorization");
+        all.map(|(_, text)| text.prefix().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(authorization(0), ["Bearer hunter2"]);
+    assert_eq!(authorization(1), ["Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ=="], "RFC 7617, 2");
+    let own = |number: usize| match &action(number).tls {
+        Tls::Own(credentials) => (credentials.ca.is_some(), credentials.identity.is_some()),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!((own(0), own(1)), ((true, false), (false, true)));
+    let shown = format!("{:?}", set.hooks());
+    for secret in ["hunter2", "QWxhZGRpbjpvcGVuIHNlc2FtZQ", "PRIVATE KEY"] {
+        assert!(!shown.contains(secret), "{secret}");
+    }
+}
+
+#[test]
+fn wrong_credentials() {
+    let check = |more: &str, expected: &str| check_http(&format!("{{ url: 'http://a', {more} }}"), &[expected]);
+    let at = "5:43 hooks[0].run.http.auth:";
+    check("auth: {}", &format!("{at} expected either `bearer` or `basic`, found neither"));
+    check("auth: hunter2", &format!("{at} expected a map, found another value"));
+    check(
+        "auth: { bearer: a, basic: { user: b, password: c } }",
+        &format!("{at} expected either `bearer` or `basic`, found both"),
+    );
+    check(
+        "auth: { bearer: \"hunter\\n2\" }",
+        "5:53 hooks[0].run.http.auth.bearer: expected a header value of printable ASCII, found one with another \
+         character, such as a line break",
+    );
+    check(
+        "auth: { basic: { user: 'a:b', password: hunter2 } }",
+        "5:60 hooks[0].run.http.auth.basic.user: expected a user name without `:` and control characters, found one with \
+         such",
+    );
+    check(
+        "auth: { bearer: a }, headers: { Authorization: b }",
+        &format!("{at} expected `auth` or the header `authorization`, found both"),
+    );
+    let at = "5:42 hooks[0].run.http.tls:";
+    let expected = "expected `ca`, or `cert` and `key`, or all three, found";
+    check("tls: {}", &format!("{at} {expected} none of them"));
+    check("tls: { cert: a }", &format!("{at} {expected} `cert` without `key`"));
+    check("tls: { ca: a, key: hunter2 }", &format!("{at} {expected} `key` without `cert`"));
+    check("tls: { ca: hunter2 }", &format!("{at} expected certificates of authorities in PEM, found something else"));
 }

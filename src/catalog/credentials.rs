@@ -1,0 +1,102 @@
+//! What an http hook shows of itself to its target, and what it trusts: tokens, passwords, certificates.
+
+use std::sync::Arc;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+
+use super::Outside;
+use super::http::check_header;
+use super::secret::{known, pieces};
+use crate::domain::hook::Secret;
+use crate::domain::template::{Form, Piece, Text};
+use crate::domain::tls::{Credentials, Identity, Tls};
+use crate::yaml::problem::Mismatch;
+use crate::yaml::value::Value;
+
+/// The header that `auth` stands for.
+pub(super) const AUTHORIZATION: &str = "authorization";
+
+/// `auth`, as the header that says it (RFC 6750, 2.1; RFC 7617, 2).
+pub(super) fn read_auth(value: &Value<'_>, outside: &Outside<'_>) -> Option<(String, Text)> {
+    let mut fields = value.clone().secret_unless_map().fields()?;
+    let (bearer, basic) = (fields.get("bearer").map(Value::secret), fields.get("basic"));
+    fields.end();
+    let text = match (bearer, basic) {
+        (Some(bearer), None) => bearer.read(|text| {
+            let scheme = [Piece::Literal("Bearer ".to_owned())];
+            let text = Text::new(scheme.into_iter().chain(pieces(text, outside)?).collect(), Form::Plain)?;
+            check_header(text.prefix())?;
+            Ok(text)
+        })?,
+        (None, Some(basic)) => read_basic(&basic, outside)?,
+        (bearer, _) => {
+            let found = if bearer.is_some() { "both" } else { "neither" };
+            value.wrong(Mismatch::new("either `bearer` or `basic`").found(found));
+            return None;
+        }
+    };
+    Some((AUTHORIZATION.to_owned(), text))
+}
+
+fn read_basic(value: &Value<'_>, outside: &Outside<'_>) -> Option<Text> {
+    let mut fields = value.clone().secret_unless_map().fields()?;
+    let user = fields.require("user").and_then(|user| {
+        user.secret().read(|text| match known(text, outside)? {
+            Some(user) if user.contains(':') || user.chars().any(char::is_control) => {
+                Err(Mismatch::new("a user name without `:` and control characters").found("one with such"))
+            }
+            user => Ok(user),
+        })
+    });
+    let password = fields.require("password").map(Value::secret);
+    fields.end();
+    let user = user?;
+    password?.read(|text| {
+        let credentials = match (&user, known(text, outside)?) {
+            (Some(_), Some(password)) if password.chars().any(char::is_control) => {
+                return Err(Mismatch::new("a password without control characters").found("one with such"));
+            }
+            (Some(user), Some(password)) => {
+                let encoded = STANDARD.encode(format!("{user}:{password}"));
+                outside.secrets.borrow_mut().insert(encoded.clone());
+                Piece::Hidden(Secret::new(encoded))
+            }
+            _ => Piece::Unknown { written: text.to_owned(), guess: "x" },
+        };
+        Ok(Text::new(vec![Piece::Literal("Basic ".to_owned()), credentials], Form::Plain)?)
+    })
+}
+
+pub(super) fn read_tls(value: &Value<'_>, outside: &Outside<'_>) -> Option<Tls> {
+    let mut fields = value.clone().secret_unless_map().fields()?;
+    let [ca, cert, key] = ["ca", "cert", "key"].map(|name| fields.get(name).map(Value::secret));
+    fields.end();
+    if cert.is_some() != key.is_some() || ca.is_none() && cert.is_none() {
+        let found = match (&cert, &key) {
+            (Some(_), None) => "`cert` without `key`",
+            (None, Some(_)) => "`key` without `cert`",
+            _ => "none of them",
+        };
+        value.wrong(Mismatch::new("`ca`, or `cert` and `key`, or all three").found(found));
+        return None;
+    }
+    let text = |value: Option<Value<'_>>| value.map(|value| value.read(|text| known(text, outside)));
+    let texts = [text(ca), text(cert), text(key)];
+    if texts.iter().any(|text| matches!(text, Some(None))) {
+        return None; // its problem is told
+    }
+    let texts = texts.map(Option::flatten);
+    if texts.iter().any(|text| matches!(text, Some(None))) {
+        return Some(Tls::Unknown);
+    }
+    let [ca, cert, key] = texts.map(Option::flatten);
+    let identity = cert.as_deref().zip(key.as_deref()).map(|(cert, key)| Identity { cert, key });
+    match Credentials::new(ca.as_deref(), identity.as_ref()) {
+        Ok(credentials) => Some(Tls::Own(Arc::new(credentials))),
+        Err(refusal) => {
+            value.wrong(refusal.into());
+            None
+        }
+    }
+}
