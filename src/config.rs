@@ -215,10 +215,15 @@ pub enum WhenAway {
     Proceed,
 }
 
-/// Which targets beside public addresses may be called.
+/// Which targets may be called.
 #[derive(Debug, Clone, Default)]
 pub struct Egress {
+    /// Addresses beside the public ones.
     pub allow: Vec<IpNet>,
+    /// Names that may be called whatever address they have, in lower case.
+    pub hosts: Vec<String>,
+    /// Ports that may be called. Empty: any.
+    pub ports: Vec<u16>,
 }
 
 /// Which programs command hooks may run.

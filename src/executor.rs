@@ -69,7 +69,7 @@ pub fn install_crypto() {
 /// # Errors
 /// One sentence.
 pub async fn refused(egress: &config::Egress, url: &url::Url) -> Result<Option<String>, String> {
-    egress::refused(&egress.allow, url).await
+    egress::refused(egress, url).await
 }
 
 impl Executors {
@@ -155,7 +155,10 @@ mod fixture {
 
     /// May call this machine, and run `sh`.
     pub(super) fn executors() -> Executors {
-        let egress = config::Egress { allow: vec!["127.0.0.0/8".parse().unwrap(), "::1/128".parse().unwrap()] };
+        let egress = config::Egress {
+            allow: vec!["127.0.0.0/8".parse().unwrap(), "::1/128".parse().unwrap()],
+            ..config::Egress::default()
+        };
         let commands = config::Commands { allow: vec!["sh".into(), "./here".into()], env: vec!["PATH".into()] };
         Executors::new(&egress, &commands).unwrap()
     }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use tracing_subscriber::EnvFilter;
-use url::Url;
+use url::{Host, Url};
 
 use super::raw::Raw;
 use super::{Backend, Claims, Commands, Egress, Log, Settings, WhenAway, Worker, broker, catalog, http, redis, shown};
@@ -52,7 +52,7 @@ pub(super) fn resolve(raw: &Raw<'_>) -> Option<Settings> {
     let breaker = breaker(raw);
     let events = events(raw);
     let hint_max = raw.read("retry.hint_max", duration(HINTS));
-    let allow_addresses = raw.read_list("egress.allow", parse_net);
+    let egress = egress(raw);
     let allow_programs = raw.read_list("commands.allow", text("the name or path of a program"));
     let variables = raw.read_list("commands.env", variable);
     let redact = raw.read_list("redact.data", |text| Pointer::parse(text).map_err(Mismatch::from));
@@ -69,7 +69,7 @@ pub(super) fn resolve(raw: &Raw<'_>) -> Option<Settings> {
         breaker: breaker?,
         events: events?,
         hint_max: hint_max?,
-        egress: Egress { allow: allow_addresses? },
+        egress: egress?,
         commands: Commands { allow: allow_programs?, env: variables? },
         dead_letter_retention: retention?,
         redact: redact?,
@@ -170,11 +170,36 @@ fn events(raw: &Raw<'_>) -> Option<Reading> {
     Some(Reading { body_bytes_max: body_bytes_max?, digest_missing_id: digest_missing_id? })
 }
 
-/// A network, or a single address.
-fn parse_net(text: &str) -> Result<IpNet, Mismatch> {
+fn egress(raw: &Raw<'_>) -> Option<Egress> {
+    let allowed = raw.read_list("egress.allow", parse_allowed);
+    let ports = raw.read_list("egress.ports", count(1..=u16::MAX));
+    let (mut nets, mut hosts) = (Vec::new(), Vec::new());
+    for one in allowed? {
+        match one {
+            Allowed::Net(net) => nets.push(net),
+            Allowed::Host(host) => hosts.push(host),
+        }
+    }
+    Some(Egress { allow: nets, hosts, ports: ports? })
+}
+
+/// What targets may be beside public addresses.
+enum Allowed {
+    Net(IpNet),
+    Host(String),
+}
+
+fn parse_allowed(text: &str) -> Result<Allowed, Mismatch> {
     let net = text.parse::<IpNet>().map(|net| net.trunc()).ok();
-    net.or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from))
-        .ok_or_else(|| Mismatch::new("a network such as 10.0.0.0/8 or an address such as 10.1.2.3"))
+    if let Some(net) = net.or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from)) {
+        return Ok(Allowed::Net(net));
+    }
+    match Host::parse(text) {
+        Ok(Host::Domain(name)) => Ok(Allowed::Host(name.trim_end_matches('.').to_owned())),
+        Ok(Host::Ipv4(_) | Host::Ipv6(_)) | Err(_) => {
+            Err(Mismatch::new("a network such as 10.0.0.0/8, an address such as 10.1.2.3, or the name of a host"))
+        }
+    }
 }
 
 fn log(raw: &Raw<'_>) -> Option<Log> {

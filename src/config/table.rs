@@ -67,7 +67,7 @@ const fn secret_urls(path: &'static str, doc: &'static str) -> Setting {
 }
 
 /// All settings; those of a section stand together.
-pub(super) static SETTINGS: [Setting; 48] = [
+pub(super) static SETTINGS: [Setting; 49] = [
     one(
         "namespace",
         "hookfleet",
@@ -213,8 +213,10 @@ pub(super) static SETTINGS: [Setting; 48] = [
     list(
         "egress.allow",
         "",
-        "Addresses beside the public ones that hooks may call, as networks or single addresses: [10.1.0.0/16, ::1].",
+        "Targets beside public addresses that hooks may call, as networks, addresses, or names of hosts whatever their\n\
+         addresses are: [10.1.0.0/16, ::1, crm.internal].",
     ),
+    list("egress.ports", "", "The only ports that hooks may call: [443]. Empty: any."),
     list(
         "commands.allow",
         "",

@@ -52,7 +52,7 @@ fn defaults() {
 
 #[test]
 fn later_words_count_more() {
-    let text = "worker: { prefetch: 2, hold: 2s, grace: 2s }\negress: { allow: [10.1.2.3, fc00::1/7, ::1] }\n";
+    let text = "worker: { prefetch: 2, hold: 2s, grace: 2s }\negress: { allow: [10.1.2.3, fc00::1/7, CRM.internal., ::1], ports: [443] }\n";
     let variables = [
         ("HOOKFLEET_WORKER_HOLD", "3s"),
         ("HOOKFLEET_WORKER_GRACE", "3s"),
@@ -154,14 +154,18 @@ fn values() {
     );
     check_file(
         "redis: { when_away: wait }\nevents: { missing_id: digets, body_bytes_max: 1MB }\n\
-         egress: { allow: [10.0.0.0/33, a] }",
+         egress: { allow: [10.0.0.0/33, 127.1, a b], ports: [0] }",
         &[
             "1:21 redis.when_away: expected `hold` or `proceed`, found \"wait\"",
             "2:23 events.missing_id: expected `refuse` or `digest`, found \"digets\"",
             "2:47 events.body_bytes_max: expected a whole number from 1 to 134217728, found \"1MB\"",
-            "3:19 egress.allow[0]: expected a network such as 10.0.0.0/8 or an address such as 10.1.2.3, found \
-             \"10.0.0.0/33\"",
-            "3:32 egress.allow[1]: expected a network such as 10.0.0.0/8 or an address such as 10.1.2.3, found \"a\"",
+            "3:19 egress.allow[0]: expected a network such as 10.0.0.0/8, an address such as 10.1.2.3, or the name of a \
+             host, found \"10.0.0.0/33\"",
+            "3:32 egress.allow[1]: expected a network such as 10.0.0.0/8, an address such as 10.1.2.3, or the name of a \
+             host, found \"127.1\"",
+            "3:39 egress.allow[2]: expected a network such as 10.0.0.0/8, an address such as 10.1.2.3, or the name of a \
+             host, found \"a b\"",
+            "3:53 egress.ports[0]: expected a whole number from 1 to 65535, found \"0\"",
         ],
     );
     let filter = "expected a level such as info, or levels by part such as info,hookfleet=debug, found";

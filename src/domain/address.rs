@@ -248,7 +248,60 @@ mod tests {
         check("::ffff:10.0.0.1", &["::/0"], "private");
     }
 
+    /// What may not be called, said once more: first and last address.
+    const RANGES: [(&str, &str); 15] = [
+        ("0.0.0.0", "0.255.255.255"),
+        ("10.0.0.0", "10.255.255.255"),
+        ("100.64.0.0", "100.127.255.255"),
+        ("127.0.0.0", "127.255.255.255"),
+        ("168.63.129.16", "168.63.129.16"),
+        ("169.254.0.0", "169.254.255.255"),
+        ("172.16.0.0", "172.31.255.255"),
+        ("192.0.0.0", "192.0.0.255"),
+        ("192.0.2.0", "192.0.2.255"),
+        ("192.88.99.0", "192.88.99.255"),
+        ("192.168.0.0", "192.168.255.255"),
+        ("198.18.0.0", "198.19.255.255"),
+        ("198.51.100.0", "198.51.100.255"),
+        ("203.0.113.0", "203.0.113.255"),
+        ("224.0.0.0", "255.255.255.255"),
+    ];
+
+    /// The first and the last of every 4,096 addresses, and both sides of every edge.
+    #[test]
+    fn all_of_ipv4() {
+        let ranges = RANGES.map(|(first, last)| [first, last].map(|ip| ip.parse::<Ipv4Addr>().unwrap().to_bits()));
+        let blocks = (0..1 << 20).flat_map(|block: u32| [block << 12, block << 12 | 0xfff]);
+        let edges =
+            ranges.iter().flat_map(|[first, last]| [first.wrapping_sub(1), *first, *last, last.wrapping_add(1)]);
+        for bits in blocks.chain(edges) {
+            let listed = ranges.iter().any(|[first, last]| (*first..=*last).contains(&bits));
+            let ip = Ipv4Addr::from_bits(bits);
+            assert_eq!(refusal(ip.into(), &[]).is_some(), listed, "{ip}");
+        }
+    }
+
     proptest! {
+        /// Whatever an IPv4 address is packed in, it is not easier to call than by itself.
+        #[test]
+        fn packing_helps_nobody(bits: u32, random: u128, allowed in prop_oneof![Just(""), Just("::/0"), Just("2000::/3")]) {
+            let allow = if allowed.is_empty() { Vec::new() } else { nets(&[allowed]) };
+            let (v4, low) = (u128::from(bits), random & 0xffff_ffff_ffff_ffff_ffff);
+            let packed = [
+                v4,
+                0xffff << 32 | v4,
+                0xffff_0000 << 32 | v4,
+                0x0064_ff9b << 96 | v4,
+                0x2002 << 112 | v4 << 80 | low,
+                0x2001_0000 << 96 | (random >> 32 & 0xffff_ffff_ffff_ffff) << 32 | u128::from(!bits),
+                0x2606_4700 << 96 | (random & 0xffff_ffff) << 64 | 0x5efe << 32 | v4,
+            ];
+            let refused = refusal(Ipv4Addr::from_bits(bits).into(), &allow).is_some();
+            for packed in packed.into_iter().map(Ipv6Addr::from_bits).filter(|ip| ip.to_bits() > 1) {
+                prop_assert!(!refused || refusal(packed.into(), &allow).is_some(), "{}", packed);
+            }
+        }
+
         #[test]
         fn agrees_with_the_standard_library(bits: u32) {
             let ip = Ipv4Addr::from_bits(bits);

@@ -37,8 +37,11 @@ struct Own {
 
 impl Clients {
     pub(super) fn new(egress: &config::Egress) -> reqwest::Result<Self> {
+        Self::guarded(Guard::new(egress))
+    }
+
+    pub(super) fn guarded(guard: Guard) -> reqwest::Result<Self> {
         super::install_crypto();
-        let guard = Guard::new(&egress.allow);
         let usual = build(&guard, Ok)?;
         Ok(Self { usual, own: Mutex::default(), guard })
     }

@@ -8,10 +8,12 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use ipnet::IpNet;
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
 use reqwest::dns::{Name, Resolve, Resolving};
 use url::{Host, Url};
 
+use crate::config::Egress;
 use crate::domain::address::{literal, refusal};
 use crate::domain::outcome::Outcome;
 use crate::domain::settle::Class;
@@ -25,6 +27,8 @@ pub(super) enum Refused {
     UserInfo,
     #[error("the target's URL has no host")]
     NoHost,
+    #[error("the target's port {0} is none of `egress.ports`")]
+    Port(u16),
     #[error("the target {host} is {class}; `egress.allow` can allow it")]
     Address { host: String, class: &'static str },
 }
@@ -35,15 +39,23 @@ impl From<&Refused> for Outcome {
     }
 }
 
+/// The addresses of a name, now.
+type Lookup = fn(String) -> BoxFuture<'static, io::Result<Vec<SocketAddr>>>;
+
 /// Resolves names, and answers with addresses that may be called or not at all.
 #[derive(Debug, Clone)]
 pub(super) struct Guard {
-    allow: Arc<[IpNet]>,
+    egress: Arc<Egress>,
+    lookup: Lookup,
 }
 
 impl Guard {
-    pub(super) fn new(allow: &[IpNet]) -> Self {
-        Self { allow: allow.into() }
+    pub(super) fn new(egress: &Egress) -> Self {
+        Self::looking_up(egress, |name| async move { Ok(tokio::net::lookup_host((name, 0)).await?.collect()) }.boxed())
+    }
+
+    fn looking_up(egress: &Egress, lookup: Lookup) -> Self {
+        Self { egress: Arc::new(egress.clone()), lookup }
     }
 
     /// What can be refused without resolving anything.
@@ -57,20 +69,46 @@ impl Guard {
         if url.host().is_none() {
             return Err(Refused::NoHost);
         }
+        let port = url.port_or_known_default().unwrap_or_default();
+        if !self.egress.ports.is_empty() && !self.egress.ports.contains(&port) {
+            return Err(Refused::Port(port));
+        }
         let Some(ip) = literal(url) else { return Ok(()) };
-        match refusal(ip, &self.allow) {
+        match refusal(ip, &self.egress.allow) {
             None => Ok(()),
             Some(class) => Err(Refused::Address { host: ip.to_string(), class }),
+        }
+    }
+
+    /// What the guard says of a URL now, its name resolved as for a call.
+    async fn look(&self, url: &Url) -> Result<Option<String>, String> {
+        if let Err(refused) = self.check(url) {
+            return Ok(Some(refused.to_string()));
+        }
+        let Some(Host::Domain(name)) = url.host() else { return Ok(None) };
+        let found = (self.lookup)(name.to_owned()).await;
+        let found = found.map_err(|error| format!("the name {name} has no address here ({error})"))?;
+        Ok(self.judge(name, found).err().map(|refused| refused.to_string()))
+    }
+
+    /// One bad address refuses the whole answer: which of them is called is chance.
+    fn judge(&self, host: &str, found: Vec<SocketAddr>) -> Result<Vec<SocketAddr>, Refused> {
+        let name = host.trim_end_matches('.');
+        if self.egress.hosts.iter().any(|allowed| allowed.eq_ignore_ascii_case(name)) {
+            return Ok(found);
+        }
+        match found.iter().find_map(|address| refusal(address.ip(), &self.egress.allow)) {
+            None => Ok(found),
+            Some(class) => Err(Refused::Address { host: host.to_owned(), class }),
         }
     }
 }
 
 impl Resolve for Guard {
     fn resolve(&self, name: Name) -> Resolving {
-        let allow = Arc::clone(&self.allow);
+        let guard = self.clone();
         Box::pin(async move {
-            let found = tokio::net::lookup_host((name.as_str(), 0)).await?.collect();
-            let checked = judge(name.as_str(), found, &allow)?;
+            let checked = guard.judge(name.as_str(), (guard.lookup)(name.as_str().to_owned()).await?)?;
             if checked.is_empty() {
                 return Err(io::Error::new(io::ErrorKind::NotFound, "the name has no address").into());
             }
@@ -80,62 +118,9 @@ impl Resolve for Guard {
 }
 
 /// What the guard says of a URL now, its name resolved as for a call.
-pub(super) async fn refused(allow: &[IpNet], url: &Url) -> Result<Option<String>, String> {
-    if let Err(refused) = Guard::new(allow).check(url) {
-        return Ok(Some(refused.to_string()));
-    }
-    let Some(Host::Domain(name)) = url.host() else { return Ok(None) };
-    let found = tokio::net::lookup_host((name, 0)).await;
-    let found = found.map_err(|error| format!("the name {name} has no address here ({error})"))?.collect();
-    Ok(judge(name, found, allow).err().map(|refused| refused.to_string()))
-}
-
-/// One bad address refuses the whole answer: which of them is called is chance.
-fn judge(host: &str, found: Vec<SocketAddr>, allow: &[IpNet]) -> Result<Vec<SocketAddr>, Refused> {
-    match found.iter().find_map(|address| refusal(address.ip(), allow)) {
-        None => Ok(found),
-        Some(class) => Err(Refused::Address { host: host.to_owned(), class }),
-    }
+pub(super) async fn refused(egress: &Egress, url: &Url) -> Result<Option<String>, String> {
+    Guard::new(egress).look(url).await
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn one_bad_address_refuses_the_answer() {
-        let addresses = |ips: &[&str]| ips.iter().map(|ip| SocketAddr::new(ip.parse().unwrap(), 0)).collect();
-        let good: Vec<SocketAddr> = addresses(&["8.8.8.8", "2606:4700::1"]);
-        assert_eq!(judge("a.example", good.clone(), &[]), Ok(good));
-        let mixed = judge("a.example", addresses(&["8.8.8.8", "10.0.0.1"]), &[]).unwrap_err();
-        let text = "the target a.example is a private address (10.0.0.0/8); `egress.allow` can allow it";
-        assert_eq!(mixed.to_string(), text);
-    }
-
-    #[test]
-    fn literals_schemes_and_user_info() {
-        let guard = Guard::new(&[]);
-        let check = |url: &str, expected: &str| {
-            let found = guard.check(&url.parse().unwrap()).map_or_else(|refused| refused.to_string(), |()| "ok".into());
-            assert!(found.contains(expected), "{url}: {found}");
-        };
-        for url in ["http://127.0.0.1/", "http://2130706433/", "http://0x7f.1/", "http://0177.0.0.1/", "http://127.1/"]
-        {
-            check(url, "the target 127.0.0.1 is a loopback address");
-        }
-        for url in ["http://127.0.0.1./", "https://%31%32%37.0.0.1/", "http://①②⑦.0.0.1/", "http://017700000001/"]
-        {
-            check(url, "the target 127.0.0.1 is a loopback address");
-        }
-        check("http://[::ffff:127.0.0.1]/", "loopback");
-        check("http://[0:0:0:0:0:0:0:1]/", "the target ::1 is a loopback address");
-        check("http://0/", "this host");
-        check("http://8.8.8.8:8080/", "ok");
-        check("https://hooks.example.com/", "ok");
-        check("http://localhost/", "ok"); // its addresses are judged
-        check("ftp://hooks.example.com/", "scheme");
-        check("file:///etc/passwd", "scheme");
-        check("https://user@hooks.example.com/", "user name");
-        check("https://:secret@hooks.example.com/", "user name");
-    }
-}
+mod tests;

@@ -49,6 +49,11 @@ impl Http {
         Clients::new(egress).map(Self)
     }
 
+    #[cfg(test)]
+    pub(super) const fn with(clients: Clients) -> Self {
+        Self(clients)
+    }
+
     /// Posts the payload. Ends at the attempt's deadline.
     pub(super) async fn run(&self, action: &HttpAction, attempt: &Attempt<'_>) -> Outcome {
         let request = match Request::new(action, attempt.hook, attempt.invocation, &attempt.key) {

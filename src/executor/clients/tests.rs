@@ -130,5 +130,5 @@ fn a_system_without_certificates_is_no_obstacle() {
     install_crypto();
     let roots = mozilla_roots().unwrap();
     assert!(roots.len() > 50);
-    builder(&Guard::new(&[])).tls_certs_only(roots).build().unwrap();
+    builder(&Guard::new(&config::Egress::default())).tls_certs_only(roots).build().unwrap();
 }
