@@ -26,7 +26,7 @@ use crate::domain::shown;
 use crate::telemetry::now_ms;
 
 /// Publishes that await their confirm at a time: with more, new events wait behind them.
-pub const WINDOW: usize = 4;
+pub const WINDOW: usize = 8;
 /// How long a replay tries on while the broker is away.
 const PATIENCE: Duration = Duration::from_mins(1);
 /// Between two tries meanwhile.

@@ -41,6 +41,7 @@ mod replays;
 mod saturation;
 mod schema;
 mod servers;
+mod signatures;
 mod sink;
 mod stores;
 mod storm;

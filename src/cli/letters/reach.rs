@@ -37,6 +37,9 @@ pub(super) enum Ready {
     There,
 }
 
+/// Reading a whole log takes a core: workers on the same machine go first.
+const NICENESS: i32 = 10;
+
 impl Reach {
     pub(super) async fn open(settings: &Settings) -> anyhow::Result<Self> {
         if let Backend::Embedded { path } = &settings.backend
@@ -44,6 +47,7 @@ impl Reach {
         {
             return Ok(Self::Owner(Remote::new(address, &settings.http)?));
         }
+        let _ = rustix::process::nice(NICENESS); // where that cannot be had, it is only slower for others
         let backends = Backends::open(settings).await?;
         Ok(Self::Desk(backends.desk(), backends))
     }
