@@ -173,8 +173,9 @@ fn catalog(facts: &Gathered<CatalogFacts>) -> Vec<Finding> {
         Finding::fine("catalog", format!("{} hooks, revision {}", catalog.hooks, catalog.revision))
     }];
     findings.extend(catalog.refused.iter().map(|(hook, reason)| {
-        Finding::problem("catalog: target", format!("hook {hook}: {reason}"))
-            .advice("its invocations become dead letters: allow the address in egress.allow, or correct the URL")
+        Finding::problem("catalog: target", format!("hook {hook}: {reason}")).advice(
+            "its invocations become dead letters: allow it with egress.allow or egress.ports, or correct the URL",
+        )
     }));
     findings.extend(catalog.unresolved.iter().map(|(hook, reason)| {
         Finding::warning("catalog: target", format!("hook {hook}: {reason}"))

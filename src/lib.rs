@@ -41,6 +41,8 @@
 //!   [`domain::claim::step`] and [`domain::settle::next_effect`].
 //! - A delivery is acked only when everything that follows from it is confirmed. Nothing is nacked, ever: what cannot be
 //!   done now goes round the delay ladder, and what is handed back is published again.
+//! - An exchange that is published to has the dead letters as its alternate, since returns cannot be relied on. One that
+//!   queues dead-letter to has none: they keep what has no way on, as everything where a broker starts.
 //! - No delivery is held longer than `worker.hold`: a longer run leaves a guard (the same message, due when its lease
 //!   ends) and goes on under its claim.
 //! - Headers named `hookfleet-*` are believed on lane queues only. Properties are built afresh on every publish.

@@ -7,7 +7,7 @@ use base64::engine::general_purpose::STANDARD;
 
 use super::Outside;
 use super::http::check_header;
-use super::secret::{known, pieces};
+use super::secret::pieces;
 use crate::domain::hook::Secret;
 use crate::domain::template::{Form, Piece, Text};
 use crate::domain::tls::{Credentials, Identity, Tls};
@@ -42,32 +42,43 @@ pub(super) fn read_auth(value: &Value<'_>, outside: &Outside<'_>) -> Option<(Str
 fn read_basic(value: &Value<'_>, outside: &Outside<'_>) -> Option<Text> {
     let mut fields = value.clone().secret_unless_map().fields()?;
     let user = fields.require("user").and_then(|user| {
-        user.secret().read(|text| match known(text, outside)? {
-            Some(user) if user.contains(':') || user.chars().any(char::is_control) => {
-                Err(Mismatch::new("a user name without `:` and control characters").found("one with such"))
+        user.secret().read(|text| {
+            let user = pieces(text, outside)?;
+            if user.iter().any(|piece| piece.value().chars().any(|c| c == ':' || c.is_control())) {
+                return Err(Mismatch::new("a user name without `:` and control characters").found("one with such"));
             }
-            user => Ok(user),
+            Ok(user)
         })
     });
     let password = fields.require("password").map(Value::secret);
     fields.end();
     let user = user?;
     password?.read(|text| {
-        let credentials = match (&user, known(text, outside)?) {
-            (Some(_), Some(password)) if password.chars().any(char::is_control) => {
-                return Err(Mismatch::new("a password without control characters").found("one with such"));
-            }
-            (Some(user), Some(password)) => {
-                let encoded = STANDARD.encode(format!("{user}:{password}"));
-                outside.secrets.borrow_mut().insert(encoded.clone());
-                Piece::Hidden(Secret::new(encoded))
-            }
-            _ => Piece::Unknown { written: text.to_owned(), guess: "x" },
-        };
-        Ok(Text::new(vec![Piece::Literal("Basic ".to_owned()), credentials], Form::Plain)?)
+        let password = pieces(text, outside)?;
+        if password.iter().any(|piece| piece.value().chars().any(char::is_control)) {
+            return Err(Mismatch::new("a password without control characters").found("one with such"));
+        }
+        let colon = Piece::Literal(":".to_owned());
+        let mut credentials: Vec<Piece> = user.iter().chain([&colon]).chain(&password).map(hidden).collect();
+        if !credentials.iter().any(|piece| matches!(piece, Piece::Unknown { .. })) {
+            let encoded = STANDARD.encode(credentials.iter().map(Piece::value).collect::<String>());
+            outside.secrets.borrow_mut().extend([password.iter().map(Piece::value).collect(), encoded.clone()]);
+            credentials = vec![Piece::Hidden(Secret::new(encoded))];
+        }
+        credentials.insert(0, Piece::Literal("Basic ".to_owned()));
+        Ok(Text::new(credentials, Form::Plain)?)
     })
 }
 
+/// What stands in the file, hidden as what does not.
+fn hidden(piece: &Piece) -> Piece {
+    match piece {
+        Piece::Literal(text) => Piece::Hidden(Secret::new(text.clone())),
+        Piece::Hidden(_) | Piece::Unknown { .. } => piece.clone(),
+    }
+}
+
+/// `tls`.
 pub(super) fn read_tls(value: &Value<'_>, outside: &Outside<'_>) -> Option<Tls> {
     let mut fields = value.clone().secret_unless_map().fields()?;
     let [ca, cert, key] = ["ca", "cert", "key"].map(|name| fields.get(name).map(Value::secret));
@@ -81,16 +92,19 @@ pub(super) fn read_tls(value: &Value<'_>, outside: &Outside<'_>) -> Option<Tls> 
         value.wrong(Mismatch::new("`ca`, or `cert` and `key`, or all three").found(found));
         return None;
     }
-    let text = |value: Option<Value<'_>>| value.map(|value| value.read(|text| known(text, outside)));
-    let texts = [text(ca), text(cert), text(key)];
-    if texts.iter().any(|text| matches!(text, Some(None))) {
-        return None; // its problem is told
+    let text = |value: Option<Value<'_>>| match value {
+        None => Some(Vec::new()),
+        Some(value) => value.read(|text| Ok(pieces(text, outside)?.iter().map(hidden).collect::<Vec<_>>())),
+    };
+    let is_there = [ca.is_some(), cert.is_some()];
+    let (ca, cert, key) = (text(ca), text(cert), text(key));
+    let texts = [ca?, cert?, key?];
+    if texts.iter().flatten().any(|piece| matches!(piece, Piece::Unknown { .. })) {
+        return Some(Tls::Unknown(Box::new(texts)));
     }
-    let texts = texts.map(Option::flatten);
-    if texts.iter().any(|text| matches!(text, Some(None))) {
-        return Some(Tls::Unknown);
-    }
-    let [ca, cert, key] = texts.map(Option::flatten);
+    let [ca, cert, key] = texts.map(|pieces| pieces.iter().map(Piece::value).collect::<String>());
+    let ca = is_there[0].then_some(ca);
+    let (cert, key) = (is_there[1].then_some(cert), is_there[1].then_some(key));
     let identity = cert.as_deref().zip(key.as_deref()).map(|(cert, key)| Identity { cert, key });
     match Credentials::new(ca.as_deref(), identity.as_ref()) {
         Ok(credentials) => Some(Tls::Own(Arc::new(credentials))),

@@ -55,8 +55,11 @@ impl Sample {
             .route("/crm", post((StatusCode::NOT_FOUND, "no such customer")))
             .with_state(Calls::default());
         tokio::spawn(async move { axum::serve(listener, routes).await });
-        let Egress { allow, .. } = &mut settings.egress;
+        let Egress { allow, ports, .. } = &mut settings.egress;
         allow.push(IpAddr::V4(Ipv4Addr::LOCALHOST).into());
+        if !ports.is_empty() {
+            ports.push(receiver.port());
+        }
         Ok(Self { receiver, tally: Arc::default() })
     }
 

@@ -33,6 +33,7 @@ impl Trial {
         settings.namespace = format!("{name}-{:08x}", fastrand::u32(..));
         settings.http.bind = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         settings.egress.allow.push(IpAddr::V4(Ipv4Addr::LOCALHOST).into());
+        settings.egress.ports.clear();
         let folder = std::env::temp_dir().join(&settings.namespace);
         if let Backend::Embedded { path } = &mut settings.backend {
             *path = folder.join("hookfleet.db");

@@ -125,6 +125,7 @@ async fn on(
         .set("catalog.from", "file")
         .set("catalog.cache", "")
         .set("egress.allow", &receiver.address.ip().to_string())
+        .set("egress.ports", "")
         .set("idempotency.lease", &format!("{}s", LEASE.as_secs()))
         .set("log.level", "hookfleet=warn");
     if let Backend::Embedded { path } = &settings.backend {

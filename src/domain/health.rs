@@ -35,8 +35,6 @@ impl Health {
 const CUT_EVERY_MS: u64 = 1_000;
 /// They are doubled again after this long without a sign of overload, step by step.
 const EASE_EVERY_MS: u64 = 10_000;
-/// More halvings leave one run of any hook.
-const HALVINGS_MAX: u8 = 16;
 
 /// How many runs at a time a target takes, by its own word. Times are milliseconds by any clock that nobody sets.
 #[derive(Debug, Clone, Default)]
@@ -48,11 +46,12 @@ pub struct Throttle {
 }
 
 impl Throttle {
-    /// It says that it is overloaded. Answers whether fewer may run from now on: those that began before the last cut say
-    /// nothing new.
-    pub const fn overloaded(&mut self, now_ms: u64) -> bool {
+    /// It told a run of a hook of this width that it is overloaded. Answers whether fewer may run from now on: a run that
+    /// began before the last cut says nothing new, and one at a time is the least.
+    pub fn overloaded(&mut self, began_ms: u64, now_ms: u64, width: usize) -> bool {
         self.heard_ms = now_ms;
-        if self.halvings > 0 && now_ms < self.cut_ms + CUT_EVERY_MS || self.halvings == HALVINGS_MAX {
+        let anew = self.halvings == 0 || began_ms >= self.cut_ms && now_ms >= self.cut_ms + CUT_EVERY_MS;
+        if !anew || self.width(width) <= 1 {
             return false;
         }
         self.halvings += 1;
@@ -73,7 +72,7 @@ impl Throttle {
     /// What is left of so many runs at a time: one at least.
     #[must_use]
     pub fn width(&self, width: usize) -> usize {
-        (width >> self.halvings).max(width.min(1))
+        width.checked_shr(self.halvings.into()).unwrap_or_default().max(width.min(1))
     }
 }
 
@@ -113,18 +112,19 @@ mod tests {
         let mut throttle = Throttle::default();
         let widths = |throttle: &Throttle| [64, 5, 1, 0].map(|width| throttle.width(width));
         assert!(!throttle.eased(0));
-        assert!(throttle.overloaded(0));
+        assert!(throttle.overloaded(0, 0, 64));
         assert_eq!(widths(&throttle), [32, 2, 1, 0]);
-        assert!(!throttle.overloaded(999), "these began before");
-        assert!(throttle.overloaded(1_000));
+        assert!(!throttle.overloaded(500, 999, 64), "too soon");
+        assert!(throttle.overloaded(500, 1_000, 64));
         assert_eq!(widths(&throttle), [16, 1, 1, 0]);
-        assert!(!throttle.overloaded(1_500));
-        assert!(!throttle.eased(11_499));
-        assert!(throttle.eased(11_500) && !throttle.eased(11_501));
+        assert!(!throttle.overloaded(900, 60_000, 64), "it began before");
+        assert!(!throttle.overloaded(59_000, 60_000, 4), "this hook has one left");
+        assert!(!throttle.eased(69_999));
+        assert!(throttle.eased(70_000) && !throttle.eased(70_001));
         assert_eq!(widths(&throttle), [32, 2, 1, 0]);
-        assert!(throttle.eased(21_500) && !throttle.eased(60_000));
+        assert!(throttle.eased(80_000) && !throttle.eased(90_000));
         assert_eq!(widths(&throttle), [64, 5, 1, 0]);
-        let cuts = (0..100).filter(|second| throttle.overloaded(100_000 + second * 1_000)).count();
-        assert_eq!((cuts, throttle.width(1 << 20)), (usize::from(HALVINGS_MAX), 16));
+        let cuts = (100..200).filter(|second| throttle.overloaded(second * 1_000, second * 1_000, 64)).count();
+        assert_eq!((cuts, throttle.width(64), throttle.width(1 << 20)), (6, 1, 1 << 14));
     }
 }

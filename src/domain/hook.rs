@@ -286,10 +286,12 @@ impl Action {
     pub fn identity(&self) -> String {
         let digest = match self {
             Self::Http(http) => {
-                let mut digest = Sha256::new();
-                digest.update(http.url.expose().as_str());
+                let mut digest = Sha256::new_with_prefix(http.url.expose().as_str());
                 for piece in http.text.pieces().iter().filter(|_| http.text.is_template()) {
                     digest.update(piece.value());
+                }
+                if let Tls::Own(own) = &http.tls {
+                    digest.update(own.id); // trouble with these is not the target's
                 }
                 digest.finalize()
             }
@@ -298,7 +300,7 @@ impl Action {
         format!("{}#{}", self.target(), hex::encode(&digest[..4]))
     }
 
-    /// Whether it makes the same call whatever the event: what the target says of itself then holds for all.
+    /// Whether its URL is the same for all events.
     #[must_use]
     pub const fn calls_one_url(&self) -> bool {
         matches!(self, Self::Http(http) if !http.text.is_template())

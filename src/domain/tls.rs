@@ -11,6 +11,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::hook::Secret;
 use super::refusal::Refusal;
+use super::template::Piece;
 
 /// What the TLS of a hook goes by.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -19,8 +20,22 @@ pub enum Tls {
     #[default]
     Usual,
     Own(Arc<Credentials>),
-    /// Its texts are not known to this process.
-    Unknown,
+    /// `ca`, `cert` and `key`, of which not all are known to this process.
+    Unknown(Box<[Vec<Piece>; 3]>),
+}
+
+impl Tls {
+    /// How the values are written that are not known to this process.
+    pub fn unknown(&self) -> impl Iterator<Item = &str> {
+        let texts = match self {
+            Self::Unknown(texts) => texts.as_slice(),
+            Self::Usual | Self::Own(_) => &[],
+        };
+        texts.iter().flatten().filter_map(|piece| match piece {
+            Piece::Unknown { written, .. } => Some(written.as_str()),
+            Piece::Literal(_) | Piece::Hidden(_) => None,
+        })
+    }
 }
 
 /// PEM texts (RFC 7468) that were found to be in order.
@@ -29,7 +44,7 @@ pub struct Credentials {
     /// Equal for equal ones, which share connections; shows nothing of them.
     pub id: [u8; 32],
     /// Authorities that are trusted beside the usual ones.
-    pub ca: Option<String>,
+    pub ca: Option<Secret<String>>,
     /// Certificates, the client's first, and its key.
     pub identity: Option<Secret<String>>,
 }
@@ -57,7 +72,11 @@ impl Credentials {
             digest.update([u8::from(part.is_some())]);
             digest.update(Sha256::digest(part.unwrap_or_default()));
         }
-        Ok(Self { id: digest.finalize().into(), ca: ca.map(str::to_owned), identity: identity.map(Secret::new) })
+        Ok(Self {
+            id: digest.finalize().into(),
+            ca: ca.map(|ca| Secret::new(ca.to_owned())),
+            identity: identity.map(Secret::new),
+        })
     }
 }
 

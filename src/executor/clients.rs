@@ -26,6 +26,8 @@ const UNUSED_AFTER: Duration = Duration::from_mins(10);
 pub(super) struct Clients {
     usual: Client,
     own: Mutex<HashMap<[u8; 32], Own>>,
+    /// In place of the roots of trust of a system that has none.
+    roots: Vec<Certificate>,
     pub(super) guard: Guard,
 }
 
@@ -42,8 +44,14 @@ impl Clients {
 
     pub(super) fn guarded(guard: Guard) -> reqwest::Result<Self> {
         super::install_crypto();
-        let usual = build(&guard, Ok)?;
-        Ok(Self { usual, own: Mutex::default(), guard })
+        let mut roots = Vec::new();
+        let usual = builder(&guard, &roots).build().or_else(|error| {
+            // Slim container images hold no certificates.
+            tracing::warn!(error = %root(&error), "no roots of trust on this system, taking Mozilla's");
+            roots = mozilla_roots()?;
+            builder(&guard, &roots).build()
+        })?;
+        Ok(Self { usual, own: Mutex::default(), roots, guard })
     }
 
     /// The client of a hook.
@@ -53,7 +61,7 @@ impl Clients {
     pub(super) fn of(&self, tls: &Tls) -> Result<Client, String> {
         match tls {
             Tls::Usual => Ok(self.usual.clone()),
-            Tls::Unknown => Err("the certificates of the hook's `tls` are not known to this process".to_owned()),
+            Tls::Unknown(_) => Err("the certificates of the hook's `tls` are not known to this process".to_owned()),
             Tls::Own(credentials) => {
                 self.own(credentials).map_err(|error| format!("the hook's `tls`: {}", root(&error)))
             }
@@ -67,7 +75,7 @@ impl Clients {
             found.used = now;
             return Ok(found.client.clone());
         }
-        let client = build(&self.guard, |builder| with(builder, credentials))?;
+        let client = with(builder(&self.guard, &self.roots), credentials)?.build()?;
         own.retain(|_, other| now - other.used < UNUSED_AFTER);
         own.insert(credentials.id, Own { client: client.clone(), used: now });
         Ok(client)
@@ -76,7 +84,7 @@ impl Clients {
 
 fn with(builder: ClientBuilder, credentials: &Credentials) -> reqwest::Result<ClientBuilder> {
     let builder = match &credentials.ca {
-        Some(ca) => builder.tls_certs_merge(Certificate::from_pem_bundle(ca.as_bytes())?),
+        Some(ca) => builder.tls_certs_merge(Certificate::from_pem_bundle(ca.expose().as_bytes())?),
         None => builder,
     };
     Ok(match &credentials.identity {
@@ -85,16 +93,9 @@ fn with(builder: ClientBuilder, credentials: &Credentials) -> reqwest::Result<Cl
     })
 }
 
-fn build(guard: &Guard, with: impl Fn(ClientBuilder) -> reqwest::Result<ClientBuilder>) -> reqwest::Result<Client> {
-    with(builder(guard))?.build().or_else(|error| {
-        // Slim container images hold no certificates.
-        tracing::warn!(error = %root(&error), "no roots of trust on this system, taking Mozilla's");
-        with(builder(guard).tls_certs_merge(mozilla_roots()?))?.build()
-    })
-}
-
-fn builder(guard: &Guard) -> ClientBuilder {
+fn builder(guard: &Guard, roots: &[Certificate]) -> ClientBuilder {
     Client::builder()
+        .tls_certs_merge(roots.iter().cloned())
         .user_agent(USER_AGENT)
         .no_proxy() // a proxy would resolve the target's name where the guard cannot see it
         .redirect(redirect::Policy::none())

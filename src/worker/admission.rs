@@ -27,6 +27,7 @@ use target::Target;
 mod gate;
 mod permits;
 mod ration;
+mod share;
 mod target;
 
 /// What a process may do at a time.
@@ -129,7 +130,7 @@ impl Admission {
     pub fn ended(&self, permit: &Permit, outcome: &Outcome) {
         let target = Arc::clone(&permit.gate().target);
         let Some(health) = Health::of(outcome, permit.gate().calls_one_url) else { return };
-        if health == Health::Overloaded && target.overloaded() {
+        if health == Health::Overloaded && target.overloaded(permit.began(), permit.gate().width()) {
             self.narrow(&target);
         }
         let change = target.ended(&self.policy, health, permit.end_probe());

@@ -107,3 +107,33 @@ fn what_others_know_is_not_judged() {
     assert_eq!(hooks("A"), hooks("A"));
     assert_ne!(hooks("A"), hooks("B"), "another name is another hook");
 }
+
+/// Another value that is not known here makes another hook, whatever it is for; none of them is shown.
+#[test]
+fn what_others_know_tells_hooks_apart() {
+    let hook = |more: &str| {
+        let text = format!("version: 1\nhooks: [{{ id: a, on: a, run: {{ http: {{ url: 'https://h/', {more} }} }} }}]");
+        let read = read_for_others(&[Document { name: "t.yaml".to_owned(), text }], Duration::ZERO);
+        read.unwrap_or_else(|problems| panic!("{more}: {problems}")).hooks.hooks()[0].clone()
+    };
+    let same = "auth: { basic: { user: 'a', password: '${env:P}' } }";
+    assert_eq!(hook(same), hook(same));
+    for pair in [
+        [same, "auth: { basic: { user: b, password: '${env:P}' } }"],
+        [
+            "auth: { basic: { user: '${env:U}', password: hunter2 } }",
+            "auth: { basic: { user: '${env:U}', password: a } }",
+        ],
+        ["auth: { bearer: '${env:P}' }", "auth: { bearer: '${env:Q}' }"],
+        ["tls: { cert: '${file:a}', key: '${file:b}' }", "tls: { cert: '${file:c}', key: '${file:b}' }"],
+        ["tls: { ca: '${file:a}' }", "tls: { ca: '${file:a}', cert: '${file:c}', key: '${file:b}' }"],
+        ["tls: { ca: '${file:a}' }", "tls: { ca: '${file:b}' }"],
+    ] {
+        let [one, other] = pair.map(hook);
+        assert_ne!(one, other, "{pair:?}");
+        assert!(!format!("{one:?}").contains("hunter2"));
+    }
+    let partly = hook("tls: { cert: '${file:a}', key: '${env:K}' }");
+    let Action::Http(action) = &partly.action else { panic!("{partly:?}") };
+    assert_eq!(action.tls.unknown().collect::<Vec<_>>(), ["${file:a}", "${env:K}"]);
+}

@@ -180,7 +180,7 @@ fn would_run(hook: &Hook, invocation: &Invocation) -> Vec<String> {
 
 /// What a worker must know, and this process does not.
 fn unknown(action: &HttpAction) -> Vec<String> {
-    let written: BTreeSet<&str> = action.texts().flat_map(Text::unknown).collect();
+    let written: BTreeSet<&str> = action.texts().flat_map(Text::unknown).chain(action.tls.unknown()).collect();
     let sentence = |written: &str| {
         let trouble = if written.starts_with("${env:") { "is not set" } else { "cannot be read" };
         format!("{} {trouble} here", name(written))

@@ -104,7 +104,7 @@ async fn who_is_trusted() {
         .await;
     check(&expired, own(Some(&authority), None), "later: tls: invalid peer certificate: certificate expired").await;
     let unknown = "never Invalid: the certificates of the hook's `tls` are not known to this process";
-    check(&good, Tls::Unknown, unknown).await;
+    check(&good, Tls::Unknown(Box::default()), unknown).await;
 }
 
 #[tokio::test]
@@ -130,5 +130,5 @@ fn a_system_without_certificates_is_no_obstacle() {
     install_crypto();
     let roots = mozilla_roots().unwrap();
     assert!(roots.len() > 50);
-    builder(&Guard::new(&config::Egress::default())).tls_certs_only(roots).build().unwrap();
+    builder(&Guard::new(&config::Egress::default()), &[]).tls_certs_only(roots).build().unwrap();
 }

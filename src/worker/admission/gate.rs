@@ -1,24 +1,22 @@
 //! What a process keeps of one hook: its permits, its rate, its share, its target.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use serde::Serialize;
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep, sleep_until};
 use utoipa::ToSchema;
 
-use super::permits::Permits;
+use super::permits::{OwnPermit, Permits};
 use super::ration::Ration;
+use super::share::Share;
 use super::target::Target;
 use crate::domain::flow::Rate;
 use crate::domain::hook::{Hook, HookId, HookLane};
 use crate::domain::message::Lane;
 use crate::worker::meters::HookMeters;
-
-/// Between two requests for a greater share, while some wait for one.
-const ASK_AGAIN: Duration = Duration::from_millis(250);
 
 /// The runs of one lane.
 pub(super) struct LaneGate {
@@ -44,7 +42,7 @@ pub struct Gate {
     lane: HookLane,
     /// Since when this process has known that the hook is paused.
     paused: Option<Instant>,
-    permits: Permits,
+    permits: Arc<Permits>,
     of_lane: Arc<LaneGate>,
     /// It calls one URL, whatever the event.
     pub(super) calls_one_url: bool,
@@ -62,21 +60,6 @@ pub struct Gate {
 struct Hand {
     next: Instant,
     left: u32,
-}
-
-/// This worker's part of a limit of the fleet.
-struct Share {
-    limit: u32,
-    state: Mutex<ShareState>,
-    /// A run has ended, or more was granted.
-    freed: Notify,
-}
-
-#[derive(Debug, Default, Clone, Copy)]
-struct ShareState {
-    granted: u32,
-    in_use: u32,
-    waiting: u32,
 }
 
 /// What was found at a gate.
@@ -112,8 +95,7 @@ pub struct GateStatus {
 
 impl Gate {
     pub(super) fn new(hook: &Hook, of_lane: Arc<LaneGate>, target: Arc<Target>) -> Self {
-        let share = |limit| Share { limit, state: Mutex::default(), freed: Notify::new() };
-        let permits = Permits::new(hook.concurrency);
+        let permits = Arc::new(Permits::new(hook.concurrency));
         permits.narrow_to(target.width(hook.concurrency));
         Self {
             hook: hook.id.clone(),
@@ -124,7 +106,7 @@ impl Gate {
             calls_one_url: hook.action.calls_one_url(),
             rate: hook.rate,
             slots: tokio::sync::Mutex::new(Hand { next: Instant::now(), left: 0 }),
-            share: hook.concurrency_fleet.map(share),
+            share: hook.concurrency_fleet.map(Share::new),
             target,
             long: AtomicUsize::new(0),
             waiting: AtomicUsize::new(0),
@@ -134,7 +116,7 @@ impl Gate {
 
     /// Whether the hook still has this capacity.
     pub(super) fn is_of(&self, hook: &Hook) -> bool {
-        let limit = self.share.as_ref().map(|share| share.limit);
+        let limit = self.share.as_ref().map(Share::limit);
         self.permits.width() == hook.concurrency
             && self.lane == hook.lane
             && self.paused.is_some() == hook.paused
@@ -227,6 +209,10 @@ impl Gate {
         }
     }
 
+    pub(super) fn width(&self) -> usize {
+        self.permits.width()
+    }
+
     /// Lets as many run at a time as its target takes now.
     pub(super) fn narrow(&self) {
         self.permits.narrow_to(self.target.width(self.permits.width()));
@@ -239,7 +225,7 @@ impl Gate {
             running: self.permits.in_use(),
             narrowed_to: Some(self.permits.allowed()).filter(|allowed| *allowed < self.permits.width()),
             waiting: self.waiting.load(Ordering::Relaxed),
-            granted: self.share.as_ref().map(|share| share.state().granted),
+            granted: self.share.as_ref().map(Share::granted),
             unproven: !self.target.is_proven(),
             parked: self.target.is_open(),
             paused: self.paused.is_some(),
@@ -248,82 +234,19 @@ impl Gate {
 
     fn permit(
         self: &Arc<Self>,
-        own: OwnedSemaphorePermit,
+        own: OwnPermit,
         unproven: Option<OwnedSemaphorePermit>,
         lane: OwnedSemaphorePermit,
     ) -> Permit {
         Permit {
             gate: Arc::clone(self),
-            own: Some(own),
+            began: Instant::now(),
+            _own: own,
             unproven: Mutex::new(unproven),
             _lane: lane,
             long: AtomicBool::new(false),
             probe: AtomicBool::new(false),
         }
-    }
-}
-
-impl Share {
-    fn take(&self) -> bool {
-        let mut state = self.state();
-        let free = state.in_use < state.granted;
-        state.in_use += u32::from(free);
-        free
-    }
-
-    async fn wait(&self, hook: &HookId, ration: &Ration) {
-        let _waiting = Waiting::new(self);
-        while !self.take() {
-            let freed = self.freed.notified();
-            self.ask(hook, ration).await;
-            if self.take() {
-                return;
-            }
-            tokio::select! {
-                () = freed => {}
-                () = sleep(ASK_AGAIN) => {}
-            }
-        }
-    }
-
-    async fn ask(&self, hook: &HookId, ration: &Ration) {
-        let want = {
-            let state = self.state();
-            state.in_use + state.waiting
-        };
-        let granted = ration.share(hook, self.limit, want).await;
-        let more = {
-            let mut state = self.state();
-            std::mem::replace(&mut state.granted, granted) < granted
-        };
-        if more {
-            self.freed.notify_waiters();
-        }
-    }
-
-    fn is_of_use(&self) -> bool {
-        let state = self.state();
-        state.granted + state.in_use + state.waiting > 0
-    }
-
-    fn state(&self) -> MutexGuard<'_, ShareState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Counts those who wait for a share.
-struct Waiting<'a>(&'a Share);
-
-impl<'a> Waiting<'a> {
-    fn new(share: &'a Share) -> Self {
-        share.state().waiting += 1;
-        Self(share)
-    }
-}
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        self.0.state().waiting -= 1;
     }
 }
 
@@ -346,8 +269,8 @@ impl Drop for Counted<'_> {
 /// The right to run once; given back when dropped.
 pub struct Permit {
     gate: Arc<Gate>,
-    /// Taken when dropped.
-    own: Option<OwnedSemaphorePermit>,
+    began: Instant,
+    _own: OwnPermit,
     /// Given back when the run is long, or when this is dropped.
     unproven: Mutex<Option<OwnedSemaphorePermit>>,
     _lane: OwnedSemaphorePermit,
@@ -358,6 +281,10 @@ pub struct Permit {
 impl Permit {
     pub(super) const fn gate(&self) -> &Arc<Gate> {
         &self.gate
+    }
+
+    pub(super) const fn began(&self) -> Instant {
+        self.began
     }
 
     /// The run has gone on for longer than a delivery may be held: it holds none any more, and counts as long instead of
@@ -382,9 +309,6 @@ impl Permit {
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        if let Some(own) = self.own.take() {
-            self.gate.permits.give_back(own);
-        }
         if *self.long.get_mut() {
             self.gate.long.fetch_sub(1, Ordering::Relaxed);
             self.gate.of_lane.long.fetch_sub(1, Ordering::Relaxed);
@@ -393,8 +317,7 @@ impl Drop for Permit {
             self.gate.target.not_probed(); // it ended without an outcome
         }
         if let Some(share) = &self.gate.share {
-            share.state().in_use -= 1;
-            share.freed.notify_one();
+            share.give_back();
         }
     }
 }

@@ -28,22 +28,15 @@ impl Permits {
         self.width
     }
 
-    pub(super) fn try_take(&self) -> Result<OwnedSemaphorePermit, TryAcquireError> {
-        Arc::clone(&self.semaphore).try_acquire_owned()
+    pub(super) fn try_take(self: &Arc<Self>) -> Result<OwnPermit, TryAcquireError> {
+        let permit = Arc::clone(&self.semaphore).try_acquire_owned()?;
+        Ok(OwnPermit { of: Arc::clone(self), permit: Some(permit) })
     }
 
     /// Cancel-safe.
-    pub(super) async fn take(&self) -> Result<OwnedSemaphorePermit, AcquireError> {
-        Arc::clone(&self.semaphore).acquire_owned().await
-    }
-
-    pub(super) fn give_back(&self, permit: OwnedSemaphorePermit) {
-        let mut cut = self.cut();
-        if cut.owed > 0 {
-            cut.owed -= 1;
-            cut.taken += 1;
-            permit.forget();
-        }
+    pub(super) async fn take(self: &Arc<Self>) -> Result<OwnPermit, AcquireError> {
+        let permit = Arc::clone(&self.semaphore).acquire_owned().await?;
+        Ok(OwnPermit { of: Arc::clone(self), permit: Some(permit) })
     }
 
     /// Lets so many run at a time from now on; those above that which run already go on.
@@ -79,23 +72,44 @@ impl Permits {
     }
 }
 
+/// One of them; given back, or taken out of circulation, when dropped.
+pub(super) struct OwnPermit {
+    of: Arc<Permits>,
+    /// Taken when dropped.
+    permit: Option<OwnedSemaphorePermit>,
+}
+
+impl Drop for OwnPermit {
+    fn drop(&mut self) {
+        let Some(permit) = self.permit.take() else { return };
+        let mut cut = self.of.cut();
+        if cut.owed > 0 {
+            cut.owed -= 1;
+            cut.taken += 1;
+            permit.forget();
+        } else {
+            drop(permit); // before anyone can owe it
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn what_is_cut_comes_back() {
-        let permits = Permits::new(8);
+        let permits = Arc::new(Permits::new(8));
         let mut held: Vec<_> = (0..6).map(|_| permits.try_take().unwrap()).collect();
         permits.narrow_to(4); // two are free, and taken; two are owed
         assert_eq!((permits.in_use(), permits.allowed()), (6, 4));
         assert!(permits.try_take().is_err());
         for left in [5, 4] {
-            permits.give_back(held.pop().unwrap());
+            held.pop();
             assert_eq!(permits.in_use(), left);
             assert!(permits.try_take().is_err(), "owed");
         }
-        permits.give_back(held.pop().unwrap());
+        held.pop();
         held.push(permits.try_take().unwrap());
         permits.narrow_to(1);
         permits.narrow_to(2);
@@ -103,9 +117,7 @@ mod tests {
         assert_eq!((permits.in_use(), permits.allowed()), (4, 8));
         held.extend((0..4).map(|_| permits.try_take().unwrap()));
         assert!(permits.try_take().is_err());
-        for permit in held {
-            permits.give_back(permit);
-        }
+        held.clear();
         assert_eq!(permits.in_use(), 0);
     }
 }

@@ -81,9 +81,10 @@ impl Target {
         change
     }
 
-    /// It said that it has too much to do. Answers whether less of it may run from now on.
-    pub(super) fn overloaded(&self) -> bool {
-        let cut = self.throttle().overloaded(self.now_ms());
+    /// It told a run that began then, of a hook of this width, that it has too much to do. Answers whether less may run
+    /// from now on.
+    pub(super) fn overloaded(&self, began: Instant, width: usize) -> bool {
+        let cut = self.throttle().overloaded(self.ms(began), self.now_ms(), width);
         if cut {
             tracing::info!(target = self.name, "a target is overloaded: half as many run at a time");
         }
@@ -115,7 +116,11 @@ impl Target {
     }
 
     fn now_ms(&self) -> u64 {
-        u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX)
+        self.ms(Instant::now())
+    }
+
+    fn ms(&self, at: Instant) -> u64 {
+        u64::try_from(at.saturating_duration_since(self.since).as_millis()).unwrap_or(u64::MAX)
     }
 
     fn throttle(&self) -> MutexGuard<'_, Throttle> {
