@@ -13,10 +13,10 @@ use crate::broker::Broker;
 use crate::dead_letters::projection::Projection;
 use crate::dead_letters::{DeadLetterError, DeadLetters, Reading};
 use crate::domain::browse::{Cursor, Filter, Group, Page};
-use crate::domain::dead_letter::{Body, Item, Letter, LetterId, Mark, Offset, Record};
+use crate::domain::dead_letter::{Body, Item, LOG, Letter, LetterId, Mark, Offset, Record};
 use crate::domain::edit::{Edit, edit};
 use crate::domain::fold::{Entry, State};
-use crate::domain::redaction::{Pointer, REDACTED, redact_event};
+use crate::domain::redaction::{Pointer, REDACTED, redact_event, redact_unknown};
 use crate::domain::replay::Operator;
 use crate::domain::selection::Selection;
 use crate::domain::shown;
@@ -99,6 +99,8 @@ impl Detail {
     #[must_use]
     pub fn view(mut self, body: bool, without: &[Pointer]) -> Value {
         self.letter.body = match self.letter.body {
+            // What may stand anywhere in it, within other texts even.
+            _ if self.letter.queue == LOG && !without.is_empty() => Body::Text(REDACTED.to_owned()),
             Body::Text(text) => Body::Text(redact_event(&text, without)),
             Body::Base64(_) if !without.is_empty() => Body::Text(REDACTED.to_owned()),
             Body::Base64(text) => Body::Base64(text),
@@ -207,7 +209,7 @@ impl Desk {
     pub async fn resolve(&self, selection: &Selection, reason: &str, by: &str) -> Result<usize, DeskError> {
         let reason = match reason.trim() {
             "" => "operator resolved".to_owned(),
-            reason => shown::sentence(reason, REASON_CHARS_MAX),
+            reason => shown::sentence(&redact_unknown(reason), REASON_CHARS_MAX),
         };
         let by = shown::sentence(by, replay::BY_CHARS_MAX);
         let (marks, unknown) = self.letters.now().await?.closing(selection, &by, &reason, now_ms());

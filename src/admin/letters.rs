@@ -5,7 +5,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 
 use axum::body::{Body, Bytes};
-use axum::extract::{Path, Query, State};
+use axum::extract::{DefaultBodyLimit, Path, Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse as _, Json, Response};
 use futures_util::stream;
@@ -16,7 +16,9 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::Admin;
-use super::problem::{Away, Details, NoJob, NoLetter, Problem, Refused, Unclear, parsed};
+use super::problem::{
+    ASKED_BYTES_MAX, Away, Details, NoJob, NoLetter, Problem, Refused, TooLarge, Unclear, Whole, parsed,
+};
 use crate::desk::replay::Manner;
 use crate::desk::wire::{
     Asked, CloseAsked, EditAsked, Grouped, JobShown, Listed, OneAsked, PageAsked, Preview, ReplayAsked, ResolveAsked,
@@ -42,7 +44,8 @@ pub(super) fn reading() -> OpenApiRouter<Admin> {
 pub(super) fn operating() -> OpenApiRouter<Admin> {
     let many =
         OpenApiRouter::default().routes(routes!(replay_all)).routes(routes!(resolve_all)).routes(routes!(cancel));
-    many.routes(routes!(replay)).routes(routes!(resolve)).routes(routes!(edit))
+    let all = many.routes(routes!(replay)).routes(routes!(resolve)).routes(routes!(edit));
+    all.layer(DefaultBodyLimit::max(ASKED_BYTES_MAX))
 }
 
 /// A letter's place among paths.
@@ -182,13 +185,13 @@ async fn lines(
     request_body = OneAsked,
     responses(
         (status = 200, description = "It is out, as this generation", body = Replayed),
-        Unclear, NoLetter, Refused, Away,
+        Unclear, NoLetter, Refused, TooLarge, Away,
     )
 )]
 pub(super) async fn replay(
     State(admin): State<Admin>,
     Path(OfLetter { id }): Path<OfLetter>,
-    body: Bytes,
+    Whole(body): Whole,
 ) -> Result<Json<Replayed>, Problem> {
     let asked: OneAsked = if body.is_empty() { OneAsked::default() } else { parsed(&body)? };
     let manner = Manner::new(asked.by.as_deref().unwrap_or(SOMEBODY), asked.to_hook.as_deref(), None)?;
@@ -205,13 +208,13 @@ pub(super) async fn replay(
     responses(
         (status = 200, description = "With `dry_run`: what would be sent", body = Preview),
         (status = 202, description = "They are being sent", body = JobShown),
-        Unclear, NoLetter,
+        Unclear, NoLetter, TooLarge,
         (status = 429, description = "Too many replays go on", body = Details,
          content_type = "application/problem+json"),
         Away,
     )
 )]
-pub(super) async fn replay_all(State(admin): State<Admin>, body: Bytes) -> Result<Response, Problem> {
+pub(super) async fn replay_all(State(admin): State<Admin>, Whole(body): Whole) -> Result<Response, Problem> {
     let asked: ReplayAsked = parsed(&body)?;
     let (manner, selection) = (manner(&asked)?, asked.chosen().selection(now_ms())?);
     let plan = admin.desk.plan(&selection, manner.purpose(asked.force)?).await?;
@@ -290,13 +293,13 @@ pub(super) async fn cancel(
     request_body = CloseAsked,
     responses(
         (status = 200, description = "The letter, closed", body = Detail),
-        Unclear, NoLetter, Away,
+        Unclear, NoLetter, TooLarge, Away,
     )
 )]
 pub(super) async fn resolve(
     State(admin): State<Admin>,
     Path(OfLetter { id }): Path<OfLetter>,
-    body: Bytes,
+    Whole(body): Whole,
 ) -> Result<Json<Value>, Problem> {
     let asked: CloseAsked = if body.is_empty() { CloseAsked::default() } else { parsed(&body)? };
     close(&admin.desk, &Selection::Ids(vec![id.clone()]), &asked.reason, asked.by.as_deref()).await?;
@@ -311,10 +314,10 @@ pub(super) async fn resolve(
     request_body = ResolveAsked,
     responses(
         (status = 200, description = "How many were closed", body = Resolved),
-        Unclear, NoLetter, Away,
+        Unclear, NoLetter, TooLarge, Away,
     )
 )]
-pub(super) async fn resolve_all(State(admin): State<Admin>, body: Bytes) -> Result<Json<Resolved>, Problem> {
+pub(super) async fn resolve_all(State(admin): State<Admin>, Whole(body): Whole) -> Result<Json<Resolved>, Problem> {
     let asked: ResolveAsked = parsed(&body)?;
     let selection = asked.chosen().selection(now_ms())?;
     Ok(Json(Resolved { resolved: close(&admin.desk, &selection, &asked.reason, asked.by.as_deref()).await? }))
@@ -333,13 +336,13 @@ async fn close(desk: &Desk, selection: &Selection, reason: &str, by: Option<&str
     request_body = EditAsked,
     responses(
         (status = 200, description = "It is out, as this generation", body = Replayed),
-        Unclear, NoLetter, Refused, Away,
+        Unclear, NoLetter, Refused, TooLarge, Away,
     )
 )]
 pub(super) async fn edit(
     State(admin): State<Admin>,
     Path(OfLetter { id }): Path<OfLetter>,
-    body: Bytes,
+    Whole(body): Whole,
 ) -> Result<Json<Replayed>, Problem> {
     let asked: EditAsked = parsed(&body)?;
     let by = asked.by.clone().unwrap_or_else(|| SOMEBODY.to_owned());

@@ -1,13 +1,18 @@
 //! Errors as RFC 9457 problem details.
 
+use axum::extract::{FromRequest, Request};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Json, Response};
+use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 use utoipa::{IntoResponses, ToSchema};
 
 use crate::desk::DeskError;
+
+/// Largest request about letters: an edit holds an event's data, of which RabbitMQ 4 takes 16 MiB, and its escapes.
+pub(super) const ASKED_BYTES_MAX: usize = 32 * 1024 * 1024;
 
 /// An error that a caller may see.
 #[derive(Debug)]
@@ -34,6 +39,23 @@ impl Problem {
     /// Says how to show who asks; chainable.
     pub(super) fn challenge(self, challenge: &'static str) -> Self {
         Self { challenge: Some(challenge), ..self }
+    }
+}
+
+/// The body of a request, as far as it is not too large.
+pub(super) struct Whole(pub(super) Bytes);
+
+impl<S: Send + Sync> FromRequest<S> for Whole {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+        Bytes::from_request(request, state).await.map(Self).map_err(|rejection| match rejection.status() {
+            StatusCode::PAYLOAD_TOO_LARGE => Problem::new(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                format!("the request is larger than {ASKED_BYTES_MAX} bytes"),
+            ),
+            status => Problem::new(status, rejection.body_text()),
+        })
     }
 }
 
@@ -91,6 +113,8 @@ described! {
     NoLetter: 404;
     /// No job has this id.
     NoJob: 404;
+    /// The request is too large.
+    TooLarge: 413;
     /// It is resolved, or a replay of it is out, or it is of a kind with which this cannot be done.
     Refused: 409;
     /// The log cannot be read, or the broker is away: asking again is safe.

@@ -24,10 +24,17 @@ pub(super) fn read_auth(value: &Value<'_>, outside: &Outside<'_>) -> Option<(Str
     fields.end();
     let text = match (bearer, basic) {
         (Some(bearer), None) => bearer.read(|text| {
-            let scheme = [Piece::Literal("Bearer ".to_owned())];
-            let text = Text::new(scheme.into_iter().chain(pieces(text, outside)?).collect(), Form::Plain)?;
+            let scheme = || [Piece::Literal("Bearer ".to_owned())].into_iter();
+            let token = pieces(text, outside)?;
+            let text = Text::new(scheme().chain(token.clone()).collect(), Form::Plain)?;
             check_header(text.prefix())?;
-            Ok(text)
+            if text.is_template() {
+                return Ok(text);
+            }
+            if !token.iter().any(|piece| matches!(piece, Piece::Unknown { .. })) {
+                outside.secrets.borrow_mut().insert(token.iter().map(Piece::value).collect());
+            }
+            Ok(Text::new(scheme().chain(token.iter().map(hidden)).collect(), Form::Plain)?)
         })?,
         (None, Some(basic)) => read_basic(&basic, outside)?,
         (bearer, _) => {

@@ -194,9 +194,9 @@ fn parse_allowed(text: &str) -> Result<Allowed, Mismatch> {
     if let Some(net) = net.or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from)) {
         return Ok(Allowed::Net(net));
     }
-    let legal = text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'));
+    let legal = |name: &str| name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'));
     match Host::parse(text) {
-        Ok(Host::Domain(name)) if legal => Ok(Allowed::Host(name.trim_end_matches('.').to_owned())),
+        Ok(Host::Domain(name)) if legal(&name) => Ok(Allowed::Host(name.trim_end_matches('.').to_owned())),
         Ok(_) | Err(_) => {
             Err(Mismatch::new("a network such as 10.0.0.0/8, an address such as 10.1.2.3, or the name of a host"))
         }

@@ -64,12 +64,15 @@ impl StreamLetters {
         Self { broker, server, names: Names::new(namespace) }
     }
 
-    /// What a delivery is: a record of ours, or a message that the broker put here by itself.
+    /// What a delivery is: a record of ours, a message that the broker put here by itself, or somebody else's.
     fn item(&self, delivery: Delivery, bodies: &mut Bodies) -> Option<Item> {
         let (exchange, death, at) = (delivery.exchange.to_string(), death(&delivery), offset(&delivery));
         let is_ours = self.is_ours(&delivery);
         let message = convert::message(delivery.data, &delivery.properties);
         if !is_ours {
+            if death.is_none() && exchange == self.names.dead() {
+                return Some(Item::new(at, Record::foreign(&message.body)));
+            }
             let (queue, reason) = death.map_or((exchange, None), |(queue, reason)| (queue, Some(reason)));
             let place = self.names.short(&queue);
             let ours = reason.is_some() && (["lane.", "delay.", "park."].iter().any(|ours| place.starts_with(ours)));

@@ -49,7 +49,7 @@ impl Throttle {
     /// It told a run of a hook of this width that it is overloaded. Answers whether fewer may run from now on: a run that
     /// began before the last cut says nothing new, and one at a time is the least.
     pub fn overloaded(&mut self, began_ms: u64, now_ms: u64, width: usize) -> bool {
-        self.heard_ms = now_ms;
+        self.heard_ms = now_ms + now_ms.saturating_sub(began_ms); // those that run now are heard of no sooner
         let anew = self.halvings == 0 || began_ms >= self.cut_ms && now_ms >= self.cut_ms + CUT_EVERY_MS;
         if !anew || self.width(width) <= 1 {
             return false;
@@ -118,7 +118,8 @@ mod tests {
         assert!(throttle.overloaded(500, 1_000, 64));
         assert_eq!(widths(&throttle), [16, 1, 1, 0]);
         assert!(!throttle.overloaded(900, 60_000, 64), "it began before");
-        assert!(!throttle.overloaded(59_000, 60_000, 4), "this hook has one left");
+        assert!(!throttle.eased(129_099), "it answers after a minute");
+        assert!(!throttle.overloaded(60_000, 60_000, 4), "this hook has one left");
         assert!(!throttle.eased(69_999));
         assert!(throttle.eased(70_000) && !throttle.eased(70_001));
         assert_eq!(widths(&throttle), [32, 2, 1, 0]);

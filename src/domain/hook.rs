@@ -290,9 +290,7 @@ impl Action {
                 for piece in http.text.pieces().iter().filter(|_| http.text.is_template()) {
                     digest.update(piece.value());
                 }
-                if let Tls::Own(own) = &http.tls {
-                    digest.update(own.id); // trouble with these is not the target's
-                }
+                digest.update(http.tls.parts()); // trouble with these is not the target's
                 digest.finalize()
             }
             Self::Command(command) => Sha256::digest(command.argv.join("\0")),

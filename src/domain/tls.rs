@@ -25,6 +25,17 @@ pub enum Tls {
 }
 
 impl Tls {
+    /// A byte for each of `ca` and `cert` that a hook brings. Not what they are: the next certificate calls the same target.
+    #[must_use]
+    pub fn parts(&self) -> Vec<u8> {
+        let (ca, cert) = match self {
+            Self::Usual => (false, false),
+            Self::Own(own) => (own.ca.is_some(), own.identity.is_some()),
+            Self::Unknown(texts) => (!texts[0].is_empty(), !texts[1].is_empty()),
+        };
+        ca.then_some(1).into_iter().chain(cert.then_some(2)).collect()
+    }
+
     /// How the values are written that are not known to this process.
     pub fn unknown(&self) -> impl Iterator<Item = &str> {
         let texts = match self {

@@ -125,6 +125,7 @@ fn what_others_know_tells_hooks_apart() {
             "auth: { basic: { user: '${env:U}', password: a } }",
         ],
         ["auth: { bearer: '${env:P}' }", "auth: { bearer: '${env:Q}' }"],
+        ["auth: { bearer: hunter2 }", "auth: { bearer: a }"],
         ["tls: { cert: '${file:a}', key: '${file:b}' }", "tls: { cert: '${file:c}', key: '${file:b}' }"],
         ["tls: { ca: '${file:a}' }", "tls: { ca: '${file:a}', cert: '${file:c}', key: '${file:b}' }"],
         ["tls: { ca: '${file:a}' }", "tls: { ca: '${file:b}' }"],

@@ -18,6 +18,7 @@ use crate::cli::output::{self, table, time};
 use crate::desk::replay::Progress;
 use crate::desk::wire::{Preview, ReplayAsked};
 use crate::domain::browse::Group;
+use crate::domain::dead_letter::LetterId;
 use crate::domain::settle::{Class, millis};
 use crate::telemetry::now_ms;
 
@@ -77,8 +78,11 @@ pub(super) async fn run(reach: &Reach, replay: Replay, window: Duration) -> anyh
         output::out(&if json { serde_json::to_string(&preview)? } else { shown(&preview, window) });
         return Ok(ExitCode::SUCCESS);
     }
-    if !json && !named.is_empty() && !yes {
-        return one_by_one(reach, &asked).await; // named letters need no question, and each gets its line
+    if let [id] = asked.ids.as_slice()
+        && !json
+        && asked.rate.is_none()
+    {
+        return one(reach, &asked, id).await;
     }
     if !json {
         output::err(&shown(&preview, window));
@@ -87,7 +91,8 @@ pub(super) async fn run(reach: &Reach, replay: Replay, window: Duration) -> anyh
         // Nothing is sent of what was not meant.
         return Ok(if preview.unknown.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE });
     }
-    if !yes && !confirmed(&format!("Send these {} letters out again?", preview.letters))? {
+    let is_meant = yes || !named.is_empty(); // who names letters means them
+    if !is_meant && !confirmed(&format!("Send these {} letters out again?", preview.letters))? {
         return Ok(ExitCode::FAILURE);
     }
     let progress = match ready {
@@ -112,19 +117,12 @@ pub(super) async fn run(reach: &Reach, replay: Replay, window: Duration) -> anyh
     Ok(if is_whole { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-async fn one_by_one(reach: &Reach, asked: &ReplayAsked) -> anyhow::Result<ExitCode> {
-    let mut code = ExitCode::SUCCESS;
-    for id in &asked.ids {
-        let asked = ReplayAsked { ids: Vec::new(), filter: None, ..asked.clone() };
-        match reach.replay(&asked, id).await {
-            Ok(sent) => output::out(&format!("{id} replayed as generation {}", sent.generation)),
-            Err(error) => {
-                output::err(&format!("error: {error:#}"));
-                code = ExitCode::FAILURE;
-            }
-        }
-    }
-    Ok(code)
+/// One letter: no way to follow, but the reason if it cannot be sent.
+async fn one(reach: &Reach, asked: &ReplayAsked, id: &LetterId) -> anyhow::Result<ExitCode> {
+    let asked = ReplayAsked { ids: Vec::new(), filter: None, ..asked.clone() };
+    let sent = reach.replay(&asked, id).await?;
+    output::out(&format!("{id} replayed as generation {}", sent.generation));
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Asks the person at the terminal. Without one, a program has to say that it means it.

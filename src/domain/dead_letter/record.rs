@@ -145,9 +145,19 @@ impl Record {
             if tagged.is_some_and(|it| it.record == "barrier") {
                 return Self::Barrier { nonce: String::new() }; // of whatever version: it is over
             }
-            let malformed = Malformed::new(Class::Unreadable, format!("a record of the log: {error}"));
-            Self::Letter(Box::new(Letter::of_message(&malformed, Client::default(), bytes, LOG, at_ms)))
+            Self::unreadable(bytes, format!("a record of the log: {error}"), at_ms)
         })
+    }
+
+    /// What somebody else put into the log.
+    #[must_use]
+    pub fn foreign(bytes: &[u8]) -> Self {
+        Self::unreadable(bytes, "it was published to the log, and is no record of this fleet".to_owned(), 0)
+    }
+
+    fn unreadable(bytes: &[u8], error: String, at_ms: u64) -> Self {
+        let malformed = Malformed::new(Class::Unreadable, error);
+        Self::Letter(Box::new(Letter::of_message(&malformed, Client::default(), bytes, LOG, at_ms)))
     }
 
     /// # Errors
