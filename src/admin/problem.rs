@@ -142,3 +142,24 @@ impl IntoResponse for Problem {
         response
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use axum::body::Body;
+    use axum::extract::DefaultBodyLimit;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_is_too_large_is_a_problem() {
+        for (bytes, status) in [(10, StatusCode::OK), (11, StatusCode::PAYLOAD_TOO_LARGE)] {
+            let mut request = Request::new(Body::from(vec![b'x'; bytes]));
+            DefaultBodyLimit::max(10).apply(&mut request);
+            let found = Whole::from_request(request, &()).await;
+            let answer = found.map_or_else(Problem::into_response, |whole| whole.0.into_response());
+            assert_eq!(answer.status(), status);
+            let is_problem = answer.headers()[header::CONTENT_TYPE] == "application/problem+json";
+            assert_eq!(is_problem, status != StatusCode::OK);
+        }
+    }
+}

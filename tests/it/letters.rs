@@ -94,38 +94,42 @@ async fn looking(place: Place) {
     assert!(shown["mark"]["at_ms"].is_u64() && shown["mark"]["by"].is_string(), "{shown}");
     assert!(text(&shown, "/letter/body/text").contains("\"amount\":"), "{shown}");
 
+    sent_again(&site, &sink, &id, text(&groups[0], "/fingerprint")).await;
+}
+
+/// One that is closed, two by their ids, and what is left of their group.
+async fn sent_again(site: &Site, sink: &Sink, closed: &str, group: &str) {
     // What is closed runs again if it must, under a key of its own.
     sink.behave(|_, _| Answer::status(200));
     let keys = || sink.calls().into_iter().map(|call| call.key).collect::<HashSet<_>>();
     let before = keys().len();
-    let refused = site.run(&["dead-letters", "replay", &id]).stderr;
+    let refused = site.run(&["dead-letters", "replay", closed]).stderr;
     assert!(String::from_utf8_lossy(&refused).contains("--force runs it again under a key of its own"));
-    assert!(site.ok(&["dead-letters", "replay", &id, "--force"]).contains("replayed as generation"));
+    assert!(site.ok(&["dead-letters", "replay", closed, "--force"]).contains("replayed as generation"));
     sink.until("the forced one", Duration::from_secs(20), |calls| {
         calls.iter().map(|call| &call.key).collect::<HashSet<_>>().len() > before
     })
     .await;
 
     // Two by their ids, as fast as is said, without a question.
-    let of_crm = items(&site, &["list", "--hook", "crm", "--limit", "2"]);
+    let of_crm = items(site, &["list", "--hook", "crm", "--limit", "2"]);
     let named: Vec<&str> = of_crm.iter().map(|entry| text(entry, "/letter/id")).collect();
     let began = Instant::now();
     let sent = site.ok(&["dead-letters", "replay", named[0], named[1], "--rate", "1/s"]);
     assert!(sent.starts_with("2 sent, 0 not sent") && began.elapsed() >= Duration::from_secs(1), "{sent}");
 
     // A preview sends nothing; the group is sent once it is mended.
-    while items(&site, &["list", "--state", "resolved"]).len() < 6 {
+    while items(site, &["list", "--state", "resolved"]).len() < 6 {
         assert!(began.elapsed() < Duration::from_secs(60), "four that were closed, and these two");
         sleep(Duration::from_millis(100)).await;
     }
-    let group = text(&groups[0], "/fingerprint");
     let before = sink.count();
     let preview = site.ok(&["dead-letters", "replay", "--group", group, "--dry-run"]);
     assert!(preview.contains("6 letters to send") && preview.contains("crm"), "{preview}");
     assert_eq!(sink.count(), before);
     let sent = site.ok(&["dead-letters", "replay", "--group", group, "--yes", "--rate", "100/s"]);
     assert!(sent.starts_with("6 sent, 0 not sent"), "{sent}");
-    until_letters(&site, 12, "resolved").await;
+    until_letters(site, 12, "resolved").await;
     assert_eq!(sink.count(), before + 6);
     let again = site.ok(&["dead-letters", "replay", "--group", group, "--yes"]);
     assert!(!again.contains("sent,"), "there is nothing left: {again}");
