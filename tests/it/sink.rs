@@ -14,7 +14,7 @@ use axum::routing::post;
 use bytes::Bytes;
 use serde_json::Value;
 use tokio::net::TcpListener;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, oneshot};
 use tokio::time::{sleep, timeout};
 
 /// Calls whose bodies are kept.
@@ -66,11 +66,14 @@ struct Inner {
     hangs_up: AtomicBool,
 }
 
-/// A running sink; every hook has the path `/{its name}`.
+/// A running sink; every hook has the path `/{its name}`. On a thread of its own: it answers while a test waits for a
+/// command.
 #[derive(Clone)]
 pub(crate) struct Sink {
     inner: Arc<Inner>,
     pub(crate) address: SocketAddr,
+    /// It ends with the last of these.
+    _serving: Arc<oneshot::Sender<()>>,
 }
 
 impl Sink {
@@ -83,11 +86,21 @@ impl Sink {
             came: Notify::new(),
             hangs_up: AtomicBool::new(false),
         });
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
+        let (serving, ended) = oneshot::channel();
+        let (bound, address) = oneshot::channel();
         let routes = Router::new().route("/{hook}", post(receive)).with_state(Arc::clone(&inner));
-        tokio::spawn(async move { axum::serve(listener, routes).await });
-        Self { inner, address }
+        std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async {
+                let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+                bound.send(listener.local_addr().unwrap()).unwrap();
+                tokio::select! {
+                    served = axum::serve(listener, routes) => served.unwrap(),
+                    _ = ended => {}
+                }
+            });
+        });
+        Self { inner, address: address.await.unwrap(), _serving: Arc::new(serving) }
     }
 
     pub(crate) fn behave(&self, behaviour: impl Fn(&str, usize) -> Answer + Send + Sync + 'static) {
