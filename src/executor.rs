@@ -21,6 +21,7 @@ use crate::domain::outcome::Outcome;
 
 mod clients;
 mod command;
+mod compress;
 mod egress;
 mod excerpt;
 pub mod hint;

@@ -7,9 +7,10 @@
 //!
 //! `cargo bench --bench overhead` prints every pair; `-- --quick --json` is over within 50 s and prints the ratios as
 //! JSON in its last line. It fails where a ratio is out of bounds, or where the bare loop itself is much slower than it
-//! should be: then the machine is too busy to say anything. `-- --scaling` measures fleets of 1, 2 and 4 workers instead,
-//! `-- --matching` what it takes to find the hooks that want an event, `-- --letters` what it takes to read, look at and
-//! send out again many dead letters. Linux only: CPU time is read from /proc.
+//! should be: then the machine is too busy to say anything. With `--signed` hookfleet signs what it sends.
+//! `-- --scaling` measures fleets of 1, 2 and 4 workers instead, `-- --matching` what it takes to find the hooks that want
+//! an event, `-- --letters` what it takes to read, look at and send out again many dead letters. Linux only: CPU time is
+//! read from /proc.
 
 #![allow(
     clippy::print_stdout,
@@ -78,6 +79,8 @@ struct Options {
     pairs: usize,
     events: u64,
     json: bool,
+    /// hookfleet signs what it sends (Standard Webhooks), which the bare loop does not.
+    signed: bool,
 }
 
 fn main() {
@@ -88,8 +91,12 @@ fn main() {
         return runtime.block_on(bare::run(&arguments[at + 1..]));
     }
     let quick = has("--quick");
-    let options =
-        Options { pairs: if quick { 3 } else { 7 }, events: if quick { 30_000 } else { 100_000 }, json: has("--json") };
+    let options = Options {
+        pairs: if quick { 3 } else { 7 },
+        events: if quick { 30_000 } else { 100_000 },
+        json: has("--json"),
+        signed: has("--signed"),
+    };
     let good = runtime.block_on(async {
         if has("--matching") {
             return matching::run() <= MATCHING_RATIO_MAX;
@@ -134,7 +141,7 @@ async fn compare(options: &Options) -> bool {
         .await;
         let whole = side(options, &rabbit, &redis, &received, |namespace, folder| {
             let hooks = folder.join("hooks.yaml");
-            std::fs::write(&hooks, hundred_hooks(&address.to_string())).unwrap();
+            std::fs::write(&hooks, hundred_hooks(&address.to_string(), options.signed)).unwrap();
             let mut command = worker(&rabbit, &redis, namespace, &hooks);
             command.args(["--set", "worker.prefetch=256"]);
             command
@@ -241,14 +248,15 @@ async fn receiver(latency: Duration) -> (Arc<AtomicU64>, std::net::SocketAddr) {
 }
 
 /// A hundred hooks, one of which wants the event.
-fn hundred_hooks(address: &str) -> String {
+fn hundred_hooks(address: &str, signed: bool) -> String {
+    let sign = if signed { ", sign: { standard: whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSwjY5wTUMhGa4= }" } else { "" };
     let hook = |number: usize| {
         let on = match number {
             0 => "order.paid".to_owned(),
             odd if odd % 2 == 1 => format!("other.kind{number}"),
             _ => format!("group{number}.*"),
         };
-        let run = format!("{{ http: {{ url: \"http://{address}/hook\" }} }}");
+        let run = format!("{{ http: {{ url: \"http://{address}/hook\"{sign} }} }}");
         format!("  - {{ id: h{number}, on: \"{on}\", concurrency: 256, run: {run} }}\n")
     };
     format!("version: 1\nhooks:\n{}", (0..100).map(hook).collect::<Vec<_>>().concat())

@@ -3,8 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::body::Bytes;
-use axum::extract::{DefaultBodyLimit, FromRequest as _, Request, State};
+use axum::extract::{Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Json, Response};
 use futures_util::future::join_all;
@@ -15,7 +14,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::Admin;
-use super::problem::{Details, Problem};
+use super::problem::{Details, Problem, whole};
 use crate::broker::Broker;
 use crate::domain::event::Reading;
 use crate::domain::event_type::EventTypes;
@@ -99,15 +98,8 @@ pub(super) enum Published {
 pub(super) async fn publish(State(admin): State<Admin>, mut request: Request) -> Result<Response, Problem> {
     let content_type = request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
     let max = request_bytes_max(content_type, &admin.reading);
-    DefaultBodyLimit::max(max).apply(&mut request);
     let headers = std::mem::take(request.headers_mut());
-    let body = Bytes::from_request(request, &()).await.map_err(|rejection| match rejection.status() {
-        StatusCode::PAYLOAD_TOO_LARGE => {
-            let detail = format!("the request is larger than {max} bytes, the limit (events.body_bytes_max)");
-            Problem::new(StatusCode::PAYLOAD_TOO_LARGE, detail)
-        }
-        status => Problem::new(status, rejection.body_text()),
-    })?;
+    let body = whole(request, max, ", the limit (events.body_bytes_max)").await?;
     let request = read(&pairs(&headers), &body, &admin.reading)?;
     let events = match &request {
         publish::Request::One(event) => std::slice::from_ref(event),

@@ -1,16 +1,17 @@
 //! The catalog over HTTP: what is in force, and for a fleet's shared one, changing it.
 
-use axum::extract::{DefaultBodyLimit, Query, State};
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::Json;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use utoipa::{IntoParams, ToSchema};
-use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouterExt as _};
+use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::Admin;
-use super::problem::{Details, Problem};
+use super::problem::{Details, Problem, Whole};
 use crate::catalog::Document;
 use crate::catalog::apply::{Applied, Done, Refused, Wish, apply as apply_wish};
 use crate::catalog::beside;
@@ -31,7 +32,7 @@ pub(super) fn reading() -> OpenApiRouter<Admin> {
 
 /// The routes that change something.
 pub(super) fn operating() -> OpenApiRouter<Admin> {
-    OpenApiRouter::default().routes(routes!(apply).layer(DefaultBodyLimit::max(2 * BYTES_MAX)))
+    OpenApiRouter::default().routes(routes!(apply))
 }
 
 /// The catalog in force.
@@ -115,14 +116,17 @@ pub(super) struct Sent {
 )]
 pub(super) async fn apply(
     State(admin): State<Admin>,
-    Query(said): Query<Said>,
+    said: Result<Query<Said>, QueryRejection>,
     headers: HeaderMap,
-    body: String,
+    Whole(body): Whole<{ 2 * BYTES_MAX }>,
 ) -> Result<Json<Answer>, Problem> {
     let Some(revisions) = &admin.revisions else {
         let detail = "this process takes its hooks from a file: change that one, or set catalog.from to redis";
         return Err(Problem::new(StatusCode::CONFLICT, detail));
     };
+    let refuse = |detail: String| Problem::new(StatusCode::BAD_REQUEST, detail);
+    let Query(said) = said.map_err(|rejection| refuse(rejection.body_text()))?;
+    let body = String::from_utf8(body.into()).map_err(|error| refuse(format!("expected a text in UTF-8: {error}")))?;
     let read = beside(move || read(&headers, body, said)).await;
     let (documents, said) = read.ok_or(Refused::Panicked)??;
     let wish = Wish {

@@ -1,6 +1,6 @@
 //! Errors as RFC 9457 problem details.
 
-use axum::extract::{FromRequest, Request};
+use axum::extract::{DefaultBodyLimit, FromRequest, Request};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Json, Response};
 use bytes::Bytes;
@@ -10,9 +10,6 @@ use serde_json::{Map, Value};
 use utoipa::{IntoResponses, ToSchema};
 
 use crate::desk::DeskError;
-
-/// Largest request about letters: an edit holds an event's data, of which RabbitMQ 4 takes 16 MiB, and its escapes.
-pub(super) const ASKED_BYTES_MAX: usize = 32 * 1024 * 1024;
 
 /// An error that a caller may see.
 #[derive(Debug)]
@@ -42,21 +39,26 @@ impl Problem {
     }
 }
 
-/// The body of a request, as far as it is not too large.
-pub(super) struct Whole(pub(super) Bytes);
+/// The body of a request, of at most so many bytes.
+pub(super) struct Whole<const BYTES_MAX: usize>(pub(super) Bytes);
 
-impl<S: Send + Sync> FromRequest<S> for Whole {
+impl<S: Send + Sync, const BYTES_MAX: usize> FromRequest<S> for Whole<BYTES_MAX> {
     type Rejection = Problem;
 
-    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
-        Bytes::from_request(request, state).await.map(Self).map_err(|rejection| match rejection.status() {
-            StatusCode::PAYLOAD_TOO_LARGE => Problem::new(
-                StatusCode::PAYLOAD_TOO_LARGE,
-                format!("the request is larger than {ASKED_BYTES_MAX} bytes"),
-            ),
-            status => Problem::new(status, rejection.body_text()),
-        })
+    async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
+        whole(request, BYTES_MAX, "").await.map(Self)
     }
+}
+
+/// The body of a request, of at most `max` bytes; `note` says where that is set.
+pub(super) async fn whole(mut request: Request, max: usize, note: &str) -> Result<Bytes, Problem> {
+    DefaultBodyLimit::max(max).apply(&mut request);
+    Bytes::from_request(request, &()).await.map_err(|rejection| match rejection.status() {
+        StatusCode::PAYLOAD_TOO_LARGE => {
+            Problem::new(StatusCode::PAYLOAD_TOO_LARGE, format!("the request is larger than {max} bytes{note}"))
+        }
+        status => Problem::new(status, rejection.body_text()),
+    })
 }
 
 /// A body in JSON.
@@ -146,16 +148,14 @@ impl IntoResponse for Problem {
 #[cfg(test)]
 mod tests {
     use axum::body::Body;
-    use axum::extract::DefaultBodyLimit;
 
     use super::*;
 
     #[tokio::test]
     async fn what_is_too_large_is_a_problem() {
         for (bytes, status) in [(10, StatusCode::OK), (11, StatusCode::PAYLOAD_TOO_LARGE)] {
-            let mut request = Request::new(Body::from(vec![b'x'; bytes]));
-            DefaultBodyLimit::max(10).apply(&mut request);
-            let found = Whole::from_request(request, &()).await;
+            let request = Request::new(Body::from(vec![b'x'; bytes]));
+            let found = Whole::<10>::from_request(request, &()).await;
             let answer = found.map_or_else(Problem::into_response, |whole| whole.0.into_response());
             assert_eq!(answer.status(), status);
             let is_problem = answer.headers()[header::CONTENT_TYPE] == "application/problem+json";

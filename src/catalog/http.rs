@@ -10,7 +10,7 @@ use super::credentials::{AUTHORIZATION, read_auth, read_tls};
 use super::secret::{guesses, pieces};
 use super::signing;
 use crate::domain::address::{literal, refusal};
-use crate::domain::hook::{HttpAction, Method, Secret};
+use crate::domain::hook::{Compression, HttpAction, Method, Secret};
 use crate::domain::signature::Signing;
 use crate::domain::template::{Form, Piece, Text};
 use crate::domain::tls::Tls;
@@ -33,6 +33,8 @@ const RESERVED: [&str; 11] = [
     "upgrade",
 ];
 
+const COMPRESS: &str = "compress";
+
 /// What hooks may call by name; none where something is wrong with it.
 #[derive(Default)]
 pub(super) struct Targets(BTreeMap<String, Option<Target>>);
@@ -40,6 +42,7 @@ pub(super) struct Targets(BTreeMap<String, Option<Target>>);
 struct Target {
     url: Vec<Piece>,
     headers: Vec<(String, Text)>,
+    compression: Compression,
     signing: Signing,
     tls: Tls,
     used: Cell<bool>,
@@ -94,8 +97,9 @@ impl Target {
         let headers = all_headers(fields.get("headers"), fields.get("auth"), outside);
         let signing = fields.get("sign").map_or_else(|| Some(Signing::default()), |sign| signing::read(&sign, outside));
         let tls = fields.get("tls").map_or(Some(Tls::Usual), |tls| read_tls(&tls, outside));
+        let compression = fields.read_or(COMPRESS, Compression::default(), one_of(&Compression::ALL))?;
         fields.end();
-        Some(Self { url: url?, headers: headers?, signing: signing?, tls: tls?, used: Cell::default() })
+        Some(Self { url: url?, headers: headers?, compression, signing: signing?, tls: tls?, used: Cell::default() })
     }
 }
 
@@ -109,6 +113,8 @@ pub(super) fn read(value: &Value<'_>, outside: &Outside<'_>, targets: &Targets) 
     let sign = fields.get("sign");
     let own = sign.as_ref().map(|sign| signing::read(sign, outside));
     let own_tls = fields.get("tls").map(|tls| read_tls(&tls, outside));
+    let compress = fields.get(COMPRESS);
+    let own_compression = compress.as_ref().map(|compress| compress.read(one_of(&Compression::ALL)));
     fields.end();
     let (shared, address) = match (url, target) {
         (Some(url), None) => {
@@ -130,8 +136,11 @@ pub(super) fn read(value: &Value<'_>, outside: &Outside<'_>, targets: &Targets) 
     let headers = with_shared(headers, shared);
     let signing = own.unwrap_or_else(|| Some(shared.map(|target| target.signing.clone()).unwrap_or_default()));
     let tls = own_tls.unwrap_or_else(|| Some(shared.map(|target| target.tls.clone()).unwrap_or_default()));
-    if let (Some(headers), Some(signing)) = (&headers, &signing) {
+    let compression =
+        own_compression.unwrap_or_else(|| Some(shared.map(|target| target.compression).unwrap_or_default()));
+    if let (Some(headers), Some(signing), Some(compression)) = (&headers, &signing, compression) {
         check_signing(sign.as_ref().unwrap_or(value), headers, signing)?;
+        check_compression(compress.as_ref().unwrap_or(value), headers, compression)?;
     }
     let form = headers.as_deref().map_or(Form::Json, form);
     let body = body.map_or(Some(None), |body| read_body(&body, method, form, outside).map(Some));
@@ -142,7 +151,16 @@ pub(super) fn read(value: &Value<'_>, outside: &Outside<'_>, targets: &Targets) 
         value.warn(mismatch.help("allow it with `egress.allow`, or every run becomes a letter `target_blocked`"));
     }
     let (url, signing) = (Secret::new(url), Box::new(signing?));
-    Some(HttpAction { method: method?, url, text, headers: headers?, body: body?, signing, tls: tls? })
+    Some(HttpAction {
+        method: method?,
+        url,
+        text,
+        headers: headers?,
+        body: body?,
+        compression: compression?,
+        signing,
+        tls: tls?,
+    })
 }
 
 /// A hook's own headers, and those of its target that it does not set itself.
@@ -160,6 +178,15 @@ fn check_signing(value: &Value<'_>, headers: &[(String, Text)], signing: &Signin
     let Some(name) = twice else { return Some(()) };
     let expected = "headers that are either signatures or the hook's own";
     value.wrong(Mismatch::new(expected).found(format!("`{name}` as both")));
+    None
+}
+
+/// Who compresses a body says so.
+fn check_compression(value: &Value<'_>, headers: &[(String, Text)], compression: Compression) -> Option<()> {
+    if compression == Compression::None || headers.iter().all(|(name, _)| name != "content-encoding") {
+        return Some(());
+    }
+    value.wrong(Mismatch::new("`compress` or the header `content-encoding`").found("both"));
     None
 }
 

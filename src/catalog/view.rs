@@ -7,7 +7,7 @@ use utoipa::ToSchema;
 
 use crate::domain::expression::Expression;
 use crate::domain::glob::Glob;
-use crate::domain::hook::{Action, Hook, Mode, OncePer, Pattern};
+use crate::domain::hook::{Action, Compression, Hook, Mode, OncePer, Pattern};
 use crate::domain::retry::RetryPolicy;
 use crate::yaml::problem::{Place, Problem};
 use crate::yaml::scalar::show_duration;
@@ -65,6 +65,8 @@ pub enum RunView {
         headers: Vec<String>,
         /// Names of the headers that are made for each attempt.
         signed: Vec<String>,
+        /// Whether bodies are compressed where that makes them smaller.
+        compressed: bool,
     },
     Command {
         program: Option<String>,
@@ -132,6 +134,7 @@ impl RunView {
                 target: action.target(),
                 headers: http.headers.iter().map(|(name, _)| name.clone()).collect(),
                 signed: http.signing.headers().map(str::to_owned).collect(),
+                compressed: http.compression == Compression::Gzip,
             },
             Action::Command(command) => Self::Command {
                 program: command.argv.first().cloned(),

@@ -18,6 +18,9 @@ pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const IDLE_PER_HOST_MAX: usize = 1024;
 /// Shorter than what most servers keep a connection open for, so that it is seldom closed under our hands.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(20);
+/// A connection of HTTP/2 whose other side is gone without a word would take every run to its deadline: while runs are on
+/// it, it has to answer pings this often, within as long.
+const PING_EVERY: Duration = Duration::from_secs(5);
 const USER_AGENT: &str = concat!("hookfleet/", env!("CARGO_PKG_VERSION"));
 /// A client of certificates that no hook has used for this long belongs to a revision that is gone.
 const UNUSED_AFTER: Duration = Duration::from_mins(10);
@@ -104,6 +107,8 @@ fn builder(guard: &Guard, roots: &[Certificate]) -> ClientBuilder {
         .connect_timeout(CONNECT_TIMEOUT)
         .pool_max_idle_per_host(IDLE_PER_HOST_MAX)
         .pool_idle_timeout(IDLE_TIMEOUT)
+        .http2_keep_alive_interval(PING_EVERY)
+        .http2_keep_alive_timeout(PING_EVERY)
         .tcp_nodelay(true)
 }
 

@@ -7,18 +7,19 @@ use std::iter::successors;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
+use reqwest::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
 use reqwest::{Response, StatusCode};
 use tokio::time::{Instant, timeout_at};
 
 use super::clients::{CONNECT_TIMEOUT, Clients};
+use super::compress::gzipped;
 use super::egress::Refused;
 use super::excerpt::{excerpt, with_excerpt};
 use super::hint::retry_after;
 use super::{Attempt, timed_out};
 use crate::config;
 use crate::domain::event::TRACEPARENT;
-use crate::domain::hook::{HttpAction, Method};
+use crate::domain::hook::{Compression, HttpAction, Method};
 use crate::domain::outcome::{Again, Failure, Outcome};
 use crate::domain::request::Request;
 use crate::domain::settle::Class;
@@ -63,13 +64,8 @@ impl Http {
         if let Err(refused) = self.0.guard.check(&request.url) {
             return Outcome::from(&refused);
         }
-        let body = match (action.method, &request.body) {
-            (Method::Get, _) => Bytes::new(),
-            (_, Some(body)) => body.to_string().into(),
-            (_, None) => attempt.payload.clone(),
-        };
-        let headers = headers(&request, attempt).and_then(|headers| signed(headers, action, attempt, &body));
-        let (client, headers) = match self.0.of(&action.tls).and_then(|client| Ok((client, headers?))) {
+        let ready = async { Ok::<_, String>((self.0.of(&action.tls)?, content(action, attempt, &request).await?)) };
+        let (client, (headers, body)) = match ready.await {
             Ok(ready) => ready,
             Err(error) => return Outcome::never(Class::Invalid, error),
         };
@@ -105,6 +101,28 @@ fn status_line(status: StatusCode) -> String {
     let reason = status.canonical_reason().map(|reason| format!(" {reason}")).unwrap_or_default();
     let note = if status.is_redirection() { " (redirects are not followed)" } else { "" };
     format!("{}{reason}{note}", status.as_str())
+}
+
+/// What is sent: headers and body. Signatures are over the body as the receiver has it once it is decompressed, which is
+/// what the body parsers of most frameworks hand to those who verify.
+async fn content(
+    action: &HttpAction,
+    attempt: &Attempt<'_>,
+    request: &Request<'_>,
+) -> Result<(HeaderMap, Bytes), String> {
+    let body = match (action.method, &request.body) {
+        (Method::Get, _) => Bytes::new(),
+        (_, Some(body)) => body.to_string().into(),
+        (_, None) => attempt.payload.clone(),
+    };
+    let mut headers = signed(headers(request, attempt)?, action, attempt, &body)?;
+    if action.compression == Compression::Gzip
+        && let Some(smaller) = gzipped(&body).await
+    {
+        headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+        return Ok((headers, smaller));
+    }
+    Ok((headers, body))
 }
 
 /// The hook's headers over the defaults, and over them what tells attempts apart. An error names the header only.
@@ -214,6 +232,7 @@ fn is_reset(cause: &(dyn Error + 'static)) -> bool {
     use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, NotConnected, UnexpectedEof};
     let kind = cause.downcast_ref::<io::Error>().map(io::Error::kind);
     matches!(kind, Some(BrokenPipe | ConnectionAborted | ConnectionReset | NotConnected | UnexpectedEof))
+        || cause.downcast_ref::<h2::Error>().is_some_and(|error| error.is_go_away() || error.is_reset())
         || cause.to_string().starts_with("connection closed before message completed") // hyper's words for it
 }
 
@@ -255,9 +274,11 @@ fn secrets(action: &HttpAction, request: &Request<'_>) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Read as _;
     use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
+    use flate2::read::GzDecoder;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     use tokio::net::{TcpListener, TcpStream};
     use tokio::sync::mpsc::UnboundedReceiver;
@@ -360,16 +381,21 @@ mod tests {
 
     /// One request, head and body; `None` when the connection is closed.
     async fn request(stream: &mut TcpStream) -> Option<String> {
-        let mut text = Vec::new();
+        let (head, body) = bytes(stream).await?;
+        Some(head + &String::from_utf8_lossy(&body))
+    }
+
+    async fn bytes(stream: &mut TcpStream) -> Option<(String, Vec<u8>)> {
+        let mut whole = Vec::new();
         let mut chunk = [0; 4096];
         loop {
             let read = stream.read(&mut chunk).await.ok().filter(|read| *read > 0)?;
-            text.extend_from_slice(&chunk[..read]);
-            let whole = String::from_utf8_lossy(&text).into_owned();
-            let Some((head, body)) = whole.split_once("\r\n\r\n") else { continue };
+            whole.extend_from_slice(&chunk[..read]);
+            let Some(end) = whole.windows(4).position(|window| window == b"\r\n\r\n") else { continue };
+            let head = String::from_utf8_lossy(&whole[..end + 4]).into_owned();
             let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")).unwrap_or("0");
-            if body.len() >= length.parse().unwrap() {
-                return Some(whole);
+            if whole.len() - head.len() >= length.parse().unwrap() {
+                return Some((head, whole.split_off(end + 4)));
             }
         }
     }
@@ -450,6 +476,41 @@ mod tests {
         action.signing.standard.push(StandardKey::unknown("${env:KEY}".into()));
         let outcome = line(&executors.run(&hook, &invocation).await);
         assert_eq!(outcome, "never Invalid: a signing key of the hook is not known to this process");
+    }
+
+    #[tokio::test]
+    async fn large_bodies_are_compressed_when_asked() {
+        let (sender, mut bodies) = tokio::sync::mpsc::unbounded_channel();
+        let server = Server::start(move |mut stream| {
+            let sender = sender.clone();
+            async move {
+                let (head, body) = bytes(&mut stream).await?;
+                stream.write_all(reply("204 No Content", "connection: close\r\n", "").as_bytes()).await.ok()?;
+                sender.send((head, body)).ok()
+            }
+        })
+        .await;
+        let mut hook = server.hook(5_000);
+        let Action::Http(action) = &mut hook.action else { unreachable!() };
+        action.compression = Compression::Gzip;
+        let plain = PlainKey::new("x-sig".into(), String::new(), Encoding::Hex, Algorithm::Sha256, "key").unwrap();
+        *action.signing = Signing { standard: vec![], plain: Some(plain) };
+        let signing = action.signing.clone();
+        for (length, is_compressed) in [(10, false), (2_000, true), (200_000, true)] {
+            let invocation = invocation(&format!("\"{}\"", "x".repeat(length)));
+            assert_eq!(executors().run(&hook, &invocation).await, Outcome::Done);
+            let (head, mut body) = bodies.recv().await.unwrap();
+            assert_eq!(head.contains("content-encoding: gzip\r\n"), is_compressed, "{head}");
+            if is_compressed {
+                let mut whole = Vec::new();
+                GzDecoder::new(&*body).read_to_end(&mut whole).unwrap();
+                assert!(body.len() < whole.len() / 4);
+                body = whole;
+            }
+            assert_eq!(body, payload(&hook, &invocation, &invocation.idempotency_key()));
+            let signatures = signing.sign(&invocation.idempotency_key(), 0, &body).unwrap();
+            assert!(signatures.iter().all(|(name, value)| head.contains(&format!("{name}: {value}\r\n"))), "{head}");
+        }
     }
 
     #[tokio::test]

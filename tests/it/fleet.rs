@@ -240,7 +240,7 @@ impl Worker {
         self.ended(Duration::from_secs(60)).await
     }
 
-    /// The sum of a metric over the series whose labels contain `label`.
+    /// What it answers, if it does.
     pub(crate) async fn ask(&self, path: &str) -> Value {
         let answer = client().get(self.url(path)).send().await;
         match answer {
@@ -262,6 +262,7 @@ impl Worker {
         }
     }
 
+    /// The sum of a metric over the series whose labels contain `label`.
     pub(crate) async fn metric(&self, name: &str, label: &str) -> f64 {
         let text = match client().get(self.url("/metrics")).send().await {
             Ok(answer) => answer.text().await.unwrap_or_default(),

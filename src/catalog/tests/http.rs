@@ -2,6 +2,7 @@
 
 use super::conditions::check_warnings;
 use super::*;
+use crate::domain::hook::Compression;
 use crate::domain::tls::Tls;
 
 /// The problems of the http action of an otherwise good hook.
@@ -319,4 +320,30 @@ fn wrong_credentials() {
     check("tls: { cert: a }", &format!("{at} {expected} `cert` without `key`"));
     check("tls: { ca: a, key: hunter2 }", &format!("{at} {expected} `key` without `cert`"));
     check("tls: { ca: hunter2 }", &format!("{at} expected certificates of authorities in PEM, found something else"));
+}
+
+#[test]
+fn compression() {
+    let text = "
+version: 1
+targets: { large: { url: 'http://a', compress: gzip }, small: { url: 'http://b' } }
+hooks:
+  - { id: theirs, on: a, run: { http: { target: large } } }
+  - { id: not-theirs, on: a, run: { http: { target: large, compress: none } } }
+  - { id: own, on: a, run: { http: { target: small, compress: gzip } } }
+  - { id: none, on: a, run: { http: { target: small } } }
+";
+    let set = read(text).unwrap();
+    let found = set.hooks().iter().map(|hook| match &hook.action {
+        Action::Http(http) => http.compression,
+        Action::Command(_) => panic!("{set:?}"),
+    });
+    let (none, gzip) = (Compression::None, Compression::Gzip);
+    assert_eq!(found.collect::<Vec<_>>(), [gzip, none, gzip, none]);
+    let at = "5:47 hooks[0].run.http.compress: expected";
+    check_http("{ url: 'http://a', compress: br }", &[&format!("{at} `none` or `gzip`, found \"br\"")]);
+    check_http(
+        "{ url: 'http://a', compress: gzip, headers: { Content-Encoding: br } }",
+        &[&format!("{at} `compress` or the header `content-encoding`, found both")],
+    );
 }

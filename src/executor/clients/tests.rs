@@ -8,13 +8,16 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 
 use super::*;
 use crate::domain::hook::{Action, Hook, HttpAction};
 use crate::executor::fixture::{executors, hook, invocation, line};
 use crate::executor::{Execute as _, install_crypto};
+
+mod http2;
 
 type Authority = CertifiedIssuer<'static, KeyPair>;
 
@@ -32,44 +35,44 @@ fn issued(by: &Authority, name: &str, until: i32) -> (String, String) {
     (params.signed_by(&key, by).unwrap().pem(), key.serialize_pem())
 }
 
-/// A server that answers every request with 204.
+/// A server on this machine.
 struct Server {
     port: u16,
     connections: Arc<AtomicUsize>,
 }
 
 impl Server {
-    async fn start((cert, key): &(String, String), clients: Option<&Authority>) -> Self {
-        install_crypto();
-        let builder = ServerConfig::builder();
-        let builder = match clients {
-            None => builder.with_no_client_auth(),
-            Some(authority) => {
-                let mut roots = RootCertStore::empty();
-                roots.add(authority.der().clone()).unwrap();
-                builder.with_client_cert_verifier(WebPkiClientVerifier::builder(Arc::new(roots)).build().unwrap())
+    /// Answers every request with 204.
+    async fn start(identity: &(String, String), clients: Option<&Authority>) -> Self {
+        Self::serving(config(identity, clients), |mut stream| async move {
+            let mut chunk = [0; 4096];
+            while stream.read(&mut chunk).await.ok()? > 0 {
+                if chunk.contains(&b'}') {
+                    stream.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").await.ok()?;
+                }
             }
-        };
-        let chain = vec![CertificateDer::from_pem_slice(cert.as_bytes()).unwrap()];
-        let config = builder.with_single_cert(chain, PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap()).unwrap();
-        let acceptor = TlsAcceptor::from(Arc::new(config));
+            Some(())
+        })
+        .await
+    }
+
+    /// Does `serve` with every connection.
+    async fn serving<F>(config: ServerConfig, serve: impl Fn(TlsStream<TcpStream>) -> F + Send + Sync + 'static) -> Self
+    where
+        F: Future<Output = Option<()>> + Send + 'static,
+    {
+        let (acceptor, serve) = (TlsAcceptor::from(Arc::new(config)), Arc::new(serve));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let connections = Arc::new(AtomicUsize::new(0));
         let count = Arc::clone(&connections);
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                let (acceptor, count) = (acceptor.clone(), Arc::clone(&count));
+                let (acceptor, count, serve) = (acceptor.clone(), Arc::clone(&count), Arc::clone(&serve));
                 tokio::spawn(async move {
-                    let mut stream = acceptor.accept(stream).await.ok()?;
+                    let stream = acceptor.accept(stream).await.ok()?;
                     count.fetch_add(1, Ordering::SeqCst);
-                    let mut chunk = [0; 4096];
-                    while stream.read(&mut chunk).await.ok()? > 0 {
-                        if chunk.contains(&b'}') {
-                            stream.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").await.ok()?;
-                        }
-                    }
-                    Some(())
+                    serve(stream).await
                 });
             }
         });
@@ -80,6 +83,21 @@ impl Server {
         let url = format!("https://127.0.0.1:{}/", self.port).parse().unwrap();
         hook(Action::Http(HttpAction { tls, ..HttpAction::plain(url, &[]) }), 5_000)
     }
+}
+
+fn config((cert, key): &(String, String), clients: Option<&Authority>) -> ServerConfig {
+    install_crypto();
+    let builder = ServerConfig::builder();
+    let builder = match clients {
+        None => builder.with_no_client_auth(),
+        Some(authority) => {
+            let mut roots = RootCertStore::empty();
+            roots.add(authority.der().clone()).unwrap();
+            builder.with_client_cert_verifier(WebPkiClientVerifier::builder(Arc::new(roots)).build().unwrap())
+        }
+    };
+    let chain = vec![CertificateDer::from_pem_slice(cert.as_bytes()).unwrap()];
+    builder.with_single_cert(chain, PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap()).unwrap()
 }
 
 fn own(ca: Option<&Authority>, identity: Option<&(String, String)>) -> Tls {
