@@ -233,6 +233,8 @@ pub struct Commands {
     pub allow: Vec<String>,
     /// Names of variables that programs inherit.
     pub env: Vec<String>,
+    /// The hookfleet program that starts them; `None`: this one, where it is one.
+    pub shim: Option<PathBuf>,
 }
 
 /// Logging.

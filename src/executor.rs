@@ -26,6 +26,7 @@ mod egress;
 mod excerpt;
 pub mod hint;
 mod http;
+pub mod shim;
 
 /// Room for what stands before the event in a payload: more than most need.
 const PAYLOAD_HEAD: usize = 256;
@@ -154,14 +155,13 @@ mod fixture {
     use crate::domain::message::{Message, Properties};
     use crate::domain::outcome::{Again, Failure};
 
-    /// May call this machine, and run `sh`.
+    /// May call this machine.
     pub(super) fn executors() -> Executors {
         let egress = config::Egress {
             allow: vec!["127.0.0.0/8".parse().unwrap(), "::1/128".parse().unwrap()],
             ..config::Egress::default()
         };
-        let commands = config::Commands { allow: vec!["sh".into(), "./here".into()], env: vec!["PATH".into()] };
-        Executors::new(&egress, &commands).unwrap()
+        Executors::new(&egress, &config::Commands::default()).unwrap()
     }
 
     pub(super) fn hook(action: Action, timeout_ms: u64) -> Hook {
@@ -203,7 +203,7 @@ mod tests {
 
     #[test]
     fn the_wire_payload() {
-        let action = Action::Command(CommandAction { argv: vec![], env: std::collections::BTreeMap::new(), cwd: None });
+        let action = Action::Command(CommandAction::plain(&[]));
         let hook = Hook { id: HookId::new("A.b_c-9").unwrap(), ..fixture::hook(action, 1) };
         let body = r#" {"specversion":"1.0", "id":"\u0031","source":"/s","type":"a.b","data":[1.0e0, "ä"] } "#;
         let invocation = fixture::invocation(body);
@@ -221,7 +221,7 @@ mod tests {
     #[test]
     fn a_run_can_be_spawned() {
         fn spawnable<T: Send>(_: &T) {}
-        let action = Action::Command(CommandAction { argv: vec![], env: std::collections::BTreeMap::new(), cwd: None });
+        let action = Action::Command(CommandAction::plain(&[]));
         let (executors, hook, invocation) = (fixture::executors(), fixture::hook(action, 1), fixture::invocation("{}"));
         spawnable(&executors.run(&hook, &invocation));
         spawnable(&executors);

@@ -11,6 +11,9 @@ use mimalloc::MiMalloc;
 static ALLOCATOR: MiMalloc = MiMalloc;
 
 pub(crate) fn main() -> ExitCode {
+    if let Some(code) = hookfleet::executor::shim::serve() {
+        return code;
+    }
     let cli = hookfleet::cli::Cli::parse();
     // One thread for everything but SQLite, DNS and the other cells: the fastest shape per core.
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {

@@ -9,8 +9,8 @@
 //! JSON in its last line. It fails where a ratio is out of bounds, or where the bare loop itself is much slower than it
 //! should be: then the machine is too busy to say anything. With `--signed` hookfleet signs what it sends.
 //! `-- --scaling` measures fleets of 1, 2 and 4 workers instead, `-- --matching` what it takes to find the hooks that want
-//! an event, `-- --letters` what it takes to read, look at and send out again many dead letters. Linux only: CPU time is
-//! read from /proc.
+//! an event, `-- --letters` what it takes to read, look at and send out again many dead letters, `-- --commands` what it
+//! takes to run a program. Linux only: CPU time is read from /proc.
 
 #![allow(
     clippy::print_stdout,
@@ -45,6 +45,7 @@ use tokio::time::sleep;
 mod servers;
 
 mod bare;
+mod commands;
 mod letters;
 mod matching;
 mod scaling;
@@ -100,6 +101,10 @@ fn main() {
     let good = runtime.block_on(async {
         if has("--matching") {
             return matching::run() <= MATCHING_RATIO_MAX;
+        }
+        if has("--commands") {
+            commands::run(if quick { 1_000 } else { 10_000 }).await;
+            return true;
         }
         if has("--letters") {
             let (all, replayed) = if quick { (20_000, 7_000) } else { (200_000, 50_000) };

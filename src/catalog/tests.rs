@@ -10,6 +10,7 @@ use crate::domain::message::Message;
 use crate::domain::request::{Request, Shown};
 use crate::domain::retry::RetryPolicy;
 
+mod commands;
 mod conditions;
 mod events;
 mod http;
@@ -236,12 +237,13 @@ fn actions() {
         &["5:10 hooks[0].run: expected either `http` or `command`, found both"],
     );
     check(
-        "run: { command: { argv: [], env: { 'A=B': x }, cwd: '', shell: true } }",
+        "run: { command: { argv: [], env: { 'A=B': x }, cwd: '', shall: true } }",
         &[
             "5:29 hooks[0].run.command.argv: expected a program and its arguments, found an empty list",
             "5:40 hooks[0].run.command.env.A=B: expected the name of an environment variable, found \"A=B\"",
             "5:57 hooks[0].run.command.cwd: expected a folder, found \"\"",
-            "5:61 hooks[0].run.command.shell: expected one of `argv`, `env`, `cwd`, found `shell`",
+            "5:61 hooks[0].run.command.shall: expected one of `argv`, `shell`, `env`, `cwd`, `exit_codes`, `limits`, \
+             `no_new_privileges`, `files`, found `shall`",
         ],
     );
     check(

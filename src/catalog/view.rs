@@ -7,7 +7,7 @@ use utoipa::ToSchema;
 
 use crate::domain::expression::Expression;
 use crate::domain::glob::Glob;
-use crate::domain::hook::{Action, Compression, Hook, Mode, OncePer, Pattern};
+use crate::domain::hook::{Action, Compression, Hook, Limits, Mode, OncePer, Pattern};
 use crate::domain::retry::RetryPolicy;
 use crate::yaml::problem::{Place, Problem};
 use crate::yaml::scalar::show_duration;
@@ -74,7 +74,36 @@ pub enum RunView {
         arguments: usize,
         /// The names of the variables that are set for it.
         env: Vec<String>,
+        /// What each of its processes may use, where that is less than what the worker may.
+        limits: LimitsView,
+        no_new_privileges: bool,
+        /// Whether it may open some files only.
+        fenced: bool,
     },
+}
+
+/// Bounds of a process; what is not there has none.
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
+#[schema(as = Limits)]
+pub struct LimitsView {
+    /// Seconds of processor time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cpu: Option<u64>,
+    /// Bytes of address space.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory: Option<u64>,
+    /// Open files.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub files: Option<u64>,
+    /// Processes of its user, beside those that are there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub processes: Option<u64>,
+}
+
+impl LimitsView {
+    const fn of(limits: &Limits) -> Self {
+        Self { cpu: limits.cpu_s, memory: limits.memory, files: limits.files, processes: limits.processes }
+    }
 }
 
 /// How often a hook is tried.
@@ -140,6 +169,9 @@ impl RunView {
                 program: command.argv.first().cloned(),
                 arguments: command.argv.len().saturating_sub(1),
                 env: command.env.keys().cloned().collect(),
+                limits: LimitsView::of(&command.fences.limits),
+                no_new_privileges: command.fences.no_new_privileges,
+                fenced: command.fences.files.is_some(),
             },
         }
     }

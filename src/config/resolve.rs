@@ -11,6 +11,7 @@ use tracing_subscriber::EnvFilter;
 use url::{Host, Url};
 
 use super::raw::Raw;
+use super::redis::parse_path;
 use super::{Backend, Claims, Commands, Egress, Log, Settings, WhenAway, Worker, broker, catalog, http, redis, shown};
 use crate::domain::event::Reading;
 use crate::domain::flow::BreakerPolicy;
@@ -55,6 +56,7 @@ pub(super) fn resolve(raw: &Raw<'_>) -> Option<Settings> {
     let egress = egress(raw);
     let allow_programs = raw.read_list("commands.allow", text("the name or path of a program"));
     let variables = raw.read_list("commands.env", variable);
+    let shim = raw.read("commands.shim", parse_path);
     let redact = raw.read_list("redact.data", |text| Pointer::parse(text).map_err(Mismatch::from));
     let retention = raw.read("dead_letters.retention", duration(RETENTIONS));
     let log = log(raw);
@@ -70,7 +72,7 @@ pub(super) fn resolve(raw: &Raw<'_>) -> Option<Settings> {
         events: events?,
         hint_max: hint_max?,
         egress: egress?,
-        commands: Commands { allow: allow_programs?, env: variables? },
+        commands: Commands { allow: allow_programs?, env: variables?, shim: shim? },
         dead_letter_retention: retention?,
         redact: redact?,
         log: log?,

@@ -67,7 +67,7 @@ const fn secret_urls(path: &'static str, doc: &'static str) -> Setting {
 }
 
 /// All settings; those of a section stand together.
-pub(super) static SETTINGS: [Setting; 49] = [
+pub(super) static SETTINGS: [Setting; 50] = [
     one(
         "namespace",
         "hookfleet",
@@ -223,6 +223,11 @@ pub(super) static SETTINGS: [Setting; 49] = [
         "Programs that command hooks may run, as they write them in argv: [python3]. Empty: none.",
     ),
     list("commands.env", "PATH,HOME,LANG,LC_ALL,TZ,TMPDIR", "Variables that programs inherit."),
+    one(
+        "commands.shim",
+        "",
+        "The hookfleet program that starts the others, for programs that have hookfleet in them. Empty: this one.",
+    ),
     list(
         "redact.data",
         "",

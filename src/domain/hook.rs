@@ -12,7 +12,7 @@ use super::glob::Glob;
 use super::message::{Lane, OVERFLOWS};
 use super::retry::RetryPolicy;
 use super::shown::quoted;
-pub use action::{Action, CommandAction, Compression, HttpAction, Method};
+pub use action::{Action, CommandAction, Compression, Exit, ExitCodes, Fences, Files, HttpAction, Limits, Method};
 
 mod action;
 
@@ -268,7 +268,7 @@ pub(crate) mod fixture {
 
     /// A hook that asks for nothing special.
     pub(crate) fn hook(id: &str) -> Hook {
-        let action = Action::Command(CommandAction { argv: vec!["true".into()], env: [].into(), cwd: None });
+        let action = Action::Command(CommandAction::plain(&["true"]));
         Hook {
             id: HookId::new(id).unwrap(),
             on: vec![Pattern::new("a.b").unwrap()],

@@ -53,6 +53,19 @@ pub fn count<T: FromStr + PartialOrd + Display>(range: RangeInclusive<T>) -> imp
     within("a whole number", range)
 }
 
+/// A number of bytes within a range: an integer with one of the units KiB, MiB, GiB, or without.
+pub fn bytes(range: RangeInclusive<u64>) -> impl Fn(&str) -> Result<u64, Mismatch> {
+    move |text| {
+        let units = [("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30)];
+        let with_unit = units.iter().find_map(|(unit, bytes)| Some((text.strip_suffix(unit)?, *bytes)));
+        let (number, unit) = with_unit.unwrap_or((text, 1_u64));
+        let found = number.trim_end().parse::<u64>().ok().and_then(|number| number.checked_mul(unit));
+        found.filter(|bytes| range.contains(bytes)).ok_or_else(|| {
+            Mismatch::new(format!("bytes such as 512MiB or 2GiB, from {} to {}", range.start(), range.end()))
+        })
+    }
+}
+
 /// A number within a range.
 pub fn number(range: RangeInclusive<f64>) -> impl Fn(&str) -> Result<f64, Mismatch> {
     within("a number", range)

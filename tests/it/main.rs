@@ -35,6 +35,7 @@ mod letters;
 mod load;
 mod openapi;
 mod pipeline;
+mod programs;
 mod proxy;
 mod publishing;
 mod redaction;

@@ -97,7 +97,8 @@ impl Walk {
         }
         assert_eq!(known(way).filter(|_| place != "version"), None, "the reader knows fields at `{place}`");
         if resolved["additionalProperties"].is_object() {
-            self.visit(&resolved["additionalProperties"], &below(way, "a"));
+            let name = if resolved["propertyNames"].is_null() { "a" } else { "other" }; // of exit codes
+            self.visit(&resolved["additionalProperties"], &below(way, name));
         }
         for list in [&resolved["items"], &resolved["anyOf"][1]["items"]] {
             if list.is_object() {
@@ -166,6 +167,9 @@ fn what_the_reader_takes_the_schema_takes() {
     texts.extend(crate::docs::hooks_of_readme());
     for hook in [
         "{ id: 7, on: task.created, run: { command: { argv: [sleep, 1, true], env: { A: 1, B: x }, cwd: /tmp } } }",
+        "{ id: a, on: a, run: { command: { shell: 'ls | wc', exit_codes: { 3: done, 64-78: fail, other: fail }, \
+         limits: { cpu: 10s, memory: 1GiB, files: 64, processes: 0 }, no_new_privileges: true, \
+         files: { read: [/usr], write: [] } } } }",
         "{ id: a.B_c-9, on: ['**', a.*.b], run: { http: { url: 'http://x', headers: {} } }, retry: {}, rate: ' 5 / h' }",
         "{ id: a, on: [a], timeout: 1.5m, retry: { give_up_after: 90d, backoff: { initial: 1ms, max: 365d } }, \
          run: { http: { url: 'http://x' } } }",
@@ -210,6 +214,10 @@ fn both_refuse_what_is_wrong() {
         "{ id: a, on: a, run: {} }".to_owned(),
         "{ id: a, on: a, run: { http: { url: 'http://x' }, command: { argv: [x] } } }".to_owned(),
         "{ id: a, on: a, run: { command: { argv: [] } } }".to_owned(),
+        "{ id: a, on: a, run: { command: { argv: [x], shell: y } } }".to_owned(),
+        "{ id: a, on: a, run: { command: { argv: [x], exit_codes: { stop: done } } } }".to_owned(),
+        "{ id: a, on: a, run: { command: { argv: [x], limits: { files: 7 } } } }".to_owned(),
+        "{ id: a, on: a, run: { command: { argv: [x], files: { read: [usr] } } } }".to_owned(),
     ] {
         let text = format!("version: 1\nhooks: [{hook}]\n");
         assert!(catalog::parse(&text, "hooks.yaml", &TERMS).is_err(), "the reader takes {hook}");

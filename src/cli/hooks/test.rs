@@ -161,7 +161,7 @@ fn would_run(hook: &Hook, invocation: &Invocation) -> Vec<String> {
             }
             Err(error) => lines.push(format!("+ {}: a letter `{}`: {error}", hook.id, Class::Invalid.name())),
         },
-        Action::Command(CommandAction { argv, env, cwd }) => {
+        Action::Command(CommandAction { argv, env, cwd, .. }) => {
             let words: Vec<String> = argv.iter().map(|word| word_shown(word)).collect();
             lines.push(format!("+ {}: {}", hook.id, words.join(" ")));
             lines.extend(env.keys().map(|name| format!("    {name}=[hidden]")));

@@ -1,7 +1,10 @@
 //! What a hook does.
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
 
+use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use url::Url;
 
@@ -108,11 +111,99 @@ impl HttpAction {
 /// A program run with the wire payload on stdin.
 #[derive(Debug, Clone, PartialEq)]
 pub struct CommandAction {
-    /// Program and arguments; no shell.
+    /// Program and arguments; no shell but one that is named here.
     pub argv: Vec<String>,
     /// Variables set for it, beside the allow-listed ones.
     pub env: BTreeMap<String, Secret<String>>,
-    pub cwd: Option<std::path::PathBuf>,
+    pub cwd: Option<PathBuf>,
+    pub exit_codes: ExitCodes,
+    pub fences: Box<Fences>,
+}
+
+impl CommandAction {
+    /// Without anything special.
+    #[must_use]
+    pub fn plain(argv: &[&str]) -> Self {
+        Self {
+            argv: argv.iter().map(|&word| word.to_owned()).collect(),
+            env: BTreeMap::new(),
+            cwd: None,
+            exit_codes: ExitCodes::default(),
+            fences: Box::default(),
+        }
+    }
+}
+
+/// What an exit code means, other than 0.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Exit {
+    Done,
+    #[default]
+    Retry,
+    /// It would end so again.
+    Fail,
+}
+
+impl Exit {
+    pub const ALL: [(&'static str, Self); 3] = [("done", Self::Done), ("retry", Self::Retry), ("fail", Self::Fail)];
+}
+
+/// What the exit codes of a program mean. 0 is done.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ExitCodes {
+    /// None of them twice.
+    pub named: Vec<(RangeInclusive<u8>, Exit)>,
+    /// All others, but [`ExitCodes::TEMPORARY`].
+    pub other: Exit,
+}
+
+impl ExitCodes {
+    /// `EX_TEMPFAIL` of sysexits.h: the user is invited to retry.
+    pub const TEMPORARY: u8 = 75;
+
+    #[must_use]
+    pub fn meaning(&self, code: i32) -> Exit {
+        let Ok(code) = u8::try_from(code) else { return Exit::Retry };
+        let named = self.named.iter().find(|(codes, _)| codes.contains(&code));
+        match (named, code) {
+            (Some((_, exit)), _) => *exit,
+            (None, 0) => Exit::Done,
+            (None, Self::TEMPORARY) => Exit::Retry,
+            (None, _) => self.other,
+        }
+    }
+}
+
+/// What keeps a program in.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Fences {
+    pub limits: Limits,
+    /// It and all that it starts gain no rights by starting programs (`no_new_privs`).
+    pub no_new_privileges: bool,
+    /// Nothing: all files that its user may open.
+    pub files: Option<Files>,
+}
+
+/// What each process of a program may use; `None`: what the worker may.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Limits {
+    /// Processor time, in seconds.
+    pub cpu_s: Option<u64>,
+    /// Address space, in bytes.
+    pub memory: Option<u64>,
+    /// Open files.
+    pub files: Option<u64>,
+    /// Processes and threads of its user beside those that were there when it was started. Nothing to root.
+    pub processes: Option<u64>,
+}
+
+/// The only files and folders that a program may open, with what is in them.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Files {
+    /// To read, and to run.
+    pub read: Vec<PathBuf>,
+    /// To read, run, change, make and remove.
+    pub write: Vec<PathBuf>,
 }
 
 impl Action {
@@ -160,6 +251,22 @@ impl Action {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn exit_codes() {
+        let named = vec![(3..=3, Exit::Done), (64..=78, Exit::Fail)];
+        let check = |codes: &ExitCodes, expected: &[(i32, Exit)]| {
+            for (code, exit) in expected {
+                assert_eq!(codes.meaning(*code), *exit, "{code}");
+            }
+        };
+        let usual = ExitCodes::default();
+        check(&usual, &[(0, Exit::Done), (1, Exit::Retry), (75, Exit::Retry), (255, Exit::Retry), (-1, Exit::Retry)]);
+        let strict = ExitCodes { named: vec![], other: Exit::Fail };
+        check(&strict, &[(0, Exit::Done), (1, Exit::Fail), (75, Exit::Retry), (-1, Exit::Retry)]);
+        let named = ExitCodes { named, other: Exit::Retry };
+        check(&named, &[(0, Exit::Done), (3, Exit::Done), (63, Exit::Retry), (64, Exit::Fail), (75, Exit::Fail)]);
+    }
 
     #[test]
     fn targets_show_no_secret() {

@@ -1,0 +1,59 @@
+//! All that descends from this process.
+
+use rustix::process::{Pid, Signal, getpid, kill_process};
+
+/// Orphans among them become children of this process from now on.
+pub(super) fn adopt() {
+    #[cfg(target_os = "linux")]
+    let _ = rustix::process::set_child_subreaper(Some(getpid())); // known to every Linux since 3.4
+}
+
+/// Kills them. Those that start others meanwhile are found by the next call; that one fails only for those that end just
+/// now. Each is stopped first, so that one that starts others for ever gets no further.
+pub(super) fn kill() {
+    for signal in [Signal::STOP, Signal::KILL] {
+        for pid in descendants() {
+            let _ = kill_process(pid, signal);
+        }
+    }
+}
+
+/// Everybody whose parent is this process or one of them.
+fn descendants() -> Vec<Pid> {
+    let parents: Vec<(i32, i32)> = processes().collect();
+    let mut family = vec![getpid().as_raw_pid()];
+    let mut at = 0;
+    while let Some(&parent) = family.get(at) {
+        family.extend(parents.iter().filter(|(_, of)| *of == parent).map(|(pid, _)| *pid));
+        at += 1;
+    }
+    family.drain(..1);
+    family.into_iter().filter_map(Pid::from_raw).collect()
+}
+
+/// Numbers of processes, and of their parents. Nothing where there is no /proc.
+fn processes() -> impl Iterator<Item = (i32, i32)> {
+    let numbers = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    numbers.filter_map(|entry| {
+        let pid: i32 = entry.file_name().to_str()?.parse().ok()?;
+        let stat = std::fs::read(entry.path().join("stat")).ok()?;
+        // The name may hold anything, parentheses too.
+        let rest = &stat[stat.iter().rposition(|byte| *byte == b')')?..];
+        let parent = std::str::from_utf8(rest).ok()?.split_whitespace().nth(2)?.parse().ok()?;
+        Some((pid, parent))
+    })
+}
+
+/// Processes and threads of this user.
+#[cfg(target_os = "linux")]
+pub(super) fn of_this_user() -> u64 {
+    let user = rustix::process::getuid().as_raw().to_string();
+    let all = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let tasks = all.filter_map(|entry| {
+        entry.file_name().to_str()?.parse::<u32>().ok()?;
+        let status = std::fs::read_to_string(entry.path().join("status")).ok()?;
+        let line = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)?.split_whitespace().next());
+        if line("Uid:")? == user { line("Threads:")?.parse::<u64>().ok() } else { None }
+    });
+    tasks.sum()
+}
