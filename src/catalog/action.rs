@@ -91,7 +91,8 @@ fn read_exit_codes(value: &Value<'_>) -> Option<ExitCodes> {
 
 fn exit_range(text: &str) -> Option<RangeInclusive<u8>> {
     let (from, to) = text.split_once('-').unwrap_or((text, text));
-    let code = |text: &str| text.parse::<u8>().ok().filter(|code| *code > 0);
+    let digits = |text: &&str| text.bytes().all(|byte| byte.is_ascii_digit());
+    let code = |text: &str| Some(text).filter(digits)?.parse::<u8>().ok().filter(|code| *code > 0);
     let range = code(from)?..=code(to)?;
     (!range.is_empty()).then_some(range)
 }

@@ -56,7 +56,10 @@ pub(super) fn resolve(raw: &Raw<'_>) -> Option<Settings> {
     let egress = egress(raw);
     let allow_programs = raw.read_list("commands.allow", text("the name or path of a program"));
     let variables = raw.read_list("commands.env", variable);
-    let shim = raw.read("commands.shim", parse_path);
+    let shim = raw.read("commands.shim", |text| match parse_path(text)? {
+        Some(path) if path.is_relative() => Err(Mismatch::new("a path from / on")), // hooks have folders of their own
+        path => Ok(path),
+    });
     let redact = raw.read_list("redact.data", |text| Pointer::parse(text).map_err(Mismatch::from));
     let retention = raw.read("dead_letters.retention", duration(RETENTIONS));
     let log = log(raw);

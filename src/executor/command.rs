@@ -7,10 +7,11 @@ use std::ffi::OsString;
 use std::io;
 use std::pin::pin;
 use std::process::Stdio;
+use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::Duration;
 
 use futures_util::future::{join, maybe_done};
-use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::UnixStream;
 use tokio::process::{Child, Command};
@@ -21,7 +22,7 @@ use super::excerpt::{excerpt, with_excerpt};
 use super::shim::{self, Order, Report};
 use super::{Attempt, timed_out};
 use crate::config;
-use crate::domain::hook::{CommandAction, Exit, ExitCodes, Secret};
+use crate::domain::hook::{CommandAction, Exit, ExitCodes, Fences, Secret};
 use crate::domain::outcome::{Again, Failure, Outcome};
 use crate::domain::settle::Class;
 
@@ -64,7 +65,14 @@ impl Commands {
         let said = excerpt(said.loudest(), self.secrets(action));
         match report {
             Err(_) => timed_out(attempt.hook.timeout, &said),
-            Ok(Some(Report::Exited(code))) => exited(code, &action.exit_codes, &said),
+            Ok(Some(Report::Exited(code))) => {
+                let unstarted =
+                    said.strip_prefix(shim::CANNOT_RUN_SAID).filter(|_| code == i32::from(shim::CANNOT_RUN));
+                match unstarted.filter(|_| *action.fences != Fences::default()) {
+                    Some(why) => Outcome::later(format!("cannot start `{program}`: {why}")),
+                    None => exited(code, &action.exit_codes, &said),
+                }
+            }
             Ok(Some(Report::Killed(signal))) => {
                 Outcome::later(with_excerpt(format!("killed by signal {signal}"), &said))
             }
@@ -73,7 +81,7 @@ impl Commands {
             }
             Ok(Some(Report::Refused(error))) => Outcome::later(format!("cannot start `{program}`: {error}")),
             Ok(Some(Report::Started(_)) | None) => {
-                Outcome::later(with_excerpt("its watcher was killed".to_owned(), &said))
+                Outcome::later(with_excerpt("its watcher ended without a word".to_owned(), &said))
             }
         }
     }
@@ -137,10 +145,11 @@ struct Running {
 /// Stays with the program until it has ended or its time is over (an error). `None`: the shim went without a word.
 async fn attend(running: Running, attempt: &Attempt<'_>, said: &mut Said) -> Result<Option<Report>, Elapsed> {
     let Running { mut shim, control } = running;
+    let hold = Hold::of(&shim);
     let (stdout, stderr) = (shim.stdout.take(), shim.stderr.take());
     let mut heard = pin!(maybe_done(join(hear(stdout, &mut said.out), hear(stderr, &mut said.err))));
     let report = {
-        let mut report = pin!(end(control, &attempt.payload));
+        let mut report = pin!(end(control, &attempt.payload, &hold));
         let ended = async {
             tokio::select! {
                 report = &mut report => report,
@@ -149,28 +158,68 @@ async fn attend(running: Running, attempt: &Attempt<'_>, said: &mut Said) -> Res
         };
         timeout_at(attempt.deadline, ended).await
     }; // here the shim is told, if it is not over
-    // Nothing is left of the program when the shim is gone.
-    let _ = timeout(END, join(shim.wait(), heard)).await;
+    match join(timeout(END, shim.wait()), timeout(END, heard)).await {
+        (Ok(Ok(status)), _) if status.success() => hold.release(), // nothing is left of the program
+        _ => hold.kill(),
+    }
     report
 }
 
-/// Hands over the payload and waits for the report of the end. A shim that went without one leaves a group behind.
-async fn end(mut control: UnixStream, payload: &[u8]) -> Option<Report> {
+/// Hands over the payload and waits for the report of the end.
+async fn end(mut control: UnixStream, payload: &[u8], hold: &Hold) -> Option<Report> {
     let (reports, mut payloads) = control.split();
     let _ = payloads.write_all(payload).await; // a shim that does not take it has no more to say
     let mut reports = BufReader::new(reports).lines();
-    let mut group = None;
     while let Ok(Some(line)) = reports.next_line().await {
         match serde_json::from_str(&line) {
-            Ok(Report::Started(pid)) => group = Pid::from_raw(pid),
+            Ok(Report::Started(group)) => hold.group.store(group, Ordering::Relaxed),
             Ok(report) => return Some(report),
             Err(_) => break,
         }
     }
-    if let Some(group) = group {
-        let _ = kill_process_group(group, Signal::KILL);
-    }
     None
+}
+
+/// What this process can do about a program whose shim fails: one that the program has stopped or killed, say.
+struct Hold {
+    /// 0: none.
+    shim: AtomicI32,
+    group: AtomicI32,
+}
+
+impl Hold {
+    fn of(shim: &Child) -> Self {
+        let number = shim.id().and_then(|id| i32::try_from(id).ok());
+        Self { shim: number.unwrap_or_default().into(), group: 0.into() }
+    }
+
+    /// There is nobody left to hold.
+    fn release(&self) {
+        self.shim.store(0, Ordering::Relaxed);
+        self.group.store(0, Ordering::Relaxed);
+    }
+
+    fn kill(&self) {
+        self.signal(Signal::KILL);
+        self.release();
+    }
+
+    /// A shim that was stopped goes on with its work.
+    fn signal(&self, signal: Signal) {
+        if let Some(shim) = Pid::from_raw(self.shim.load(Ordering::Relaxed)) {
+            let _ = kill_process(shim, Signal::CONT);
+        }
+        if let Some(group) = Pid::from_raw(self.group.load(Ordering::Relaxed)) {
+            let _ = kill_process_group(group, signal);
+        }
+    }
+}
+
+impl Drop for Hold {
+    /// The run is dropped: its shim does the same now, if it can.
+    fn drop(&mut self) {
+        self.signal(Signal::TERM);
+    }
 }
 
 /// Reads an output to its end and keeps the beginning.

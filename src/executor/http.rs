@@ -65,9 +65,10 @@ impl Http {
             return Outcome::from(&refused);
         }
         let ready = async { Ok::<_, String>((self.0.of(&action.tls)?, content(action, attempt, &request).await?)) };
-        let (client, (headers, body)) = match ready.await {
-            Ok(ready) => ready,
-            Err(error) => return Outcome::never(Class::Invalid, error),
+        let (client, (headers, body)) = match timeout_at(attempt.deadline, ready).await {
+            Err(_) => return timed_out(attempt.hook.timeout, ""),
+            Ok(Err(error)) => return Outcome::never(Class::Invalid, error),
+            Ok(Ok(ready)) => ready,
         };
         let sent = client.request(method(action), request.url.clone().into_owned()).headers(headers).body(body).send();
         let reply = match timeout_at(attempt.deadline, sent).await {
@@ -103,8 +104,7 @@ fn status_line(status: StatusCode) -> String {
     format!("{}{reason}{note}", status.as_str())
 }
 
-/// What is sent: headers and body. Signatures are over the body as the receiver has it once it is decompressed, which is
-/// what the body parsers of most frameworks hand to those who verify.
+/// What is sent: headers and body. Signatures are over the body as the receiver has it once it is decompressed.
 async fn content(
     action: &HttpAction,
     attempt: &Attempt<'_>,
@@ -232,7 +232,9 @@ fn is_reset(cause: &(dyn Error + 'static)) -> bool {
     use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, NotConnected, UnexpectedEof};
     let kind = cause.downcast_ref::<io::Error>().map(io::Error::kind);
     matches!(kind, Some(BrokenPipe | ConnectionAborted | ConnectionReset | NotConnected | UnexpectedEof))
-        || cause.downcast_ref::<h2::Error>().is_some_and(|error| error.is_go_away() || error.is_reset())
+        || cause
+            .downcast_ref::<h2::Error>()
+            .is_some_and(|error| error.is_remote() && (error.is_go_away() || error.is_reset()))
         || cause.to_string().starts_with("connection closed before message completed") // hyper's words for it
 }
 

@@ -12,17 +12,20 @@
 //! through a third process, which puts them up around itself and becomes the program.
 
 use std::ffi::OsString;
-use std::io::{self, BufRead as _, Read as _, Write as _};
+use std::io::{self, Read as _, Write as _};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command, ExitCode, Stdio};
-use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, Receiver};
+use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, kill_process, kill_process_group, wait};
 use serde::{Deserialize, Serialize};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use crate::domain::hook::Fences;
 
@@ -33,12 +36,13 @@ mod fence;
 pub(super) const NAME: &str = "exec-shim";
 /// The first argument of one that puts up fences, and becomes a program.
 const INSIDE: &str = "exec-inside";
-/// The exit code of one that could not, as shells have it.
-const CANNOT_RUN: u8 = 126;
+/// The exit code of one that could not, as shells have it, and how it says so.
+pub(super) const CANNOT_RUN: u8 = 126;
+pub(super) const CANNOT_RUN_SAID: &str = "hookfleet: cannot start the program: ";
 /// How long the program has between SIGTERM and SIGKILL.
 pub(super) const LINGER: Duration = Duration::from_millis(100);
-/// A process that cannot be killed for so long is in the hands of the kernel.
-const KILLING: Duration = Duration::from_secs(2);
+/// Who kills for so long without anybody ending gives up: what is left is in the hands of the kernel.
+const KILLING: Duration = Duration::from_secs(10);
 /// A pipe takes this much at once whatever its size (POSIX: `PIPE_BUF` of Linux).
 const PIPE_BYTES: usize = 4096;
 
@@ -47,6 +51,7 @@ static SERVES: OnceLock<()> = OnceLock::new();
 
 /// What a shim is told, as its second argument.
 #[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct Order {
     /// Length of the payload.
     pub(super) payload: usize,
@@ -77,12 +82,17 @@ pub fn serve() -> Option<ExitCode> {
     let first = arguments.next().unwrap_or_default();
     if first == INSIDE {
         let error = fence::enter(arguments);
-        let _ = writeln!(io::stderr(), "hookfleet: cannot start the program: {error}");
+        let _ = writeln!(io::stderr(), "{CANNOT_RUN_SAID}{error}");
         return Some(CANNOT_RUN.into());
     }
     if first == NAME {
-        // The worker sees a failure by the missing report.
-        return Some(if supervise(arguments).is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+        return Some(match supervise(arguments) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                let _ = writeln!(io::stderr(), "hookfleet: {error}"); // the worker sees it by the missing report
+                ExitCode::FAILURE
+            }
+        });
     }
     let _ = SERVES.set(());
     None
@@ -108,25 +118,56 @@ fn supervise(mut arguments: impl Iterator<Item = OsString>) -> io::Result<()> {
     let mut worker = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
     let mut payload = vec![0; order.payload];
     worker.read_exact(&mut payload)?;
+    if is_over(&mut worker)? {
+        return Ok(()); // this process came too late
+    }
+    withstand()?;
     family::adopt();
+    let life = Arc::new(Life::default());
+    let (started, program) = mpsc::channel();
+    let (asked, watched) = (worker.try_clone()?, Arc::clone(&life));
+    thread::Builder::new().spawn(move || end_when_asked(asked, &program, &watched))?;
     let mut child = match start(arguments, &order.fences) {
         Ok(child) => child,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return tell(&worker, &Report::Missing),
         Err(error) => return tell(&worker, &Report::Refused(error.to_string())),
     };
-    let Some(program) = i32::try_from(child.id()).ok().and_then(Pid::from_raw) else {
-        return Err(io::Error::other("a process without a number"));
-    };
-    let told = tell(&worker, &Report::Started(program.as_raw_pid()));
+    let program = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
+    let program = program.ok_or(io::Error::other("a process without a number"))?;
+    let _ = started.send(program);
+    let _ = tell(&worker, &Report::Started(program.as_raw_pid())); // who is gone is noticed by the other thread
     feed(&mut child, payload);
-    let asked = worker.try_clone()?;
-    thread::spawn(move || end_when_asked(asked, program));
-    if told.is_err() {
-        signal(program, Signal::KILL); // nobody is there any more
-    }
     let ended = outlive(program);
+    life.is_over.store(true, Ordering::SeqCst);
+    let asked_at = life.asked_at.get().copied();
     let _ = tell(&worker, &ended);
-    end_rest(program);
+    end_rest(program, asked_at);
+    Ok(())
+}
+
+/// What the threads know of a program.
+#[derive(Default)]
+struct Life {
+    /// When it was asked to end.
+    asked_at: OnceLock<Instant>,
+    /// It has ended, and its number may be another's.
+    is_over: AtomicBool,
+}
+
+/// Whether the worker has gone on without waiting.
+fn is_over(worker: &mut UnixStream) -> io::Result<bool> {
+    worker.set_nonblocking(true)?;
+    let is_over = !worker.read(&mut [0]).is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock);
+    worker.set_nonblocking(false)?;
+    Ok(is_over)
+}
+
+/// What is sent to all processes of a service, or of a terminal, is for the worker, who says what is to be done. A program
+/// does not inherit this, as it would if these were ignored.
+fn withstand() -> io::Result<()> {
+    for signal in [SIGTERM, SIGINT, SIGHUP] {
+        signal_hook::flag::register(signal, Arc::default())?;
+    }
     Ok(())
 }
 
@@ -149,7 +190,7 @@ fn feed(child: &mut Child, payload: Vec<u8>) {
     if payload.len() <= PIPE_BYTES {
         let _ = stdin.write_all(&payload);
     } else {
-        thread::spawn(move || stdin.write_all(&payload));
+        let _ = thread::Builder::new().spawn(move || stdin.write_all(&payload)); // else it gets none
     }
 }
 
@@ -160,15 +201,18 @@ fn tell(mut worker: &UnixStream, report: &Report) -> io::Result<()> {
 }
 
 /// Waits for the worker to say so, or to be gone.
-fn end_when_asked(worker: UnixStream, program: Pid) {
-    let mut worker = io::BufReader::new(worker);
-    while worker.fill_buf().is_ok_and(|said| !said.is_empty()) {
-        let said = worker.buffer().len();
-        worker.consume(said); // nothing that it could say
+fn end_when_asked(mut worker: UnixStream, program: &Receiver<Pid>, life: &Life) {
+    let mut said = [0; 64];
+    while worker.read(&mut said).is_ok_and(|read| read > 0) {} // nothing that it could say
+    let Ok(program) = program.recv() else { return };
+    for what in [Signal::TERM, Signal::KILL] {
+        if life.is_over.load(Ordering::SeqCst) {
+            return;
+        }
+        let _ = life.asked_at.set(Instant::now());
+        signal(program, what);
+        thread::sleep(LINGER);
     }
-    signal(program, Signal::TERM);
-    thread::sleep(LINGER);
-    signal(program, Signal::KILL);
 }
 
 fn signal(program: Pid, signal: Signal) {
@@ -196,18 +240,26 @@ fn ended(status: WaitStatus) -> Report {
     }
 }
 
-/// Kills what the program has left behind, until nothing is.
-fn end_rest(program: Pid) {
-    let _ = kill_process_group(program, Signal::KILL);
-    let start = Instant::now();
-    while start.elapsed() < KILLING {
+/// Kills what the program has left behind, until nothing is. What was asked to end has its time for that.
+fn end_rest(program: Pid, asked_at: Option<Instant>) {
+    let grace_until = asked_at.map(|asked| asked + LINGER);
+    let mut killing_since = Instant::now();
+    let mut is_killed = false;
+    while killing_since.elapsed() < KILLING {
         match wait(WaitOptions::NOHANG) {
-            Ok(Some(_)) | Err(rustix::io::Errno::INTR) => {}
+            Ok(Some(_)) => killing_since = Instant::now(),
+            Err(rustix::io::Errno::INTR) => {}
+            Err(_) => return, // no child is left
             Ok(None) => {
-                family::kill();
+                if grace_until.is_none_or(|until| Instant::now() >= until) {
+                    if !is_killed {
+                        let _ = kill_process_group(program, Signal::KILL);
+                        is_killed = true;
+                    }
+                    family::kill();
+                }
                 thread::sleep(Duration::from_millis(1));
             }
-            Err(_) => return, // no child is left
         }
     }
 }

@@ -176,6 +176,7 @@ impl ExitCodes {
 
 /// What keeps a program in.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)] // a shim of another version leaves none of them out
 pub struct Fences {
     pub limits: Limits,
     /// It and all that it starts gain no rights by starting programs (`no_new_privs`).
@@ -186,6 +187,7 @@ pub struct Fences {
 
 /// What each process of a program may use; `None`: what the worker may.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)] // a shim of another version leaves none of them out
 pub struct Limits {
     /// Processor time, in seconds.
     pub cpu_s: Option<u64>,
@@ -199,6 +201,7 @@ pub struct Limits {
 
 /// The only files and folders that a program may open, with what is in them.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)] // a shim of another version leaves none of them out
 pub struct Files {
     /// To read, and to run.
     pub read: Vec<PathBuf>,

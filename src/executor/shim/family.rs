@@ -1,5 +1,7 @@
 //! All that descends from this process.
 
+use std::collections::HashMap;
+
 use rustix::process::{Pid, Signal, getpid, kill_process};
 
 /// Orphans among them become children of this process from now on.
@@ -20,14 +22,16 @@ pub(super) fn kill() {
 
 /// Everybody whose parent is this process or one of them.
 fn descendants() -> Vec<Pid> {
-    let parents: Vec<(i32, i32)> = processes().collect();
-    let mut family = vec![getpid().as_raw_pid()];
+    let mut children: HashMap<i32, Vec<i32>> = HashMap::new();
+    for (pid, parent) in processes() {
+        children.entry(parent).or_default().push(pid);
+    }
+    let mut family = children.remove(&getpid().as_raw_pid()).unwrap_or_default();
     let mut at = 0;
-    while let Some(&parent) = family.get(at) {
-        family.extend(parents.iter().filter(|(_, of)| *of == parent).map(|(pid, _)| *pid));
+    while let Some(parent) = family.get(at) {
+        family.extend(children.remove(parent).unwrap_or_default());
         at += 1;
     }
-    family.drain(..1);
     family.into_iter().filter_map(Pid::from_raw).collect()
 }
 

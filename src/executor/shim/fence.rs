@@ -14,8 +14,10 @@ pub(super) fn enter(mut arguments: impl Iterator<Item = OsString>) -> io::Error 
     let (Some(fences), Some(program)) = (fences, arguments.next()) else {
         return io::Error::new(io::ErrorKind::InvalidInput, "expected fences and a program");
     };
+    let mut program = Command::new(program);
+    program.args(arguments); // before there may be no memory for it
     match put_up(&fences) {
-        Ok(()) => Command::new(program).args(arguments).exec(),
+        Ok(()) => program.exec(),
         Err(error) => error,
     }
 }
@@ -25,7 +27,7 @@ pub(super) fn find(program: &OsStr) -> io::Result<()> {
     let is_found = if program.as_encoded_bytes().contains(&b'/') {
         Path::new(program).exists()
     } else {
-        let path = std::env::var_os("PATH").unwrap_or_default();
+        let path = std::env::var_os("PATH").unwrap_or_else(|| "/bin:/usr/bin".into()); // as execvp has it
         std::env::split_paths(&path).any(|folder| folder.join(program).is_file())
     };
     if is_found { Ok(()) } else { Err(io::ErrorKind::NotFound.into()) }
@@ -33,7 +35,7 @@ pub(super) fn find(program: &OsStr) -> io::Result<()> {
 
 #[cfg(target_os = "linux")]
 fn put_up(fences: &Fences) -> io::Result<()> {
-    use rustix::process::{Resource, Rlimit, setrlimit};
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let processes = fences.limits.processes.map(|more| super::family::of_this_user() + more); // while /proc can be read
     if let Some(files) = &fences.files {
         landlocked(files)?;
@@ -49,14 +51,16 @@ fn put_up(fences: &Fences) -> io::Result<()> {
         (Resource::Cpu, limits.cpu_s),
         (Resource::As, limits.memory),
     ] {
-        if limit.is_some() {
+        if let Some(limit) = limit {
+            let limit = Some(getrlimit(resource).maximum.unwrap_or(u64::MAX).min(limit)); // no more than the worker may
             setrlimit(resource, Rlimit { current: limit, maximum: limit })?;
         }
     }
     Ok(())
 }
 
-/// See landlock(7). Rights that this kernel does not know yet are not taken away; without Landlock at all it fails.
+/// See landlock(7). A kernel that cannot take away what changes files (before 6.2: truncating them) is refused; rights
+/// that it does not know besides are not taken away.
 #[cfg(target_os = "linux")]
 fn landlocked(files: &crate::domain::hook::Files) -> io::Result<()> {
     use landlock::{
@@ -66,7 +70,7 @@ fn landlocked(files: &crate::domain::hook::Files) -> io::Result<()> {
     let failed = |error: &dyn std::fmt::Display| io::Error::other(format!("its fence of files: {error}"));
     let all = AccessFs::from_all(ABI::V5);
     let ruleset = Ruleset::default().set_compatibility(CompatLevel::HardRequirement);
-    let ruleset = ruleset.handle_access(AccessFs::from_all(ABI::V1)).map_err(|error| failed(&error))?;
+    let ruleset = ruleset.handle_access(AccessFs::from_all(ABI::V3)).map_err(|error| failed(&error))?;
     let ruleset = ruleset.set_compatibility(CompatLevel::BestEffort).handle_access(all);
     let mut ruleset = ruleset.and_then(Ruleset::create).map_err(|error| failed(&error))?;
     let (read, write) = (AccessFs::from_read(ABI::V5), all);
