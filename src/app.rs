@@ -32,6 +32,7 @@ use crate::domain::hook::HookLane;
 use crate::domain::message::{Lane, Queue};
 use crate::embedded;
 use crate::executor;
+use crate::executor::callback::Callbacks;
 use crate::fleet::{self, Fleet, Halts};
 use crate::flow::local::LocalFlow;
 use crate::flow::redis::RedisFlow;
@@ -46,6 +47,7 @@ use crate::worker::{Listener, Rules, Worker};
 use cells::{Cell, Shared};
 
 mod cells;
+pub mod embed;
 
 /// Bodies of unacked deliveries in a process, bytes.
 const IN_HAND_BYTES: usize = 64 * 1024 * 1024;
@@ -148,6 +150,7 @@ impl App {
         source: Source,
         scope: Scope,
         listen: Listener,
+        callbacks: Callbacks,
     ) -> anyhow::Result<Self> {
         let revisions = revisions_of(&source);
         // Who needs Redis for its hooks too waits for it, and says so where everybody looks.
@@ -156,24 +159,23 @@ impl App {
         let (metrics, totals) = telemetry::metrics()?;
         let listener = bind(settings, backends.file.as_ref()).await?;
         let door = Arc::new(Door::new(&settings.http, listener.local_addr()?)?);
-        let (catalog, following) = follow(source, local(settings));
-        let flow = Arc::clone(&backends.flow);
-        let pause = fleet::pause(flow.as_ref(), settings.claims.when_away).await;
-        let halts = Halts { catalog: catalog.halt.clone(), pause: pause.subscribe() };
+        let (catalog, following) = follow(source, local(settings, &callbacks));
+        let pause = fleet::pause(backends.flow.as_ref(), settings.claims.when_away).await;
         let shared = Shared {
             settings: Arc::new(settings.clone()),
             catalog: catalog.hooks.clone(),
-            halts,
+            halts: Halts { catalog: catalog.halt.clone(), pause: pause.subscribe() },
             store_away,
-            admission: Arc::new(Admission::new(&limits(settings), Arc::clone(&flow))),
+            admission: Arc::new(Admission::new(&limits(settings), Arc::clone(&backends.flow))),
             meters: Arc::default(),
             listener: Arc::new(listen),
+            callbacks,
             stop: CancellationToken::new(),
         };
         // A file has one owner, and its one thread that writes is what bounds it.
         let count = if backends.file.is_some() { 1 } else { settings.worker.cells };
-        let (broker, desk, file) = (Arc::clone(&backends.broker), backends.desk(), backends.file.clone());
-        let claims = Arc::clone(&backends.claims);
+        let (broker, claims) = (Arc::clone(&backends.broker), Arc::clone(&backends.claims));
+        let (desk, file, flow) = (backends.desk(), backends.file.clone(), Arc::clone(&backends.flow));
         let fleet = shared.fleet(backends, count)?;
         let mut cells = Vec::new();
         for number in 1..count {
@@ -331,8 +333,13 @@ async fn bind(settings: &Settings, file: Option<&embedded::Store>) -> anyhow::Re
 }
 
 /// As this process reads hooks.
-fn local(settings: &Settings) -> Local {
-    Local { hint_max: settings.hint_max, egress: settings.egress.allow.as_slice().into(), env: variable }
+fn local(settings: &Settings, callbacks: &Callbacks) -> Local {
+    Local {
+        hint_max: settings.hint_max,
+        egress: settings.egress.allow.as_slice().into(),
+        callbacks: callbacks.names().into(),
+        env: variable,
+    }
 }
 
 fn rules(settings: &Settings) -> Rules {

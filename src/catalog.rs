@@ -69,6 +69,8 @@ pub struct Terms<'a> {
     pub env: Lookup<'a>,
     /// What else hooks may call than public addresses.
     pub egress: &'a [IpNet],
+    /// The callbacks of this program. `None`: others know.
+    pub callbacks: Option<&'a BTreeSet<String>>,
 }
 
 /// What was read.
@@ -136,8 +138,13 @@ pub fn read(documents: &[Document], terms: &Terms<'_>) -> Result<Catalog, Proble
 /// # Errors
 /// Every problem that these documents have anywhere.
 pub fn read_for_others(documents: &[Document], hint_max: Duration) -> Result<Catalog, Problems> {
-    let outside =
-        Outside { values: Values::Elsewhere, egress: None, files: RefCell::default(), secrets: RefCell::default() };
+    let outside = Outside {
+        values: Values::Elsewhere,
+        egress: None,
+        callbacks: None,
+        files: RefCell::default(),
+        secrets: RefCell::default(),
+    };
     read_with(&Revision::from(digest(documents).as_str()), documents, hint_max, &outside)
 }
 
@@ -149,6 +156,7 @@ pub fn read_partly(documents: &[Document], terms: &Terms<'_>) -> Result<Catalog,
     let outside = Outside {
         values: Values::PartlyHere(terms.env),
         egress: Some(terms.egress),
+        callbacks: terms.callbacks,
         files: RefCell::default(),
         secrets: RefCell::default(),
     };
@@ -165,6 +173,7 @@ pub fn attempt(
     let outside = Outside {
         values: Values::Here(terms.env),
         egress: Some(terms.egress),
+        callbacks: terms.callbacks,
         files: RefCell::default(),
         secrets: RefCell::default(),
     };
@@ -232,6 +241,8 @@ struct Outside<'a> {
     values: Values<'a>,
     /// What may be called beside public addresses. `None`: others know.
     egress: Option<&'a [IpNet]>,
+    /// What callbacks may be named. `None`: others know.
+    callbacks: Option<&'a BTreeSet<String>>,
     files: RefCell<BTreeSet<PathBuf>>,
     /// What was put in for them.
     secrets: RefCell<BTreeSet<String>>,

@@ -19,6 +19,7 @@ use crate::domain::hook::{Action, Hook, HttpAction};
 use crate::domain::invocation::Invocation;
 use crate::domain::outcome::Outcome;
 
+pub mod callback;
 mod clients;
 mod command;
 mod compress;
@@ -27,6 +28,8 @@ mod excerpt;
 pub mod hint;
 mod http;
 pub mod shim;
+
+use callback::Callbacks;
 
 /// Room for what stands before the event in a payload: more than most need.
 const PAYLOAD_HEAD: usize = 256;
@@ -58,6 +61,7 @@ pub trait Execute: Send + Sync {
 pub struct Executors {
     http: http::Http,
     commands: command::Commands,
+    callbacks: Callbacks,
 }
 
 /// Chooses the cryptography of this process, which every HTTP client needs before it is built.
@@ -76,9 +80,13 @@ pub async fn refused(egress: &config::Egress, url: &url::Url) -> Result<Option<S
 
 impl Executors {
     /// Built once. The pooled connections live on the runtime that opened them, so each runtime is best given its own.
-    pub fn new(egress: &config::Egress, commands: &config::Commands) -> Result<Self, ExecutorError> {
+    pub fn new(
+        egress: &config::Egress,
+        commands: &config::Commands,
+        callbacks: Callbacks,
+    ) -> Result<Self, ExecutorError> {
         let http = http::Http::new(egress).map_err(ExecutorError::HttpClient)?;
-        Ok(Self { http, commands: command::Commands::new(commands) })
+        Ok(Self { http, commands: command::Commands::new(commands), callbacks })
     }
 
     async fn attempt(&self, hook: &Hook, invocation: &Invocation, deadline: Instant) -> Outcome {
@@ -90,6 +98,7 @@ impl Executors {
             Action::Http(action) => self.http.run(action, &attempt).await,
             // Next to starting a process a box is nothing, and every run has room for the largest.
             Action::Command(action) => Box::pin(self.commands.run(action, &attempt)).await,
+            Action::Callback(name) => Box::pin(self.callbacks.run(name, &attempt)).await,
         }
     }
 }
@@ -161,7 +170,7 @@ mod fixture {
             allow: vec!["127.0.0.0/8".parse().unwrap(), "::1/128".parse().unwrap()],
             ..config::Egress::default()
         };
-        Executors::new(&egress, &config::Commands::default()).unwrap()
+        Executors::new(&egress, &config::Commands::default(), Callbacks::default()).unwrap()
     }
 
     pub(super) fn hook(action: Action, timeout_ms: u64) -> Hook {

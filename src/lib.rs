@@ -29,7 +29,7 @@
 //! | [`admin`], [`catalog`] | HTTP for people and probes; hooks from files or the fleet's revisions in Redis, followed and changed |
 //! | [`worker`] | the pipeline, and one invocation's way through it |
 //! | [`desk`], [`publish`] | what operators do with letters, and the keeper of their log; publishing events, for the gateway, the command line and the library |
-//! | [`executor`] | runs a hook once: http, command |
+//! | [`executor`] | runs a hook once: http, command, callback |
 //! | [`broker`], [`idempotency`], [`dead_letters`], [`flow`] | the seams: a trait with its contract, and an adapter a file |
 //! | [`amqp`], [`redis`], [`embedded`] | what adapters share: AMQP connections, topology, management; the way to Redis; the one SQLite file |
 //! | [`config`], [`telemetry`], [`crash`] | settings; metric names and logs; places where tests kill the process, and flaws that they ask for |
@@ -85,6 +85,9 @@ pub mod app;
 pub mod doctor;
 
 pub mod cli;
+
+pub use app::embed::Fleet;
+pub use executor::callback::{Call, Failed};
 
 #[cfg(test)]
 mod simulation;

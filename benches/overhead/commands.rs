@@ -12,6 +12,7 @@ use hookfleet::domain::hook::Hook;
 use hookfleet::domain::invocation::Invocation;
 use hookfleet::domain::message::Message;
 use hookfleet::domain::outcome::Outcome;
+use hookfleet::executor::callback::Callbacks;
 use hookfleet::executor::{Execute as _, Executors};
 use tokio::io::AsyncWriteExt as _;
 use tokio::process::Command;
@@ -28,7 +29,7 @@ pub(crate) async fn run(runs: usize) {
         env: vec!["PATH".into()],
         shim: Some(env!("CARGO_BIN_EXE_hookfleet").into()),
     };
-    let executors = Executors::new(&config::Egress::default(), &commands).unwrap();
+    let executors = Executors::new(&config::Egress::default(), &commands, Callbacks::default()).unwrap();
     for (what, fences) in [("", ""), (", with limits", ", limits: { memory: 1GiB }")] {
         let hook = hook(fences);
         let mut pairs = Vec::new();
@@ -56,7 +57,7 @@ pub(crate) async fn run(runs: usize) {
 
 fn hook(fences: &str) -> Arc<Hook> {
     let text = format!("version: 1\nhooks: [{{ id: h, on: a, run: {{ command: {{ argv: [\"true\"]{fences} }} }} }}]\n");
-    let terms = Terms { hint_max: Duration::ZERO, env: &|_| None, egress: &[] };
+    let terms = Terms { hint_max: Duration::ZERO, env: &|_| None, egress: &[], callbacks: None };
     Arc::clone(&catalog::parse(&text, "hooks.yaml", &terms).unwrap().hooks.hooks()[0])
 }
 

@@ -71,9 +71,13 @@ fn hooks(count: usize, asked: &str) -> HookSet {
     let numbers: Vec<usize> = (0..count).collect();
     let parts = numbers.chunks(10_000).map(|part| {
         let text = format!("version: 1\nhooks:\n{}", part.iter().copied().map(line).collect::<String>());
-        catalog::parse(&text, "hooks.yaml", &Terms { hint_max: Duration::from_secs(3600), env: &|_| None, egress: &[] })
-            .unwrap()
-            .hooks
+        catalog::parse(
+            &text,
+            "hooks.yaml",
+            &Terms { hint_max: Duration::from_secs(3600), env: &|_| None, egress: &[], callbacks: None },
+        )
+        .unwrap()
+        .hooks
     });
     let hooks = |set: HookSet| set.hooks().iter().map(|hook| (**hook).clone()).collect::<Vec<_>>();
     HookSet::new("bench", parts.flat_map(hooks).collect())

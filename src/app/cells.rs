@@ -13,6 +13,7 @@ use crate::admin::Part;
 use crate::config::Settings;
 use crate::domain::matching::HookSet;
 use crate::executor::Executors;
+use crate::executor::callback::Callbacks;
 use crate::fleet::{Fleet, Halts};
 use crate::worker::admission::Admission;
 use crate::worker::meters::Meters;
@@ -30,6 +31,7 @@ pub(super) struct Shared {
     pub(super) admission: Arc<Admission>,
     pub(super) meters: Arc<Meters>,
     pub(super) listener: Arc<Listener>,
+    pub(super) callbacks: Callbacks,
     /// Ends the consuming of all cells.
     pub(super) stop: CancellationToken,
 }
@@ -52,7 +54,7 @@ impl Shared {
             broker: backends.broker,
             store,
             letters: backends.letters,
-            executors: Arc::new(Executors::new(&settings.egress, &settings.commands)?),
+            executors: Arc::new(Executors::new(&settings.egress, &settings.commands, self.callbacks.clone())?),
             catalog: self.catalog.clone(),
             admission: Arc::clone(&self.admission),
             meters: Arc::clone(&self.meters),

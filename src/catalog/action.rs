@@ -1,4 +1,4 @@
-//! What a hook runs: `http` or `command`.
+//! What a hook runs: `http`, `command` or `callback`.
 
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::Outside;
 use super::http::{self, Targets};
 use super::secret::resolve;
-use crate::domain::hook::{Action, CommandAction, Exit, ExitCodes, Fences, Files, Limits, Secret};
+use crate::domain::hook::{Action, CommandAction, Exit, ExitCodes, Fences, Files, HookId, Limits, Secret};
 use crate::yaml::problem::Mismatch;
 use crate::yaml::scalar::{bytes, count, duration, flag, one_of, text, variable};
 use crate::yaml::value::{Value, all};
@@ -20,18 +20,32 @@ pub(super) fn read(value: Value<'_>, outside: &Outside<'_>, targets: &Targets) -
     let value = value.secret_unless_map();
     let mut fields = value.fields()?;
     let empty = fields.is_empty();
-    let (http, command) = (fields.get("http"), fields.get("command"));
+    let (http, command, callback) = (fields.get("http"), fields.get("command"), fields.get("callback"));
     fields.end();
-    let both = http.is_some() && command.is_some();
-    if both || empty {
-        let found = if both { "both" } else { "neither" };
-        value.wrong(Mismatch::new("either `http` or `command`").found(found));
+    let named = [&http, &command, &callback].into_iter().flatten().count();
+    if named > 1 || empty {
+        let found = if empty { "none" } else { "several" };
+        value.wrong(Mismatch::new("one of `http`, `command` and `callback`").found(found));
     }
     let http = http.map(|http| http::read(&http.secret_unless_map(), outside, targets));
     let command = command.map(|command| read_command(&command.secret_unless_map(), outside));
-    match http {
-        Some(http) => Some(Action::Http(http?)),
-        None => Some(Action::Command(command??)),
+    let callback = callback.map(|name| name.read(|name| read_callback(name, outside)));
+    match (http, command) {
+        (Some(http), _) => Some(Action::Http(http?)),
+        (None, Some(command)) => Some(Action::Command(command?)),
+        (None, None) => Some(Action::Callback(callback??)),
+    }
+}
+
+/// One that this program has, where that is known.
+fn read_callback(name: &str, outside: &Outside<'_>) -> Result<String, Mismatch> {
+    let name = HookId::new(name).map_err(|sentence| Mismatch::from_sentence(&sentence))?.to_string();
+    match outside.callbacks {
+        Some(known) if !known.contains(&name) => {
+            let mismatch = Mismatch::new("the name of a callback that this program has");
+            Err(mismatch.did_you_mean(&name, known.iter().map(String::as_str)))
+        }
+        _ => Ok(name),
     }
 }
 

@@ -53,6 +53,8 @@ pub struct Local {
     pub hint_max: Duration,
     /// What may be called beside public addresses.
     pub egress: Arc<[IpNet]>,
+    /// The callbacks that it has.
+    pub callbacks: Arc<BTreeSet<String>>,
     pub env: fn(&str) -> Option<String>,
 }
 
@@ -141,10 +143,11 @@ impl Board {
 
     /// Reads documents of this revision beside everything else: it may take a while. Tells the files they name too.
     async fn read(&self, revision: Revision, documents: Arc<Vec<Document>>) -> Option<Read> {
-        let Local { hint_max, egress, env } = self.local.clone();
+        let Local { hint_max, egress, callbacks, env } = self.local.clone();
         let before = self.hooks.borrow().clone();
         let read = move || {
-            let (catalog, files) = attempt(&revision, &documents, &Terms { hint_max, env: &env, egress: &egress });
+            let terms = Terms { hint_max, env: &env, egress: &egress, callbacks: Some(&callbacks) };
+            let (catalog, files) = attempt(&revision, &documents, &terms);
             let is_new = catalog.as_ref().is_ok_and(|catalog| *before != catalog.hooks);
             Read { catalog, is_new, files }
         };

@@ -17,7 +17,7 @@ mod http;
 mod secrets;
 
 const HINT_MAX: Duration = Duration::from_secs(1234);
-const TERMS: Terms<'_> = Terms { hint_max: HINT_MAX, env: &env, egress: &[] };
+const TERMS: Terms<'_> = Terms { hint_max: HINT_MAX, env: &env, egress: &[], callbacks: None };
 
 fn env(name: &str) -> Option<String> {
     match name {
@@ -230,11 +230,14 @@ fn retries() {
 
 #[test]
 fn actions() {
-    check("run: {}", &["5:10 hooks[0].run: expected either `http` or `command`, found neither"]);
-    check("run: { htpt: {} }", &["5:12 hooks[0].run.htpt: expected one of `http`, `command`, found `htpt`"]);
+    check("run: {}", &["5:10 hooks[0].run: expected one of `http`, `command` and `callback`, found none"]);
+    check(
+        "run: { htpt: {} }",
+        &["5:12 hooks[0].run.htpt: expected one of `http`, `command`, `callback`, found `htpt`"],
+    );
     check(
         "run: { http: { url: 'http://a' }, command: { argv: [x] } }",
-        &["5:10 hooks[0].run: expected either `http` or `command`, found both"],
+        &["5:10 hooks[0].run: expected one of `http`, `command` and `callback`, found several"],
     );
     check(
         "run: { command: { argv: [], env: { 'A=B': x }, cwd: '', shall: true } }",

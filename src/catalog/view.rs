@@ -80,6 +80,9 @@ pub enum RunView {
         /// Whether it may open some files only.
         fenced: bool,
     },
+    Callback {
+        name: String,
+    },
 }
 
 /// Bounds of a process; what is not there has none.
@@ -173,6 +176,7 @@ impl RunView {
                 no_new_privileges: command.fences.no_new_privileges,
                 fenced: command.fences.files.is_some(),
             },
+            Action::Callback(name) => Self::Callback { name: name.clone() },
         }
     }
 }

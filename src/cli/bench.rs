@@ -20,6 +20,7 @@ use crate::app::{App, Backends};
 use crate::catalog::follow::Source;
 use crate::catalog::{self, Terms};
 use crate::config::Settings;
+use crate::executor::callback::Callbacks;
 use crate::publish::{Event, Options, Publisher};
 use crate::worker::nobody;
 use sink::Sink;
@@ -88,13 +89,14 @@ pub(super) async fn run(settings: Settings, bench: Bench) -> anyhow::Result<Exit
 async fn measure(trial: &Trial, bench: &Bench) -> anyhow::Result<Figures> {
     let settings = &trial.settings;
     let sink = Sink::start(bench.events, bench.fan_out)?;
-    let terms = Terms { hint_max: settings.hint_max, env: &|_| None, egress: &settings.egress.allow };
+    let terms = Terms { hint_max: settings.hint_max, env: &|_| None, egress: &settings.egress.allow, callbacks: None };
     let hooks = catalog::parse(&hooks(&sink, bench.fan_out), "the hooks of bench", &terms)?.hooks;
     let backends = Backends::open(settings).await?;
     let body_bytes_max = settings.events.body_bytes_max;
     let options = Options { patience: Duration::from_secs(bench.limit), body_bytes_max, ..Options::default() };
     let publisher = Publisher::new(Arc::clone(&backends.broker), options);
-    let app = App::new(settings, backends, Source::Fixed(hooks), Scope::Operations, nobody()).await?;
+    let app =
+        App::new(settings, backends, Source::Fixed(hooks), Scope::Operations, nobody(), Callbacks::default()).await?;
     let stop = CancellationToken::new();
     let running = app.run(stop.clone().cancelled_owned());
     let load = async {

@@ -140,7 +140,7 @@ fn shared(settings: &Settings) -> anyhow::Result<Shared<'_>> {
 
 /// As workers with these settings read a catalog.
 fn terms(settings: &Settings) -> Terms<'_> {
-    Terms { hint_max: settings.hint_max, env: &variable, egress: &settings.egress.allow }
+    Terms { hint_max: settings.hint_max, env: &variable, egress: &settings.egress.allow, callbacks: None }
 }
 
 fn check(settings: &Settings, file: &Path) -> ExitCode {

@@ -66,7 +66,7 @@ impl Sample {
     pub(super) fn hooks(&self, hint_max: Duration) -> anyhow::Result<HookSet> {
         let receiver = format!("http://{}", self.receiver);
         let env = |name: &str| (name == "SAMPLE_RECEIVER").then(|| receiver.clone());
-        let terms = Terms { hint_max, env: &env, egress: &[IpAddr::V4(Ipv4Addr::LOCALHOST).into()] };
+        let terms = Terms { hint_max, env: &env, egress: &[IpAddr::V4(Ipv4Addr::LOCALHOST).into()], callbacks: None };
         Ok(catalog::parse(HOOKS, "config/sample/hooks.yaml", &terms)?.hooks)
     }
 

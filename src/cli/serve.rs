@@ -13,10 +13,11 @@ use tokio_util::sync::CancellationToken;
 use super::output;
 use super::sample::Sample;
 use crate::admin::Scope;
+use crate::app::embed::source;
 use crate::app::{App, Backends};
 use crate::catalog::follow::Source;
-use crate::catalog::{self, Terms, variable};
-use crate::config::{Backend, CatalogFrom, Settings};
+use crate::config::{Backend, Settings};
+use crate::executor::callback::Callbacks;
 use crate::telemetry;
 use crate::worker::{Worker, nobody};
 
@@ -39,25 +40,12 @@ pub(super) async fn worker(settings: Settings) -> anyhow::Result<ExitCode> {
                (HOOKFLEET_BROKER_URL, HOOKFLEET_REDIS_URL), or run `hookfleet up` for everything in one process"
         );
     }
-    let file = load(&settings)?;
+    let file = source(&settings, &Callbacks::default())?;
     let backends = Backends::open(&settings).await?;
     let source = file.map_or_else(|| backends.shared(&settings), Ok)?;
-    let app = App::new(&settings, backends, source, Scope::Operations, nobody()).await?;
+    let app = App::new(&settings, backends, source, Scope::Operations, nobody(), Callbacks::default()).await?;
     tracing::info!(address = %app.address()?, "a worker is up");
     finish(&app.run(shutdown(CancellationToken::new())).await?)
-}
-
-/// The hooks of files, if that is where they come from: a worker does not start on a mistake.
-fn load(settings: &Settings) -> anyhow::Result<Option<Source>> {
-    if settings.catalog.from == CatalogFrom::Redis {
-        return Ok(None);
-    }
-    let terms = Terms { hint_max: settings.hint_max, env: &variable, egress: &settings.egress.allow };
-    let catalog = catalog::load(&settings.hooks, &terms)?;
-    for warning in &catalog.warnings {
-        tracing::warn!("{warning:#}");
-    }
-    Ok(Some(Source::File(settings.hooks.clone(), catalog)))
 }
 
 /// Everything in one process.
@@ -69,7 +57,7 @@ pub(super) async fn up(mut settings: Settings, up: Up) -> anyhow::Result<ExitCod
     let sample = if up.sample { Some(Sample::start(&mut settings).await?) } else { None };
     let own = match &sample {
         Some(sample) => Some(Source::Fixed(sample.hooks(settings.hint_max)?)),
-        None => load(&settings)?,
+        None => source(&settings, &Callbacks::default())?,
     };
     let backends = Backends::open(&settings).await?;
     let source = own.map_or_else(|| backends.shared(&settings), Ok)?;
@@ -79,7 +67,7 @@ pub(super) async fn up(mut settings: Settings, up: Up) -> anyhow::Result<ExitCod
     }
     let (broker, done) = (Arc::clone(&backends.broker), CancellationToken::new());
     let listener = sample.as_ref().map_or_else(nobody, Sample::listener);
-    let app = App::new(&settings, backends, source, Scope::Everything, listener).await?;
+    let app = App::new(&settings, backends, source, Scope::Everything, listener, Callbacks::default()).await?;
     tracing::info!(address = %app.address()?, "up");
     let (worker, address) = (app.worker(), app.address()?);
     let running = app.run(shutdown(done.clone()));

@@ -66,7 +66,7 @@ pub async fn facts(settings: &Settings, env: Lookup<'_>) -> Facts {
 
 /// The catalog, as a worker would read it here.
 async fn catalog(settings: &Settings, env: Lookup<'_>) -> Gathered<Catalog> {
-    let terms = Terms { hint_max: settings.hint_max, env, egress: &settings.egress.allow };
+    let terms = Terms { hint_max: settings.hint_max, env, egress: &settings.egress.allow, callbacks: None };
     let read = match (&settings.backend, settings.catalog.from) {
         (Backend::Servers { redis, .. }, CatalogFrom::Redis) => {
             let revisions = Revisions::new(Link::new((**redis).clone()), &settings.namespace);

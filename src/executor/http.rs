@@ -287,7 +287,7 @@ mod tests {
     use tokio::time::sleep;
 
     use super::super::fixture::{executors, hook, invocation, line};
-    use super::super::{Execute as _, Executors, payload};
+    use super::super::{Callbacks, Execute as _, Executors, payload};
     use super::*;
     use crate::domain::hook::{Action, Hook};
     use crate::domain::signature::{Algorithm, Encoding, PlainKey, Signing, StandardKey};
@@ -690,7 +690,8 @@ mod tests {
     async fn this_machine_is_refused_unless_allowed() {
         let server = Server::replying(reply("200 OK", "", "")).await;
         let port = server.port;
-        let strict = Executors::new(&config::Egress::default(), &config::Commands::default()).unwrap();
+        let strict =
+            Executors::new(&config::Egress::default(), &config::Commands::default(), Callbacks::default()).unwrap();
         for host in ["localhost", "LOCALHOST", "127.0.0.1", "2130706433", "0x7f.1", "[::ffff:127.0.0.1]", "[::1]"] {
             let hook = target(&format!("http://{host}:{port}/pathsecret"), 5_000);
             let found = line(&strict.run(&hook, &invocation("{}")).await);

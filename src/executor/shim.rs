@@ -6,7 +6,7 @@
 //! ended).
 //!
 //! Its stdin is one end of a pair of sockets. The worker writes the payload and then nothing; the end of that stream is
-//! the word to end the program. [`Report`]s go the other way, one a line. Its outputs are the program's.
+//! the word to end the program. Reports go the other way, one a line. Its outputs are the program's.
 //!
 //! Fences are around the process that puts them up and all that it starts, for ever. So a program with fences is started
 //! through a third process, which puts them up around itself and becomes the program.

@@ -13,7 +13,7 @@ use hookfleet::yaml::problem::{Place, Problem, Problems};
 /// What stands behind `${env:TOKEN}`: in no problem, and not in what is shown of hooks.
 const SECRET: &str = "Zq9S3CRETzq9";
 const HINT_MAX: Duration = Duration::from_hours(1);
-const TERMS: Terms<'_> = Terms { hint_max: HINT_MAX, env: &env, egress: &[] };
+const TERMS: Terms<'_> = Terms { hint_max: HINT_MAX, env: &env, egress: &[], callbacks: None };
 /// Longest text that is made of a repeated part: what takes more than linear time takes seconds here.
 const REPEATED_BYTES_MAX: usize = 128 * 1024;
 /// Problems that are shown, and the longest of them on one line.

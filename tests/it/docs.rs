@@ -13,12 +13,13 @@ use hookfleet::cli::Cli;
 use hookfleet::config::{Environment, Overrides, Settings};
 use hookfleet::domain::event::Reading;
 use hookfleet::publish::{Event, Publisher, prepare};
+use hookfleet::{Failed, Fleet};
 use serde_json::Value;
 
 const README: &str = include_str!("../../README.md");
 /// Every variable that an example names is set.
 pub(crate) const TERMS: Terms<'_> =
-    Terms { hint_max: Duration::from_secs(1), env: &|name| Some(set(name)), egress: &[] };
+    Terms { hint_max: Duration::from_secs(1), env: &|name| Some(set(name)), egress: &[], callbacks: None };
 
 fn set(name: &str) -> String {
     if name.ends_with("_PEM") {
@@ -199,6 +200,29 @@ async fn publish_from_rust(order: [u8; 1]) -> anyhow::Result<()> {
     let publisher = Publisher::connect("amqp://hookfleet:hookfleet@127.0.0.1:5672", "hookfleet").await?;
     let event = Event::builder("order.paid").source("/shop").id("order-17-paid").data(&order).build()?;
     publisher.publish(&event).await?;
+    Ok(())
+}
+
+#[derive(serde::Deserialize)]
+#[allow(dead_code, reason = "it stands for what users have")]
+struct Order {
+    number: u32,
+}
+
+#[allow(dead_code, clippy::unused_async, reason = "it stands for what users have")]
+async fn ledger(_: &str, _: Order) -> std::io::Result<()> {
+    Ok(())
+}
+
+/// README's lines of Rust: compiled here.
+#[allow(dead_code, reason = "it is there to be compiled")]
+async fn callbacks(settings: hookfleet::config::Settings, shutdown: impl Future<Output = ()>) -> anyhow::Result<()> {
+    let fleet = Fleet::builder(settings).callback("audit", |call| async move {
+        let order: Order = call.data().map_err(Failed::never)?;
+        ledger(&call.key, order).await?; // an error is tried again
+        Ok(())
+    });
+    fleet.run(shutdown).await?;
     Ok(())
 }
 

@@ -158,7 +158,7 @@ async fn what_arrives_all_the_same_is_a_letter() {
 #[test]
 fn the_vocabularies_hold() {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/config/events");
-    let terms = Terms { hint_max: Duration::from_secs(1), env: &|_| None, egress: &[] };
+    let terms = Terms { hint_max: Duration::from_secs(1), env: &|_| None, egress: &[], callbacks: None };
     let catalog = catalog::load(folder.as_ref(), &terms).unwrap_or_else(|problems| panic!("{problems}"));
     assert!(catalog.warnings.is_empty(), "{:#?}", catalog.warnings);
     let types = catalog.hooks.types();

@@ -170,6 +170,7 @@ fn what_the_reader_takes_the_schema_takes() {
         "{ id: a, on: a, run: { command: { shell: 'ls | wc', exit_codes: { 3: done, 64-78: fail, other: fail }, \
          limits: { cpu: 10s, memory: 1GiB, files: 64, processes: 0 }, no_new_privileges: true, \
          files: { read: [/usr], write: [] } } } }",
+        "{ id: a, on: a, run: { callback: audit.log-1 } }",
         "{ id: a.B_c-9, on: ['**', a.*.b], run: { http: { url: 'http://x', headers: {} } }, retry: {}, rate: ' 5 / h' }",
         "{ id: a, on: [a], timeout: 1.5m, retry: { give_up_after: 90d, backoff: { initial: 1ms, max: 365d } }, \
          run: { http: { url: 'http://x' } } }",
@@ -214,6 +215,8 @@ fn both_refuse_what_is_wrong() {
         "{ id: a, on: a, run: {} }".to_owned(),
         "{ id: a, on: a, run: { http: { url: 'http://x' }, command: { argv: [x] } } }".to_owned(),
         "{ id: a, on: a, run: { command: { argv: [] } } }".to_owned(),
+        "{ id: a, on: a, run: { callback: 'a b' } }".to_owned(),
+        "{ id: a, on: a, run: { callback: a, command: { argv: [x] } } }".to_owned(),
         "{ id: a, on: a, run: { command: { argv: [x], shell: y } } }".to_owned(),
         "{ id: a, on: a, run: { command: { argv: [x], exit_codes: { stop: done } } } }".to_owned(),
         "{ id: a, on: a, run: { command: { argv: [x], limits: { files: 7 } } } }".to_owned(),

@@ -38,8 +38,10 @@ impl Scene {
         let folder = tempfile::tempdir().unwrap();
         prepare(folder.path());
         let path = folder.path().join(path);
-        let local = Local { hint_max: Duration::ZERO, egress: Arc::default(), env: no_variable };
-        let catalog = load(&path, &Terms { hint_max: Duration::ZERO, env: &no_variable, egress: &[] }).unwrap();
+        let local =
+            Local { hint_max: Duration::ZERO, egress: Arc::default(), callbacks: Arc::default(), env: no_variable };
+        let catalog =
+            load(&path, &Terms { hint_max: Duration::ZERO, env: &no_variable, egress: &[], callbacks: None }).unwrap();
         let (followed, following) = follow(Source::File(path, catalog), local);
         Self { folder, followed, work: tokio::spawn(following) }
     }

@@ -7,7 +7,7 @@ fn command(text: &str) -> CommandAction {
     let set = read(&format!("version: 1\nhooks:\n  - {{ id: a, on: a, run: {{ command: {text} }} }}\n")).unwrap();
     match &set.hooks()[0].action {
         Action::Command(command) => command.clone(),
-        Action::Http(http) => panic!("{http:?}"),
+        other @ (Action::Http(_) | Action::Callback(_)) => panic!("{other:?}"),
     }
 }
 
@@ -57,4 +57,25 @@ fn wrong_commands() {
     check("memory: 512", &format!("{} {bytes} \"512\"", at("memory", 52)));
     check("memory: 512MB", &format!("{} {bytes} \"512MB\"", at("memory", 52)));
     check("files: 7", &format!("{} expected a whole number from 8 to 1048576, found \"7\"", at("files", 51)));
+}
+
+#[test]
+fn callbacks() {
+    let text = |name: &str| format!("version: 1\nhooks:\n  - {{ id: a, on: a, run: {{ callback: {name} }} }}\n");
+    let known = BTreeSet::from(["audit".to_owned()]);
+    let here = Terms { callbacks: Some(&known), ..TERMS };
+    for terms in [&TERMS, &here] {
+        let set = parse(&text("audit"), "hooks.yaml", terms).unwrap().hooks;
+        assert_eq!(set.hooks()[0].action, Action::Callback("audit".to_owned()));
+        assert_eq!(set.hooks()[0].action.target(), "callback:audit");
+    }
+    let refused = |name: &str| parse(&text(name), "hooks.yaml", &here).unwrap_err().list()[0].to_string();
+    let expected = "expected the name of a callback that this program has, found \"audut\"";
+    assert!(
+        refused("audut").contains(expected) && refused("audut").contains("did you mean `audit`?"),
+        "{}",
+        refused("audut")
+    );
+    assert!(parse(&text("audut"), "hooks.yaml", &TERMS).is_ok(), "others know");
+    assert!(parse(&text("'a b'"), "hooks.yaml", &TERMS).is_err());
 }

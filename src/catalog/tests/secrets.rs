@@ -47,6 +47,7 @@ fn secrets_come_from_files_too() {
         let outside = Outside {
             values: Values::Here(&env),
             egress: Some(&[]),
+            callbacks: None,
             files: RefCell::default(),
             secrets: RefCell::default(),
         };

@@ -70,7 +70,7 @@ mod tests {
     fn hooks_are_shown_without_secrets() {
         let text = "version: 1\nhooks:\n  - { id: a, on: [task.*, b], run: { http: { url: 'https://x.example/hunter2' } } }\n  - \
                     { id: longer-name, on: '**', lane: slow, timeout: 90s, retry: { attempts: 3 }, run: { command: { argv: [echo, hunter2] } } }\n";
-        let terms = Terms { hint_max: std::time::Duration::from_secs(1), env: &|_| None, egress: &[] };
+        let terms = Terms { hint_max: std::time::Duration::from_secs(1), env: &|_| None, egress: &[], callbacks: None };
         let hooks = parse(text, "hooks.yaml", &terms).unwrap().hooks;
         let expected = "\
 ID           ON         RUNS               LANE     TIMEOUT  ATTEMPTS  STATE

@@ -22,6 +22,7 @@ use crate::domain::request::Shown;
 use crate::domain::settle::{Class, Next, Settlement, Tried, settle};
 use crate::domain::shown::{name, quoted};
 use crate::domain::template::Text;
+use crate::executor::callback::Callbacks;
 use crate::executor::{self, Execute as _, Executors};
 use crate::publish::{Rejected, prepare};
 use crate::telemetry::now_ms;
@@ -78,7 +79,7 @@ fn invocation(event: &Event, hook: &Hook, hooks: &HookSet) -> Invocation {
 
 async fn send(settings: &Settings, hook: &Hook, invocation: &Invocation, secrets: &Secrets) -> anyhow::Result<()> {
     executor::install_crypto();
-    let executors = Executors::new(&settings.egress, &settings.commands)?;
+    let executors = Executors::new(&settings.egress, &settings.commands, Callbacks::default())?;
     let (at_ms, began) = (now_ms(), Instant::now());
     let outcome = executors.run(hook, invocation).await.redacted(secrets);
     let took = began.elapsed();
@@ -168,6 +169,7 @@ fn would_run(hook: &Hook, invocation: &Invocation) -> Vec<String> {
             lines.extend(cwd.iter().map(|folder| format!("    in {}", folder.display())));
             lines.push(format!("    stdin: {}", payload()));
         }
+        Action::Callback(name) => lines.push(format!("+ {}: the callback {name}", hook.id)),
     }
     if hook.paused {
         lines.push("    it is paused: this waits until it is not".to_owned());
@@ -211,7 +213,7 @@ mod tests {
 
     fn check(event: &str, only: Option<&str>, expected: &[&str]) {
         let env = |name: &str| Some(if name == "URL" { "https://x.example/hunter2" } else { "hunter2" }.to_owned());
-        let terms = Terms { hint_max: std::time::Duration::from_secs(1), env: &env, egress: &[] };
+        let terms = Terms { hint_max: std::time::Duration::from_secs(1), env: &env, egress: &[], callbacks: None };
         let hooks = parse(HOOKS, "hooks.yaml", &terms).unwrap().hooks;
         let event = read(&Bytes::copy_from_slice(event.as_bytes()), &Reading::default()).unwrap();
         let told = told(&event, &hooks, only);
@@ -261,7 +263,7 @@ mod tests {
         let check = |http: &str, set: &[(&str, &str)], expected: &[&str]| {
             let text = format!("version: 1\nhooks: [{{ id: a, on: t, run: {{ http: {http} }} }}]");
             let env = |name: &str| set.iter().find(|(it, _)| *it == name).map(|(_, value)| (*value).to_owned());
-            let terms = Terms { hint_max: std::time::Duration::from_secs(1), env: &env, egress: &[] };
+            let terms = Terms { hint_max: std::time::Duration::from_secs(1), env: &env, egress: &[], callbacks: None };
             let hooks = read_partly(&[Document { name: "hooks.yaml".to_owned(), text }], &terms).unwrap().hooks;
             let event = Bytes::from(r#"{"id":"1","source":"/s","type":"t","data":{"n":"1/2"}}"#);
             let told = told(&read(&event, &Reading::default()).unwrap(), &hooks, None);
@@ -302,7 +304,7 @@ mod tests {
         let event =
             read(&Bytes::from(r#"{"id":"1","source":"/s","type":"task.failed","data":{"n":2}}"#), &Reading::default());
         let env = |_: &str| Some("https://x.example/hunter2".to_owned());
-        let terms = Terms { hint_max: std::time::Duration::from_secs(1), env: &env, egress: &[] };
+        let terms = Terms { hint_max: std::time::Duration::from_secs(1), env: &env, egress: &[], callbacks: None };
         let hooks = parse(HOOKS, "hooks.yaml", &terms).unwrap().hooks;
         let told = told(&event.unwrap(), &hooks, Some("c"));
         let lines: Vec<&str> = told.lines().collect();

@@ -18,6 +18,8 @@ use crate::domain::tls::Tls;
 pub enum Action {
     Http(HttpAction),
     Command(CommandAction),
+    /// A function of the program that the worker is part of, by name.
+    Callback(String),
 }
 
 /// How an http hook calls (RFC 9110, 9.3; RFC 5789).
@@ -223,6 +225,7 @@ impl Action {
                 digest.finalize()
             }
             Self::Command(command) => Sha256::digest(command.argv.join("\0")),
+            Self::Callback(name) => Sha256::digest(name),
         };
         format!("{}#{}", self.target(), hex::encode(&digest[..4]))
     }
@@ -247,6 +250,7 @@ impl Action {
                 format!("{}://{}{port}", url.scheme(), url.host_str().unwrap_or_default())
             }
             Self::Command(command) => format!("command:{}", command.argv.first().map_or("", String::as_str)),
+            Self::Callback(name) => format!("callback:{name}"),
         }
     }
 }

@@ -7,7 +7,7 @@ use super::*;
 use crate::config;
 use crate::domain::hook::{Action, HttpAction};
 use crate::executor::fixture::{hook, invocation, line};
-use crate::executor::{Execute as _, Executors, clients::Clients, command, http};
+use crate::executor::{Callbacks, Execute as _, Executors, clients::Clients, command, http};
 
 fn judge(host: &str, found: &[&str], egress: &Egress) -> String {
     let found = found.iter().map(|ip| SocketAddr::new(ip.parse().unwrap(), 0)).collect();
@@ -155,7 +155,11 @@ async fn no_answer_of_a_name_server_leads_to_this_machine() {
     let run = async |lookup: Lookup| {
         let guard = Guard::looking_up(&egress, lookup);
         let http = http::Http::with(Clients::guarded(guard).unwrap());
-        let executors = Executors { http, commands: command::Commands::new(&config::Commands::default()) };
+        let executors = Executors {
+            http,
+            commands: command::Commands::new(&config::Commands::default()),
+            callbacks: Callbacks::default(),
+        };
         let hook = hook(Action::Http(HttpAction::plain(url.clone(), &[])), 1_000);
         let mut outcomes = Vec::new();
         for _ in 0..50 {

@@ -42,7 +42,8 @@ impl Scene {
         let (path, namespace) = (folder.path().join("catalog.json"), "fleet".to_owned());
         let cache = Some(Cache { path, namespace, max_age: Duration::from_hours(1) });
         let shared = || Shared { revisions: Arc::new(Revisions::new(link.clone(), "fleet")), cache: cache.clone() };
-        let local = Local { hint_max: Duration::ZERO, egress: Arc::default(), env: |_| None };
+        let local =
+            Local { hint_max: Duration::ZERO, egress: Arc::default(), callbacks: Arc::default(), env: |_| None };
         let (board, followed) = Board::new(&Source::Redis(shared()), local);
         Self { folder, follower: Follower::new(board, shared()), followed }
     }

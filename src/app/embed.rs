@@ -1,0 +1,95 @@
+//! A worker in a program of one's own, whose functions hooks may call.
+
+use super::{App, Backends};
+use crate::admin::Scope;
+use crate::catalog::follow::Source;
+use crate::catalog::{self, Terms, variable};
+use crate::config::{CatalogFrom, Settings};
+use crate::executor::callback::{Call, Callbacks, Failed};
+use crate::worker::nobody;
+
+/// Runs hooks in this process: all that `hookfleet up` does for an embedded file, and `hookfleet worker` on servers,
+/// with functions of this program beside.
+///
+/// ```no_run
+/// use hookfleet::config::{Environment, Overrides, Settings};
+/// use hookfleet::{Failed, Fleet};
+///
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// let settings = Settings::load(None, &Environment::of_process(), &Overrides::default())?;
+/// let fleet = Fleet::builder(settings).callback("audit", |call| async move {
+///     let total: u64 = call.data().map_err(Failed::never)?;
+///     println!("{} of {total}, under {}", call.kind(), call.key);
+///     Ok(())
+/// });
+/// let cut_off = fleet.run(async { drop(tokio::signal::ctrl_c().await) }).await?;
+/// assert!(cut_off.is_empty(), "they will be taken over: {cut_off:?}");
+/// # Ok(())
+/// # }
+/// ```
+///
+/// A hook calls it by its name: `run: { callback: audit }`. Hooks that name one which is not there are refused where hooks are
+/// read, so programs that share a catalog have to have the same callbacks.
+#[derive(Debug)]
+pub struct Fleet {
+    settings: Settings,
+    callbacks: Callbacks,
+}
+
+impl Fleet {
+    /// With these settings, and no callback yet.
+    #[must_use]
+    pub fn builder(settings: Settings) -> Self {
+        Self { settings, callbacks: Callbacks::default() }
+    }
+
+    /// A function that hooks call by this name. It runs on the runtime that [`Fleet::run`] is called on. A panic is an attempt
+    /// that failed, and so is a call that has not ended by the hook's `timeout`: its future is dropped then.
+    #[must_use]
+    pub fn callback<F>(mut self, name: &str, callback: impl Fn(Call) -> F + Send + Sync + 'static) -> Self
+    where
+        F: Future<Output = Result<(), Failed>> + Send + 'static,
+    {
+        self.callbacks.add(name, callback);
+        self
+    }
+
+    /// Works until `shutdown` completes, and drains then. Answers the names of the runs that were cut off: others take them
+    /// over.
+    ///
+    /// # Errors
+    /// One sentence: what cannot be reached, opened or read, and what to do.
+    pub async fn run(self, shutdown: impl Future<Output = ()>) -> anyhow::Result<Vec<String>> {
+        let Self { settings, mut callbacks } = self;
+        callbacks.run_here();
+        let file = source(&settings, &callbacks)?;
+        let backends = Backends::open(&settings).await?;
+        let source = file.map_or_else(|| backends.shared(&settings), Ok)?;
+        let scope = if backends.file.is_some() { Scope::Everything } else { Scope::Operations };
+        let app = App::new(&settings, backends, source, scope, nobody(), callbacks).await?;
+        tracing::info!(address = %app.address()?, "a worker is up");
+        app.run(shutdown).await
+    }
+}
+
+/// The hooks of files, if that is where they come from: a worker does not start on a mistake.
+///
+/// # Errors
+/// Everything that is wrong with them.
+pub fn source(settings: &Settings, callbacks: &Callbacks) -> anyhow::Result<Option<Source>> {
+    if settings.catalog.from == CatalogFrom::Redis {
+        return Ok(None);
+    }
+    let callbacks = callbacks.names();
+    let terms = Terms {
+        hint_max: settings.hint_max,
+        env: &variable,
+        egress: &settings.egress.allow,
+        callbacks: Some(&callbacks),
+    };
+    let catalog = catalog::load(&settings.hooks, &terms)?;
+    for warning in &catalog.warnings {
+        tracing::warn!("{warning:#}");
+    }
+    Ok(Some(Source::File(settings.hooks.clone(), catalog)))
+}

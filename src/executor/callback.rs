@@ -1,0 +1,302 @@
+//! Runs a hook by calling a function of the program that this library is part of.
+//!
+//! Functions run on the runtime of that program, as tasks of their own: one that panics or never ends is an outcome, and
+//! one that blocks its thread stops nothing else of the worker.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use tokio::runtime::Handle;
+use tokio::time::timeout_at;
+use tokio_util::task::AbortOnDropHandle;
+
+use super::excerpt::excerpt;
+use super::{Attempt, timed_out};
+use crate::domain::event::Event;
+use crate::domain::outcome::{Again, Failure, Outcome};
+use crate::domain::settle::Class;
+
+type Running = Pin<Box<dyn Future<Output = Result<(), Failed>> + Send>>;
+type Callback = Arc<dyn Fn(Call) -> Running + Send + Sync>;
+
+/// The functions that hooks may call, by name.
+#[derive(Clone, Default)]
+pub struct Callbacks {
+    named: BTreeMap<String, Callback>,
+    /// Where they run; none: where the worker does.
+    runtime: Option<Handle>,
+}
+
+impl Callbacks {
+    /// Under a name that hooks have in `callback`; another one under it is replaced.
+    pub fn add<F>(&mut self, name: impl Into<String>, callback: impl Fn(Call) -> F + Send + Sync + 'static)
+    where
+        F: Future<Output = Result<(), Failed>> + Send + 'static,
+    {
+        self.named.insert(name.into(), Arc::new(move |call| Box::pin(callback(call))));
+    }
+
+    /// They run on the runtime that this is called on.
+    ///
+    /// # Panics
+    /// Outside of a Tokio runtime.
+    pub fn run_here(&mut self) {
+        self.runtime = Some(Handle::current());
+    }
+
+    #[must_use]
+    pub fn names(&self) -> BTreeSet<String> {
+        self.named.keys().cloned().collect()
+    }
+
+    /// Calls it, and leaves it at the attempt's deadline.
+    pub(super) async fn run(&self, name: &str, attempt: &Attempt<'_>) -> Outcome {
+        let Some(callback) = self.named.get(name) else {
+            return Outcome::never(Class::Invalid, format!("this program has no callback `{name}`"));
+        };
+        // In the task, so that a panic before the first await is its own too.
+        let (callback, call) = (Arc::clone(callback), Call::of(attempt));
+        let running = async move { callback(call).await };
+        let running = match &self.runtime {
+            Some(runtime) => runtime.spawn(running),
+            None => tokio::spawn(running),
+        };
+        match timeout_at(attempt.deadline, AbortOnDropHandle::new(running)).await {
+            Err(_) => timed_out(attempt.hook.timeout, ""),
+            Ok(Ok(Ok(()))) => Outcome::Done,
+            Ok(Ok(Err(failed))) => failed.outcome(),
+            Ok(Err(error)) if error.is_panic() => Outcome::later("the callback panicked"),
+            Ok(Err(_)) => Outcome::Interrupted, // its runtime ends
+        }
+    }
+}
+
+impl fmt::Debug for Callbacks {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.named.keys()).finish()
+    }
+}
+
+/// One attempt, as a callback gets it.
+#[derive(Debug, Clone)]
+pub struct Call {
+    /// The same over all attempts and replays of one event at one hook: keep those that you have handled, and you will
+    /// never do a thing twice.
+    pub key: String,
+    /// The hook's id.
+    pub hook: String,
+    /// From 1 on.
+    pub attempt: u32,
+    /// How often an operator has sent it again.
+    pub generation: u32,
+    event: Arc<Event>,
+}
+
+impl Call {
+    fn of(attempt: &Attempt<'_>) -> Self {
+        let invocation = attempt.invocation;
+        Self {
+            key: attempt.key.clone(),
+            hook: attempt.hook.id.to_string(),
+            attempt: invocation.at.attempt,
+            generation: invocation.at.generation,
+            event: Arc::clone(&invocation.event),
+        }
+    }
+
+    /// The event's id.
+    #[must_use]
+    pub fn id(&self) -> &str {
+        &self.event.id
+    }
+
+    /// Where the event comes from.
+    #[must_use]
+    pub fn source(&self) -> &str {
+        &self.event.source
+    }
+
+    /// The event's type.
+    #[must_use]
+    pub fn kind(&self) -> &str {
+        &self.event.kind
+    }
+
+    /// What the event is about.
+    #[must_use]
+    pub fn subject(&self) -> Option<&str> {
+        self.event.subject.as_deref()
+    }
+
+    /// The whole event, as CloudEvents has it in JSON.
+    #[must_use]
+    pub fn event(&self) -> &[u8] {
+        &self.event.body
+    }
+
+    /// The event's data; of an event without any, what `null` is read as.
+    ///
+    /// # Errors
+    /// They are of another type. With `?` in a callback that is a failure like others; since the same data come again at
+    /// every attempt, [`Failed::never`] fits better.
+    pub fn data<T: DeserializeOwned>(&self) -> serde_json::Result<T> {
+        #[derive(Deserialize)]
+        struct Data<T> {
+            data: T,
+        }
+        let whole: serde_json::Value = serde_json::from_slice(&self.event.body)?;
+        let data = whole.get("data").cloned().unwrap_or_default();
+        serde_json::from_value::<Data<T>>(serde_json::json!({ "data": data })).map(|whole| whole.data)
+    }
+}
+
+/// Why a callback has not done what it is for. Any error becomes one that may pass by itself, with its text.
+#[derive(Debug)]
+pub struct Failed {
+    again: Again,
+    error: String,
+}
+
+impl Failed {
+    /// It may pass by itself: the hook's `retry` says when it is tried again.
+    pub fn later(error: impl fmt::Display) -> Self {
+        Self { again: Again::Later(None), error: error.to_string() }
+    }
+
+    /// It is tried again no sooner than this, up to `retry.hint_max`.
+    pub fn after(wait: Duration, error: impl fmt::Display) -> Self {
+        Self { again: Again::Later(Some(wait)), error: error.to_string() }
+    }
+
+    /// It would be the same however often it is tried: a dead letter at once.
+    pub fn never(error: impl fmt::Display) -> Self {
+        Self { again: Again::Never(Class::Rejected), error: error.to_string() }
+    }
+
+    fn outcome(self) -> Outcome {
+        let error = excerpt(self.error.as_bytes(), Vec::new());
+        Outcome::Failed(Failure { again: self.again, status: None, error })
+    }
+}
+
+impl<E: std::error::Error> From<E> for Failed {
+    fn from(error: E) -> Self {
+        Self::later(error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::pending;
+    use std::panic::resume_unwind;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::super::fixture::{hook, invocation, line};
+    use super::super::{Execute as _, Executors};
+    use super::*;
+    use crate::config;
+    use crate::domain::hook::Action;
+
+    fn executors(callbacks: Callbacks) -> Executors {
+        Executors::new(&config::Egress::default(), &config::Commands::default(), callbacks).unwrap()
+    }
+
+    async fn run(executors: &Executors, name: &str) -> String {
+        line(&executors.run(&hook(Action::Callback(name.to_owned()), 300), &invocation(r#"{"n":7}"#)).await)
+    }
+
+    #[tokio::test]
+    async fn what_it_comes_to() {
+        let mut callbacks = Callbacks::default();
+        callbacks.add("done", |_| async { Ok(()) });
+        callbacks.add("later", |_| async { Err(Failed::later("not\nnow")) });
+        callbacks.add("after", |_| async { Err(Failed::after(Duration::from_secs(7), "busy")) });
+        callbacks.add("never", |_| async { Err(Failed::never("no")) });
+        callbacks.add("error", |_| async { Ok("x".parse::<u8>().map(|_| ())?) });
+        callbacks.add("panics", |call| async move { if call.attempt > 0 { panic!("secret") } else { Ok(()) } });
+        callbacks.add("panics-at-once", |call| {
+            assert!(call.attempt > 9, "secret");
+            async { Ok(()) }
+        });
+        callbacks.add("hangs", |_| pending());
+        let executors = executors(callbacks);
+        for (name, expected) in [
+            ("done", "done"),
+            ("later", "later: not now"),
+            ("after", "later 7s: busy"),
+            ("never", "never Rejected: no"),
+            ("error", "later: invalid digit found in string"),
+            ("panics", "later: the callback panicked"),
+            ("panics-at-once", "later: the callback panicked"),
+            ("hangs", "later: timed out after 300ms"),
+            ("unknown", "never Invalid: this program has no callback `unknown`"),
+        ] {
+            assert_eq!(run(&executors, name).await, expected, "{name}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_it_gets() {
+        #[derive(Debug, PartialEq, Deserialize)]
+        struct Numbered {
+            n: u32,
+        }
+        let mut callbacks = Callbacks::default();
+        callbacks.add("looks", |call| async move {
+            let key = invocation(r#"{"n":7}"#).idempotency_key();
+            assert_eq!((call.key.as_str(), call.hook.as_str(), call.attempt, call.generation), (&*key, "h-1", 1, 0));
+            assert_eq!((call.kind(), call.subject()), ("a.b", None));
+            assert!(call.data::<Numbered>().is_ok_and(|data| data == Numbered { n: 7 }));
+            assert!(call.data::<Vec<u8>>().is_err());
+            Ok(())
+        });
+        assert_eq!(run(&executors(callbacks), "looks").await, "done");
+    }
+
+    /// One that panics one time in ten and hangs one time in a hundred: counts are right, and nothing is left running.
+    #[tokio::test]
+    async fn ten_thousand_of_which_some_fail() {
+        struct Counted(Arc<AtomicUsize>);
+        impl Drop for Counted {
+            fn drop(&mut self) {
+                self.0.fetch_sub(1, Ordering::SeqCst);
+            }
+        }
+        let (calls, running) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        let mut callbacks = Callbacks::default();
+        let (count, counted) = (Arc::clone(&calls), Arc::clone(&running));
+        callbacks.add("some", move |_| {
+            let number = count.fetch_add(1, Ordering::SeqCst);
+            counted.fetch_add(1, Ordering::SeqCst);
+            let running = Counted(Arc::clone(&counted));
+            async move {
+                let _running = running;
+                match number % 100 {
+                    50 => pending().await,
+                    tens if tens % 10 == 0 => resume_unwind(Box::new(())), // a panic that says nothing
+                    _ => Ok(()),
+                }
+            }
+        });
+        let executors = executors(callbacks);
+        let mut found = BTreeMap::<String, usize>::new();
+        for _ in 0..20 {
+            for outcome in futures_util::future::join_all((0..500).map(|_| run(&executors, "some"))).await {
+                *found.entry(outcome).or_default() += 1;
+            }
+        }
+        let found: Vec<(&str, usize)> = found.iter().map(|(outcome, count)| (outcome.as_str(), *count)).collect();
+        assert_eq!(
+            found,
+            [("done", 9_000), ("later: the callback panicked", 900), ("later: timed out after 300ms", 100)]
+        );
+        while running.load(Ordering::SeqCst) > 0 {
+            tokio::task::yield_now().await; // those that were left are gone as soon as they are looked at
+        }
+    }
+}
