@@ -1,7 +1,8 @@
 //! Runs a hook by calling a function of the program that this library is part of.
 //!
-//! Functions run on the runtime of that program, as tasks of their own: one that panics or never ends is an outcome, and
-//! one that blocks its thread stops nothing else of the worker.
+//! Functions run on the runtime of that program, as tasks of their own: one that panics or never ends is an outcome. One that
+//! blocks its thread holds up what else runs on that thread, as anywhere; on a runtime of one thread that is a part of the
+//! worker too.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;

@@ -1,9 +1,8 @@
 //! The process between a worker and a program that a hook runs: `hookfleet exec-shim`.
 //!
 //! It starts the program in a process group of its own and stays until nothing of it is left: when the program has ended,
-//! when the worker asks for its end, and when the worker is gone. What leaves the group or the
-//! session comes back to it, since it is the reaper of all that the program started (Linux; elsewhere the group alone is
-//! ended).
+//! when the worker asks for its end, and when the worker is gone. What leaves the group or the session comes back to it,
+//! since it is the reaper of all that the program started (Linux; elsewhere the group alone is ended).
 //!
 //! Its stdin is one end of a pair of sockets. The worker writes the payload and then nothing; the end of that stream is
 //! the word to end the program. Reports go the other way, one a line. Its outputs are the program's.
@@ -203,7 +202,13 @@ fn tell(mut worker: &UnixStream, report: &Report) -> io::Result<()> {
 /// Waits for the worker to say so, or to be gone.
 fn end_when_asked(mut worker: UnixStream, program: &Receiver<Pid>, life: &Life) {
     let mut said = [0; 64];
-    while worker.read(&mut said).is_ok_and(|read| read > 0) {} // nothing that it could say
+    loop {
+        match worker.read(&mut said) {
+            Ok(1..) => {} // nothing that it could say
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Ok(0) | Err(_) => break,
+        }
+    }
     let Ok(program) = program.recv() else { return };
     for what in [Signal::TERM, Signal::KILL] {
         if life.is_over.load(Ordering::SeqCst) {

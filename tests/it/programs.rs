@@ -298,6 +298,9 @@ async fn nothing_is_left_of_programs_that_mean_harm() {
     contained("exec yes >&2", "later: timed out after 1.5s: y y y", plain).await;
     contained("while :; do sleep 60 & done", "later: timed out", plain).await;
     contained("while :; do setsid sleep 60 & done", "later: timed out", plain).await;
+    // What is sent to a whole service is not for what watches over programs.
+    let all = "kill -TERM $PPID; kill -INT $PPID; kill -HUP $PPID; sleep 0.3; exit 7";
+    contained(all, "later [7]: exit 7", plain).await;
     // What watches over it is stopped, and killed: the worker knows its group.
     contained("trap '' TERM; kill -STOP $PPID; sleep 100", "later: timed out", plain).await;
     contained("trap '' TERM; sleep 100 & kill -9 $PPID; sleep 100", "later: its watcher ended", plain).await;
