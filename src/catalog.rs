@@ -30,6 +30,7 @@ mod event;
 pub mod follow;
 mod hooks;
 mod http;
+mod publish;
 mod retry;
 pub mod revisions;
 mod secret;

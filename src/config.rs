@@ -29,6 +29,8 @@ mod resolve;
 mod shown;
 mod table;
 
+pub(crate) use resolve::parse_server;
+
 /// The settings file that is read if none is named.
 pub const DEFAULT_FILE: &str = "config/hookfleet.yaml";
 

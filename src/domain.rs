@@ -26,6 +26,7 @@ pub mod message;
 mod model;
 pub mod once;
 pub mod outcome;
+pub mod publication;
 pub mod redaction;
 pub mod refusal;
 pub mod replay;

@@ -27,9 +27,11 @@ mod egress;
 mod excerpt;
 pub mod hint;
 mod http;
+pub mod publish;
 pub mod shim;
 
 use callback::Callbacks;
+use publish::{Home, Publishing};
 
 /// Room for what stands before the event in a payload: more than most need.
 const PAYLOAD_HEAD: usize = 256;
@@ -62,6 +64,7 @@ pub struct Executors {
     http: http::Http,
     commands: command::Commands,
     callbacks: Callbacks,
+    publishing: Publishing,
 }
 
 /// Chooses the cryptography of this process, which every HTTP client needs before it is built.
@@ -86,12 +89,20 @@ impl Executors {
         callbacks: Callbacks,
     ) -> Result<Self, ExecutorError> {
         let http = http::Http::new(egress).map_err(ExecutorError::HttpClient)?;
-        Ok(Self { http, commands: command::Commands::new(commands), callbacks })
+        let publishing = Publishing::new(http.guard().clone());
+        Ok(Self { http, commands: command::Commands::new(commands), callbacks, publishing })
+    }
+
+    /// With a broker that hooks publish to which name none.
+    #[must_use]
+    pub fn at(mut self, home: Home) -> Self {
+        self.publishing.home = home;
+        self
     }
 
     async fn attempt(&self, hook: &Hook, invocation: &Invocation, deadline: Instant) -> Outcome {
         let key = invocation.idempotency_key();
-        let own_body = matches!(&hook.action, Action::Http(HttpAction { body: Some(_), .. }));
+        let own_body = matches!(&hook.action, Action::Http(HttpAction { body: Some(_), .. }) | Action::Publish(_));
         let payload = if own_body { Bytes::new() } else { payload(hook, invocation, &key) };
         let attempt = Attempt { hook, invocation, key, payload, deadline };
         match &hook.action {
@@ -99,6 +110,7 @@ impl Executors {
             // Next to starting a process a box is nothing, and every run has room for the largest.
             Action::Command(action) => Box::pin(self.commands.run(action, &attempt)).await,
             Action::Callback(name) => Box::pin(self.callbacks.run(name, &attempt)).await,
+            Action::Publish(action) => Box::pin(self.publishing.run(action, &attempt)).await,
         }
     }
 }

@@ -29,7 +29,7 @@
 //! | [`admin`], [`catalog`] | HTTP for people and probes; hooks from files or the fleet's revisions in Redis, followed and changed |
 //! | [`worker`] | the pipeline, and one invocation's way through it |
 //! | [`desk`], [`publish`] | what operators do with letters, and the keeper of their log; publishing events, for the gateway, the command line and the library |
-//! | [`executor`] | runs a hook once: http, command, callback |
+//! | [`executor`] | runs a hook once: http, command, callback, publish |
 //! | [`broker`], [`idempotency`], [`dead_letters`], [`flow`] | the seams: a trait with its contract, and an adapter a file |
 //! | [`amqp`], [`redis`], [`embedded`] | what adapters share: AMQP connections, topology, management; the way to Redis; the one SQLite file |
 //! | [`config`], [`telemetry`], [`crash`] | settings; metric names and logs; places where tests kill the process, and flaws that they ask for |
@@ -45,7 +45,8 @@
 //!   queues dead-letter to has none: they keep what has no way on, as everything where a broker starts.
 //! - No delivery is held longer than `worker.hold`: a longer run leaves a guard (the same message, due when its lease
 //!   ends) and goes on under its claim.
-//! - Headers named `hookfleet-*` are believed on lane queues only. Properties are built afresh on every publish.
+//! - Headers named `hookfleet-*` are believed on lane queues only, but for the count of hops, which can only end a way
+//!   sooner. So nothing that a hook publishes gets into a lane. Properties are built afresh on every publish.
 //! - An executor answers with an [`domain::outcome::Outcome`], never an error, and knows nothing of retries, claims or
 //!   brokers. Its errors and letters carry no secrets.
 //! - Workers see one whole revision of the catalog after the other. A hook is taken to be removed only at the revision

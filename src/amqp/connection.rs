@@ -1,7 +1,7 @@
 //! Opening a connection, and saying in one sentence why it cannot be opened.
 
 use std::io;
-use std::net::{Shutdown, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::os::fd::AsFd;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -77,23 +77,74 @@ async fn connect_to(server: &BrokerServer, url: &Url, name: &str) -> Result<Conn
             Some((Arc::new(config), target.tls_name().to_owned()))
         }
     };
+    match reach(uri, tls, None, name).await {
+        Some(Ok(connection)) => Ok(connection),
+        Some(Err(error)) => Err(target.sentence(&error)),
+        None => Err(ConnectError::Away(format!(
+            "the broker at {} did not answer within {CONNECT_TIMEOUT:?}: check host and port in broker.url, and \
+             whether that port speaks TLS (amqps://) or not (amqp://)",
+            target.shown
+        ))),
+    }
+}
+
+/// Opens a connection to the broker of a URL at these addresses and no others. `tls` is for a URL that asks for it.
+///
+/// # Errors
+/// One sentence without a password.
+pub async fn connect_at(
+    url: &Url,
+    addresses: Vec<SocketAddr>,
+    tls: Option<ClientConfig>,
+    name: &str,
+) -> Result<Connection, String> {
+    let uri = uri(url)?;
+    let (shown, tls_name, user) = (shown(url), uri.authority.host.clone(), uri.authority.userinfo.username.clone());
+    let encryption = match uri.scheme {
+        AMQPScheme::AMQP => None,
+        AMQPScheme::AMQPS => {
+            Some((Arc::new(tls.ok_or("a broker behind TLS needs a configuration")?), tls_name.clone()))
+        }
+    };
+    match reach(uri, encryption, Some(addresses), name).await {
+        Some(Ok(connection)) => Ok(connection),
+        None => Err(format!("the broker at {shown} did not answer within {CONNECT_TIMEOUT:?}")),
+        Some(Err(error)) => Err(match error.kind() {
+            ErrorKind::IOError(io) => match tls::cause(io) {
+                Some(cause) => format!("no TLS with the broker at {shown}: {cause}"),
+                None => format!("cannot connect to the broker at {shown}: {io}"),
+            },
+            _ if refuses_user(&error) => format!("the broker at {shown} refused user \"{user}\""),
+            _ => format!("cannot connect to the broker at {shown}: {error}"),
+        }),
+    }
+}
+
+/// `None`: no answer in time.
+async fn reach(
+    uri: AMQPUri,
+    tls: Encryption,
+    addresses: Option<Vec<SocketAddr>>,
+    name: &str,
+) -> Option<lapin::Result<Connection>> {
     let properties = ConnectionProperties::default().with_connection_name(name.into());
     let socket = Socket::default();
-    match timeout(CONNECT_TIMEOUT, open(uri, tls, properties, socket.clone())).await {
+    match timeout(CONNECT_TIMEOUT, open(uri, tls, addresses, properties, socket.clone())).await {
         Ok(Ok(connection)) => {
             socket.forget();
-            Ok(connection)
+            Some(Ok(connection))
         }
-        Ok(Err(error)) => Err(target.sentence(&error)),
+        Ok(error @ Err(_)) => Some(error),
         Err(_) => {
             socket.cut();
-            Err(ConnectError::Away(format!(
-                "the broker at {} did not answer within {CONNECT_TIMEOUT:?}: check host and port in broker.url, and \
-                 whether that port speaks TLS (amqps://) or not (amqp://)",
-                target.shown
-            )))
+            None
         }
     }
+}
+
+fn refuses_user(error: &Error) -> bool {
+    let text = error.to_string();
+    ["ACCESS_REFUSED", "ACCESS-REFUSED", "auth"].iter().any(|word| text.contains(word))
 }
 
 /// What the library needs to know of a URL. It reads no IPv6 addresses, and takes a slash alone for a vhost without a
@@ -143,13 +194,19 @@ type Encryption = Option<(Arc<ClientConfig>, String)>;
 async fn open(
     uri: AMQPUri,
     tls: Encryption,
+    addresses: Option<Vec<SocketAddr>>,
     properties: ConnectionProperties,
     socket: Socket,
 ) -> lapin::Result<Connection> {
     let dial = async move |uri: AMQPUri, _| {
-        let connected =
-            timeout(CONNECT_TIMEOUT, tokio::net::TcpStream::connect((uri.authority.host.as_str(), uri.authority.port)));
-        let stream = connected.await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+        let connected = async {
+            match &addresses {
+                Some(known) => tokio::net::TcpStream::connect(known.as_slice()).await,
+                None => tokio::net::TcpStream::connect((uri.authority.host.as_str(), uri.authority.port)).await,
+            }
+        };
+        let connected = timeout(CONNECT_TIMEOUT, connected).await;
+        let stream = connected.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
         stream.set_nodelay(true)?;
         socket.keep(&stream)?;
         let stream = AsyncTcpStream::Plain(Compat::new(stream));
@@ -224,7 +281,7 @@ impl Target<'_> {
                 )),
             };
         }
-        if text.contains("ACCESS_REFUSED") || text.contains("ACCESS-REFUSED") || text.contains("auth") {
+        if refuses_user(error) {
             let places = match self.server.password_file {
                 None => "user and password in broker.url",
                 Some(_) => "the user in broker.url and the password in broker.password_file",

@@ -4,9 +4,10 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
+use rustls::client::WantsClientCert;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::{CertificateError, ClientConfig, RootCertStore};
+use rustls::{CertificateError, ClientConfig, ConfigBuilder, RootCertStore};
 
 use crate::config::{ClientCertificate, Tls};
 
@@ -20,12 +21,39 @@ pub async fn client_config(files: &Tls) -> Result<ClientConfig, String> {
     built.unwrap_or_else(|error| Err(format!("cannot set up TLS: {error}")))
 }
 
-fn build(files: &Tls) -> Result<ClientConfig, String> {
+/// The configuration of a client that brings its certificates along, in PEM: authorities beside the usual ones, and its own
+/// chain with its key.
+///
+/// # Errors
+/// One sentence, without any of them.
+pub async fn client_config_of(ca: Option<String>, identity: Option<String>) -> Result<ClientConfig, String> {
+    let built = tokio::task::spawn_blocking(move || build_of(ca.as_deref(), identity.as_deref())).await;
+    built.unwrap_or_else(|error| Err(format!("cannot set up TLS: {error}")))
+}
+
+fn build_of(ca: Option<&str>, identity: Option<&str>) -> Result<ClientConfig, String> {
+    let broken = |error: &dyn std::error::Error| format!("cannot set up TLS: {error}");
+    let mut trusted = roots(None)?;
+    for certificate in CertificateDer::pem_slice_iter(ca.unwrap_or_default().as_bytes()) {
+        trusted.add(certificate.map_err(|error| broken(&error))?).map_err(|error| broken(&error))?;
+    }
+    let builder = builder(trusted)?;
+    let Some(identity) = identity else { return Ok(builder.with_no_client_auth()) };
+    let chain = CertificateDer::pem_slice_iter(identity.as_bytes()).collect::<Result<_, _>>();
+    let key = PrivateKeyDer::from_pem_slice(identity.as_bytes()).map_err(|error| broken(&error))?;
+    builder.with_client_auth_cert(chain.map_err(|error| broken(&error))?, key).map_err(|error| broken(&error))
+}
+
+fn builder(trusted: RootCertStore) -> Result<ConfigBuilder<ClientConfig, WantsClientCert>, String> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
-        .map_err(|error| format!("cannot set up TLS: {error}"))?
-        .with_root_certificates(roots(files.ca.as_deref())?);
+        .map_err(|error| format!("cannot set up TLS: {error}"))?;
+    Ok(builder.with_root_certificates(trusted))
+}
+
+fn build(files: &Tls) -> Result<ClientConfig, String> {
+    let builder = builder(roots(files.ca.as_deref())?)?;
     let Some(ClientCertificate { chain, key }) = &files.client else { return Ok(builder.with_no_client_auth()) };
     let chain = certificates(chain, "broker.tls_cert")?;
     let private = PrivateKeyDer::from_pem_file(key).map_err(|error| unusable(key, "broker.tls_key", &error))?;

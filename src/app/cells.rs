@@ -10,10 +10,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Backends, rules, wanted};
 use crate::admin::Part;
-use crate::config::Settings;
+use crate::config::{Backend, Settings};
 use crate::domain::matching::HookSet;
 use crate::executor::Executors;
 use crate::executor::callback::Callbacks;
+use crate::executor::publish::Home;
 use crate::fleet::{Fleet, Halts};
 use crate::worker::admission::Admission;
 use crate::worker::meters::Meters;
@@ -50,11 +51,16 @@ impl Shared {
         if let Some(reason) = &self.store_away {
             store.begin_away(reason);
         }
+        let home = match &settings.backend {
+            Backend::Servers { broker, .. } => Home::Server(broker.clone(), settings.namespace.clone()),
+            Backend::Embedded { .. } => Home::Embedded(Arc::clone(&backends.broker)),
+        };
+        let executors = Executors::new(&settings.egress, &settings.commands, self.callbacks.clone())?.at(home);
         let worker = Worker {
             broker: backends.broker,
             store,
             letters: backends.letters,
-            executors: Arc::new(Executors::new(&settings.egress, &settings.commands, self.callbacks.clone())?),
+            executors: Arc::new(executors),
             catalog: self.catalog.clone(),
             admission: Arc::clone(&self.admission),
             meters: Arc::clone(&self.meters),

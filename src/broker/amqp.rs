@@ -59,10 +59,18 @@ struct Dial {
     topology: Topology,
 }
 
+/// The purpose of the connection that publishes.
+const PUBLISH: &str = "publish";
+
+/// What a connection is called that operators see in the broker.
+fn name(purpose: &str) -> String {
+    format!("hookfleet {purpose}")
+}
+
 impl Dial {
     /// A connection on which everything is declared.
     async fn connect(&self, purpose: &str) -> Result<Connection, String> {
-        let opened = connection::connect(&self.server, &format!("hookfleet {purpose}")).await;
+        let opened = connection::connect(&self.server, &name(purpose)).await;
         let connection = opened.map_err(|error| error.to_string())?;
         self.declare(&connection).await?;
         Ok(connection)
@@ -91,12 +99,11 @@ impl AmqpBroker {
             Arc::new(Dial { server: server.clone(), names: Names::new(namespace), topology: Topology::new(namespace) });
         let first = first_connection(&dial).await?;
         dial.declare(&first).await.map_err(ConnectError::Settings)?;
-        let _ = first.close(200, "bye".into()).await;
 
         let (status, stop) = (Arc::new(Status::new()), CancellationToken::new());
         // From anywhere: a receipt of another process or broker is void here too.
         let epoch = Arc::new(AtomicU64::new(fastrand::u64(..u64::MAX / 2)));
-        let publisher = Publisher::start(Arc::clone(&dial), Arc::clone(&status), stop.clone());
+        let publisher = Publisher::start(first, Arc::clone(&dial), Arc::clone(&status), stop.clone());
         let (wanted, wanted_now) = watch::channel(Vec::new());
         let (commands, commanded) = mpsc::unbounded_channel();
         let (sender, deliveries) = mpsc::unbounded_channel();
@@ -115,11 +122,12 @@ impl AmqpBroker {
     }
 }
 
+/// The one that will publish, so that it is there when the first message is.
 async fn first_connection(dial: &Dial) -> Result<Connection, ConnectError> {
     let give_up_at = Instant::now() + STARTUP_PATIENCE;
     let mut tries = 0;
     loop {
-        match connection::connect(&dial.server, "hookfleet").await {
+        match connection::connect(&dial.server, &name(PUBLISH)).await {
             Ok(connection) => return Ok(connection),
             Err(ConnectError::Away(reason)) if Instant::now() < give_up_at => {
                 tracing::warn!(reason, "waiting for the broker");

@@ -1,13 +1,13 @@
-//! What a hook runs: `http`, `command` or `callback`.
+//! What a hook runs: `http`, `command`, `callback` or `publish`.
 
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::Outside;
 use super::http::{self, Targets};
 use super::secret::resolve;
+use super::{Outside, publish};
 use crate::domain::hook::{Action, CommandAction, Exit, ExitCodes, Fences, Files, HookId, Limits, Secret};
 use crate::yaml::problem::Mismatch;
 use crate::yaml::scalar::{bytes, count, duration, flag, one_of, text, variable};
@@ -20,21 +20,21 @@ pub(super) fn read(value: Value<'_>, outside: &Outside<'_>, targets: &Targets) -
     let value = value.secret_unless_map();
     let mut fields = value.fields()?;
     let empty = fields.is_empty();
-    let (http, command, callback) = (fields.get("http"), fields.get("command"), fields.get("callback"));
+    let http = fields.get("http").map(Value::secret_unless_map);
+    let command = fields.get("command").map(Value::secret_unless_map);
+    let callback = fields.get("callback");
+    let published = fields.get("publish").map(Value::secret_unless_map);
     fields.end();
-    let named = [&http, &command, &callback].into_iter().flatten().count();
+    let named = [&http, &command, &callback, &published].into_iter().flatten().count();
     if named > 1 || empty {
         let found = if empty { "none" } else { "several" };
-        value.wrong(Mismatch::new("one of `http`, `command` and `callback`").found(found));
+        value.wrong(Mismatch::new("one of `http`, `command`, `callback` and `publish`").found(found));
     }
-    let http = http.map(|http| http::read(&http.secret_unless_map(), outside, targets));
-    let command = command.map(|command| read_command(&command.secret_unless_map(), outside));
-    let callback = callback.map(|name| name.read(|name| read_callback(name, outside)));
-    match (http, command) {
-        (Some(http), _) => Some(Action::Http(http?)),
-        (None, Some(command)) => Some(Action::Command(command?)),
-        (None, None) => Some(Action::Callback(callback??)),
-    }
+    let http = http.map(|http| http::read(&http, outside, targets).map(Action::Http));
+    let command = command.map(|command| read_command(&command, outside).map(Action::Command));
+    let callback = callback.map(|name| name.read(|name| read_callback(name, outside)).map(Action::Callback));
+    let published = published.map(|published| publish::read(&published, outside).map(Action::Publish));
+    http.or(command).or(callback).or(published)?
 }
 
 /// One that this program has, where that is known.

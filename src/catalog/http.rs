@@ -7,7 +7,7 @@ use url::Url;
 
 use super::Outside;
 use super::credentials::{AUTHORIZATION, read_auth, read_tls};
-use super::secret::{guesses, pieces};
+use super::secret::{guessed, pieces};
 use super::signing;
 use crate::domain::address::{literal, refusal};
 use crate::domain::hook::{Compression, HttpAction, Method, Secret};
@@ -34,6 +34,8 @@ const RESERVED: [&str; 11] = [
 ];
 
 const COMPRESS: &str = "compress";
+/// What a URL could begin with that is not known here.
+const GUESS_OF_URL: &str = "https://unknown.invalid";
 
 /// What hooks may call by name; none where something is wrong with it.
 #[derive(Default)]
@@ -227,28 +229,23 @@ fn read_path(
 fn form(headers: &[(String, Text)]) -> Form {
     match headers.iter().find(|(name, _)| name == "content-type") {
         None => Form::Json,
-        Some((_, text)) => {
-            let essence = text.prefix().split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-            match essence.as_str() {
-                "application/x-www-form-urlencoded" => Form::Url,
-                json if json.ends_with("/json") || json.ends_with("+json") => Form::Json,
-                _ => Form::Plain,
-            }
-        }
+        Some((_, text)) => form_of(text.prefix()),
     }
 }
 
-/// A URL whose server is known before any event. Where a value is not known here another goes on in its place, unless the
-/// URL is wrong whatever that is.
-fn address(pieces: &[Piece]) -> Result<(Url, Text), Mismatch> {
-    let mut wrong = None;
-    for guess in guesses(pieces) {
-        match known_address(guess) {
-            Ok(address) => return Ok(address),
-            Err(mismatch) => wrong = wrong.or(Some(mismatch)),
-        }
+/// What a body of this media type is escaped for.
+pub(super) fn form_of(content_type: &str) -> Form {
+    let essence = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    match essence.as_str() {
+        "application/x-www-form-urlencoded" => Form::Url,
+        json if json.ends_with("/json") || json.ends_with("+json") => Form::Json,
+        _ => Form::Plain,
     }
-    wrong.map_or_else(|| known_address(pieces.to_vec()), Err)
+}
+
+/// A URL whose server is known before any event.
+fn address(pieces: &[Piece]) -> Result<(Url, Text), Mismatch> {
+    guessed(pieces, GUESS_OF_URL, known_address)
 }
 
 /// No message repeats a part of it: all of it may be secret.

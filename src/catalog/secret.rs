@@ -13,10 +13,8 @@ use crate::yaml::problem::Mismatch;
 /// Far above any token or key.
 const FILE_BYTES_MAX: u64 = 64 * 1024;
 
-/// What a value that nobody knows here could be: a part of a name, a number, or the beginning of a URL. A text that is
-/// wrong with each of them is wrong with any.
+/// What a value that nobody knows here could be: a part of a name, or a number.
 const GUESSES: [&str; 2] = ["x", "1"];
-const GUESS_OF_URL: &str = "https://unknown.invalid";
 
 /// Puts the values of variables and files into a text; one that is not known here stays as it is written. A relative path starts at the folder of the process; one line
 /// break at the end of a file is dropped, since editors and `echo` leave it there.
@@ -56,21 +54,28 @@ pub(super) fn known(text: &str, outside: &Outside<'_>) -> Result<Option<String>,
     Ok(is_known.then(|| pieces.iter().map(Piece::value).collect()))
 }
 
-/// What a text may stand for whose values are not known here; itself if there are none.
-pub(super) fn guesses(pieces: &[Piece]) -> Vec<Vec<Piece>> {
+/// Reads a URL. Where a value is not known here another goes on in its place (`beginning`, where it is the first of all),
+/// unless the URL is wrong whatever that is.
+pub(super) fn guessed<T>(
+    pieces: &[Piece],
+    beginning: &'static str,
+    read: impl Fn(Vec<Piece>) -> Result<T, Mismatch>,
+) -> Result<T, Mismatch> {
     let is_unknown = |piece: &Piece| matches!(piece, Piece::Unknown { .. });
     if !pieces.iter().any(is_unknown) {
-        return vec![pieces.to_vec()];
+        return read(pieces.to_vec());
     }
-    let url = pieces.first().is_some_and(is_unknown).then_some(GUESS_OF_URL);
     let with = |guess| {
         let part = |piece: &Piece| match piece {
             Piece::Literal(_) | Piece::Hidden(_) => piece.clone(),
             Piece::Unknown { written, .. } => Piece::Unknown { written: written.clone(), guess },
         };
-        pieces.iter().map(part).collect()
+        read(pieces.iter().map(part).collect())
     };
-    GUESSES.into_iter().chain(url).map(with).collect()
+    let url = pieces.first().is_some_and(is_unknown).then_some(beginning);
+    let first = with(GUESSES[0]);
+    let others = GUESSES[1..].iter().copied().chain(url);
+    others.fold(first, |found, guess| found.or_else(|wrong| with(guess).map_err(|_| wrong)))
 }
 
 fn look_up(name: &str, outside: &Outside<'_>) -> Result<Piece, Mismatch> {

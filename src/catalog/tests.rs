@@ -14,6 +14,7 @@ mod commands;
 mod conditions;
 mod events;
 mod http;
+mod publish;
 mod secrets;
 
 const HINT_MAX: Duration = Duration::from_secs(1234);
@@ -230,14 +231,14 @@ fn retries() {
 
 #[test]
 fn actions() {
-    check("run: {}", &["5:10 hooks[0].run: expected one of `http`, `command` and `callback`, found none"]);
+    check("run: {}", &["5:10 hooks[0].run: expected one of `http`, `command`, `callback` and `publish`, found none"]);
     check(
         "run: { htpt: {} }",
-        &["5:12 hooks[0].run.htpt: expected one of `http`, `command`, `callback`, found `htpt`"],
+        &["5:12 hooks[0].run.htpt: expected one of `http`, `command`, `callback`, `publish`, found `htpt`"],
     );
     check(
         "run: { http: { url: 'http://a' }, command: { argv: [x] } }",
-        &["5:10 hooks[0].run: expected one of `http`, `command` and `callback`, found several"],
+        &["5:10 hooks[0].run: expected one of `http`, `command`, `callback` and `publish`, found several"],
     );
     check(
         "run: { command: { argv: [], env: { 'A=B': x }, cwd: '', shall: true } }",

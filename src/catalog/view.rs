@@ -83,6 +83,14 @@ pub enum RunView {
     Callback {
         name: String,
     },
+    Publish {
+        /// Broker and exchange.
+        target: String,
+        /// Their names.
+        headers: Vec<String>,
+        /// Whether a message that no queue gets is a failure.
+        mandatory: bool,
+    },
 }
 
 /// Bounds of a process; what is not there has none.
@@ -177,6 +185,11 @@ impl RunView {
                 fenced: command.fences.files.is_some(),
             },
             Action::Callback(name) => Self::Callback { name: name.clone() },
+            Action::Publish(publish) => Self::Publish {
+                target: action.target(),
+                headers: publish.headers.iter().map(|(name, _)| name.clone()).collect(),
+                mandatory: publish.mandatory,
+            },
         }
     }
 }

@@ -103,7 +103,7 @@ fn backend(raw: &Raw<'_>) -> Option<Backend> {
 
 /// A URL of one of these schemes with a host. No message repeats a part of it: it may hold a password anywhere, the way
 /// it is written.
-pub(super) fn parse_server(text: &str, schemes: &[&str]) -> Result<Url, Mismatch> {
+pub(crate) fn parse_server(text: &str, schemes: &[&str]) -> Result<Url, Mismatch> {
     let expected = || Mismatch::new(format!("a URL such as {}://host", schemes.first().unwrap_or(&"")));
     let url = Url::parse(text).map_err(|error| expected().found(format!("something else ({error})")))?;
     if !schemes.contains(&url.scheme()) {

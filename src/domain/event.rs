@@ -21,6 +21,9 @@ pub mod binary;
 pub const CLOUDEVENTS_JSON: &str = "application/cloudevents+json";
 /// Header that carries the trace context, W3C Trace Context.
 pub const TRACEPARENT: &str = "traceparent";
+/// Header with the number of publish hooks that a message has come through. Anybody may set it: a larger one only ends a
+/// way sooner.
+pub const HOPS: &str = "hookfleet-hops";
 /// Longest trace context that is passed on.
 const TRACEPARENT_BYTES_MAX: usize = 512;
 /// Longest id, source or type that is taken.
@@ -79,6 +82,8 @@ pub struct Event {
     /// by malice.
     pub body_digest: u32,
     pub traceparent: Option<String>,
+    /// Publish hooks that it has come through, one after the other.
+    pub hops: u32,
 }
 
 /// Why a message is no event. Always ends as a letter with the raw body.
@@ -219,7 +224,8 @@ impl Event {
         let digest = EventDigest::of(&source, &id);
         let body_digest = crc32fast::hash(&body);
         let traceparent = message.text(TRACEPARENT).filter(|trace| is_traceparent(trace)).map(str::to_owned);
-        Self { id, source, kind, subject, body, digest, body_digest, traceparent }
+        let hops = message.number(HOPS).map_or(0, |hops| u32::try_from(hops.max(0)).unwrap_or(u32::MAX));
+        Self { id, source, kind, subject, body, digest, body_digest, traceparent, hops }
     }
 }
 

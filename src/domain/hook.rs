@@ -12,7 +12,10 @@ use super::glob::Glob;
 use super::message::{Lane, OVERFLOWS};
 use super::retry::RetryPolicy;
 use super::shown::quoted;
-pub use action::{Action, CommandAction, Compression, Exit, ExitCodes, Fences, Files, HttpAction, Limits, Method};
+pub use action::{
+    Action, CommandAction, Compression, Exit, ExitCodes, Fences, Files, HttpAction, Limits, Method, PublishAction,
+    Server,
+};
 
 mod action;
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use super::claim::Point;
 use super::dead_letter::LetterId;
-use super::event::{CLOUDEVENTS_JSON, Event, EventDigest, Malformed, Reading, TRACEPARENT, binary};
+use super::event::{CLOUDEVENTS_JSON, Event, EventDigest, HOPS, Malformed, Reading, TRACEPARENT, binary};
 use super::hook::HookId;
 use super::message::{FORMAT_VERSION, Header, Message, Properties, Queue};
 use super::revision::Revision;
@@ -179,6 +179,7 @@ fn of_event(event: &Event, kind: &str) -> Message {
     };
     let message = Message { body: event.body.clone(), properties, ..Message::default() };
     let message = message.with(VERSION, FORMAT_VERSION).with(KIND, kind);
+    let message = if event.hops > 0 { message.with(HOPS, i64::from(event.hops)) } else { message };
     match &event.traceparent {
         Some(trace) => message.with(TRACEPARENT, trace.as_str()),
         None => message,

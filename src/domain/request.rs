@@ -37,11 +37,8 @@ impl<'a> Request<'a> {
     /// # Errors
     /// A template cannot be rendered for it, or gives what cannot be sent. No value is shown.
     pub fn new(action: &'a HttpAction, hook: &Hook, invocation: &Invocation, key: &str) -> Result<Self, String> {
-        let scene = scene(action, hook, invocation, key)?;
-        let render = |text: &'a Text| match &scene {
-            Some(scene) if text.is_template() => text.render(scene).map(Cow::Owned),
-            _ => Ok(Cow::Borrowed(text.prefix())),
-        };
+        let print = Print::new(action.texts(), hook, invocation, key)?;
+        let render = |text| print.text(text);
         let url = if action.text.is_template() {
             let text = render(&action.text).map_err(|error| format!("the hook's `url`: {error}"))?;
             Cow::Owned(checked(&text, action.url.expose())?)
@@ -65,22 +62,59 @@ impl Shown {
     /// As there.
     pub fn new(action: &HttpAction, hook: &Hook, invocation: &Invocation, key: &str) -> Result<Self, String> {
         Request::new(action, hook, invocation, key)?;
-        let scene = Scene::new(&invocation.event.body, hook, key, invocation.at.attempt)?;
-        let url = action.text.render_shown(&scene)?;
-        let header = |(name, text): &(String, Text)| Ok((name.clone(), text.render_shown(&scene)?));
+        let print = Print::shown(hook, invocation, key)?;
+        let render = |text: &Text| print.text(text).map(Cow::into_owned);
+        let header = |(name, text): &(String, Text)| Ok((name.clone(), render(text)?));
         let mut headers = action.headers.iter().map(header).collect::<Result<Vec<_>, String>>()?;
         headers.extend(action.signing.headers().map(|name| (name.to_owned(), SIGNED.to_owned())));
-        let body = action.body.as_ref().map(|body| body.render_shown(&scene)).transpose()?;
+        let (url, body) = (render(&action.text)?, action.body.as_ref().map(render).transpose()?);
         Ok(Self { method: action.method.name(), url, headers, body })
     }
 }
 
-/// Only templates need to see the event.
-fn scene(action: &HttpAction, hook: &Hook, invocation: &Invocation, key: &str) -> Result<Option<Scene>, String> {
-    if action.texts().any(Text::is_template) {
-        return Scene::new(&invocation.event.body, hook, key, invocation.at.attempt).map(Some);
+/// How the texts of one attempt are printed.
+pub(super) struct Print {
+    /// Only templates need to see the event.
+    scene: Option<Scene>,
+    hide: bool,
+}
+
+impl Print {
+    /// With what is hidden. `texts` are all that will be printed.
+    ///
+    /// # Errors
+    /// The event cannot be read.
+    pub(super) fn new<'a>(
+        mut texts: impl Iterator<Item = &'a Text>,
+        hook: &Hook,
+        invocation: &Invocation,
+        key: &str,
+    ) -> Result<Self, String> {
+        let scene = texts.any(Text::is_template).then(|| scene(hook, invocation, key)).transpose()?;
+        Ok(Self { scene, hide: false })
     }
-    Ok(None)
+
+    /// For people.
+    ///
+    /// # Errors
+    /// The event cannot be read.
+    pub(super) fn shown(hook: &Hook, invocation: &Invocation, key: &str) -> Result<Self, String> {
+        Ok(Self { scene: Some(scene(hook, invocation, key)?), hide: true })
+    }
+
+    /// # Errors
+    /// One sentence, without any value.
+    pub(super) fn text<'a>(&self, text: &'a Text) -> Result<Cow<'a, str>, String> {
+        match &self.scene {
+            Some(scene) if self.hide => text.render_shown(scene).map(Cow::Owned),
+            Some(scene) if text.is_template() => text.render(scene).map(Cow::Owned),
+            _ => Ok(Cow::Borrowed(text.prefix())),
+        }
+    }
+}
+
+fn scene(hook: &Hook, invocation: &Invocation, key: &str) -> Result<Scene, String> {
+    Scene::new(&invocation.event.body, hook, key, invocation.at.attempt)
 }
 
 /// What an event puts into a URL leads to no other server, and to no other folder than the hook says.

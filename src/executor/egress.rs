@@ -1,4 +1,4 @@
-//! The guard of all outgoing HTTP: which addresses may be called.
+//! The guard of everything that hooks call, which addresses that may be: HTTP, and brokers other than the fleet's.
 //!
 //! Names are judged by the addresses that they resolve to, at every connect, and exactly these addresses are connected
 //! to, so that a second answer cannot differ from the checked one. Addresses in a URL never reach a resolver and are
@@ -70,7 +70,7 @@ impl Guard {
             return Err(Refused::NoHost);
         }
         let port = url.port_or_known_default().unwrap_or_default();
-        if !self.egress.ports.is_empty() && !self.egress.ports.contains(&port) {
+        if !self.may_use(port) {
             return Err(Refused::Port(port));
         }
         let Some(ip) = literal(url) else { return Ok(()) };
@@ -78,6 +78,28 @@ impl Guard {
             None => Ok(()),
             Some(class) => Err(Refused::Address { host: ip.to_string(), class }),
         }
+    }
+
+    /// The addresses of a server of any kind, all of which may be called.
+    ///
+    /// # Errors
+    /// Its name has none, or [`Refused`].
+    pub(super) async fn addresses(&self, host: &str, port: u16) -> io::Result<Result<Vec<SocketAddr>, Refused>> {
+        if !self.may_use(port) {
+            return Ok(Err(Refused::Port(port)));
+        }
+        let mut found = (self.lookup)(host.to_owned()).await?;
+        for address in &mut found {
+            address.set_port(port);
+        }
+        if found.is_empty() {
+            return Err(io::Error::new(io::ErrorKind::NotFound, "the name has no address"));
+        }
+        Ok(self.judge(host, found))
+    }
+
+    fn may_use(&self, port: u16) -> bool {
+        self.egress.ports.is_empty() || self.egress.ports.contains(&port)
     }
 
     /// What the guard says of a URL now, its name resolved as for a call.

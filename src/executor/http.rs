@@ -13,7 +13,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::clients::{CONNECT_TIMEOUT, Clients};
 use super::compress::gzipped;
-use super::egress::Refused;
+use super::egress::{Guard, Refused};
 use super::excerpt::{excerpt, with_excerpt};
 use super::hint::retry_after;
 use super::{Attempt, timed_out};
@@ -48,6 +48,10 @@ pub(super) struct Http(Clients);
 impl Http {
     pub(super) fn new(egress: &config::Egress) -> reqwest::Result<Self> {
         Clients::new(egress).map(Self)
+    }
+
+    pub(super) const fn guard(&self) -> &Guard {
+        &self.0.guard
     }
 
     #[cfg(test)]

@@ -115,6 +115,7 @@ fn event(kind: &str) -> Event {
         digest: EventDigest::of("/s", "1"),
         body_digest: 0,
         traceparent: None,
+        hops: 0,
     }
 }
 

@@ -28,7 +28,12 @@ fn set(name: &str) -> String {
         return if name.ends_with("_KEY_PEM") { PAIR.signing_key.serialize_pem() } else { PAIR.cert.pem() };
     }
     let is_key = name.ends_with("_KEY") || name.ends_with("_KEY_OLD");
-    if is_key { "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw" } else { "http://set.example.com" }.to_owned()
+    let value = match name {
+        _ if is_key => "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
+        _ if name.ends_with("_PASSWORD") => "s3cret",
+        _ => "http://set.example.com",
+    };
+    value.to_owned()
 }
 
 /// A block of code: its language, its first line in README, its text.

@@ -33,6 +33,7 @@ mod input;
 mod language;
 mod letters;
 mod load;
+mod onward;
 mod openapi;
 mod pipeline;
 mod programs;

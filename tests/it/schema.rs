@@ -171,6 +171,9 @@ fn what_the_reader_takes_the_schema_takes() {
          limits: { cpu: 10s, memory: 1GiB, files: 64, processes: 0 }, no_new_privileges: true, \
          files: { read: [/usr], write: [] } } } }",
         "{ id: a, on: a, run: { callback: audit.log-1 } }",
+        "{ id: a, on: a, run: { publish: { exchange: '', routing_key: q, mandatory: false, headers: } } }",
+        "{ id: a, on: a, run: { publish: { body: '{}', type: b, content_type: text/plain, headers: { n: 1 } } } }",
+        "{ id: a, on: a, run: { publish: { url: 'amqp://u:p@h/v', exchange: x } } }",
         "{ id: a.B_c-9, on: ['**', a.*.b], run: { http: { url: 'http://x', headers: {} } }, retry: {}, rate: ' 5 / h' }",
         "{ id: a, on: [a], timeout: 1.5m, retry: { give_up_after: 90d, backoff: { initial: 1ms, max: 365d } }, \
          run: { http: { url: 'http://x' } } }",
@@ -218,6 +221,10 @@ fn both_refuse_what_is_wrong() {
         "{ id: a, on: a, run: { callback: 'a b' } }".to_owned(),
         "{ id: a, on: a, run: { callback: a, command: { argv: [x] } } }".to_owned(),
         "{ id: a, on: a, run: { command: { argv: [x], shell: y } } }".to_owned(),
+        "{ id: a, on: a, run: { publish: {} } }".to_owned(),
+        "{ id: a, on: a, run: { publish: { url: 'amqp://h', body: x } } }".to_owned(),
+        "{ id: a, on: a, run: { publish: { exchange: x, content_type: text/plain } } }".to_owned(),
+        "{ id: a, on: a, run: { publish: { exchange: x, tls: { ca: x } } } }".to_owned(),
         "{ id: a, on: a, run: { command: { argv: [x], exit_codes: { stop: done } } } }".to_owned(),
         "{ id: a, on: a, run: { command: { argv: [x], limits: { files: 7 } } } }".to_owned(),
         "{ id: a, on: a, run: { command: { argv: [x], files: { read: [usr] } } } }".to_owned(),

@@ -14,7 +14,7 @@ use rustls::{ServerConfig, ServerConnection, Stream};
 use tempfile::TempDir;
 
 use crate::fleet::Site;
-use crate::pipeline::hook;
+use crate::pipeline::{hook, until_letters};
 use crate::servers::{Make, Rabbit, free_port, shared};
 use crate::sink::Sink;
 
@@ -60,7 +60,7 @@ impl Secured {
         let folder = tempfile::tempdir().unwrap();
         let authority = Authority::new(folder.path(), "ca");
         Authority::new(folder.path(), "other");
-        authority.sign(folder.path(), "server", &[NAME], false);
+        authority.sign(folder.path(), "server", &[NAME, "localhost"], false);
         authority.sign(folder.path(), "client", &["worker"], false);
         authority.sign(folder.path(), "old", &["127.0.0.1"], true);
         fs::write(folder.path().join("password"), "guest\n").unwrap();
@@ -120,6 +120,35 @@ async fn a_fleet_runs_over_tls() {
     mistake(&by_certificate, "no permissions yet", "may not use it");
     secured.rabbit.ctl(&["set_permissions", "client", ".*", ".*", ".*"]);
     by_certificate.ok(&["publish", "--type", "a", "--id", "3"]);
+}
+
+/// A hook brings its own authority and certificate to another broker.
+#[tokio::test]
+async fn hooks_publish_over_tls() {
+    let secured = Secured::start().await;
+    let publish = |id: &str, ca: &str| {
+        let tls = format!(
+            "ca: '${{file:{}}}', cert: '${{file:{}}}', key: '${{file:{}}}'",
+            secured.at(ca),
+            secured.at("client.pem"),
+            secured.at("client-key.pem")
+        );
+        let publish =
+            format!("url: 'amqps://guest:guest@localhost:{}', exchange: amq.topic, mandatory: false", secured.port);
+        format!(
+            "  - {{ id: {id}, on: a, run: {{ publish: {{ {publish}, tls: {{ {tls} }} }} }}, retry: {{ attempts: 1 }} }}"
+        )
+    };
+    let hooks = [publish("good", "ca.pem"), publish("bad", "other.pem")].join("\n");
+    let site = Site::embedded().hooks(&hooks).set("HOOKFLEET_EGRESS_ALLOW", "127.0.0.0/8,::1");
+    let mut worker = site.worker().await;
+    site.ok(&["publish", "--type", "a", "--id", "1"]);
+    let letters = until_letters(&site, 1, "open").await;
+    let error = letters[0].pointer("/letter/error").and_then(serde_json::Value::as_str).unwrap();
+    assert!(error.starts_with("no TLS with the broker at amqps://localhost:"), "{error}");
+    let done = worker.metric("hookfleet_attempts_total", "outcome=\"done\"").await;
+    assert!((done - 1.0).abs() < 0.1, "the good one is done");
+    assert_eq!(worker.stop().await, Some(0));
 }
 
 #[tokio::test]

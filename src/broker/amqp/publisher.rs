@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::super::PublishError;
 use super::size::Limit;
 use super::status::{Part, Status};
-use super::{Dial, Pace};
+use super::{Dial, PUBLISH, Pace};
 use crate::amqp::connection::call;
 use crate::amqp::convert;
 use crate::domain::message::Outgoing;
@@ -62,15 +62,16 @@ impl Link {
 }
 
 impl Publisher {
-    /// Starts the supervisor; it ends with `stop`.
-    pub(super) fn start(dial: Arc<Dial>, status: Arc<Status>, stop: CancellationToken) -> Self {
+    /// Starts the supervisor, with a connection on which everything is declared; it ends with `stop`.
+    pub(super) fn start(first: Connection, dial: Arc<Dial>, status: Arc<Status>, stop: CancellationToken) -> Self {
         let (sender, link) = watch::channel(None);
         let supervised = Arc::clone(&dial);
+        let mut first = Some(first);
         tokio::spawn(async move {
             let mut pace = Pace::new(Part::Publish);
             loop {
                 let reason = tokio::select! {
-                    reason = session(&supervised, &status, &sender) => reason,
+                    reason = session(first.take(), &supervised, &status, &sender) => reason,
                     () = stop.cancelled() => "closed".to_owned(),
                 };
                 if !pace.ended(reason, &status, &stop).await {
@@ -128,9 +129,17 @@ impl Publisher {
 }
 
 /// One connection, from opening to loss. Returns why it ended.
-async fn session(dial: &Dial, status: &Status, sender: &watch::Sender<Option<Arc<Link>>>) -> String {
+async fn session(
+    ready: Option<Connection>,
+    dial: &Dial,
+    status: &Status,
+    sender: &watch::Sender<Option<Arc<Link>>>,
+) -> String {
     let opened = async {
-        let connection = dial.connect("publish").await?;
+        let connection = match ready {
+            Some(connection) => connection,
+            None => dial.connect(PUBLISH).await?,
+        };
         let channel = call("open a channel", connection.create_channel()).await?;
         call("confirm mode", channel.confirm_select(ConfirmSelectOptions::default())).await?;
         Ok::<_, String>(Arc::new(Link { connection, channel, refused_since: Mutex::default(), stale: Notify::new() }))

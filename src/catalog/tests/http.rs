@@ -191,7 +191,7 @@ hooks:
     let set = read(text).unwrap();
     let action = |number: usize| match &set.hooks()[number].action {
         Action::Http(http) => http,
-        Action::Command(_) | Action::Callback(_) => panic!("{set:?}"),
+        Action::Command(_) | Action::Callback(_) | Action::Publish(_) => panic!("{set:?}"),
     };
     let names = |number: usize| action(number).signing.headers().collect::<Vec<_>>();
     assert_eq!(action(0).method.name(), "PUT");
@@ -271,7 +271,7 @@ hooks:
     let set = read(&text).unwrap();
     let action = |number: usize| match &set.hooks()[number].action {
         Action::Http(http) => http,
-        Action::Command(_) | Action::Callback(_) => panic!("{set:?}"),
+        Action::Command(_) | Action::Callback(_) | Action::Publish(_) => panic!("{set:?}"),
     };
     let authorization = |number: usize| {
         let all = action(number).headers.iter().filter(|(name, _)| name == "authorization");
@@ -336,7 +336,7 @@ hooks:
     let set = read(text).unwrap();
     let found = set.hooks().iter().map(|hook| match &hook.action {
         Action::Http(http) => http.compression,
-        Action::Command(_) | Action::Callback(_) => panic!("{set:?}"),
+        Action::Command(_) | Action::Callback(_) | Action::Publish(_) => panic!("{set:?}"),
     });
     let (none, gzip) = (Compression::None, Compression::Gzip);
     assert_eq!(found.collect::<Vec<_>>(), [gzip, none, gzip, none]);

@@ -9,20 +9,22 @@ use bytes::Bytes;
 use clap::Args;
 
 use crate::cli::output;
-use crate::config::Settings;
+use crate::config::{Backend, Settings};
 use crate::domain::event::{Event, Reading};
 use crate::domain::expression::Facts;
 use crate::domain::glob::Glob;
-use crate::domain::hook::{Action, CommandAction, Hook, HttpAction, Pattern};
+use crate::domain::hook::{Action, CommandAction, Hook, Pattern, PublishAction};
 use crate::domain::invocation::Invocation;
 use crate::domain::matching::{HookSet, Unmatched};
 use crate::domain::outcome::Outcome;
+use crate::domain::publication::Publication;
 use crate::domain::redaction::Secrets;
 use crate::domain::request::Shown;
 use crate::domain::settle::{Class, Next, Settlement, Tried, settle};
 use crate::domain::shown::{name, quoted};
 use crate::domain::template::Text;
 use crate::executor::callback::Callbacks;
+use crate::executor::publish::Home;
 use crate::executor::{self, Execute as _, Executors};
 use crate::publish::{Rejected, prepare};
 use crate::telemetry::now_ms;
@@ -79,7 +81,11 @@ fn invocation(event: &Event, hook: &Hook, hooks: &HookSet) -> Invocation {
 
 async fn send(settings: &Settings, hook: &Hook, invocation: &Invocation, secrets: &Secrets) -> anyhow::Result<()> {
     executor::install_crypto();
-    let executors = Executors::new(&settings.egress, &settings.commands, Callbacks::default())?;
+    let home = match &settings.backend {
+        Backend::Servers { broker, .. } => Home::Server(broker.clone(), settings.namespace.clone()),
+        Backend::Embedded { .. } => Home::None, // it has an owner
+    };
+    let executors = Executors::new(&settings.egress, &settings.commands, Callbacks::default())?.at(home);
     let (at_ms, began) = (now_ms(), Instant::now());
     let outcome = executors.run(hook, invocation).await.redacted(secrets);
     let took = began.elapsed();
@@ -158,9 +164,9 @@ fn would_run(hook: &Hook, invocation: &Invocation) -> Vec<String> {
                 lines.push(format!("    idempotency-key: {key}"));
                 lines.extend(headers.iter().map(|(name, value)| format!("    {name}: {value}")));
                 lines.push(format!("    {}", body.unwrap_or_else(payload)));
-                lines.extend(unknown(action).iter().map(|sentence| format!("    {sentence}")));
+                lines.extend(unknown(action.texts().flat_map(Text::unknown).chain(action.tls.unknown())));
             }
-            Err(error) => lines.push(format!("+ {}: a letter `{}`: {error}", hook.id, Class::Invalid.name())),
+            Err(error) => lines.push(invalid(hook, &error)),
         },
         Action::Command(CommandAction { argv, env, cwd, .. }) => {
             let words: Vec<String> = argv.iter().map(|word| word_shown(word)).collect();
@@ -170,6 +176,10 @@ fn would_run(hook: &Hook, invocation: &Invocation) -> Vec<String> {
             lines.push(format!("    stdin: {}", payload()));
         }
         Action::Callback(name) => lines.push(format!("+ {}: the callback {name}", hook.id)),
+        Action::Publish(action) => match Publication::shown(action, hook, invocation, &key) {
+            Ok(publication) => lines.extend(would_publish(hook, action, &publication)),
+            Err(error) => lines.push(invalid(hook, &error)),
+        },
     }
     if hook.paused {
         lines.push("    it is paused: this waits until it is not".to_owned());
@@ -180,14 +190,35 @@ fn would_run(hook: &Hook, invocation: &Invocation) -> Vec<String> {
     lines
 }
 
+fn invalid(hook: &Hook, error: &str) -> String {
+    format!("+ {}: a letter `{}`: {error}", hook.id, Class::Invalid.name())
+}
+
+fn would_publish(hook: &Hook, action: &PublishAction, publication: &Publication<'_>) -> Vec<String> {
+    let Publication { routing_key, message, .. } = publication;
+    let properties = &message.properties;
+    let named = [
+        ("message_id", &properties.message_id),
+        ("type", &properties.kind),
+        ("content_type", &properties.content_type),
+    ];
+    let mut lines = vec![format!("+ {}: {} routing key {}", hook.id, action.target(), quoted(routing_key))];
+    lines.extend(named.into_iter().filter_map(|(name, value)| Some(format!("    {name}: {}", value.as_ref()?))));
+    let own = action.headers.iter().filter_map(|(name, _)| Some(format!("    header {name}: {}", message.text(name)?)));
+    lines.extend(own);
+    lines.push(format!("    {}", String::from_utf8_lossy(&message.body)));
+    let tls = action.server.iter().flat_map(|server| server.tls.unknown());
+    lines.extend(unknown(action.texts().flat_map(Text::unknown).chain(tls)));
+    lines
+}
+
 /// What a worker must know, and this process does not.
-fn unknown(action: &HttpAction) -> Vec<String> {
-    let written: BTreeSet<&str> = action.texts().flat_map(Text::unknown).chain(action.tls.unknown()).collect();
+fn unknown<'a>(written: impl Iterator<Item = &'a str>) -> Vec<String> {
     let sentence = |written: &str| {
         let trouble = if written.starts_with("${env:") { "is not set" } else { "cannot be read" };
-        format!("{} {trouble} here", name(written))
+        format!("    {} {trouble} here", name(written))
     };
-    written.into_iter().map(sentence).collect()
+    written.collect::<BTreeSet<_>>().into_iter().map(sentence).collect()
 }
 
 /// As a shell would take it.

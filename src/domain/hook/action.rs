@@ -20,6 +20,7 @@ pub enum Action {
     Command(CommandAction),
     /// A function of the program that the worker is part of, by name.
     Callback(String),
+    Publish(PublishAction),
 }
 
 /// How an http hook calls (RFC 9110, 9.3; RFC 5789).
@@ -176,6 +177,68 @@ impl ExitCodes {
     }
 }
 
+/// A message to an exchange (AMQP 0-9-1).
+#[derive(Debug, Clone, PartialEq)]
+pub struct PublishAction {
+    /// `None`: the fleet's own.
+    pub server: Option<Box<Server>>,
+    /// `None`: the fleet's own, for events.
+    pub exchange: Option<String>,
+    /// `None`: the message's type.
+    pub routing_key: Option<Text>,
+    /// The property `type`. `None`: the event's.
+    pub kind: Option<Text>,
+    /// Values may hold secrets.
+    pub headers: Vec<(String, Text)>,
+    /// In place of the event.
+    pub body: Option<Text>,
+    pub content_type: String,
+    /// Whether a message that no queue gets is a failure.
+    pub mandatory: bool,
+}
+
+/// A broker that is not the fleet's.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Server {
+    /// amqp or amqps, with a host. May hold a password.
+    pub url: Secret<Url>,
+    /// The URL as it is written.
+    pub text: Text,
+    pub tls: Tls,
+}
+
+impl PublishAction {
+    /// All that may hold templates and values from outside.
+    pub fn texts(&self) -> impl Iterator<Item = &Text> + Clone {
+        let server = self.server.as_ref().map(|server| &server.text);
+        let headers = self.headers.iter().map(|(_, text)| text);
+        server.into_iter().chain(&self.routing_key).chain(&self.kind).chain(headers).chain(&self.body)
+    }
+
+    /// The broker and the exchange, safe to show.
+    #[must_use]
+    pub fn target(&self) -> String {
+        let exchange = self.exchange.as_deref().unwrap_or("events");
+        match &self.server {
+            None => format!("publish:{exchange}"),
+            Some(server) => format!("{}/{exchange}", origin(&server.text, &server.url)),
+        }
+    }
+}
+
+/// Scheme, host and port; of a server that is not known to this process, how it is written.
+fn origin(text: &Text, url: &Secret<Url>) -> String {
+    if let Some(origin) = text.unknown_origin() {
+        return match (origin.split_once("://"), origin.rsplit_once('@')) {
+            (Some((scheme, _)), Some((_, server))) => format!("{scheme}://{server}"), // of users and passwords nothing
+            _ => origin,
+        };
+    }
+    let url = url.expose();
+    let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
+    format!("{}://{}{port}", url.scheme(), url.host_str().unwrap_or_default())
+}
+
 /// What keeps a program in.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)] // a shim of another version leaves none of them out
@@ -226,6 +289,16 @@ impl Action {
             }
             Self::Command(command) => Sha256::digest(command.argv.join("\0")),
             Self::Callback(name) => Sha256::digest(name),
+            Self::Publish(publish) => {
+                let mut digest = Sha256::new();
+                if let Some(server) = &publish.server {
+                    digest.update(server.url.expose().as_str());
+                    digest.update(server.tls.parts()); // trouble with these is not the target's
+                }
+                digest.update([0]);
+                digest.update(publish.exchange.as_deref().unwrap_or_default());
+                digest.finalize()
+            }
         };
         format!("{}#{}", self.target(), hex::encode(&digest[..4]))
     }
@@ -241,16 +314,10 @@ impl Action {
     #[must_use]
     pub fn target(&self) -> String {
         match self {
-            Self::Http(http) => {
-                if let Some(origin) = http.text.unknown_origin() {
-                    return origin;
-                }
-                let url = http.url.expose();
-                let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
-                format!("{}://{}{port}", url.scheme(), url.host_str().unwrap_or_default())
-            }
+            Self::Http(http) => origin(&http.text, &http.url),
             Self::Command(command) => format!("command:{}", command.argv.first().map_or("", String::as_str)),
             Self::Callback(name) => format!("callback:{name}"),
+            Self::Publish(publish) => publish.target(),
         }
     }
 }

@@ -5,9 +5,11 @@ use tokio::net::TcpListener;
 
 use super::*;
 use crate::config;
-use crate::domain::hook::{Action, HttpAction};
+use crate::domain::hook::{Action, HttpAction, PublishAction, Secret, Server};
+use crate::domain::template::Text;
+use crate::domain::tls::Tls;
 use crate::executor::fixture::{hook, invocation, line};
-use crate::executor::{Callbacks, Execute as _, Executors, clients::Clients, command, http};
+use crate::executor::{Callbacks, Execute as _, Executors, Publishing, clients::Clients, command, http};
 
 fn judge(host: &str, found: &[&str], egress: &Egress) -> String {
     let found = found.iter().map(|ip| SocketAddr::new(ip.parse().unwrap(), 0)).collect();
@@ -151,25 +153,38 @@ async fn no_answer_of_a_name_server_leads_to_this_machine() {
         }
     });
     let egress = Egress { allow: vec![format!("{ALLOWED}/32").parse().unwrap()], ..Egress::default() };
-    let url: Url = format!("http://rebind.example:{port}/").parse().unwrap();
-    let run = async |lookup: Lookup| {
+    let url = |scheme: &str| -> Url { format!("{scheme}://rebind.example:{port}/").parse().unwrap() };
+    let run = async |action: Action, lookup: Lookup| {
         let guard = Guard::looking_up(&egress, lookup);
-        let http = http::Http::with(Clients::guarded(guard).unwrap());
-        let executors = Executors {
-            http,
-            commands: command::Commands::new(&config::Commands::default()),
-            callbacks: Callbacks::default(),
-        };
-        let hook = hook(Action::Http(HttpAction::plain(url.clone(), &[])), 1_000);
+        let hook = hook(action, 1_000);
         let mut outcomes = Vec::new();
         for _ in 0..50 {
+            // New ones: a broker that could not be reached is not tried again at once.
+            let executors = Executors {
+                http: http::Http::with(Clients::guarded(guard.clone()).unwrap()),
+                commands: command::Commands::new(&config::Commands::default()),
+                callbacks: Callbacks::default(),
+                publishing: Publishing::new(guard.clone()),
+            };
             outcomes.push(line(&executors.run(&hook, &invocation("{}")).await));
         }
         outcomes
     };
-    let (changing, both) = (run(rebinding).await, run(mixed).await);
     let blocked = |outcomes: &[String]| outcomes.iter().filter(|one| one.starts_with("never TargetBlocked: ")).count();
-    assert_eq!((blocked(&changing), blocked(&both)), (25, 50), "{changing:?}");
+    let publish = PublishAction {
+        server: Some(Box::new(Server { url: Secret::new(url("amqp")), text: Text::plain(""), tls: Tls::Usual })),
+        exchange: Some("x".to_owned()),
+        routing_key: None,
+        kind: None,
+        headers: Vec::new(),
+        body: None,
+        content_type: "application/json".to_owned(),
+        mandatory: true,
+    };
+    for action in [Action::Http(HttpAction::plain(url("http"), &[])), Action::Publish(publish)] {
+        let (changing, both) = (run(action.clone(), rebinding).await, run(action, mixed).await);
+        assert_eq!((blocked(&changing), blocked(&both)), (25, 50), "{changing:?}");
+    }
     tokio::time::sleep(Duration::from_millis(50)).await;
     assert_eq!(reached.load(Ordering::SeqCst), 0);
 }

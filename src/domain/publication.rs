@@ -1,0 +1,207 @@
+//! The message that one attempt of a publish hook sends, ready to go out, or to be shown.
+
+use std::borrow::Cow;
+
+use super::event::{HOPS, TRACEPARENT};
+use super::hook::{Hook, PublishAction};
+use super::invocation::Invocation;
+use super::message::{Message, Properties};
+use super::request::Print;
+
+/// Through how many publish hooks a message goes, one after the other: more of them are a circle.
+pub const HOPS_MAX: u32 = 16;
+/// Header with the number of the attempt, from 1 on.
+const ATTEMPT: &str = "hookfleet-attempt";
+/// Who publishes, to consumers: the property `app_id`.
+const APP: &str = "hookfleet";
+/// Longest short string (AMQP 0-9-1, 4.2.5.3).
+pub const SHORT_BYTES_MAX: usize = 255;
+
+/// What a publish hook sends, and where to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Publication<'a> {
+    /// `None`: the fleet's own, for events.
+    pub exchange: Option<&'a str>,
+    pub routing_key: String,
+    /// Its `message_id` is the key that the receiver tells repeats by.
+    pub message: Message,
+}
+
+impl<'a> Publication<'a> {
+    /// The message of an action for one invocation.
+    ///
+    /// # Errors
+    /// A template cannot be rendered for it, or gives what AMQP cannot carry; or the event goes round in a circle. No value
+    /// is shown.
+    pub fn new(action: &'a PublishAction, hook: &Hook, invocation: &Invocation, key: &str) -> Result<Self, String> {
+        Self::printed(action, invocation, key, &Print::new(action.texts(), hook, invocation, key)?)
+    }
+
+    /// The same for people: values of variables and files are hidden, and those that nobody knows here named.
+    ///
+    /// # Errors
+    /// As for [`Publication::new`].
+    pub fn shown(action: &'a PublishAction, hook: &Hook, invocation: &Invocation, key: &str) -> Result<Self, String> {
+        Self::new(action, hook, invocation, key)?;
+        Self::printed(action, invocation, key, &Print::shown(hook, invocation, key)?)
+    }
+
+    fn printed(action: &'a PublishAction, invocation: &Invocation, key: &str, print: &Print) -> Result<Self, String> {
+        let event = &invocation.event;
+        if event.hops >= HOPS_MAX {
+            return Err(format!("the event has come through {HOPS_MAX} hooks that publish: they go round in a circle"));
+        }
+        let of = |part: &str, error| format!("the hook's `{part}`: {error}");
+        let kind = match &action.kind {
+            Some(kind) => print.text(kind).map_err(|error| of("type", error))?,
+            None => Cow::Borrowed(event.kind.as_str()),
+        };
+        let routing_key = match &action.routing_key {
+            Some(key) => print.text(key).map_err(|error| of("routing_key", error))?,
+            None => kind.clone(),
+        };
+        for (part, text) in [("type", &kind), ("routing_key", &routing_key)] {
+            if text.len() > SHORT_BYTES_MAX {
+                return Err(of(part, format!("it has {} bytes, the limit is {SHORT_BYTES_MAX}", text.len())));
+            }
+        }
+        let body = match &action.body {
+            Some(body) => print.text(body).map_err(|error| of("body", error))?.into_owned().into(),
+            None => event.body.clone(),
+        };
+        let properties = Properties {
+            content_type: Some(action.content_type.clone()),
+            message_id: Some(key.to_owned()),
+            kind: Some(kind.into_owned()),
+            app_id: Some(APP.to_owned()),
+            ..Properties::default()
+        };
+        let mut message = Message { body, properties, ..Message::default() };
+        if let Some(trace) = &event.traceparent {
+            message = message.with(TRACEPARENT, trace.as_str());
+        }
+        for (name, text) in &action.headers {
+            let value = print.text(text).map_err(|error| of(&format!("headers.{name}"), error))?;
+            message = message.with(name, value.into_owned());
+        }
+        let message =
+            message.with(ATTEMPT, i64::from(invocation.at.attempt)).with(HOPS, i64::from(event.hops.saturating_add(1)));
+        Ok(Self { exchange: action.exchange.as_deref(), routing_key: routing_key.into_owned(), message })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::domain::event::{CLOUDEVENTS_JSON, Event, Reading};
+    use crate::domain::hook::{Action, HookId, fixture};
+    use crate::domain::message::Header;
+    use crate::domain::template::{Form, Piece, Text};
+
+    fn invocation(hops: i64) -> Invocation {
+        let body = r#"{"specversion":"1.0","id":"1","source":"/s","type":"a.b","data":{"n":7,"t":"x\"y"}}"#;
+        let message =
+            Message { body: body.into(), ..Message::default() }.with(HOPS, hops).with(TRACEPARENT, "00-1-2-01");
+        let event = Event::decode(&message, &Reading::default()).unwrap();
+        Invocation::first(Arc::new(event), HookId::new("h-1").unwrap(), "r1".into())
+    }
+
+    fn text(text: &str, form: Form) -> Text {
+        Text::new(vec![Piece::Literal(text.to_owned())], form).unwrap()
+    }
+
+    fn action() -> PublishAction {
+        PublishAction {
+            server: None,
+            exchange: None,
+            routing_key: None,
+            kind: None,
+            headers: Vec::new(),
+            body: None,
+            content_type: CLOUDEVENTS_JSON.to_owned(),
+            mandatory: true,
+        }
+    }
+
+    fn publication(action: &PublishAction, hops: i64) -> Result<(String, Message), String> {
+        let hook = fixture::hook("h-1");
+        let invocation = invocation(hops);
+        let key = invocation.idempotency_key();
+        Publication::new(action, &hook, &invocation, &key).map(|it| (it.routing_key, it.message))
+    }
+
+    #[test]
+    fn the_event_as_it_is() {
+        let (key, message) = publication(&action(), 0).unwrap();
+        assert_eq!((key.as_str(), &message.body), ("a.b", &invocation(0).event.body));
+        let properties = &message.properties;
+        assert_eq!(properties.message_id.as_deref(), Some(&*invocation(0).idempotency_key()));
+        assert_eq!(
+            (properties.kind.as_deref(), properties.content_type.as_deref()),
+            (Some("a.b"), Some(CLOUDEVENTS_JSON))
+        );
+        assert_eq!(message.text(TRACEPARENT), Some("00-1-2-01"));
+        assert_eq!((message.number(ATTEMPT), message.number(HOPS)), (Some(1), Some(1)));
+        assert_eq!(publication(&action(), 3).unwrap().1.number(HOPS), Some(4));
+    }
+
+    #[test]
+    fn parts_of_its_own() {
+        let action = PublishAction {
+            exchange: Some("x".to_owned()),
+            routing_key: Some(text("k.{{ event.data.n }}", Form::Plain)),
+            kind: Some(text("{{ event.type }}.made", Form::Plain)),
+            headers: vec![("tenant".to_owned(), text("t-{{ event.data.n }}", Form::Plain))],
+            body: Some(text(r#"{"t":"{{ event.data.t }}"}"#, Form::Json)),
+            ..action()
+        };
+        let (key, message) = publication(&action, 0).unwrap();
+        assert_eq!((key.as_str(), message.properties.kind.as_deref()), ("k.7", Some("a.b.made")));
+        assert_eq!(message.headers.get("tenant"), Some(&Header::Text("t-7".to_owned())));
+        assert_eq!(message.body, r#"{"t":"x\"y"}"#);
+        let without = PublishAction { routing_key: None, ..action };
+        assert_eq!(publication(&without, 0).unwrap().0, "a.b.made");
+    }
+
+    #[test]
+    fn what_cannot_be_sent() {
+        let check = |action: &PublishAction, hops, expected: &str| {
+            assert_eq!(publication(action, hops).unwrap_err(), expected);
+        };
+        let circle = "the event has come through 16 hooks that publish: they go round in a circle";
+        check(&action(), 16, circle);
+        check(&action(), i64::MAX, circle);
+        assert!(publication(&action(), 15).is_ok() && publication(&action(), i64::MIN).is_ok());
+        let value = text("{{ event.data.none }}", Form::Plain);
+        let missing = Some(value.clone());
+        let fails = "the template fails on line 1: it uses a value that the event does not have";
+        check(
+            &PublishAction { routing_key: missing.clone(), ..action() },
+            0,
+            &format!("the hook's `routing_key`: {fails}"),
+        );
+        check(&PublishAction { kind: missing.clone(), ..action() }, 0, &format!("the hook's `type`: {fails}"));
+        check(&PublishAction { body: missing.clone(), ..action() }, 0, &format!("the hook's `body`: {fails}"));
+        let headers = vec![("a".to_owned(), value)];
+        check(&PublishAction { headers, ..action() }, 0, &format!("the hook's `headers.a`: {fails}"));
+        let long = Some(text(&"x".repeat(256), Form::Plain));
+        check(
+            &PublishAction { routing_key: long, ..action() },
+            0,
+            "the hook's `routing_key`: it has 256 bytes, the limit is 255",
+        );
+    }
+
+    #[test]
+    fn targets() {
+        let target =
+            |action: PublishAction| (Action::Publish(action.clone()).target(), Action::Publish(action).identity());
+        let (own, first) = target(action());
+        assert_eq!(own, "publish:events");
+        let (named, second) = target(PublishAction { exchange: Some("events".to_owned()), ..action() });
+        assert_eq!(named, own);
+        assert_ne!(first, second, "an exchange of that name is another one");
+    }
+}

@@ -1,0 +1,193 @@
+//! Runs a hook by publishing a message, persistent and confirmed: to the fleet's own broker, or to another one.
+//!
+//! A message whose confirm was not seen may be there all the same, and goes out again with the next attempt, under the same
+//! `message_id`. To the fleet's own queues nobody publishes but by its exchange for events: what arrives in a lane is
+//! believed.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use sha2::{Digest as _, Sha256};
+use tokio::time::{Instant, timeout_at};
+
+use super::egress::Guard;
+use super::excerpt::excerpt;
+use super::{Attempt, timed_out};
+use crate::amqp::topology::Names;
+use crate::broker::{Broker, PublishError};
+use crate::config::BrokerServer;
+use crate::domain::hook::{PublishAction, Secret, Server};
+use crate::domain::message::{Outgoing, To};
+use crate::domain::outcome::Outcome;
+use crate::domain::publication::Publication;
+use crate::domain::settle::Class;
+use crate::domain::template::{Piece, Text};
+use crate::domain::tls::Tls;
+use link::{Dial, Peer, Unsent};
+
+mod link;
+
+/// A broker that no hook has published to for this long belongs to a revision that is gone.
+const UNUSED_AFTER: Duration = Duration::from_mins(10);
+/// Shorter values hide nothing.
+const SECRET_BYTES_MIN: usize = 4;
+
+/// Where hooks publish to that name no broker.
+#[derive(Clone, Default)]
+pub enum Home {
+    /// Nowhere: this process is no worker.
+    #[default]
+    None,
+    /// The fleet's broker, and the namespace of its exchanges.
+    Server(Box<BrokerServer>, String),
+    /// The broker inside of this process, which has the exchange for events alone.
+    Embedded(Arc<dyn Broker>),
+}
+
+/// The publish executor: a connection to each broker, which hooks share.
+pub(super) struct Publishing {
+    pub(super) home: Home,
+    guard: Guard,
+    peers: Mutex<HashMap<Option<[u8; 32]>, Used>>,
+}
+
+/// A broker, and when it was last published to.
+type Used = (Arc<Peer>, Instant);
+
+impl std::fmt::Debug for Publishing {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Publishing").finish_non_exhaustive()
+    }
+}
+
+impl Publishing {
+    pub(super) fn new(guard: Guard) -> Self {
+        Self { home: Home::None, guard, peers: Mutex::default() }
+    }
+
+    /// Publishes the message. Ends at the attempt's deadline.
+    pub(super) async fn run(&self, action: &PublishAction, attempt: &Attempt<'_>) -> Outcome {
+        let publication = match Publication::new(action, attempt.hook, attempt.invocation, &attempt.key) {
+            Ok(publication) => publication,
+            Err(error) => return Outcome::never(Class::Invalid, error), // it would be the same next time
+        };
+        let Ok(sent) = timeout_at(attempt.deadline, self.send(action, publication)).await else {
+            return timed_out(attempt.hook.timeout, "");
+        };
+        let Err(unsent) = sent else { return Outcome::Done };
+        let error = excerpt(unsent.to_string().as_bytes(), secrets(action));
+        match unsent {
+            Unsent::Blocked(_) => Outcome::never(Class::TargetBlocked, error),
+            Unsent::TooLarge(_) | Unsent::Unusable(_) => Outcome::never(Class::Rejected, error),
+            Unsent::Away(_) | Unsent::Refused(_) | Unsent::Unroutable => Outcome::later(error),
+        }
+    }
+
+    async fn send(&self, action: &PublishAction, publication: Publication<'_>) -> Result<(), Unsent> {
+        let Publication { exchange, routing_key, message } = publication;
+        let (peer, exchange) = match (&action.server, &self.home, exchange) {
+            (Some(server), _, exchange) => (self.theirs(server)?, exchange.unwrap_or_default().to_owned()),
+            (None, Home::Server(server, namespace), exchange) => {
+                let exchange = own_exchange(&Names::new(namespace), namespace, exchange, &routing_key)?;
+                (self.peer(None, || Dial::Ours(server.clone())), exchange)
+            }
+            (None, Home::Embedded(broker), None) => {
+                let outgoing = Outgoing { to: To::Events, delay: Duration::ZERO, message };
+                return broker.publish(outgoing).await.map_err(Unsent::from);
+            }
+            (None, Home::Embedded(_), Some(_)) => {
+                let error = "without RabbitMQ there is no exchange but that of events, to which a hook without `exchange` publishes";
+                return Err(Unsent::Unusable(error.to_owned()));
+            }
+            (None, Home::None, _) => {
+                return Err(Unsent::Unusable("only a worker publishes to the broker of the fleet".to_owned()));
+            }
+        };
+        peer.publish(&exchange, &routing_key, action.mandatory, &message).await
+    }
+
+    fn theirs(&self, server: &Server) -> Result<Arc<Peer>, Unsent> {
+        let tls = match &server.tls {
+            Tls::Usual => None,
+            Tls::Own(credentials) => Some(Arc::clone(credentials)),
+            Tls::Unknown(_) => {
+                let error = "the certificates of the hook's `tls` are not known to this process";
+                return Err(Unsent::Unusable(error.to_owned()));
+            }
+        };
+        let url = server.url.expose().clone();
+        let mut digest = Sha256::new_with_prefix(url.as_str());
+        digest.update([0]);
+        digest.update(tls.as_ref().map(|tls| tls.id).unwrap_or_default());
+        let guard = self.guard.clone();
+        Ok(self.peer(Some(digest.finalize().into()), || Dial::Theirs { url: Box::new(Secret::new(url)), tls, guard }))
+    }
+
+    fn peer(&self, key: Option<[u8; 32]>, dial: impl FnOnce() -> Dial) -> Arc<Peer> {
+        let mut peers = self.peers.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        if let Some((peer, used)) = peers.get_mut(&key) {
+            *used = now;
+            return Arc::clone(peer);
+        }
+        peers.retain(|_, (_, used)| now - *used < UNUSED_AFTER);
+        let peer = Arc::new(Peer::new(dial()));
+        peers.insert(key, (Arc::clone(&peer), now));
+        peer
+    }
+}
+
+/// An exchange of the fleet's broker that hooks may publish to.
+fn own_exchange(names: &Names, namespace: &str, exchange: Option<&str>, routing_key: &str) -> Result<String, Unsent> {
+    let Some(exchange) = exchange else { return Ok(names.events()) };
+    let ours = |name: &str| name.strip_prefix(namespace).is_some_and(|rest| rest.starts_with('.'));
+    if exchange.is_empty() && ours(routing_key) || ours(exchange) && exchange != names.events() {
+        return Err(Unsent::Blocked(
+            "exchanges and queues of the fleet are its own, but the one for events".to_owned(),
+        ));
+    }
+    Ok(exchange.to_owned())
+}
+
+impl From<PublishError> for Unsent {
+    fn from(error: PublishError) -> Self {
+        match error {
+            PublishError::Away(_) | PublishError::Unconfirmed => Self::Away(error.to_string()),
+            PublishError::Refused(_) => Self::Refused(error.to_string()),
+            PublishError::TooLarge(_) | PublishError::Invalid(_) => Self::TooLarge(error.to_string()),
+        }
+    }
+}
+
+/// What a broker could repeat to us and no error may show.
+fn secrets(action: &PublishAction) -> Vec<String> {
+    let hidden = action.texts().flat_map(Text::pieces).filter_map(|piece| match piece {
+        Piece::Hidden(value) => Some(value.expose().clone()),
+        Piece::Literal(_) | Piece::Unknown { .. } => None,
+    });
+    let password = action.server.iter().filter_map(|server| server.url.expose().password().map(str::to_owned));
+    hidden.chain(password).filter(|value| value.len() >= SECRET_BYTES_MIN).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_the_fleets_own() {
+        let check = |exchange: Option<&str>, key: &str, expected: Option<&str>| {
+            let found = own_exchange(&Names::new("shop"), "shop", exchange, key);
+            assert_eq!(found.ok().as_deref(), expected, "{exchange:?} {key}");
+        };
+        check(None, "a", Some("shop.events"));
+        check(Some("shop.events"), "a", Some("shop.events"));
+        check(Some("orders"), "shop.lane.default", Some("orders"));
+        check(Some("shopping.lane"), "a", Some("shopping.lane"));
+        check(Some(""), "my-queue", Some(""));
+        for exchange in ["shop.lane", "shop.delay", "shop.dead", "shop.park.1", "shop."] {
+            check(Some(exchange), "a", None);
+        }
+        check(Some(""), "shop.lane.default", None);
+    }
+}
