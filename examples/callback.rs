@@ -7,9 +7,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
-use hookfleet::config::{Environment, Overrides, Settings};
-use hookfleet::publish::Event;
-use hookfleet::{Call, Failed, Fleet};
+use hookfleet::{Call, Event, Failed, Fleet, Settings};
 use serde::Deserialize;
 use serde_json::json;
 use tokio::sync::{mpsc, oneshot};
@@ -41,7 +39,7 @@ pub(crate) async fn run(folder: &Path, address: SocketAddr) -> anyhow::Result<St
     let text = format!(
         "hooks: {folder}/hooks.yaml\nembedded: {{ path: {folder}/events.db }}\nhttp: {{ bind: \"{address}\" }}\n"
     );
-    let settings = Settings::parse(&text, "settings", &Environment::default(), &Overrides::default())?;
+    let settings = Settings::from_yaml(&text)?;
     let (ledger, mut booked) = mpsc::channel(10);
     let fleet = Fleet::builder(settings).callback("book", move |call| book(call, ledger.clone()));
     let (stop, stopped) = oneshot::channel::<()>();

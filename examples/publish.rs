@@ -6,7 +6,7 @@
 use std::time::SystemTime;
 
 use futures_util::{StreamExt as _, stream};
-use hookfleet::publish::{Event, Publisher};
+use hookfleet::{Event, InvalidEvent, Publisher};
 use serde::Serialize;
 
 #[derive(Serialize)]
@@ -16,7 +16,7 @@ struct Order {
 }
 
 /// What happened, under an id that says so: publishing it again, after a crash for example, does nothing twice.
-fn paid(number: u32) -> Result<Event, hookfleet::publish::Invalid> {
+fn paid(number: u32) -> Result<Event, InvalidEvent> {
     Event::builder("order.paid")
         .source("/example/shop")
         .id(&format!("order-{number}-paid"))

@@ -47,6 +47,7 @@ pub struct Wanted {
 /// Why a publish is not known to be safe. Publishing again is always allowed, and doubles are
 /// dropped downstream.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum PublishError {
     #[error("the broker is away: {0}")]
     Away(String),

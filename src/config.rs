@@ -34,29 +34,44 @@ pub(crate) use resolve::parse_server;
 /// The settings file that is read if none is named.
 pub const DEFAULT_FILE: &str = "config/hookfleet.yaml";
 
-/// Everything a process needs to know, checked. Built by [`Settings::load`] only.
+/// Everything a process needs to know, checked. README has the list of what can be set.
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// First part of every queue, exchange and key name, so that two fleets can share a broker and a Redis.
+    #[doc(hidden)]
     pub namespace: String,
     /// Where events and invocations travel, and where claims are kept.
+    #[doc(hidden)]
     pub backend: Backend,
     /// Hooks file, or a folder of them.
+    #[doc(hidden)]
     pub hooks: PathBuf,
+    #[doc(hidden)]
     pub catalog: Catalog,
+    #[doc(hidden)]
     pub http: Http,
+    #[doc(hidden)]
     pub worker: Worker,
+    #[doc(hidden)]
     pub claims: Claims,
+    #[doc(hidden)]
     pub breaker: BreakerPolicy,
+    #[doc(hidden)]
     pub events: Reading,
     /// Longest `Retry-After` that is honoured.
+    #[doc(hidden)]
     pub hint_max: Duration,
+    #[doc(hidden)]
     pub egress: Egress,
+    #[doc(hidden)]
     pub commands: Commands,
     /// How long the dead-letter log keeps records; replays are remembered as long.
+    #[doc(hidden)]
     pub dead_letter_retention: Duration,
     /// Places in the data of events that views leave out.
+    #[doc(hidden)]
     pub redact: Vec<Pointer>,
+    #[doc(hidden)]
     pub log: Log,
     /// For [`Settings::shown`].
     effective: Vec<shown::Effective>,
@@ -284,15 +299,46 @@ impl FromIterator<(String, String)> for Environment {
 
 impl Settings {
     /// How long an invocation is remembered that an operator cancelled: as long as any message of it may be on its way.
+    #[doc(hidden)]
     #[must_use]
     pub fn cancelled_for(&self) -> Duration {
         self.claims.window.max(self.dead_letter_retention)
+    }
+
+    /// As the program `hookfleet` has them without flags: `config/hookfleet.yaml`, if there is one, and over it the variables
+    /// `HOOKFLEET_*` of this process.
+    ///
+    /// # Errors
+    /// Every problem, wherever it is.
+    ///
+    /// ```no_run
+    /// let settings = hookfleet::Settings::of_process()?;
+    /// # Ok::<(), hookfleet::Problems>(())
+    /// ```
+    pub fn of_process() -> Result<Self, Problems> {
+        Self::load(None, &Environment::of_process(), &Overrides::default())
+    }
+
+    /// From the text of a settings file alone.
+    ///
+    /// # Errors
+    /// Every problem of the text.
+    ///
+    /// ```
+    /// let settings = hookfleet::Settings::from_yaml("namespace: shop\nembedded: { path: shop.db }");
+    /// assert!(settings.is_ok());
+    /// let problems = hookfleet::Settings::from_yaml("namspace: shop").unwrap_err();
+    /// assert!(problems.to_string().contains("did you mean `namespace`?"));
+    /// ```
+    pub fn from_yaml(text: &str) -> Result<Self, Problems> {
+        Self::parse(text, "settings", &Environment::default(), &Overrides::default())
     }
 
     /// Reads `file`, or [`DEFAULT_FILE`] if none is named and there is one; then the environment; then flags.
     ///
     /// # Errors
     /// Every problem, wherever it is.
+    #[doc(hidden)]
     pub fn load(file: Option<&Path>, env: &Environment, flags: &Overrides) -> Result<Self, Problems> {
         let path = file.unwrap_or(Path::new(DEFAULT_FILE));
         let text = if file.is_none() && matches!(path.try_exists(), Ok(false)) {
@@ -307,6 +353,7 @@ impl Settings {
     ///
     /// # Errors
     /// Every problem, wherever it is.
+    #[doc(hidden)]
     pub fn parse(text: &str, file: &str, env: &Environment, flags: &Overrides) -> Result<Self, Problems> {
         Self::from_parts(Ok(text.to_owned()), file, env, flags)
     }

@@ -5,40 +5,75 @@
 //! it. Delivery is at least once; the claim protocol makes an action happen once per key, as far as anyone can who is not
 //! the receiver.
 //!
-//! # The way through
+//! Most people use the program `hookfleet`, which README is about. Programs in Rust publish with a [`Publisher`], which
+//! answers once the broker has an [`Event`] for good:
+//!
+//! ```no_run
+//! use hookfleet::{Event, Publisher};
+//!
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! let publisher = Publisher::connect("amqp://hookfleet:hookfleet@127.0.0.1:5672", "hookfleet").await?;
+//! let event = Event::builder("order.paid").source("/shop").id("order-17-paid").data(&[17]).build()?;
+//! publisher.publish(&event).await?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! and are workers themselves with a [`Fleet`], whose hooks may call their functions:
+//!
+//! ```no_run
+//! use hookfleet::{Failed, Fleet, Settings};
+//!
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! let fleet = Fleet::builder(Settings::of_process()?).callback("audit", |call| async move {
+//!     let total: u64 = call.data().map_err(Failed::never)?;
+//!     println!("{} of {total}, under {}", call.kind(), call.key);
+//!     Ok(())
+//! });
+//! fleet.run(async { drop(tokio::signal::ctrl_c().await) }).await?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Inside
+//!
+//! What follows is for those who work on it. The modules are no part of the library's promise: they are public for its own
+//! program, tests and benchmarks, hidden here, and may change with any version.
+//!
+//! ## The way through
 //!
 //! ```text
 //! broker -> decode -> match -> claim -> execute -> settle -> apply
 //! ```
 //!
-//! [`worker`] is that line. What follows from an outcome is applied in one fixed order: **1** write the settlement into
+//! `worker` is that line. What follows from an outcome is applied in one fixed order: **1** write the settlement into
 //! the claim by compare-and-set on the run's token, **2** publish what follows and await the confirm, **3** mark exactly
 //! that settlement as out, **4** ack. Whoever finds a settlement publishes it again without a run. The crash table in
-//! [`worker`] says what a death in each gap costs.
+//! `worker` says what a death in each gap costs.
 //!
-//! # Code map
+//! ## Code map
 //!
 //! A `use` goes only to a line further down; a test enforces it.
 //!
 //! | module | what it is for |
 //! |---|---|
-//! | `main`, [`cli`] | the program: commands, what they print |
-//! | [`app`] | the composition root: the only place that names every adapter |
-//! | [`doctor`] | what is wrong around a fleet: facts gathered, findings judged |
-//! | [`fleet`] | one process: takes deliveries while it may, stops in order |
-//! | [`admin`], [`catalog`] | HTTP for people and probes; hooks from files or the fleet's revisions in Redis, followed and changed |
-//! | [`worker`] | the pipeline, and one invocation's way through it |
-//! | [`desk`], [`publish`] | what operators do with letters, and the keeper of their log; publishing events, for the gateway, the command line and the library |
-//! | [`executor`] | runs a hook once: http, command, callback, publish |
-//! | [`broker`], [`idempotency`], [`dead_letters`], [`flow`] | the seams: a trait with its contract, and an adapter a file |
-//! | [`amqp`], [`redis`], [`embedded`] | what adapters share: AMQP connections, topology, management; the way to Redis; the one SQLite file |
-//! | [`config`], [`telemetry`], [`crash`] | settings; metric names and logs; places where tests kill the process, and flaws that they ask for |
-//! | [`domain`], [`yaml`] | every decision, pure; YAML with positions |
+//! | `main`, `cli` | the program: commands, what they print |
+//! | `app` | the composition root: the only place that names every adapter |
+//! | `doctor` | what is wrong around a fleet: facts gathered, findings judged |
+//! | `fleet` | one process: takes deliveries while it may, stops in order |
+//! | `admin`, `catalog` | HTTP for people and probes; hooks from files or the fleet's revisions in Redis, followed and changed |
+//! | `worker` | the pipeline, and one invocation's way through it |
+//! | `desk`, `publish` | what operators do with letters, and the keeper of their log; publishing events, for the gateway, the command line and the library |
+//! | `executor` | runs a hook once: http, command, callback, publish |
+//! | `broker`, `idempotency`, `dead_letters`, `flow` | the seams: a trait with its contract, and an adapter a file |
+//! | `amqp`, `redis`, `embedded` | what adapters share: AMQP connections, topology, management; the way to Redis; the one SQLite file |
+//! | `config`, `telemetry`, `crash` | settings; metric names and logs; places where tests kill the process, and flaws that they ask for |
+//! | `domain`, `yaml` | every decision, pure; YAML with positions |
 //!
-//! # Invariants
+//! ## Invariants
 //!
-//! - Nothing in [`domain`] does I/O, reads a clock or rolls a die. The model, the stores and the pipeline drive the same
-//!   [`domain::claim::step`] and [`domain::settle::next_effect`].
+//! - Nothing in `domain` does I/O, reads a clock or rolls a die. The model, the stores and the pipeline drive the same
+//!   `domain::claim::step` and `domain::settle::next_effect`.
 //! - A delivery is acked only when everything that follows from it is confirmed. Nothing is nacked, ever: what cannot be
 //!   done now goes round the delay ladder, and what is handed back is published again.
 //! - An exchange that is published to has the dead letters as its alternate, since returns cannot be relied on. One that
@@ -47,7 +82,7 @@
 //!   ends) and goes on under its claim.
 //! - Headers named `hookfleet-*` are believed on lane queues only, but for the count of hops, which can only end a way
 //!   sooner. So nothing that a hook publishes gets into a lane. Properties are built afresh on every publish.
-//! - An executor answers with an [`domain::outcome::Outcome`], never an error, and knows nothing of retries, claims or
+//! - An executor answers with an `domain::outcome::Outcome`, never an error, and knows nothing of retries, claims or
 //!   brokers. Its errors and letters carry no secrets.
 //! - Workers see one whole revision of the catalog after the other. A hook is taken to be removed only at the revision
 //!   that named it or a newer one; who knows of a newer one and cannot load it takes no work after ten seconds.
@@ -56,39 +91,67 @@
 //!   function of the letter.
 //! - Trouble of our own (broker, store) spends no attempt and buries nothing.
 
+#[doc(hidden)]
 pub mod domain;
+#[doc(hidden)]
 pub mod yaml;
 
+#[doc(hidden)]
 pub mod config;
+#[doc(hidden)]
 pub mod crash;
+#[doc(hidden)]
 pub mod telemetry;
 
+#[doc(hidden)]
 pub mod amqp;
+#[doc(hidden)]
 pub mod embedded;
+#[doc(hidden)]
 pub mod redis;
 
+#[doc(hidden)]
 pub mod broker;
+#[doc(hidden)]
 pub mod dead_letters;
+#[doc(hidden)]
 pub mod flow;
+#[doc(hidden)]
 pub mod idempotency;
 
+#[doc(hidden)]
 pub mod executor;
 
+#[doc(hidden)]
 pub mod desk;
+#[doc(hidden)]
 pub mod publish;
+#[doc(hidden)]
 pub mod worker;
 
+#[doc(hidden)]
 pub mod admin;
+#[doc(hidden)]
 pub mod catalog;
+#[doc(hidden)]
 pub mod fleet;
 
+#[doc(hidden)]
 pub mod app;
+#[doc(hidden)]
 pub mod doctor;
 
+#[doc(hidden)]
 pub mod cli;
 
-pub use app::embed::Fleet;
+pub use amqp::connection::ConnectError;
+pub use app::embed::{Fleet, FleetError};
+pub use broker::PublishError;
+pub use config::Settings;
+pub use domain::message::Header;
 pub use executor::callback::{Call, Failed};
+pub use publish::{Event, EventBuilder, InvalidEvent, Publisher, PublisherOptions, Unpublished};
+pub use yaml::problem::Problems;
 
 #[cfg(test)]
 mod simulation;

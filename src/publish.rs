@@ -1,26 +1,4 @@
 //! Publishing: what the library, the command line and the event gateway have in common.
-//!
-//! ```no_run
-//! use hookfleet::publish::{Event, Publisher};
-//!
-//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
-//! let publisher = Publisher::connect("amqp://hookfleet:hookfleet@127.0.0.1:5672", "hookfleet").await?;
-//! let event = Event::builder("order.paid").source("/shop").id("order-17-paid").data(&[17]).build()?;
-//! publisher.publish(&event).await?; // confirmed: safe on the broker's disks
-//! publisher.close().await;
-//! # Ok(())
-//! # }
-//! ```
-//!
-//! # What an answer means
-//!
-//! - `Ok`: the broker has the event for good, on a majority of its nodes where it has several. Every hook that wants it
-//!   runs, or the event becomes a dead letter.
-//! - An error: nobody knows. The event may have arrived, and only its confirm been lost. Publish the same [`Event`] again,
-//!   or another one with the same source and id: it is handled once within `idempotency.window`. Only
-//!   what [`Unpublished::is_final`] says of is final.
-//! - No answer yet: [`Publisher::publish`] repeats for as long as [`Options::patience`] lasts, over losses of the
-//!   connection and restarts of the broker.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -40,15 +18,27 @@ use crate::domain::event::Reading;
 mod event;
 mod reading;
 
-pub use event::{Builder, Event, Invalid};
+pub use event::{Event, EventBuilder, InvalidEvent};
 pub use reading::{Fields, Rejected, Request, prepare, read, request_bytes_max};
 
 /// The pause before an event is sent again.
 const REPEAT_AFTER: Duration = Duration::from_millis(500);
 
 /// How a [`Publisher`] works.
+///
+/// ```no_run
+/// use std::time::Duration;
+///
+/// use hookfleet::{Publisher, PublisherOptions};
+///
+/// # async fn example() -> Result<(), hookfleet::ConnectError> {
+/// let options = PublisherOptions { patience: Duration::from_secs(5), ..PublisherOptions::default() };
+/// let publisher = Publisher::connect_with("amqp://127.0.0.1", "hookfleet", options).await?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Options {
+pub struct PublisherOptions {
     /// Unconfirmed events at a time; who publishes more waits.
     pub window: usize,
     /// How long one event may take: the wait for the window, the confirm, and all repeats.
@@ -57,7 +47,7 @@ pub struct Options {
     pub body_bytes_max: usize,
 }
 
-impl Default for Options {
+impl Default for PublisherOptions {
     fn default() -> Self {
         let body_bytes_max = Reading::default().body_bytes_max;
         Self { window: 256, patience: Duration::from_secs(30), body_bytes_max }
@@ -100,12 +90,33 @@ impl Route for Arc<dyn Broker> {
     }
 }
 
-/// Publishes events and waits for their confirms; the [module](self) says what its answers mean. Connects again by
-/// itself, for ever. To be shared: all methods take `&self`.
+/// Publishes events and waits for their confirms. Connects again by itself, for ever. To be shared: all methods take `&self`.
+///
+/// ```no_run
+/// use hookfleet::{Event, Publisher};
+///
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// let publisher = Publisher::connect("amqp://hookfleet:hookfleet@127.0.0.1:5672", "hookfleet").await?;
+/// let event = Event::builder("order.paid").source("/shop").id("order-17-paid").data(&[17]).build()?;
+/// publisher.publish(&event).await?; // confirmed: safe on the broker's disks
+/// publisher.close().await;
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # What an answer means
+///
+/// - `Ok`: the broker has the event for good, on a majority of its nodes where it has several. Every hook that wants it
+///   runs, or the event becomes a dead letter.
+/// - An error: nobody knows. The event may have arrived, and only its confirm been lost. Publish the same [`Event`] again,
+///   or another one with the same source and id: it is handled once within `idempotency.window`. Only
+///   what [`Unpublished::is_final`] says of is final.
+/// - No answer yet: [`Publisher::publish`] repeats for as long as [`PublisherOptions::patience`] lasts, over losses of the
+///   connection and restarts of the broker.
 pub struct Publisher {
     route: Box<dyn Route>,
     window: Semaphore,
-    options: Options,
+    options: PublisherOptions,
 }
 
 impl Publisher {
@@ -115,14 +126,14 @@ impl Publisher {
     /// # Errors
     /// At once if trying again cannot help (URL, user, vhost, incompatible queue), after some seconds if nothing answers.
     pub async fn connect(url: &str, namespace: &str) -> Result<Self, ConnectError> {
-        Self::connect_with(url, namespace, Options::default()).await
+        Self::connect_with(url, namespace, PublisherOptions::default()).await
     }
 
     /// [`Publisher::connect`] with other options.
     ///
     /// # Errors
     /// As for [`Publisher::connect`].
-    pub async fn connect_with(url: &str, namespace: &str, options: Options) -> Result<Self, ConnectError> {
+    pub async fn connect_with(url: &str, namespace: &str, options: PublisherOptions) -> Result<Self, ConnectError> {
         let parsed = Url::parse(url).ok().filter(|url| matches!(url.scheme(), "amqp" | "amqps"));
         let url = parsed.ok_or_else(|| ConnectError::Settings("expected a URL such as amqp://host".to_owned()))?;
         let broker: Arc<dyn Broker> = Arc::new(AmqpBroker::connect(&BrokerServer::at(url), namespace).await?);
@@ -130,18 +141,32 @@ impl Publisher {
     }
 
     /// Publishes to a broker that is there already.
+    #[doc(hidden)]
     #[must_use]
-    pub fn new(broker: Arc<dyn Broker>, options: Options) -> Self {
+    pub fn new(broker: Arc<dyn Broker>, options: PublisherOptions) -> Self {
         Self::over(Box::new(broker), options)
     }
 
     /// Publishes over another way.
-    pub(crate) fn over(route: Box<dyn Route>, options: Options) -> Self {
+    pub(crate) fn over(route: Box<dyn Route>, options: PublisherOptions) -> Self {
         let window = options.window.clamp(1, Semaphore::MAX_PERMITS);
-        Self { route, window: Semaphore::new(window), options: Options { window, ..options } }
+        Self { route, window: Semaphore::new(window), options: PublisherOptions { window, ..options } }
     }
 
     /// Publishes one event; returns after the confirm. Waits while the window is full.
+    ///
+    /// ```no_run
+    /// # async fn example(publisher: hookfleet::Publisher, event: hookfleet::Event) {
+    /// if let Err(unpublished) = publisher.publish(&event).await {
+    ///     if unpublished.is_final() {
+    ///         eprintln!("nobody will ever take it: {unpublished}");
+    ///     } else {
+    ///         // It may be there or not: keep it, and publish the same event again later.
+    ///         let later = unpublished.event;
+    ///     }
+    /// }
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// [`Unpublished`]: patience is over, the event is too large, or the publisher is closed.
@@ -151,6 +176,20 @@ impl Publisher {
 
     /// Publishes a stream of events, a window of them at a time. Answers one by one, in the order of the confirms; an
     /// event that is not published does not stop the others. Nothing is taken from `events` unless the answers are read.
+    ///
+    /// ```no_run
+    /// # async fn example(publisher: hookfleet::Publisher, events: Vec<hookfleet::Event>) {
+    /// use futures_util::{StreamExt as _, stream};
+    ///
+    /// let mut answers = Box::pin(publisher.publish_all(stream::iter(events)));
+    /// while let Some(answer) = answers.next().await {
+    ///     match answer {
+    ///         Ok(event) => println!("{} is confirmed", event.id()),
+    ///         Err(unpublished) => println!("{} is not: {unpublished}", unpublished.event.id()),
+    ///     }
+    /// }
+    /// # }
+    /// ```
     pub fn publish_all<'a, S>(&'a self, events: S) -> impl Stream<Item = Result<Event, Unpublished>> + 'a
     where
         S: Stream<Item = Event> + 'a,

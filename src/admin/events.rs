@@ -18,7 +18,7 @@ use super::problem::{Details, Problem, whole};
 use crate::broker::Broker;
 use crate::domain::event::Reading;
 use crate::domain::event_type::EventTypes;
-use crate::publish::{self, Event, Options, Publisher, Rejected, Unpublished, read, request_bytes_max};
+use crate::publish::{self, Event, Publisher, PublisherOptions, Rejected, Unpublished, read, request_bytes_max};
 use crate::telemetry::Metric;
 
 /// How long a caller waits for a confirm before it is told to come again.
@@ -29,7 +29,8 @@ const MISFITS_TOLD: usize = 20;
 /// What the gateway publishes through.
 #[must_use]
 pub fn publisher(broker: Arc<dyn Broker>, reading: &Reading) -> Arc<Publisher> {
-    let options = Options { patience: PATIENCE, body_bytes_max: reading.body_bytes_max, ..Options::default() };
+    let options =
+        PublisherOptions { patience: PATIENCE, body_bytes_max: reading.body_bytes_max, ..PublisherOptions::default() };
     Arc::new(Publisher::new(broker, options))
 }
 
@@ -221,7 +222,8 @@ mod tests {
     }
 
     async fn answer(kinds: &[&str]) -> (u16, Option<String>, Value) {
-        let publisher = Publisher::over(Box::new(Picky), Options { patience: PATIENCE, ..Options::default() });
+        let publisher =
+            Publisher::over(Box::new(Picky), PublisherOptions { patience: PATIENCE, ..PublisherOptions::default() });
         let event = |kind: &&str| Event::builder(kind).id(kind).source("/s").build().unwrap();
         let response = batch(&publisher, &kinds.iter().map(event).collect::<Vec<_>>()).await;
         let response = response.unwrap_or_else(IntoResponse::into_response);

@@ -29,6 +29,7 @@ const HEARTBEAT_S: u16 = 15;
 
 /// Why there is no connection. `Display` says what to do; it never shows a password.
 #[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
 pub enum ConnectError {
     /// Trying again with the same settings cannot help.
     #[error("{0}")]

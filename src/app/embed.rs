@@ -12,12 +12,10 @@ use crate::worker::nobody;
 /// with functions of this program beside.
 ///
 /// ```no_run
-/// use hookfleet::config::{Environment, Overrides, Settings};
-/// use hookfleet::{Failed, Fleet};
+/// use hookfleet::{Failed, Fleet, Settings};
 ///
 /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
-/// let settings = Settings::load(None, &Environment::of_process(), &Overrides::default())?;
-/// let fleet = Fleet::builder(settings).callback("audit", |call| async move {
+/// let fleet = Fleet::builder(Settings::of_process()?).callback("audit", |call| async move {
 ///     let total: u64 = call.data().map_err(Failed::never)?;
 ///     println!("{} of {total}, under {}", call.kind(), call.key);
 ///     Ok(())
@@ -29,7 +27,8 @@ use crate::worker::nobody;
 /// ```
 ///
 /// A hook calls it by its name: `run: { callback: audit }`. Hooks that name one which is not there are refused where hooks are
-/// read, so programs that share a catalog have to have the same callbacks.
+/// read, so programs that share a catalog have to have the same callbacks. Where hooks run commands too, set `commands.shim` to
+/// a `hookfleet` program, which starts them.
 #[derive(Debug)]
 pub struct Fleet {
     settings: Settings,
@@ -59,7 +58,11 @@ impl Fleet {
     ///
     /// # Errors
     /// One sentence: what cannot be reached, opened or read, and what to do.
-    pub async fn run(self, shutdown: impl Future<Output = ()>) -> anyhow::Result<Vec<String>> {
+    pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<Vec<String>, FleetError> {
+        self.work(shutdown).await.map_err(FleetError)
+    }
+
+    async fn work(self, shutdown: impl Future<Output = ()>) -> anyhow::Result<Vec<String>> {
         let Self { settings, mut callbacks } = self;
         callbacks.run_here();
         let file = source(&settings, &callbacks)?;
@@ -71,6 +74,11 @@ impl Fleet {
         app.run(shutdown).await
     }
 }
+
+/// Why a fleet did not start, or had to end: what cannot be reached, opened or read, and what to do.
+#[derive(Debug, thiserror::Error)]
+#[error("{0:#}")]
+pub struct FleetError(anyhow::Error);
 
 /// The hooks of files, if that is where they come from: a worker does not start on a mistake.
 ///

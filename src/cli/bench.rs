@@ -21,7 +21,7 @@ use crate::catalog::follow::Source;
 use crate::catalog::{self, Terms};
 use crate::config::Settings;
 use crate::executor::callback::Callbacks;
-use crate::publish::{Event, Options, Publisher};
+use crate::publish::{Event, Publisher, PublisherOptions};
 use crate::worker::nobody;
 use sink::Sink;
 
@@ -93,7 +93,8 @@ async fn measure(trial: &Trial, bench: &Bench) -> anyhow::Result<Figures> {
     let hooks = catalog::parse(&hooks(&sink, bench.fan_out), "the hooks of bench", &terms)?.hooks;
     let backends = Backends::open(settings).await?;
     let body_bytes_max = settings.events.body_bytes_max;
-    let options = Options { patience: Duration::from_secs(bench.limit), body_bytes_max, ..Options::default() };
+    let options =
+        PublisherOptions { patience: Duration::from_secs(bench.limit), body_bytes_max, ..PublisherOptions::default() };
     let publisher = Publisher::new(Arc::clone(&backends.broker), options);
     let app =
         App::new(settings, backends, Source::Fixed(hooks), Scope::Operations, nobody(), Callbacks::default()).await?;

@@ -24,7 +24,7 @@ use crate::config::{Backend, Settings};
 use crate::domain::event::Reading;
 use crate::domain::event_type::EventTypes;
 use crate::embedded;
-use crate::publish::{Builder, Event, Options, Publisher, Rejected, Route, prepare};
+use crate::publish::{Event, EventBuilder, Publisher, PublisherOptions, Rejected, Route, prepare};
 
 /// Lines that are read ahead.
 const LINES_AHEAD: usize = 256;
@@ -61,9 +61,9 @@ pub(super) async fn run(settings: &Settings, publish: Publish) -> anyhow::Result
 async fn one(settings: &Settings, publish: &Publish) -> anyhow::Result<ExitCode> {
     let mut event = Event::builder(publish.kind.as_deref().unwrap_or_default());
     for (set, value) in [
-        (Builder::source as fn(Builder, &str) -> Builder, &publish.source),
-        (Builder::subject, &publish.subject),
-        (Builder::id, &publish.id),
+        (EventBuilder::source as fn(EventBuilder, &str) -> EventBuilder, &publish.source),
+        (EventBuilder::subject, &publish.subject),
+        (EventBuilder::id, &publish.id),
     ] {
         if let Some(value) = value {
             event = set(event, value);
@@ -254,7 +254,8 @@ struct Sink {
 
 impl Sink {
     async fn open(settings: &Settings) -> anyhow::Result<Self> {
-        let options = Options { body_bytes_max: settings.events.body_bytes_max, ..Options::default() };
+        let options =
+            PublisherOptions { body_bytes_max: settings.events.body_bytes_max, ..PublisherOptions::default() };
         if let Backend::Embedded { path } = &settings.backend
             && let Some(address) = embedded::owner(path)
         {

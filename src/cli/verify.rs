@@ -21,7 +21,7 @@ use super::output;
 use super::trial::{self, Trial};
 use crate::config::{Backend, Settings};
 use crate::domain::hook::HookLane;
-use crate::publish::{Event, Options, Publisher};
+use crate::publish::{Event, Publisher, PublisherOptions};
 use book::Book;
 use faults::{Fault, LEASE};
 use launch::Launch;
@@ -149,7 +149,8 @@ async fn phases(
 ) -> anyhow::Result<Vec<Row>> {
     workers.start_all(count as usize).await?;
     let patience = Duration::from_secs(verify.limit);
-    let options = Options { patience, body_bytes_max: settings.events.body_bytes_max, ..Options::default() };
+    let options =
+        PublisherOptions { patience, body_bytes_max: settings.events.body_bytes_max, ..PublisherOptions::default() };
     let publisher = way.publisher(options, workers.first())?;
     let mut stage = Stage { verify, way, receiver, workers, publisher };
     let mut over = Vec::new();

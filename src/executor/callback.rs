@@ -84,7 +84,22 @@ impl fmt::Debug for Callbacks {
 }
 
 /// One attempt, as a callback gets it.
+///
+/// ```
+/// # async fn charge(key: &str, cents: u64) -> std::io::Result<()> { Ok(()) }
+/// #[derive(serde::Deserialize)]
+/// struct Order {
+///     cents: u64,
+/// }
+///
+/// async fn book(call: hookfleet::Call) -> Result<(), hookfleet::Failed> {
+///     let order: Order = call.data().map_err(hookfleet::Failed::never)?; // it will be the same the next time
+///     charge(&call.key, order.cents).await?; // an error is tried again, under the same key
+///     Ok(())
+/// }
+/// ```
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct Call {
     /// The same over all attempts and replays of one event at one hook: keep those that you have handled, and you will
     /// never do a thing twice.
@@ -157,6 +172,23 @@ impl Call {
 }
 
 /// Why a callback has not done what it is for. Any error becomes one that may pass by itself, with its text.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use hookfleet::{Call, Failed};
+///
+/// async fn mirror(call: Call) -> Result<(), Failed> {
+///     match call.subject() {
+///         None => Err(Failed::never("expected a subject, found none")),
+///         Some("/busy") => Err(Failed::after(Duration::from_secs(30), "the mirror is busy")),
+///         Some(file) => {
+///             std::fs::copy(file, "/mnt/mirror")?; // tried again as the hook's `retry` says
+///             Ok(())
+///         }
+///     }
+/// }
+/// ```
 #[derive(Debug)]
 pub struct Failed {
     again: Again,

@@ -16,28 +16,46 @@ const RESERVED: [&str; 9] =
     ["specversion", "id", "source", "type", "subject", "time", "datacontenttype", "dataschema", "data"];
 
 /// A valid event that is ready to go out. Publishing one value again is always safe: it keeps its id.
+///
+/// ```
+/// use hookfleet::Event;
+///
+/// let event = Event::builder("order.paid")
+///     .source("/shop")
+///     .id("order-17-paid") // what happened: the same again is the same event
+///     .subject("order-17")
+///     .data(&[17])
+///     .build()?;
+/// assert_eq!((event.source(), event.id(), event.kind()), ("/shop", "order-17-paid", "order.paid"));
+/// # Ok::<(), hookfleet::InvalidEvent>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Event(pub(super) event::Event);
 
 /// Why an event cannot be built: what was expected and what was found.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
-pub struct Invalid(String);
+pub struct InvalidEvent(String);
 
-/// An event in the making; see [`Event::builder`].
+/// An event in the making; see [`Event::builder`]. Mistakes are told by [`EventBuilder::build`].
+///
+/// ```
+/// let error = hookfleet::Event::builder("order.paid").source("not a URI").build().unwrap_err();
+/// assert_eq!(error.to_string(), "expected `source` to be a URI reference, found \"not a URI\"");
+/// ```
 #[derive(Debug, Clone)]
 #[must_use = "an event is made by `build`"]
-pub struct Builder {
+pub struct EventBuilder {
     fields: Fields,
     /// The first mistake.
-    wrong: Option<Invalid>,
+    wrong: Option<InvalidEvent>,
 }
 
 impl Event {
     /// Begins an event of a type, such as `order.paid`. What is left out is filled in: a random id, the source
     /// `/hookfleet/publish`.
-    pub fn builder(kind: &str) -> Builder {
-        Builder { fields: Fields::new(), wrong: None }.text("type", kind)
+    pub fn builder(kind: &str) -> EventBuilder {
+        EventBuilder { fields: Fields::new(), wrong: None }.text("type", kind)
     }
 
     /// The CloudEvents attribute `id`. With the source it is the event's identity.
@@ -65,12 +83,14 @@ impl Event {
     }
 
     /// How it differs from what its type declares, if it does.
+    #[doc(hidden)]
     #[must_use]
     pub fn misfit(&self, types: &EventTypes) -> Option<Misfit> {
         types.misfit(&self.0)
     }
 
     /// As a message for the events exchange.
+    #[doc(hidden)]
     #[must_use]
     pub fn outgoing(&self) -> Outgoing {
         let event = &self.0;
@@ -89,7 +109,7 @@ impl Event {
     }
 }
 
-impl Builder {
+impl EventBuilder {
     /// Who says so, a URI reference such as `/shop/checkout`.
     pub fn source(self, source: &str) -> Self {
         if source.contains(char::is_whitespace) {
@@ -126,6 +146,11 @@ impl Builder {
     }
 
     /// An extension attribute; its name is of a-z and 0-9, its value a text, a flag or a number of 32 bits.
+    ///
+    /// ```
+    /// let event = hookfleet::Event::builder("task.done").extension("tenant", "acme").extension("retries", 3);
+    /// assert!(event.build().is_ok());
+    /// ```
     pub fn extension(self, name: &str, value: impl Into<Header>) -> Self {
         let legal = !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit());
         if !legal || RESERVED.contains(&name) {
@@ -145,13 +170,13 @@ impl Builder {
     ///
     /// # Errors
     /// The first mistake, in a sentence. The limit on an event's size is the publisher's matter.
-    pub fn build(self) -> Result<Event, Invalid> {
+    pub fn build(self) -> Result<Event, InvalidEvent> {
         if let Some(wrong) = self.wrong {
             return Err(wrong);
         }
         let reading = Reading { body_bytes_max: usize::MAX, ..Reading::default() };
         from_fields(self.fields, None, &reading).map_err(|rejected| match rejected {
-            Rejected::ContentType(error) | Rejected::Event(error) | Rejected::TooLarge(error) => Invalid(error),
+            Rejected::ContentType(error) | Rejected::Event(error) | Rejected::TooLarge(error) => InvalidEvent(error),
         })
     }
 
@@ -176,7 +201,7 @@ impl Builder {
     }
 
     fn mistake(mut self, error: String) -> Self {
-        self.wrong.get_or_insert(Invalid(error));
+        self.wrong.get_or_insert(InvalidEvent(error));
         self
     }
 }
@@ -185,7 +210,7 @@ impl Builder {
 mod tests {
     use super::*;
 
-    fn check(builder: Builder, expected: &str) {
+    fn check(builder: EventBuilder, expected: &str) {
         let found = match builder.build() {
             Ok(event) => String::from_utf8(event.json().to_vec()).unwrap(),
             Err(error) => error.to_string(),
@@ -193,7 +218,7 @@ mod tests {
         assert!(found.starts_with(expected), "found: {found}\n expected: {expected}");
     }
 
-    fn event() -> Builder {
+    fn event() -> EventBuilder {
         Event::builder("a.b").source("/s").id("7")
     }
 

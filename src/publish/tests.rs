@@ -38,7 +38,7 @@ impl Route for Arc<Fake> {
 
 fn publisher(fake: Fake) -> (Arc<Fake>, Publisher) {
     let fake = Arc::new(fake);
-    let options = Options { window: 10, patience: Duration::from_secs(30), body_bytes_max: 1000 };
+    let options = PublisherOptions { window: 10, patience: Duration::from_secs(30), body_bytes_max: 1000 };
     (Arc::clone(&fake), Publisher::over(Box::new(fake), options))
 }
 

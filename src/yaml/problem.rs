@@ -236,6 +236,7 @@ impl Problems {
     }
 
     /// Those of several texts, one text after the other.
+    #[doc(hidden)]
     #[must_use]
     pub fn join(all: Vec<Self>) -> Self {
         let total = all.iter().map(|problems| problems.total).sum();
@@ -243,6 +244,7 @@ impl Problems {
     }
 
     /// The problems one by one; the first hundred of them if there are more.
+    #[doc(hidden)]
     #[must_use]
     pub fn list(&self) -> &[Problem] {
         &self.list

@@ -12,8 +12,8 @@ use hookfleet::catalog::{self, Terms};
 use hookfleet::cli::Cli;
 use hookfleet::config::{Environment, Overrides, Settings};
 use hookfleet::domain::event::Reading;
-use hookfleet::publish::{Event, Publisher, prepare};
-use hookfleet::{Failed, Fleet};
+use hookfleet::publish::prepare;
+use hookfleet::{Event, Failed, Fleet, Publisher};
 use serde_json::Value;
 
 const README: &str = include_str!("../../README.md");
@@ -221,7 +221,7 @@ async fn ledger(_: &str, _: Order) -> std::io::Result<()> {
 
 /// README's lines of Rust: compiled here.
 #[allow(dead_code, reason = "it is there to be compiled")]
-async fn callbacks(settings: hookfleet::config::Settings, shutdown: impl Future<Output = ()>) -> anyhow::Result<()> {
+async fn callbacks(settings: Settings, shutdown: impl Future<Output = ()>) -> anyhow::Result<()> {
     let fleet = Fleet::builder(settings).callback("audit", |call| async move {
         let order: Order = call.data().map_err(Failed::never)?;
         ledger(&call.key, order).await?; // an error is tried again

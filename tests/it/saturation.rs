@@ -235,6 +235,51 @@ async fn lanes_are_apart() {
     assert!(site.letters().is_empty());
 }
 
+/// Four workers, two of which serve the slow lane alone: slow work far beyond the capacity of all leaves the default lane's
+/// events hardly later than alone.
+#[tokio::test]
+async fn a_flood_of_slow_work_leaves_the_default_lane_alone() {
+    const ROUNDS: usize = 400;
+    let sink = Sink::start().await;
+    sink.behave(|hook, _| Answer::after(Duration::from_millis(if hook == "slow" { 500 } else { 1 })));
+    let hooks = [hook(&sink, "slow", "s", ", lane: slow, concurrency: 16"), hook(&sink, "quick", "q", "")];
+    let site = site(Place::Servers).await.hooks(&hooks.join("\n"));
+    let slow = site.clone().set("HOOKFLEET_WORKER_LANES", "slow");
+    let Stage { site, worker, publisher } = stage(Place::Servers, site).await;
+    let mut workers = vec![worker, site.worker().await, slow.worker().await, slow.worker().await];
+    let mut sent = HashMap::new();
+    for number in 0..2 * ROUNDS {
+        if number >= ROUNDS {
+            publisher.send_all((0..10).map(|slow| event("s", &format!("s{number}-{slow}")))).await; // 400 a second
+        }
+        let id = format!("q{number}");
+        sent.insert(id.clone(), Instant::now());
+        publisher.send(event("q", &id)).await;
+        sleep(Duration::from_millis(25)).await;
+    }
+    sink.until("the quick ones", Duration::from_secs(60), |calls| of(calls, "quick").count() == 2 * ROUNDS).await;
+    let calls = sink.calls();
+    let slow_done = of(&calls, "slow").count();
+    let is_alone = |call: &Call| call.event[1..].parse::<usize>().unwrap() < ROUNDS;
+    let (alone, beside): (Vec<Call>, Vec<Call>) = of(&calls, "quick").cloned().partition(is_alone);
+    let quantile = |calls: &[Call], quantile: f64| percentile(&latencies(calls, "quick", &sent), quantile);
+    println!(
+        "a flood of slow work, {slow_done} of {} done meanwhile: quick p50 {:.1} ms alone, {:.1} ms beside; p99 {:.1} ms alone, \
+         {:.1} ms beside",
+        ROUNDS * 10,
+        quantile(&alone, 0.5),
+        quantile(&beside, 0.5),
+        quantile(&alone, 0.99),
+        quantile(&beside, 0.99),
+    );
+    assert!(slow_done < ROUNDS * 9, "it was no flood: {slow_done} done");
+    // Other tests may have begun meanwhile.
+    assert!(quantile(&beside, 0.99) < quantile(&alone, 0.99).max(25.0) * 1.5, "the default lane is late");
+    for worker in &mut workers {
+        worker.process.kill();
+    }
+}
+
 /// A dead target is found out, its invocations are parked and spend no attempt, and all is delivered when it is back.
 async fn broken_target(place: Place) {
     let sink = Sink::start().await;

@@ -174,3 +174,26 @@ fn nothing_promises_or_panics() {
     }
     assert!(found.is_empty(), "{}", found.join("\n"));
 }
+
+/// What other programs may rely on: this, and nothing else. Every change of it is one of the library's version.
+const LIBRARY: [&str; 8] = [
+    "amqp::connection::ConnectError",
+    "app::embed::{Fleet, FleetError}",
+    "broker::PublishError",
+    "config::Settings",
+    "domain::message::Header",
+    "executor::callback::{Call, Failed}",
+    "publish::{Event, EventBuilder, InvalidEvent, Publisher, PublisherOptions, Unpublished}",
+    "yaml::problem::Problems",
+];
+
+#[test]
+fn the_library_is_small() {
+    let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/lib.rs")).unwrap();
+    let lines: Vec<&str> = text.lines().collect();
+    let shown = lines.iter().filter_map(|line| line.strip_prefix("pub use ")?.strip_suffix(';'));
+    assert_eq!(shown.collect::<Vec<_>>(), LIBRARY);
+    for (at, line) in lines.iter().enumerate().filter(|(_, line)| line.starts_with("pub mod ")) {
+        assert_eq!(lines[at - 1], "#[doc(hidden)]", "{line}");
+    }
+}

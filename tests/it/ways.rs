@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use hookfleet::publish::{Event, Options, Publisher as Library};
+use hookfleet::{Event, Publisher as Library, PublisherOptions};
 use lapin::BasicProperties;
 use lapin::types::{AMQPValue, FieldTable, LongString, ShortString};
 use serde_json::{Value, json};
@@ -268,7 +268,7 @@ async fn publishers_outlive_their_broker() {
     let sink = Sink::start().await;
     let site = Site::servers(&rabbit, &redis).with_gateway().hooks(&hook(&sink, "h", "a", ""));
     let mut worker = site.worker().await;
-    let options = Options { patience: Duration::from_secs(90), ..Options::default() };
+    let options = PublisherOptions { patience: Duration::from_secs(90), ..PublisherOptions::default() };
     let library = Library::connect_with(&rabbit.url(), &site.namespace, options).await.unwrap();
     let event = |n: usize| Event::builder("a").id(&format!("library-{n}")).data(&n).build().unwrap();
     library.publish(&event(0)).await.unwrap();

@@ -14,7 +14,7 @@ use crate::cli::letters::Reach;
 use crate::cli::remote::Remote;
 use crate::config::{Backend, Http, Settings};
 use crate::desk::wire::Asked;
-use crate::publish::{Event, Options, Publisher, Route};
+use crate::publish::{Event, Publisher, PublisherOptions, Route};
 
 /// The way in and out.
 pub(super) enum Way {
@@ -39,7 +39,11 @@ impl Way {
     }
 
     /// A publisher; `owner` tells where the process that owns the file listens.
-    pub(super) fn publisher(&self, options: Options, owner: watch::Receiver<SocketAddr>) -> anyhow::Result<Publisher> {
+    pub(super) fn publisher(
+        &self,
+        options: PublisherOptions,
+        owner: watch::Receiver<SocketAddr>,
+    ) -> anyhow::Result<Publisher> {
         Ok(match self {
             Self::Servers(backends) => Publisher::new(Arc::clone(&backends.broker), options),
             Self::File(http) => {
