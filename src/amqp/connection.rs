@@ -16,6 +16,7 @@ use url::{Host, Url};
 
 use super::tls;
 use crate::config::BrokerServer;
+use crate::domain::publication::SHORT_BYTES_MAX;
 
 /// Longest wait for one connection, TCP, TLS and greeting together.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -152,7 +153,14 @@ fn refuses_user(error: &Error) -> bool {
 /// name, which nobody has.
 fn uri(url: &Url) -> Result<AMQPUri, String> {
     let mut uri: AMQPUri =
-        url.as_str().parse().map_err(|error| format!("broker.url {} cannot be used: {error}", shown(url)))?;
+        url.as_str().parse().map_err(|error| format!("the URL {} cannot be used: {error}", shown(url)))?;
+    if uri.vhost.len() > SHORT_BYTES_MAX {
+        return Err(format!(
+            "the vhost of the URL {} has {} bytes, the limit is {SHORT_BYTES_MAX}",
+            shown(url),
+            uri.vhost.len()
+        ));
+    }
     uri.authority.host = host(url);
     if uri.vhost.is_empty() {
         "/".clone_into(&mut uri.vhost);

@@ -27,7 +27,7 @@ use status::{Part, Status};
 mod acks;
 mod consumer;
 mod publisher;
-mod size;
+pub(crate) mod size;
 mod status;
 mod window;
 

@@ -6,6 +6,7 @@ use super::Outside;
 use super::credentials::read_tls;
 use super::http::form_of;
 use super::secret::{guessed, pieces};
+use crate::amqp::connection::vhost;
 use crate::config::parse_server;
 use crate::domain::address::{literal, refusal};
 use crate::domain::event::CLOUDEVENTS_JSON;
@@ -49,7 +50,15 @@ pub(super) fn read(value: &Value<'_>, outside: &Outside<'_>) -> Option<PublishAc
     let content_type = match (&media, of_its_own) {
         (None, false) => Some(CLOUDEVENTS_JSON.to_owned()),
         (None, true) => Some("application/json".to_owned()),
-        (Some(media), true) => media.read(read_media),
+        (Some(media), true) => media.read(read_media).filter(|content_type| {
+            let is_read = named || form_of(content_type) == Form::Json;
+            if !is_read {
+                media.wrong(
+                    Mismatch::new("JSON for an event of the fleet, or an `exchange`").found("another media type"),
+                );
+            }
+            is_read
+        }),
         (Some(media), false) => {
             media.wrong(Mismatch::new("`content_type` with a `body` only").found("it alone"));
             None
@@ -142,5 +151,6 @@ fn known_server(pieces: Vec<Piece>) -> Result<(url::Url, Text), Mismatch> {
     let url = parse_server(text.prefix(), &SCHEMES).map_err(|mismatch| {
         mismatch.help("in user and password `/`, `@`, `:`, `?`, `#` and `%` are written as %2F, %40 and so on")
     })?;
+    vhost(&url).map_err(|_| Mismatch::new("a URL that AMQP can use (vhost, parameters)").found("something else"))?;
     Ok((url, text))
 }

@@ -1,6 +1,6 @@
 //! What attempts say of their target, and how many of them at a time it takes. Pure: the clock is an argument.
 
-use super::outcome::{Again, Outcome};
+use super::outcome::{Again, NO_ROUTE, Outcome};
 
 /// What an attempt says of its target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,6 +23,7 @@ impl Health {
         };
         match (failure.again, failure.status) {
             (Again::Later(_), Some(429 | 502 | 504)) => Some(Self::Overloaded),
+            (Again::Later(_), Some(NO_ROUTE)) => Some(Self::Well), // other keys may have a queue
             (Again::Later(_), _) => Some(Self::Ill),
             (Again::Never(_), Some(410)) if one_url => Some(Self::Gone),
             (Again::Never(_), Some(_)) => Some(Self::Well),

@@ -43,11 +43,14 @@ impl Outcome {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure {
     pub again: Again,
-    /// HTTP status or exit code, where there was one.
+    /// HTTP status, exit code, or [`NO_ROUTE`], where there was one.
     pub status: Option<i32>,
     /// One line, without secrets, at most [`ERROR_CHARS_MAX`] characters once settled.
     pub error: String,
 }
+
+/// Reply code of AMQP 0-9-1: a message came back that no queue is bound for.
+pub const NO_ROUTE: i32 = 312;
 
 /// Longest error text that is kept with an attempt.
 pub const ERROR_CHARS_MAX: usize = 1024;

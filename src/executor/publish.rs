@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use sha2::{Digest as _, Sha256};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep, timeout_at};
 
 use super::egress::Guard;
 use super::excerpt::excerpt;
@@ -19,17 +19,19 @@ use crate::broker::{Broker, PublishError};
 use crate::config::BrokerServer;
 use crate::domain::hook::{PublishAction, Secret, Server};
 use crate::domain::message::{Outgoing, To};
-use crate::domain::outcome::Outcome;
+use crate::domain::outcome::{Again, Failure, NO_ROUTE, Outcome};
 use crate::domain::publication::Publication;
 use crate::domain::settle::Class;
 use crate::domain::template::{Piece, Text};
 use crate::domain::tls::Tls;
-use link::{Dial, Peer, Unsent};
+use link::{Dial, Parcel, Peer, Unsent};
 
 mod link;
 
 /// A broker that no hook has published to for this long belongs to a revision that is gone.
 const UNUSED_AFTER: Duration = Duration::from_mins(10);
+/// Before the fleet's own broker is tried again.
+const AGAIN_AFTER: Duration = Duration::from_millis(500);
 /// Shorter values hide nothing.
 const SECRET_BYTES_MIN: usize = 4;
 
@@ -72,20 +74,32 @@ impl Publishing {
             Ok(publication) => publication,
             Err(error) => return Outcome::never(Class::Invalid, error), // it would be the same next time
         };
-        let Ok(sent) = timeout_at(attempt.deadline, self.send(action, publication)).await else {
-            return timed_out(attempt.hook.timeout, "");
+        let sent = async {
+            loop {
+                match self.send(action, &publication).await {
+                    // The fleet's own: nothing can be settled meanwhile either.
+                    Err(Unsent::Away(_)) if action.server.is_none() => sleep(AGAIN_AFTER).await,
+                    sent => return sent,
+                }
+            }
         };
-        let Err(unsent) = sent else { return Outcome::Done };
+        let unsent = match timeout_at(attempt.deadline, sent).await {
+            Ok(Ok(())) => return Outcome::Done,
+            Ok(Err(unsent)) => unsent,
+            Err(_) if action.server.is_none() => return Outcome::Interrupted, // trouble of our own spends no attempt
+            Err(_) => return timed_out(attempt.hook.timeout, ""),
+        };
         let error = excerpt(unsent.to_string().as_bytes(), secrets(action));
         match unsent {
             Unsent::Blocked(_) => Outcome::never(Class::TargetBlocked, error),
             Unsent::TooLarge(_) | Unsent::Unusable(_) => Outcome::never(Class::Rejected, error),
-            Unsent::Away(_) | Unsent::Refused(_) | Unsent::Unroutable => Outcome::later(error),
+            Unsent::Away(_) | Unsent::Refused(_) => Outcome::later(error),
+            Unsent::Unroutable => Outcome::Failed(Failure { again: Again::Later(None), status: Some(NO_ROUTE), error }),
         }
     }
 
-    async fn send(&self, action: &PublishAction, publication: Publication<'_>) -> Result<(), Unsent> {
-        let Publication { exchange, routing_key, message } = publication;
+    async fn send(&self, action: &PublishAction, publication: &Publication<'_>) -> Result<(), Unsent> {
+        let Publication { exchange, routing_key, message } = publication.clone();
         let (peer, exchange) = match (&action.server, &self.home, exchange) {
             (Some(server), _, exchange) => (self.theirs(server)?, exchange.unwrap_or_default().to_owned()),
             (None, Home::Server(server, namespace), exchange) => {
@@ -104,7 +118,7 @@ impl Publishing {
                 return Err(Unsent::Unusable("only a worker publishes to the broker of the fleet".to_owned()));
             }
         };
-        peer.publish(&exchange, &routing_key, action.mandatory, &message).await
+        peer.publish(Parcel { exchange, routing_key, mandatory: action.mandatory, message }).await
     }
 
     fn theirs(&self, server: &Server) -> Result<Arc<Peer>, Unsent> {
@@ -127,11 +141,11 @@ impl Publishing {
     fn peer(&self, key: Option<[u8; 32]>, dial: impl FnOnce() -> Dial) -> Arc<Peer> {
         let mut peers = self.peers.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
+        peers.retain(|other, (_, used)| *other == key || now - *used < UNUSED_AFTER);
         if let Some((peer, used)) = peers.get_mut(&key) {
             *used = now;
             return Arc::clone(peer);
         }
-        peers.retain(|_, (_, used)| now - *used < UNUSED_AFTER);
         let peer = Arc::new(Peer::new(dial()));
         peers.insert(key, (Arc::clone(&peer), now));
         peer

@@ -272,6 +272,25 @@ impl Worker {
     }
 }
 
+impl Worker {
+    /// Waits until a metric is as much as this, over the series whose labels contain `label`.
+    pub(crate) async fn until_metric(&self, name: &str, label: &str, least: f64) {
+        let began = Instant::now();
+        loop {
+            let found = self.metric(name, label).await;
+            if found >= least {
+                return;
+            }
+            assert!(
+                began.elapsed() < Duration::from_secs(60),
+                "{name} {label}: {found}, not yet {least}\n{}",
+                self.log()
+            );
+            sleep(Duration::from_millis(20)).await;
+        }
+    }
+}
+
 /// The sum of a metric in a Prometheus text.
 pub(crate) fn metric(text: &str, name: &str, label: &str) -> f64 {
     text.lines()

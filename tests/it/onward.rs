@@ -1,9 +1,9 @@
 //! Hooks that publish: what arrives, where it may go, and what becomes of it when nobody takes it or the broker dies.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use futures_util::StreamExt as _;
+use futures_util::{FutureExt as _, StreamExt as _};
 use lapin::message::Delivery;
 use lapin::options::{
     BasicAckOptions, BasicConsumeOptions, ExchangeDeclareOptions, ExchangeDeleteOptions, QueueBindOptions,
@@ -12,11 +12,11 @@ use lapin::options::{
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{Channel, Connection, ConnectionProperties, Consumer, ExchangeKind};
 use serde_json::{Value, json};
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 
 use crate::fleet::Site;
 use crate::pipeline::{Place, Stage, hook, site, stage, until_letters};
-use crate::publishing::with_data;
+use crate::publishing::{Publisher, with_data};
 use crate::servers::{Make, Rabbit, namespace, shared};
 use crate::sink::Sink;
 
@@ -40,6 +40,17 @@ impl Taker {
         let messages =
             channel.basic_consume(queue.as_str().into(), "".into(), options, FieldTable::default()).await.unwrap();
         Self { exchange, channel, queue, messages, _connection: connection }
+    }
+
+    async fn key(&mut self) -> String {
+        self.next().await.properties.message_id().as_ref().unwrap().to_string()
+    }
+
+    /// Whether nothing more has come. Deliveries come before the answer to what is asked after them.
+    async fn is_done(&mut self) -> bool {
+        let asked = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
+        let queue = self.channel.queue_declare(self.queue.as_str().into(), asked, FieldTable::default()).await.unwrap();
+        queue.message_count() == 0 && self.messages.next().now_or_never().is_none()
     }
 
     async fn next(&mut self) -> Delivery {
@@ -202,24 +213,22 @@ async fn what_nobody_takes_is_tried_again() {
     publisher.send_all((0..count).map(|n| with_data("a", &n.to_string(), &json!({})))).await;
     let mut seen = BTreeMap::<String, usize>::new();
     for _ in 0..count {
-        *seen.entry(taker.next().await.properties.message_id().as_ref().unwrap().to_string()).or_default() += 1;
+        *seen.entry(taker.key().await).or_default() += 1;
     }
     assert!(seen.len() == count, "each once, whatever else failed beside: {} of {count}", seen.len());
 
     let optional = "hook=\"optional\",outcome=\"done\"";
-    while worker.metric("hookfleet_attempts_total", optional).await < count as f64 {
-        sleep(Duration::from_millis(20)).await;
-    }
+    worker.until_metric("hookfleet_attempts_total", optional, count as f64).await;
     declare(&taker.channel, &missing, &taker.queue).await;
     bind(&taker.channel, &unbound, &taker.queue).await;
     let mut seen = BTreeMap::<String, usize>::new();
     while seen.len() < 2 * count {
-        let key = taker.next().await.properties.message_id().as_ref().unwrap().to_string();
+        let key = taker.key().await;
         assert!(!key.ends_with("/optional") && !key.ends_with("/good"), "{key}");
         *seen.entry(key).or_default() += 1;
     }
-    assert!(seen.values().all(|count| *count == 1), "each is there once");
     assert_eq!(worker.stop().await, Some(0));
+    assert!(seen.values().all(|count| *count == 1) && taker.is_done().await, "each is there once");
     assert_eq!(site.letters().len(), 2);
     taker.channel.exchange_delete(missing.as_str().into(), ExchangeDeleteOptions::default()).await.unwrap();
 }
@@ -230,7 +239,8 @@ async fn another_broker_may_die_in_the_middle() {
     let mut other = Rabbit::make(Make { cluster: false, ..Make::of_environment() }).await;
     let mut taker = Taker::new(&other).await;
     let publish = json!({ "url": "${env:OTHER}", "exchange": taker.exchange });
-    let hooks = publishing("h", "a", &publish, ", retry: { attempts: 60, backoff: { initial: 250ms, max: 1s } }");
+    let hooks =
+        publishing("h", "a", &publish, ", timeout: 2s, retry: { attempts: 60, backoff: { initial: 250ms, max: 1s } }");
     let site =
         site(Place::Servers).await.hooks(&hooks).set("OTHER", &other.url()).set("HOOKFLEET_BREAKER_FAILURES", "0");
     let Stage { publisher, mut worker, site } = stage(Place::Servers, site).await;
@@ -238,8 +248,9 @@ async fn another_broker_may_die_in_the_middle() {
     let events =
         |half: usize| (half * count / 2..(half + 1) * count / 2).map(|n| with_data("a", &n.to_string(), &json!({})));
     publisher.send_all(events(0)).await;
+    let mut seen = BTreeSet::new();
     for _ in 0..100 {
-        taker.next().await;
+        seen.insert(taker.key().await);
     }
     let exchange = taker.exchange.clone();
     drop(taker);
@@ -252,10 +263,85 @@ async fn another_broker_may_die_in_the_middle() {
     let messages =
         channel.basic_consume(queue.as_str().into(), "".into(), options, FieldTable::default()).await.unwrap();
     taker = Taker { exchange, channel, queue, messages, _connection: connection };
-    // Acks of the first hundred may have been lost with the broker.
-    let mut seen = BTreeMap::<String, usize>::new();
-    while seen.len() < count - 100 {
-        *seen.entry(taker.next().await.properties.message_id().as_ref().unwrap().to_string()).or_default() += 1;
+    while seen.len() < count {
+        seen.insert(taker.key().await);
+    }
+
+    // It takes nothing for a while: runs end at their deadline with their message under way.
+    other.ctl(&["set_vm_memory_high_watermark", "0"]);
+    publisher.send_all((0..200).map(|n| with_data("a", &format!("alarm-{n}"), &json!({})))).await;
+    worker.until_metric("hookfleet_retries_total", "", 100.0).await;
+    other.ctl(&["set_vm_memory_high_watermark", "0.6"]);
+    while seen.len() < count + 200 {
+        seen.insert(taker.key().await);
+    }
+    assert_eq!(worker.stop().await, Some(0));
+    assert!(site.letters().is_empty());
+}
+
+/// A broker with few channels, each of which a missing exchange costs: what else is published there arrives, each once. And a
+/// routing key without a queue is no reason to leave its exchange alone.
+#[tokio::test]
+async fn refusals_cost_others_nothing() {
+    let config = "channel_max = 8\n".to_owned();
+    let few = Rabbit::make(Make { cluster: false, config, ..Make::of_environment() }).await;
+    let mut taker = Taker::new(&few).await;
+    let to = |exchange: &str, key: &str| json!({ "url": few.url(), "exchange": exchange, "routing_key": key });
+    let missing = format!("{}-missing", taker.exchange);
+    let direct = format!("{}-direct", taker.exchange);
+    let durable = ExchangeDeclareOptions { durable: true, ..ExchangeDeclareOptions::default() };
+    let (channel, table) = (&taker.channel, FieldTable::default);
+    channel.exchange_declare(direct.as_str().into(), ExchangeKind::Direct, durable, table()).await.unwrap();
+    let (queue, options) = (taker.queue.as_str().into(), QueueBindOptions::default());
+    channel.queue_bind(queue, direct.as_str().into(), "good".into(), options, table()).await.unwrap();
+    let hooks = [
+        publishing("missing", "a", &to(&missing, "x"), ", retry: { attempts: 1 }"),
+        publishing("bad-key", "a", &to(&direct, "bad"), ", retry: { attempts: 1 }"),
+        publishing("good", "a", &to(&direct, "good"), ", concurrency: 64"),
+    ];
+    let site = site(Place::Servers).await.hooks(&hooks.join("\n"));
+    let Stage { publisher, mut worker, .. } = stage(Place::Servers, site).await;
+    let count = 400;
+    publisher.send_all((0..count).map(|n| with_data("a", &n.to_string(), &json!({})))).await;
+    let mut seen = BTreeSet::new();
+    while seen.len() < count {
+        assert!(seen.insert(taker.key().await), "once");
+    }
+    let bad = "hook=\"bad-key\"";
+    worker.until_metric("hookfleet_letters_total", bad, count as f64).await;
+    assert!(
+        worker.metric("hookfleet_attempts_total", "hook=\"missing\"").await >= 20.0,
+        "more than there are channels"
+    );
+    let connected = || few.ctl(&["-q", "list_connections", "client_properties"]).matches("hookfleet hooks").count();
+    for _ in 0..100 {
+        if connected() <= 4 {
+            break;
+        }
+    }
+    assert!(connected() <= 4, "what is worn out is closed: {} are open", connected());
+    let failed = worker.metric("hookfleet_retries_total", "hook=\"good\"").await;
+    assert!(failed < 0.5, "{failed} good ones failed at first:\n{}", worker.log());
+    assert_eq!(worker.stop().await, Some(0));
+    assert!(seen.iter().all(|key| key.ends_with("/good")) && taker.is_done().await);
+}
+
+/// While the fleet's own broker takes nothing no attempt is spent, of which these hooks have one.
+#[tokio::test]
+async fn trouble_of_the_fleets_own_broker_spends_no_attempt() {
+    let rabbit = Rabbit::make(Make { cluster: false, ..Make::of_environment() }).await;
+    let mut taker = Taker::new(&rabbit).await;
+    let hooks = publishing("h", "a", &json!({ "exchange": taker.exchange }), ", timeout: 2s, retry: { attempts: 1 }");
+    let site = Site::servers(&rabbit, &shared().await.1).hooks(&hooks);
+    let publisher = Publisher::amqp(&rabbit, &site).await;
+    publisher.send_all((0..50).map(|n| with_data("a", &n.to_string(), &json!({})))).await;
+    rabbit.ctl(&["set_vm_memory_high_watermark", "0"]);
+    let mut worker = site.spawn(&[]); // it is not ready
+    worker.until_metric("hookfleet_attempts_total", "outcome=\"interrupted\"", 10.0).await;
+    rabbit.ctl(&["set_vm_memory_high_watermark", "0.6"]);
+    let mut seen = BTreeSet::new();
+    while seen.len() < 50 {
+        seen.insert(taker.key().await);
     }
     assert_eq!(worker.stop().await, Some(0));
     assert!(site.letters().is_empty());
@@ -276,10 +362,11 @@ async fn where_nobody_may_or_can_publish() {
         publishing("guarded", "a", &json!({ "url": "amqp://169.254.169.254", "exchange": "x" }), once),
         publishing("wrong", "a", &json!({ "url": wrong, "exchange": "x" }), once),
         publishing("nobody", "a", &json!({ "url": "amqp://127.0.0.1:1", "exchange": "x" }), once),
+        publishing("large", "a", &json!({ "exchange": "x", "headers": { "note": "{{ event.data.note }}" } }), once),
         publishing("clear", "a", &json!({ "url": format!("amqps{}", &rabbit.url()[4..]), "exchange": "x" }), once),
     ];
     let Stage { publisher, mut worker, site } = stage(Place::Servers, site.hooks(&hooks.join("\n"))).await;
-    publisher.send(with_data("a", "1", &json!({}))).await;
+    publisher.send(with_data("a", "1", &json!({ "note": "x".repeat(200_000) }))).await;
     let letters = until_letters(&site, hooks.len(), "open").await;
     let hook = |letter: &Value| letter.pointer("/letter/hook").and_then(Value::as_str).unwrap().to_owned();
     let found: BTreeMap<String, (&str, &str)> =
@@ -296,6 +383,7 @@ async fn where_nobody_may_or_can_publish() {
     check("guarded", "target_blocked", "the target 169.254.169.254 is");
     check("wrong", "exhausted", "refused user");
     check("nobody", "exhausted", "cannot connect to the broker at amqp://127.0.0.1:1");
+    check("large", "rejected", "the broker will never take the message: the headers have 200");
     check("clear", "exhausted", "no TLS with the broker at amqps://127.0.0.1");
     assert_eq!(worker.stop().await, Some(0));
 }

@@ -172,8 +172,9 @@ fn what_the_reader_takes_the_schema_takes() {
          files: { read: [/usr], write: [] } } } }",
         "{ id: a, on: a, run: { callback: audit.log-1 } }",
         "{ id: a, on: a, run: { publish: { exchange: '', routing_key: q, mandatory: false, headers: } } }",
-        "{ id: a, on: a, run: { publish: { body: '{}', type: b, content_type: text/plain, headers: { n: 1 } } } }",
+        "{ id: a, on: a, run: { publish: { exchange: x, body: n, type: b, content_type: text/plain, headers: { n: 1 } } } }",
         "{ id: a, on: a, run: { publish: { url: 'amqp://u:p@h/v', exchange: x } } }",
+        "{ id: a, on: a, run: { publish: { body: '{}' } } }",
         "{ id: a.B_c-9, on: ['**', a.*.b], run: { http: { url: 'http://x', headers: {} } }, retry: {}, rate: ' 5 / h' }",
         "{ id: a, on: [a], timeout: 1.5m, retry: { give_up_after: 90d, backoff: { initial: 1ms, max: 365d } }, \
          run: { http: { url: 'http://x' } } }",

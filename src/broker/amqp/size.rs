@@ -5,9 +5,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::domain::message::{Header, Message};
 
-/// Properties and headers travel in one frame, which RabbitMQ bounds at 128 KiB (`frame_max`); some of it is for the
-/// properties that we add.
-const HEADER_BYTES_MAX: usize = 127 * 1024;
+/// As RabbitMQ bounds a frame (`frame_max`).
+const FRAME_BYTES: u32 = 128 * 1024;
+/// What of it is for the properties that we add.
+const FRAME_MARGIN: usize = 1024;
 /// How RabbitMQ says that a body is over its `max_message_size`.
 const REFUSAL: &str = "larger than configured max size ";
 
@@ -31,11 +32,7 @@ impl Limit {
         if body > max {
             return Err(format!("the body has {body} bytes, the limit is {max} (max_message_size in rabbitmq.conf)"));
         }
-        let headers = header_bytes(message);
-        if headers > HEADER_BYTES_MAX {
-            return Err(format!("the headers have {headers} bytes, the limit is {HEADER_BYTES_MAX}"));
-        }
-        Ok(())
+        check_headers(message, FRAME_BYTES)
     }
 
     /// Takes a limit from the broker's words about a message that it refused.
@@ -45,6 +42,20 @@ impl Limit {
             self.body_bytes_max.fetch_min(max, Ordering::Relaxed);
         }
     }
+}
+
+/// Properties and headers travel in one frame, of which a connection has the limit; 0: none but the usual.
+///
+/// # Errors
+/// How large they are, and the limit.
+pub(crate) fn check_headers(message: &Message, frame_bytes: u32) -> Result<(), String> {
+    let frame = if frame_bytes == 0 { FRAME_BYTES } else { frame_bytes.min(FRAME_BYTES) };
+    let (headers, max) =
+        (header_bytes(message), usize::try_from(frame).unwrap_or(usize::MAX).saturating_sub(FRAME_MARGIN));
+    if headers > max {
+        return Err(format!("the headers have {headers} bytes, the limit is {max}"));
+    }
+    Ok(())
 }
 
 /// Names and values with their lengths, as AMQP 0-9-1 writes a table (4.2.5.5), and the short strings beside it.

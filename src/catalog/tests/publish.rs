@@ -58,6 +58,21 @@ fn wrong_messages() {
         "{ body: x, content_type: text }",
         "5:46 hooks[0].run.publish.content_type: expected a media type such as application/json, found \"text\"",
     );
+    check(
+        "{ body: x, content_type: text/plain }",
+        "5:46 hooks[0].run.publish.content_type: expected JSON for an event of the fleet, or an `exchange`, found another \
+         media type",
+    );
+    for wrong in ["heartbeat=x", "auth_mechanism=x"] {
+        check(
+            &format!("{{ url: 'amqp://h/?{wrong}', exchange: x }}"),
+            "5:28 hooks[0].run.publish.url: expected a URL that AMQP can use (vhost, parameters), found something else",
+        );
+    }
+    check(
+        &format!("{{ url: 'amqp://h/{}', exchange: x }}", "v".repeat(256)),
+        "5:28 hooks[0].run.publish.url: expected a URL that AMQP can use (vhost, parameters), found something else",
+    );
     super::check(
         "run: { publish: { exchange: x, tls: { ca: x } } }",
         &[

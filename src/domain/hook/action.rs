@@ -229,10 +229,11 @@ impl PublishAction {
 /// Scheme, host and port; of a server that is not known to this process, how it is written.
 fn origin(text: &Text, url: &Secret<Url>) -> String {
     if let Some(origin) = text.unknown_origin() {
-        return match (origin.split_once("://"), origin.rsplit_once('@')) {
-            (Some((scheme, _)), Some((_, server))) => format!("{scheme}://{server}"), // of users and passwords nothing
-            _ => origin,
-        };
+        let Some((before, server)) = origin.rsplit_once('@') else { return origin };
+        // Of users and passwords nothing.
+        return before
+            .split_once("://")
+            .map_or_else(|| server.to_owned(), |(scheme, _)| format!("{scheme}://{server}"));
     }
     let url = url.expose();
     let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
@@ -292,7 +293,8 @@ impl Action {
             Self::Publish(publish) => {
                 let mut digest = Sha256::new();
                 if let Some(server) = &publish.server {
-                    digest.update(server.url.expose().as_str());
+                    let url = server.url.expose();
+                    digest.update(format!("{} {} {}", url.username(), publish.target(), url.path())); // no password: it is shown
                     digest.update(server.tls.parts()); // trouble with these is not the target's
                 }
                 digest.update([0]);
