@@ -32,6 +32,7 @@ mod hostile;
 mod input;
 mod language;
 mod letters;
+mod library;
 mod load;
 mod onward;
 mod openapi;
