@@ -9,6 +9,7 @@ pub mod browse;
 pub mod carry;
 pub mod claim;
 pub mod dead_letter;
+pub mod decision;
 pub mod edit;
 pub mod event;
 pub mod event_type;

@@ -1,0 +1,301 @@
+//! What gates decide: what one hook says, and what all of them say together.
+//!
+//! A hook answers with JSON of which every field may be left out. Answers are merged in the order of the hooks, and who is
+//! asked last is asked only where nobody has refused before: [`Merge::is_refused`].
+
+use std::collections::BTreeSet;
+
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use super::hook::HookId;
+
+/// The version of what hooks answer.
+const CONTRACT_VERSION: u64 = 1;
+/// Longest reason.
+const REASON_CHARS_MAX: usize = 2_048;
+/// Longest context and message, and how many of each list are kept.
+const TEXT_CHARS_MAX: usize = 10_000;
+const LIST_MAX: usize = 100;
+
+/// Whether what the event is about may be done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    #[default]
+    Allow,
+    /// Somebody else is to be asked.
+    Ask,
+    Deny,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Approval {
+    Approve,
+    Block,
+}
+
+/// Where a rule on permissions holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Scope {
+    User,
+    Project,
+    Session,
+}
+
+/// A rule that a hook wants to be kept from now on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct PermissionRule {
+    pub scope: Scope,
+    pub tool_name_pattern: String,
+    pub behavior: Verdict,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// JSON as it was written, to the last digit. Two are the same if their texts are.
+#[derive(Debug, Clone, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(transparent)]
+#[schema(value_type = Object)]
+pub struct Json(Box<RawValue>);
+
+impl PartialEq for Json {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.get() == other.0.get()
+    }
+}
+
+impl Json {
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        self.0.get()
+    }
+}
+
+/// What one hook says. Fields that nobody knows are passed over, of those that are known each has its type.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct Answer {
+    continue_execution: bool,
+    stop_reason: Option<String>,
+    decision: Option<Approval>,
+    permission: Option<Verdict>,
+    updated_input: Option<Json>,
+    updated_output: Option<Json>,
+    updated_permissions: Vec<PermissionRule>,
+    additional_contexts: Vec<String>,
+    initial_user_message: Option<String>,
+    watch_paths: Vec<String>,
+    retry: bool,
+}
+
+impl Default for Answer {
+    /// Nothing against it.
+    fn default() -> Self {
+        Self {
+            continue_execution: true,
+            stop_reason: None,
+            decision: None,
+            permission: None,
+            updated_input: None,
+            updated_output: None,
+            updated_permissions: Vec::new(),
+            additional_contexts: Vec::new(),
+            initial_user_message: None,
+            watch_paths: Vec::new(),
+            retry: false,
+        }
+    }
+}
+
+impl Answer {
+    /// Reads what a hook printed or answered: nothing at all, JSON, or the first JSON object within other text, such as a
+    /// code fence.
+    ///
+    /// # Errors
+    /// It is none, of another version, or has a field of another type. May show a part of the text.
+    pub fn read(text: &str) -> Result<Self, String> {
+        let text = text.trim();
+        if text.is_empty() {
+            return Ok(Self::default());
+        }
+        match serde_json::from_str::<&RawValue>(text) {
+            Ok(whole) => Self::of(whole.get()),
+            Err(_) => match first_object(text) {
+                Some(object) => Self::of(object),
+                None => Err("expected a JSON object, or nothing, as the answer; found other text".to_owned()),
+            },
+        }
+    }
+
+    /// A refusal for this reason.
+    #[must_use]
+    pub fn refusal(reason: &str) -> Self {
+        Self {
+            continue_execution: false,
+            stop_reason: Some(reason.to_owned()),
+            decision: Some(Approval::Block),
+            ..Self::default()
+        }
+    }
+
+    fn of(object: &str) -> Result<Self, String> {
+        #[derive(Deserialize)]
+        struct Versioned {
+            #[serde(default)]
+            contract_version: Option<serde_json::Value>,
+        }
+        let wrong =
+            |error: serde_json::Error| format!("expected an answer such as {{\"decision\": \"block\"}}: {error}");
+        if !object.starts_with('{') {
+            return Err("expected a JSON object as the answer, found other JSON".to_owned());
+        }
+        // Of another version other fields may have other types.
+        let version = serde_json::from_str::<Versioned>(object).map_err(wrong)?.contract_version;
+        match version.as_ref().map(serde_json::Value::as_u64) {
+            None | Some(Some(0..=CONTRACT_VERSION)) => {}
+            Some(Some(version)) => return Err(format!("unsupported hook outcome contract_version {version}")),
+            Some(None) => return Err("malformed hook outcome contract_version".to_owned()),
+        }
+        serde_json::from_str(object).map_err(wrong)
+    }
+
+    /// What it alone comes to.
+    #[must_use]
+    pub fn verdict(&self) -> Verdict {
+        let permission = self.permission.unwrap_or_default();
+        if !self.continue_execution || self.decision == Some(Approval::Block) { Verdict::Deny } else { permission }
+    }
+}
+
+/// The first whole object that begins somewhere in a text.
+fn first_object(text: &str) -> Option<&str> {
+    let begins = text.match_indices('{').map(|(at, _)| at);
+    // A text of many braces is not read again and again to its end.
+    let mut objects = begins.take(LIST_MAX).filter_map(|at| {
+        serde_json::Deserializer::from_str(&text[at..]).into_iter::<&RawValue>().next()?.ok().map(RawValue::get)
+    });
+    objects.next()
+}
+
+/// What became of one hook.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct Asked {
+    pub hook: String,
+    /// What it said; none: it failed.
+    pub verdict: Option<Verdict>,
+    pub attempts: u32,
+    pub took_ms: u64,
+    /// Why it failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
+/// What all hooks together say: the reply.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct Decision {
+    pub verdict: Verdict,
+    /// Why not, or why somebody else is to be asked: of the first hook that gave a reason.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// What asks is to end, not only what it asked about.
+    pub stop: bool,
+    /// In place of what the event is about: of the last hook that changed it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub updated_input: Option<Json>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub updated_output: Option<Json>,
+    #[serde(default)]
+    pub updated_permissions: Vec<PermissionRule>,
+    #[serde(default)]
+    pub additional_contexts: Vec<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub initial_user_message: Option<String>,
+    /// Sorted, none twice.
+    #[serde(default)]
+    pub watch_paths: BTreeSet<String>,
+    pub retry: bool,
+    /// Those that answered, in order.
+    #[serde(default)]
+    pub matched_hooks: Vec<String>,
+    /// All that were asked, in order.
+    #[serde(default)]
+    pub hooks: Vec<Asked>,
+}
+
+/// Merges answers in the order of their hooks.
+#[derive(Debug, Clone, Default)]
+pub struct Merge(Decision);
+
+impl Merge {
+    /// The next hook's answer.
+    pub fn add(&mut self, hook: &HookId, answer: Answer, attempts: u32, took_ms: u64) {
+        let verdict = answer.verdict();
+        let hook = hook.to_string();
+        self.0.hooks.push(Asked { hook: hook.clone(), verdict: Some(verdict), attempts, took_ms, error: None });
+        self.0.matched_hooks.push(hook);
+        self.take(answer);
+    }
+
+    /// The next hook has failed; closed: that refuses, and names the hook. The error shows no secret.
+    pub fn fail(&mut self, hook: &HookId, error: &str, attempts: u32, took_ms: u64, closed: bool) {
+        let failed = Asked { hook: hook.to_string(), verdict: None, attempts, took_ms, error: Some(error.to_owned()) };
+        self.0.hooks.push(failed);
+        if closed {
+            self.take(Answer::refusal(&format!("hook `{hook}` failed after {attempts} attempt(s): {error}")));
+        }
+    }
+
+    fn take(&mut self, answer: Answer) {
+        let merged = &mut self.0;
+        merged.verdict = merged.verdict.max(answer.verdict());
+        merged.stop |= !answer.continue_execution;
+        merged.reason = merged.reason.take().or(answer.stop_reason.map(|reason| cut(reason, REASON_CHARS_MAX)));
+        merged.updated_input = answer.updated_input.or(merged.updated_input.take());
+        merged.updated_output = answer.updated_output.or(merged.updated_output.take());
+        append(&mut merged.updated_permissions, answer.updated_permissions);
+        append(
+            &mut merged.additional_contexts,
+            answer.additional_contexts.into_iter().map(|text| cut(text, TEXT_CHARS_MAX)),
+        );
+        merged.initial_user_message =
+            merged.initial_user_message.take().or(answer.initial_user_message.map(|text| cut(text, TEXT_CHARS_MAX)));
+        let room = LIST_MAX.saturating_sub(merged.watch_paths.len());
+        merged.watch_paths.extend(answer.watch_paths.into_iter().take(room).map(|text| cut(text, TEXT_CHARS_MAX)));
+        merged.retry |= answer.retry;
+    }
+
+    /// Whether nobody else is asked.
+    #[must_use]
+    pub fn is_refused(&self) -> bool {
+        self.0.verdict == Verdict::Deny
+    }
+
+    /// What the next hook gets in place of what the event is about.
+    #[must_use]
+    pub const fn input(&self) -> Option<&Json> {
+        self.0.updated_input.as_ref()
+    }
+
+    #[must_use]
+    pub fn done(self) -> Decision {
+        self.0
+    }
+}
+
+fn append<T>(list: &mut Vec<T>, more: impl IntoIterator<Item = T>) {
+    let room = LIST_MAX.saturating_sub(list.len());
+    list.extend(more.into_iter().take(room));
+}
+
+fn cut(text: String, chars_max: usize) -> String {
+    match text.char_indices().nth(chars_max) {
+        Some((end, _)) => text[..end].to_owned(),
+        None => text,
+    }
+}
+
+#[cfg(test)]
+mod tests;
