@@ -15,9 +15,11 @@ use futures_util::FutureExt as _;
 use tokio::time::{Instant, timeout_at};
 
 use crate::config;
+use crate::domain::decision::{Answer, Json};
 use crate::domain::hook::{Action, Hook, HttpAction};
 use crate::domain::invocation::Invocation;
 use crate::domain::outcome::Outcome;
+use crate::domain::settle::Class;
 
 pub mod callback;
 mod clients;
@@ -58,6 +60,27 @@ pub trait Execute: Send + Sync {
     async fn run(&self, hook: &Hook, invocation: &Invocation) -> Outcome;
 }
 
+/// Asks hooks that decide.
+#[async_trait]
+pub trait Ask: Send + Sync {
+    /// One attempt, as [`Execute::run`] makes one, for what the hook answers; `input` is what hooks before it have put in
+    /// place of what the event is about. Cancel-safe.
+    ///
+    /// # Errors
+    /// There is no answer: a failure, or the end of this process.
+    async fn ask(&self, hook: &Hook, invocation: &Invocation, input: Option<&Json>) -> Result<Answer, Outcome>;
+}
+
+/// What a target said to a run that was done.
+enum Said {
+    /// Nobody asked.
+    Nothing,
+    Text(Vec<u8>),
+    /// A refusal, and its reason.
+    Refusal(String),
+    Answer(Box<Answer>),
+}
+
 /// All executors, with what they share between runs: connections, and the environment that commands inherit.
 #[derive(Debug)]
 pub struct Executors {
@@ -82,6 +105,19 @@ pub async fn refused(egress: &config::Egress, url: &url::Url) -> Result<Option<S
 }
 
 impl Executors {
+    async fn bounded(
+        &self,
+        hook: &Hook,
+        invocation: &Invocation,
+        question: Option<Question<'_>>,
+    ) -> Result<Said, Outcome> {
+        let now = Instant::now();
+        let deadline = now.checked_add(hook.timeout).unwrap_or(now + NEVER);
+        // The executors keep the deadline themselves, since only they know whether the action has taken place by then.
+        let bounded = timeout_at(deadline + BACKSTOP, self.attempt(hook, invocation, question, deadline));
+        isolated(bounded.map(|ended| ended.unwrap_or_else(|_| Err(timed_out(hook.timeout, ""))))).await
+    }
+
     /// Built once. The pooled connections live on the runtime that opened them, so each runtime is best given its own.
     pub fn new(
         egress: &config::Egress,
@@ -100,11 +136,18 @@ impl Executors {
         self
     }
 
-    async fn attempt(&self, hook: &Hook, invocation: &Invocation, deadline: Instant) -> Outcome {
+    async fn attempt(
+        &self,
+        hook: &Hook,
+        invocation: &Invocation,
+        question: Option<Question<'_>>,
+        deadline: Instant,
+    ) -> Result<Said, Outcome> {
         let key = invocation.idempotency_key();
         let own_body = matches!(&hook.action, Action::Http(HttpAction { body: Some(_), .. }) | Action::Publish(_));
-        let payload = if own_body { Bytes::new() } else { payload(hook, invocation, &key) };
-        let attempt = Attempt { hook, invocation, key, payload, deadline };
+        let input = question.as_ref().and_then(|question| question.input);
+        let payload = if own_body { Bytes::new() } else { payload(hook, invocation, &key, input) };
+        let attempt = Attempt { hook, invocation, key, payload, deadline, asks: question.is_some() };
         match &hook.action {
             Action::Http(action) => self.http.run(action, &attempt).await,
             // Next to starting a process a box is nothing, and every run has room for the largest.
@@ -118,11 +161,26 @@ impl Executors {
 #[async_trait]
 impl Execute for Executors {
     async fn run(&self, hook: &Hook, invocation: &Invocation) -> Outcome {
-        let now = Instant::now();
-        let deadline = now.checked_add(hook.timeout).unwrap_or(now + NEVER);
-        // The executors keep the deadline themselves, since only they know whether the action has taken place by then.
-        let bounded = timeout_at(deadline + BACKSTOP, self.attempt(hook, invocation, deadline));
-        isolated(bounded.map(|ended| ended.unwrap_or_else(|_| timed_out(hook.timeout, "")))).await
+        match self.bounded(hook, invocation, None).await {
+            Ok(_) => Outcome::Done,
+            Err(outcome) => outcome,
+        }
+    }
+}
+
+#[async_trait]
+impl Ask for Executors {
+    async fn ask(&self, hook: &Hook, invocation: &Invocation, input: Option<&Json>) -> Result<Answer, Outcome> {
+        let said = match self.bounded(hook, invocation, Some(Question { input })).await? {
+            Said::Answer(answer) => return Ok(*answer),
+            Said::Refusal(reason) => return Ok(Answer::refusal(&reason)),
+            Said::Nothing => return Ok(Answer::default()),
+            Said::Text(said) => said,
+        };
+        let read =
+            std::str::from_utf8(&said).map_err(|_| "expected an answer in UTF-8".to_owned()).and_then(Answer::read);
+        // It would be the same the next time. Shows a part of what was said, which is no secret of ours.
+        read.map_err(|error| Outcome::never(Class::Rejected, excerpt::excerpt(error.as_bytes(), Vec::new())))
     }
 }
 
@@ -135,13 +193,20 @@ struct Attempt<'a> {
     /// Empty for a hook with a body of its own.
     payload: Bytes,
     deadline: Instant,
+    /// Somebody waits for what the target says.
+    asks: bool,
+}
+
+/// That somebody waits for an answer.
+struct Question<'a> {
+    input: Option<&'a Json>,
 }
 
 /// What every executor hands to its target.
 ///
 /// The event goes in byte for byte: it was checked to be a JSON object when it was decoded. Hook ids and keys are made
 /// of letters, digits and `._-/`, so that they need no escaping.
-pub(crate) fn payload(hook: &Hook, invocation: &Invocation, key: &str) -> Bytes {
+pub(crate) fn payload(hook: &Hook, invocation: &Invocation, key: &str, input: Option<&Json>) -> Bytes {
     let event = &invocation.event.body;
     let mut whole = Vec::with_capacity(event.len() + PAYLOAD_HEAD);
     // Writing to memory does not fail.
@@ -151,14 +216,18 @@ pub(crate) fn payload(hook: &Hook, invocation: &Invocation, key: &str) -> Bytes 
         key, hook.id, invocation.at.attempt, invocation.at.generation,
     );
     whole.extend_from_slice(event);
+    if let Some(input) = input {
+        let _ = write!(whole, r#","updated_input":{}"#, input.as_str());
+    }
     whole.push(b'}');
     whole.into()
 }
 
 /// A panic ends the attempt, not the worker. Its message went to the panic hook; it may hold anything, so it stays there.
 /// Not `async`: such a function keeps its argument twice, and this one is moved about at every event.
-fn isolated(run: impl Future<Output = Outcome>) -> impl Future<Output = Outcome> {
-    AssertUnwindSafe(run).catch_unwind().map(|ended| ended.unwrap_or_else(|_| Outcome::later("the executor panicked")))
+fn isolated<T>(run: impl Future<Output = Result<T, Outcome>>) -> impl Future<Output = Result<T, Outcome>> {
+    let caught = AssertUnwindSafe(run).catch_unwind();
+    caught.map(|ended| ended.unwrap_or_else(|_| Err(Outcome::later("the executor panicked"))))
 }
 
 /// `said` is what the target said before.
@@ -234,8 +303,11 @@ mod tests {
         let expected = format!(
             r#"{{"contract_version":1,"invocation_key":"{key}","hook":"A.b_c-9","attempt":3,"generation":2,"event":{body}}}"#
         );
-        let found = payload(&hook, &invocation, &key);
+        let found = payload(&hook, &invocation, &key, None);
         assert_eq!(found, expected);
+        let input: Json = serde_json::from_str("[1.0e0]").unwrap();
+        let found_with = payload(&hook, &invocation, &key, Some(&input));
+        assert_eq!(found_with, format!("{},\"updated_input\":[1.0e0]}}", expected.strip_suffix('}').unwrap()));
         serde_json::from_slice::<serde_json::Value>(&found).unwrap();
     }
 
@@ -250,7 +322,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_panic_is_an_outcome() {
-        let run = async { if std::env::args().count() > 0 { panic!("secret") } else { Outcome::Done } };
-        assert_eq!(isolated(run).await, Outcome::later("the executor panicked"));
+        let run = async { if std::env::args().count() > 0 { panic!("secret") } else { Ok(()) } };
+        assert_eq!(isolated(run).await, Err(Outcome::later("the executor panicked")));
     }
 }

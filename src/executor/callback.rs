@@ -10,6 +10,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::TryFutureExt as _;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use tokio::runtime::Handle;
@@ -17,12 +18,13 @@ use tokio::time::timeout_at;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::excerpt::excerpt;
-use super::{Attempt, timed_out};
+use super::{Attempt, Said, timed_out};
+use crate::domain::decision::Answer;
 use crate::domain::event::Event;
 use crate::domain::outcome::{Again, Failure, Outcome};
 use crate::domain::settle::Class;
 
-type Running = Pin<Box<dyn Future<Output = Result<(), Failed>> + Send>>;
+type Running = Pin<Box<dyn Future<Output = Result<Option<Box<Answer>>, Failed>> + Send>>;
 type Callback = Arc<dyn Fn(Call) -> Running + Send + Sync>;
 
 /// The functions that hooks may call, by name.
@@ -39,7 +41,16 @@ impl Callbacks {
     where
         F: Future<Output = Result<(), Failed>> + Send + 'static,
     {
-        self.named.insert(name.into(), Arc::new(move |call| Box::pin(callback(call))));
+        self.named.insert(name.into(), Arc::new(move |call| Box::pin(callback(call).map_ok(|()| None))));
+    }
+
+    /// As [`Callbacks::add`], with an answer for those who wait for one.
+    pub fn add_gate<F>(&mut self, name: impl Into<String>, callback: impl Fn(Call) -> F + Send + Sync + 'static)
+    where
+        F: Future<Output = Result<Answer, Failed>> + Send + 'static,
+    {
+        let answers = move |call| -> Running { Box::pin(callback(call).map_ok(|answer| Some(Box::new(answer)))) };
+        self.named.insert(name.into(), Arc::new(answers));
     }
 
     /// They run on the runtime that this is called on.
@@ -56,9 +67,9 @@ impl Callbacks {
     }
 
     /// Calls it, and leaves it at the attempt's deadline.
-    pub(super) async fn run(&self, name: &str, attempt: &Attempt<'_>) -> Outcome {
+    pub(super) async fn run(&self, name: &str, attempt: &Attempt<'_>) -> Result<Said, Outcome> {
         let Some(callback) = self.named.get(name) else {
-            return Outcome::never(Class::Invalid, format!("this program has no callback `{name}`"));
+            return Err(Outcome::never(Class::Invalid, format!("this program has no callback `{name}`")));
         };
         // In the task, so that a panic before the first await is its own too.
         let (callback, call) = (Arc::clone(callback), Call::of(attempt));
@@ -68,11 +79,11 @@ impl Callbacks {
             None => tokio::spawn(running),
         };
         match timeout_at(attempt.deadline, AbortOnDropHandle::new(running)).await {
-            Err(_) => timed_out(attempt.hook.timeout, ""),
-            Ok(Ok(Ok(()))) => Outcome::Done,
-            Ok(Ok(Err(failed))) => failed.outcome(),
-            Ok(Err(error)) if error.is_panic() => Outcome::later("the callback panicked"),
-            Ok(Err(_)) => Outcome::Interrupted, // its runtime ends
+            Err(_) => Err(timed_out(attempt.hook.timeout, "")),
+            Ok(Ok(Ok(answer))) => Ok(answer.map_or(Said::Nothing, Said::Answer)),
+            Ok(Ok(Err(failed))) => Err(failed.outcome()),
+            Ok(Err(error)) if error.is_panic() => Err(Outcome::later("the callback panicked")),
+            Ok(Err(_)) => Err(Outcome::Interrupted), // its runtime ends
         }
     }
 }
@@ -230,7 +241,7 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use super::super::fixture::{hook, invocation, line};
-    use super::super::{Execute as _, Executors};
+    use super::super::{Ask as _, Execute as _, Executors};
     use super::*;
     use crate::config;
     use crate::domain::hook::Action;
@@ -271,6 +282,23 @@ mod tests {
         ] {
             assert_eq!(run(&executors, name).await, expected, "{name}");
         }
+    }
+
+    #[tokio::test]
+    async fn what_it_answers() {
+        let mut callbacks = Callbacks::default();
+        callbacks.add("observes", |_| async { Ok(()) });
+        callbacks.add_gate("refuses", |call| async move { Ok(Answer::refusal(&format!("not {}", call.kind()))) });
+        callbacks.add_gate("fails", |_| async { Err(Failed::never("no")) });
+        let executors = executors(callbacks);
+        let ask = async |name: &str| {
+            let hook = hook(Action::Callback(name.to_owned()), 300);
+            executors.ask(&hook, &invocation("{}"), None).await.map_err(|outcome| line(&outcome))
+        };
+        assert_eq!(ask("observes").await, Ok(Answer::default()));
+        assert_eq!(ask("refuses").await, Ok(Answer::refusal("not a.b")));
+        assert_eq!(ask("fails").await, Err("never Rejected: no".to_owned()));
+        assert_eq!(run(&executors, "refuses").await, "done", "an event asks nobody");
     }
 
     #[tokio::test]

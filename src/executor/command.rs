@@ -24,6 +24,7 @@ use super::{Attempt, timed_out};
 use crate::config;
 use crate::domain::hook::{CommandAction, Exit, ExitCodes, Fences, Secret};
 use crate::domain::outcome::{Again, Failure, Outcome};
+use crate::domain::redaction::{Secrets, redact};
 use crate::domain::settle::Class;
 
 /// What is kept of each output; the rest is read and dropped, so that the program is never stopped by a full pipe.
@@ -31,6 +32,10 @@ const OUTPUT_BYTES_MAX: usize = 128 * 1024;
 const CHUNK_BYTES: usize = 16 * 1024;
 /// How long the shim has to end what is left of a program: [`shim::LINGER`], and a moment.
 const END: Duration = Duration::from_millis(200);
+/// The exit code of a program that refuses.
+const REFUSES: i32 = 2;
+/// The variable by which a program knows repeats.
+const KEY: &str = "HOOKFLEET_INVOCATION_KEY";
 /// Shorter values of variables are words that hide nothing.
 const SECRET_BYTES_MIN: usize = 4;
 
@@ -51,26 +56,27 @@ impl Commands {
     }
 
     /// Runs the program. Ends at the attempt's deadline, or up to [`END`] after it if the program does not go.
-    pub(super) async fn run(&self, action: &CommandAction, attempt: &Attempt<'_>) -> Outcome {
+    pub(super) async fn run(&self, action: &CommandAction, attempt: &Attempt<'_>) -> Result<super::Said, Outcome> {
         let program = action.argv.first().map_or("", String::as_str);
         if !self.allow.iter().any(|name| name == program) {
-            return Outcome::never(Class::TargetBlocked, self.refusal(program));
+            return Err(Outcome::never(Class::TargetBlocked, self.refusal(program)));
         }
         let running = match self.start(action, attempt) {
             Ok(running) => running,
-            Err(error) => return Outcome::later(cannot_start(program, action, &error).await),
+            Err(error) => return Err(Outcome::later(cannot_start(program, action, &error).await)),
         };
-        let mut said = Said::default();
-        let report = attend(running, attempt, &mut said).await;
-        let said = excerpt(said.loudest(), self.secrets(action));
-        match report {
+        let mut heard = Heard::default();
+        let report = attend(running, attempt, &mut heard).await;
+        let said = excerpt(heard.loudest(), self.secrets(action));
+        let failed = match report {
             Err(_) => timed_out(attempt.hook.timeout, &said),
             Ok(Some(Report::Exited(code))) => {
                 let unstarted =
                     said.strip_prefix(shim::CANNOT_RUN_SAID).filter(|_| code == i32::from(shim::CANNOT_RUN));
                 match unstarted.filter(|_| *action.fences != Fences::default()) {
                     Some(why) => Outcome::later(format!("cannot start `{program}`: {why}")),
-                    None => exited(code, &action.exit_codes, &said),
+                    None if attempt.asks => return self.answered(code, action, heard, &said),
+                    None => return exited(code, &action.exit_codes, &said).map(|()| super::Said::Nothing),
                 }
             }
             Ok(Some(Report::Killed(signal))) => {
@@ -83,7 +89,23 @@ impl Commands {
             Ok(Some(Report::Started(_)) | None) => {
                 Outcome::later(with_excerpt("its watcher ended without a word".to_owned(), &said))
             }
+        };
+        Err(failed)
+    }
+
+    /// What a program that decides has said: with exit 2 that it refuses, and why; else what it wrote.
+    fn answered(&self, code: i32, action: &CommandAction, heard: Heard, said: &str) -> Result<super::Said, Outcome> {
+        if code == REFUSES && !action.exit_codes.names(code) {
+            let reason = redact(&String::from_utf8_lossy(heard.loudest()), &Secrets::new(self.secrets(action)));
+            let refused = if reason.is_empty() { "the hook's program refused".to_owned() } else { reason };
+            return Ok(super::Said::Refusal(refused));
         }
+        exited(code, &action.exit_codes, said)?;
+        if heard.out.len() >= OUTPUT_BYTES_MAX {
+            let error = format!("the answer has more than {OUTPUT_BYTES_MAX} bytes");
+            return Err(Outcome::never(Class::Rejected, error));
+        }
+        Ok(super::Said::Text(heard.out))
     }
 
     /// What the program could repeat to us and no error may show. Most of what is inherited (`PATH`, `HOME`) is no secret
@@ -123,7 +145,7 @@ impl Commands {
             .env("HOOKFLEET_EVENT_ID", variable(&invocation.event.id))
             .env("HOOKFLEET_HOOK", attempt.hook.id.as_str())
             .env("HOOKFLEET_ATTEMPT", invocation.at.attempt.to_string())
-            .env("HOOKFLEET_INVOCATION_KEY", &attempt.key)
+            .env(KEY, &attempt.key)
             .stdin(Stdio::from(theirs))
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -143,7 +165,7 @@ struct Running {
 }
 
 /// Stays with the program until it has ended or its time is over (an error). `None`: the shim went without a word.
-async fn attend(running: Running, attempt: &Attempt<'_>, said: &mut Said) -> Result<Option<Report>, Elapsed> {
+async fn attend(running: Running, attempt: &Attempt<'_>, said: &mut Heard) -> Result<Option<Report>, Elapsed> {
     let Running { mut shim, control } = running;
     let hold = Hold::of(&shim);
     let (stdout, stderr) = (shim.stdout.take(), shim.stderr.take());
@@ -160,7 +182,15 @@ async fn attend(running: Running, attempt: &Attempt<'_>, said: &mut Said) -> Res
     }; // here the shim is told, if it is not over
     match join(timeout(END, shim.wait()), timeout(END, heard)).await {
         (Ok(Ok(status)), _) if status.success() => hold.release(), // nothing is left of the program
-        _ => hold.kill(),
+        _ => {
+            // A program that kills its shim at once may be quicker than the word that it runs, and under which number.
+            let is_unknown = hold.group.load(Ordering::Relaxed) == 0;
+            hold.kill();
+            if is_unknown {
+                let mark = format!("{KEY}={}", attempt.key);
+                let _ = tokio::task::spawn_blocking(move || shim::family::kill_marked(&mark)).await;
+            }
+        }
     }
     report
 }
@@ -234,12 +264,12 @@ async fn hear(output: Option<impl AsyncRead + Unpin>, kept: &mut Vec<u8>) {
 
 /// What a program wrote.
 #[derive(Default)]
-struct Said {
+struct Heard {
     out: Vec<u8>,
     err: Vec<u8>,
 }
 
-impl Said {
+impl Heard {
     /// What explains a failure best.
     fn loudest(&self) -> &[u8] {
         if self.err.trim_ascii().is_empty() { &self.out } else { &self.err }
@@ -247,13 +277,13 @@ impl Said {
 }
 
 /// What an exit code says, to the hook that the program is run for.
-fn exited(code: i32, codes: &ExitCodes, said: &str) -> Outcome {
+fn exited(code: i32, codes: &ExitCodes, said: &str) -> Result<(), Outcome> {
     let again = match codes.meaning(code) {
-        Exit::Done => return Outcome::Done,
+        Exit::Done => return Ok(()),
         Exit::Retry => Again::Later(None),
         Exit::Fail => Again::Never(Class::Rejected),
     };
-    Outcome::Failed(Failure { again, status: Some(code), error: with_excerpt(format!("exit {code}"), said) })
+    Err(Outcome::Failed(Failure { again, status: Some(code), error: with_excerpt(format!("exit {code}"), said) }))
 }
 
 async fn cannot_start(program: &str, action: &CommandAction, error: &io::Error) -> String {

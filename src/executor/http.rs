@@ -16,7 +16,7 @@ use super::compress::gzipped;
 use super::egress::{Guard, Refused};
 use super::excerpt::{excerpt, with_excerpt};
 use super::hint::retry_after;
-use super::{Attempt, timed_out};
+use super::{Attempt, Said, timed_out};
 use crate::config;
 use crate::domain::event::TRACEPARENT;
 use crate::domain::hook::{Compression, HttpAction, Method};
@@ -60,35 +60,43 @@ impl Http {
     }
 
     /// Posts the payload. Ends at the attempt's deadline.
-    pub(super) async fn run(&self, action: &HttpAction, attempt: &Attempt<'_>) -> Outcome {
-        let request = match Request::new(action, attempt.hook, attempt.invocation, &attempt.key) {
-            Ok(request) => request,
-            Err(error) => return Outcome::never(Class::Invalid, error), // it would be the same next time
-        };
-        if let Err(refused) = self.0.guard.check(&request.url) {
-            return Outcome::from(&refused);
-        }
+    pub(super) async fn run(&self, action: &HttpAction, attempt: &Attempt<'_>) -> Result<Said, Outcome> {
+        let request = Request::new(action, attempt.hook, attempt.invocation, &attempt.key)
+            .map_err(|error| Outcome::never(Class::Invalid, error))?; // it would be the same next time
+        self.0.guard.check(&request.url).map_err(|refused| Outcome::from(&refused))?;
         let ready = async { Ok::<_, String>((self.0.of(&action.tls)?, content(action, attempt, &request).await?)) };
         let (client, (headers, body)) = match timeout_at(attempt.deadline, ready).await {
-            Err(_) => return timed_out(attempt.hook.timeout, ""),
-            Ok(Err(error)) => return Outcome::never(Class::Invalid, error),
+            Err(_) => return Err(timed_out(attempt.hook.timeout, "")),
+            Ok(Err(error)) => return Err(Outcome::never(Class::Invalid, error)),
             Ok(Ok(ready)) => ready,
         };
         let sent = client.request(method(action), request.url.clone().into_owned()).headers(headers).body(body).send();
         let reply = match timeout_at(attempt.deadline, sent).await {
             Err(_) => {
                 unanswered(attempt, "timeout");
-                return timed_out(attempt.hook.timeout, "");
+                return Err(timed_out(attempt.hook.timeout, ""));
             }
-            Ok(Err(error)) => return broken(&error.without_url(), action, attempt, &request),
+            Ok(Err(error)) => return Err(broken(&error.without_url(), action, attempt, &request)),
             Ok(Ok(reply)) => reply,
         };
         let status = reply.status();
         let hint = reply.headers().get(RETRY_AFTER).and_then(|value| retry_after(value.as_bytes(), SystemTime::now()));
+        let again = classify(status, hint);
+        if again.is_none() && attempt.asks {
+            let read =
+                timeout_at(attempt.deadline, whole(reply)).await.map_err(|_| timed_out(attempt.hook.timeout, ""))?;
+            return match read {
+                Ok(Some(body)) => Ok(Said::Text(body)),
+                Ok(None) => {
+                    Err(Outcome::never(Class::Rejected, format!("the answer has more than {REPLY_BYTES_MAX} bytes")))
+                }
+                Err(error) => Err(broken(&error.without_url(), action, attempt, &request)),
+            };
+        }
         let body = drain(reply, attempt.deadline).await;
-        let Some(again) = classify(status, hint) else { return Outcome::Done };
+        let Some(again) = again else { return Ok(Said::Nothing) };
         let error = with_excerpt(status_line(status), &excerpt(&body, secrets(action, &request)));
-        Outcome::Failed(Failure { again, status: Some(status.as_u16().into()), error })
+        Err(Outcome::Failed(Failure { again, status: Some(status.as_u16().into()), error }))
     }
 }
 
@@ -199,6 +207,18 @@ async fn drain(mut reply: Response, deadline: Instant) -> Vec<u8> {
     kept
 }
 
+/// All of a reply; `None`: it is too large.
+async fn whole(mut reply: Response) -> reqwest::Result<Option<Vec<u8>>> {
+    let mut body = Vec::new();
+    while let Some(chunk) = reply.chunk().await? {
+        if body.len() + chunk.len() > REPLY_BYTES_MAX {
+            return Ok(None);
+        }
+        body.extend_from_slice(&chunk);
+    }
+    Ok(Some(body))
+}
+
 /// A request that got no reply.
 fn broken(error: &reqwest::Error, action: &HttpAction, attempt: &Attempt<'_>, request: &Request<'_>) -> Outcome {
     if let Some(refused) = causes(error).find_map(|cause| cause.downcast_ref::<Refused>()) {
@@ -291,8 +311,9 @@ mod tests {
     use tokio::time::sleep;
 
     use super::super::fixture::{executors, hook, invocation, line};
-    use super::super::{Callbacks, Execute as _, Executors, payload};
+    use super::super::{Ask as _, Callbacks, Execute as _, Executors, payload};
     use super::*;
+    use crate::domain::decision::Verdict;
     use crate::domain::hook::{Action, Hook};
     use crate::domain::signature::{Algorithm, Encoding, PlainKey, Signing, StandardKey};
     use crate::domain::template::Form;
@@ -431,9 +452,9 @@ mod tests {
         for unexpected in ["cookie", "accept-encoding", "referer"] {
             assert!(!text.contains(unexpected), "{unexpected} in {text}");
         }
-        assert!(
-            text.ends_with(std::str::from_utf8(&payload(&hook, &invocation, &invocation.idempotency_key())).unwrap())
-        );
+        assert!(text.ends_with(
+            std::str::from_utf8(&payload(&hook, &invocation, &invocation.idempotency_key(), None)).unwrap()
+        ));
 
         let Action::Http(action) = &mut hook.action else { unreachable!() };
         for (name, value) in [("content-type", "a/b"), ("user-agent", "mine"), ("idempotency-key", "forged")] {
@@ -513,7 +534,7 @@ mod tests {
                 assert!(body.len() < whole.len() / 4);
                 body = whole;
             }
-            assert_eq!(body, payload(&hook, &invocation, &invocation.idempotency_key()));
+            assert_eq!(body, payload(&hook, &invocation, &invocation.idempotency_key(), None));
             let signatures = signing.sign(&invocation.idempotency_key(), 0, &body).unwrap();
             assert!(signatures.iter().all(|(name, value)| head.contains(&format!("{name}: {value}\r\n"))), "{head}");
         }
@@ -611,6 +632,33 @@ mod tests {
             assert_eq!(server.outcome().await, "done");
             assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
         }
+    }
+
+    #[tokio::test]
+    async fn answers_of_those_that_decide() {
+        let asked = async |server: Server| {
+            let asked = executors().ask(&server.hook(1_000), &invocation("{}"), None).await;
+            asked.map(|answer| answer.verdict()).map_err(|outcome| line(&outcome))
+        };
+        let rejected = |error: &str| Err(format!("never Rejected: {error}"));
+        for (body, expected) in [
+            ("", Ok(Verdict::Allow)),
+            (r#"{"decision":"block"}"#, Ok(Verdict::Deny)),
+            ("```json\n{\"permission\":\"ask\"}\n```", Ok(Verdict::Ask)),
+            ("fine", rejected("expected a JSON object, or nothing, as the answer; found other text")),
+            (r#"{"contract_version":2}"#, rejected("unsupported hook outcome contract_version 2")),
+            (&"x".repeat(REPLY_BYTES_MAX + 1), rejected("the answer has more than 131072 bytes")),
+        ] {
+            assert_eq!(asked(Server::replying(reply("200 OK", "", body)).await).await, expected, "{body:.40}");
+        }
+        let refused = reply("403 Forbidden", "", r#"{"decision":"approve"}"#);
+        let failed = asked(Server::replying(refused).await).await.unwrap_err();
+        assert!(failed.starts_with("never Rejected [403]: 403 Forbidden"), "a status alone decides nothing: {failed}");
+        let slow = asked(dripping("HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\n").await).await;
+        assert_eq!(slow, Err("later: timed out after 1s".to_owned()));
+        let cut = "HTTP/1.1 200 OK\r\ncontent-length: 9\r\nconnection: close\r\n\r\n{}";
+        let cut = asked(Server::replying(cut).await).await.unwrap_err();
+        assert!(cut.starts_with("later: "), "{cut}");
     }
 
     #[tokio::test]

@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 use super::egress::Guard;
 use super::excerpt::excerpt;
-use super::{Attempt, timed_out};
+use super::{Attempt, Said, timed_out};
 use crate::amqp::topology::Names;
 use crate::broker::{Broker, PublishError};
 use crate::config::BrokerServer;
@@ -69,11 +69,9 @@ impl Publishing {
     }
 
     /// Publishes the message. Ends at the attempt's deadline.
-    pub(super) async fn run(&self, action: &PublishAction, attempt: &Attempt<'_>) -> Outcome {
-        let publication = match Publication::new(action, attempt.hook, attempt.invocation, &attempt.key) {
-            Ok(publication) => publication,
-            Err(error) => return Outcome::never(Class::Invalid, error), // it would be the same next time
-        };
+    pub(super) async fn run(&self, action: &PublishAction, attempt: &Attempt<'_>) -> Result<Said, Outcome> {
+        let publication = Publication::new(action, attempt.hook, attempt.invocation, &attempt.key)
+            .map_err(|error| Outcome::never(Class::Invalid, error))?; // it would be the same next time
         let sent = async {
             loop {
                 match self.send(action, &publication).await {
@@ -84,18 +82,18 @@ impl Publishing {
             }
         };
         let unsent = match timeout_at(attempt.deadline, sent).await {
-            Ok(Ok(())) => return Outcome::Done,
+            Ok(Ok(())) => return Ok(Said::Nothing),
             Ok(Err(unsent)) => unsent,
-            Err(_) if action.server.is_none() => return Outcome::Interrupted, // trouble of our own spends no attempt
-            Err(_) => return timed_out(attempt.hook.timeout, ""),
+            Err(_) if action.server.is_none() => return Err(Outcome::Interrupted), // trouble of our own spends no attempt
+            Err(_) => return Err(timed_out(attempt.hook.timeout, "")),
         };
         let error = excerpt(unsent.to_string().as_bytes(), secrets(action));
-        match unsent {
+        Err(match unsent {
             Unsent::Blocked(_) => Outcome::never(Class::TargetBlocked, error),
             Unsent::TooLarge(_) | Unsent::Unusable(_) => Outcome::never(Class::Rejected, error),
             Unsent::Away(_) | Unsent::Refused(_) => Outcome::later(error),
             Unsent::Unroutable => Outcome::Failed(Failure { again: Again::Later(None), status: Some(NO_ROUTE), error }),
-        }
+        })
     }
 
     async fn send(&self, action: &PublishAction, publication: &Publication<'_>) -> Result<(), Unsent> {

@@ -28,7 +28,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use crate::domain::hook::Fences;
 
-mod family;
+pub(super) mod family;
 mod fence;
 
 /// The first argument of a process that is one.

@@ -31,15 +31,18 @@ struct Taker {
 
 impl Taker {
     async fn new(rabbit: &Rabbit) -> Self {
-        let connection = Connection::connect(&rabbit.url(), ConnectionProperties::default()).await.unwrap();
-        let channel = connection.create_channel().await.unwrap();
-        let exchange = format!("onward-{}", namespace());
+        Self::at(rabbit, format!("onward-{}", namespace())).await.unwrap()
+    }
+
+    /// `None`: the queue is not to be had at present.
+    async fn at(rabbit: &Rabbit, exchange: String) -> Option<Self> {
+        let connection = Connection::connect(&rabbit.url(), ConnectionProperties::default()).await.ok()?;
+        let channel = connection.create_channel().await.ok()?;
         let queue = format!("{exchange}-queue");
-        declare(&channel, &exchange, &queue).await;
-        let options = BasicConsumeOptions::default();
-        let messages =
-            channel.basic_consume(queue.as_str().into(), "".into(), options, FieldTable::default()).await.unwrap();
-        Self { exchange, channel, queue, messages, _connection: connection }
+        declare(&channel, &exchange, &queue).await.ok()?;
+        let (name, options) = (queue.as_str().into(), BasicConsumeOptions::default());
+        let messages = channel.basic_consume(name, "".into(), options, FieldTable::default()).await.ok()?;
+        Some(Self { exchange, channel, queue, messages, _connection: connection })
     }
 
     async fn key(&mut self) -> String {
@@ -61,20 +64,20 @@ impl Taker {
     }
 }
 
-async fn declare(channel: &Channel, exchange: &str, queue: &str) {
+async fn declare(channel: &Channel, exchange: &str, queue: &str) -> lapin::Result<()> {
     let durable = ExchangeDeclareOptions { durable: true, ..ExchangeDeclareOptions::default() };
     let table = FieldTable::default;
-    channel.exchange_declare(exchange.into(), ExchangeKind::Topic, durable, table()).await.unwrap();
+    channel.exchange_declare(exchange.into(), ExchangeKind::Topic, durable, table()).await?;
     let mut quorum = table();
     quorum.insert("x-queue-type".into(), AMQPValue::LongString("quorum".into()));
     let durable = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
-    channel.queue_declare(queue.into(), durable, quorum).await.unwrap();
-    bind(channel, exchange, queue).await;
+    channel.queue_declare(queue.into(), durable, quorum).await?;
+    bind(channel, exchange, queue).await
 }
 
-async fn bind(channel: &Channel, exchange: &str, queue: &str) {
+async fn bind(channel: &Channel, exchange: &str, queue: &str) -> lapin::Result<()> {
     let all = QueueBindOptions::default();
-    channel.queue_bind(queue.into(), exchange.into(), "#".into(), all, FieldTable::default()).await.unwrap();
+    channel.queue_bind(queue.into(), exchange.into(), "#".into(), all, FieldTable::default()).await
 }
 
 /// A hook in YAML that publishes.
@@ -219,8 +222,8 @@ async fn what_nobody_takes_is_tried_again() {
 
     let optional = "hook=\"optional\",outcome=\"done\"";
     worker.until_metric("hookfleet_attempts_total", optional, count as f64).await;
-    declare(&taker.channel, &missing, &taker.queue).await;
-    bind(&taker.channel, &unbound, &taker.queue).await;
+    declare(&taker.channel, &missing, &taker.queue).await.unwrap();
+    bind(&taker.channel, &unbound, &taker.queue).await.unwrap();
     let mut seen = BTreeMap::<String, usize>::new();
     while seen.len() < 2 * count {
         let key = taker.key().await;
@@ -257,12 +260,11 @@ async fn another_broker_may_die_in_the_middle() {
     other.kill();
     publisher.send_all(events(1)).await;
     other.restart().await;
-    let connection = Connection::connect(&other.url(), ConnectionProperties::default()).await.unwrap();
-    let channel = connection.create_channel().await.unwrap();
-    let (queue, options) = (format!("{exchange}-queue"), BasicConsumeOptions::default());
-    let messages =
-        channel.basic_consume(queue.as_str().into(), "".into(), options, FieldTable::default()).await.unwrap();
-    taker = Taker { exchange, channel, queue, messages, _connection: connection };
+    let mut taker = loop {
+        if let Some(taker) = Taker::at(&other, exchange.clone()).await {
+            break taker; // its queue has a leader again
+        }
+    };
     while seen.len() < count {
         seen.insert(taker.key().await);
     }

@@ -6,13 +6,14 @@ use std::time::{Duration, Instant};
 
 use hookfleet::catalog::{Document, Terms, read};
 use hookfleet::config;
+use hookfleet::domain::decision::{Decision, Merge};
 use hookfleet::domain::event::{Event, Reading};
 use hookfleet::domain::hook::{Hook, HookId};
 use hookfleet::domain::invocation::Invocation;
 use hookfleet::domain::message::{Message, Properties};
 use hookfleet::domain::outcome::{Again, Outcome};
 use hookfleet::executor::callback::Callbacks;
-use hookfleet::executor::{Execute as _, Executors};
+use hookfleet::executor::{Ask as _, Execute as _, Executors};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::sync::Mutex;
@@ -167,6 +168,41 @@ async fn the_exit_code_decides() {
         let run = Run::of(&format!("exit {code}")).with("exit_codes", codes.clone());
         assert_eq!(run.outcome().await, expected);
     }
+}
+
+/// What programs say that are asked: of an answer its verdict and reason, of a failure its line.
+#[tokio::test]
+async fn programs_that_decide() {
+    let asked = async |run: Run| {
+        let input = serde_json::from_str("{\"changed\":1.0}").unwrap();
+        match executors(&["sh"]).ask(&run.hook(), &run.invocation(), Some(&input)).await {
+            Err(outcome) => line(&outcome),
+            Ok(answer) => {
+                let mut merge = Merge::default();
+                merge.add(&HookId::new("h").unwrap(), answer, 1, 0);
+                let Decision { verdict, reason, .. } = merge.done();
+                format!("{verdict:?}: {}", reason.unwrap_or_default()).to_lowercase()
+            }
+        }
+    };
+    for (script, expected) in [
+        (":", "allow: "),
+        ("echo '{\"decision\": \"block\", \"stop_reason\": \"no\"}'", "deny: no"),
+        ("echo 'so: {\"permission\": \"ask\"}'; echo noise >&2", "ask: "),
+        ("exit 2", "deny: the hook's program refused"),
+        ("echo it would harm >&2; echo '{}'; exit 2", "deny: it would harm"),
+        ("echo using $TOKEN >&2; exit 2", "deny: using [redacted]"),
+        ("grep -q '\"updated_input\":{\"changed\":1.0}}' || exit 3; exit 2", "deny: the hook's program refused"),
+        ("echo '{\"decision\": \"block\"}'; exit 3", "later [3]: exit 3: {\"decision\": \"block\"}"),
+        ("echo no", "never Rejected: expected a JSON object, or nothing, as the answer; found other text"),
+        ("yes | head -c 200000", "never Rejected: the answer has more than 131072 bytes"),
+        ("printf '\\377'", "never Rejected: expected an answer in UTF-8"),
+    ] {
+        assert_eq!(asked(Run::of(script)).await, expected, "{script}");
+    }
+    let named = Run::of("exit 2").with("exit_codes", json!({ "2": "retry" }));
+    assert_eq!(asked(named).await, "later [2]: exit 2");
+    assert!(asked(Run::of("sleep 9").within(300)).await.starts_with("later: timed out after 300ms"));
 }
 
 #[tokio::test]

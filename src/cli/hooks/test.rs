@@ -155,7 +155,7 @@ fn why_not(why: &Unmatched, hook: &Hook, event: &Event) -> String {
 /// What would be sent, as far as it may be shown.
 fn would_run(hook: &Hook, invocation: &Invocation) -> Vec<String> {
     let key = invocation.idempotency_key();
-    let payload = || String::from_utf8_lossy(&executor::payload(hook, invocation, &key)).into_owned();
+    let payload = || String::from_utf8_lossy(&executor::payload(hook, invocation, &key, None)).into_owned();
     let mut lines = Vec::new();
     match &hook.action {
         Action::Http(action) => match Shown::new(action, hook, invocation, &key) {

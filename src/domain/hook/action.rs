@@ -164,6 +164,12 @@ impl ExitCodes {
     /// `EX_TEMPFAIL` of sysexits.h: the user is invited to retry.
     pub const TEMPORARY: u8 = 75;
 
+    /// Whether the hook says itself what this code means.
+    #[must_use]
+    pub fn names(&self, code: i32) -> bool {
+        u8::try_from(code).is_ok_and(|code| self.named.iter().any(|(codes, _)| codes.contains(&code)))
+    }
+
     #[must_use]
     pub fn meaning(&self, code: i32) -> Exit {
         let Ok(code) = u8::try_from(code) else { return Exit::Retry };

@@ -4,6 +4,9 @@ use std::collections::HashMap;
 
 use rustix::process::{Pid, Signal, getpid, kill_process};
 
+/// Looks for marked processes: those that were started during one are found by the next.
+const ROUNDS: usize = 10;
+
 /// Orphans among them become children of this process from now on.
 pub(super) fn adopt() {
     #[cfg(target_os = "linux")]
@@ -18,6 +21,27 @@ pub(super) fn kill() {
             let _ = kill_process(pid, signal);
         }
     }
+}
+
+/// Kills all that have this variable, until there is nobody. Nothing where there is no /proc.
+pub(in super::super) fn kill_marked(variable: &str) {
+    for _ in 0..ROUNDS {
+        let marked: Vec<Pid> =
+            processes().filter(|(pid, _)| has(*pid, variable)).filter_map(|(pid, _)| Pid::from_raw(pid)).collect();
+        if marked.is_empty() {
+            return;
+        }
+        for signal in [Signal::STOP, Signal::KILL] {
+            for pid in &marked {
+                let _ = kill_process(*pid, signal);
+            }
+        }
+    }
+}
+
+fn has(pid: i32, variable: &str) -> bool {
+    let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+    environment.split(|byte| *byte == 0).any(|found| found == variable.as_bytes())
 }
 
 /// Everybody whose parent is this process or one of them.
