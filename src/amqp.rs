@@ -7,5 +7,6 @@ pub mod convert;
 pub mod declare;
 pub mod management;
 pub mod policy;
+pub mod size;
 pub mod tls;
 pub mod topology;

@@ -64,10 +64,11 @@ pub trait Execute: Send + Sync {
 #[async_trait]
 pub trait Ask: Send + Sync {
     /// One attempt, as [`Execute::run`] makes one, for what the hook answers; `input` is what hooks before it have put in
-    /// place of what the event is about. Cancel-safe.
+    /// place of what the event is about. Cancel-safe. Answers and errors are what the target said: whoever passes them on
+    /// redacts them by the catalog's secrets.
     ///
     /// # Errors
-    /// There is no answer: a failure, or the end of this process.
+    /// There is no answer: a failure, or the end of this process. Never `Done`.
     async fn ask(&self, hook: &Hook, invocation: &Invocation, input: Option<&Json>) -> Result<Answer, Outcome>;
 }
 
@@ -105,19 +106,6 @@ pub async fn refused(egress: &config::Egress, url: &url::Url) -> Result<Option<S
 }
 
 impl Executors {
-    async fn bounded(
-        &self,
-        hook: &Hook,
-        invocation: &Invocation,
-        question: Option<Question<'_>>,
-    ) -> Result<Said, Outcome> {
-        let now = Instant::now();
-        let deadline = now.checked_add(hook.timeout).unwrap_or(now + NEVER);
-        // The executors keep the deadline themselves, since only they know whether the action has taken place by then.
-        let bounded = timeout_at(deadline + BACKSTOP, self.attempt(hook, invocation, question, deadline));
-        isolated(bounded.map(|ended| ended.unwrap_or_else(|_| Err(timed_out(hook.timeout, ""))))).await
-    }
-
     /// Built once. The pooled connections live on the runtime that opened them, so each runtime is best given its own.
     pub fn new(
         egress: &config::Egress,
@@ -134,6 +122,19 @@ impl Executors {
     pub fn at(mut self, home: Home) -> Self {
         self.publishing.home = home;
         self
+    }
+
+    async fn bounded(
+        &self,
+        hook: &Hook,
+        invocation: &Invocation,
+        question: Option<Question<'_>>,
+    ) -> Result<Said, Outcome> {
+        let now = Instant::now();
+        let deadline = now.checked_add(hook.timeout).unwrap_or(now + NEVER);
+        // The executors keep the deadline themselves, since only they know whether the action has taken place by then.
+        let bounded = timeout_at(deadline + BACKSTOP, self.attempt(hook, invocation, question, deadline));
+        isolated(bounded.map(|ended| ended.unwrap_or_else(|_| Err(timed_out(hook.timeout, ""))))).await
     }
 
     async fn attempt(
@@ -179,7 +180,7 @@ impl Ask for Executors {
         };
         let read =
             std::str::from_utf8(&said).map_err(|_| "expected an answer in UTF-8".to_owned()).and_then(Answer::read);
-        // It would be the same the next time. Shows a part of what was said, which is no secret of ours.
+        // It would be the same the next time.
         read.map_err(|error| Outcome::never(Class::Rejected, excerpt::excerpt(error.as_bytes(), Vec::new())))
     }
 }

@@ -81,7 +81,7 @@
 //! - No delivery is held longer than `worker.hold`: a longer run leaves a guard (the same message, due when its lease
 //!   ends) and goes on under its claim.
 //! - Headers named `hookfleet-*` are believed on lane queues only, but for the count of hops, which can only end a way
-//!   sooner. So nothing that a hook publishes gets into a lane. Properties are built afresh on every publish.
+//!   sooner. No hook can set them, and none publishes into a lane by the fleet's own connection. Properties are built afresh on every publish.
 //! - An executor answers with an `domain::outcome::Outcome`, never an error, and knows nothing of retries, claims or
 //!   brokers. Its errors and letters carry no secrets.
 //! - Workers see one whole revision of the catalog after the other. A hook is taken to be removed only at the revision

@@ -27,7 +27,6 @@ use status::{Part, Status};
 mod acks;
 mod consumer;
 mod publisher;
-pub(crate) mod size;
 mod status;
 mod window;
 

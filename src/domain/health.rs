@@ -98,6 +98,7 @@ mod tests {
             (never, 404, Health::Well, Health::Well),
             (never, 410, Health::Gone, Health::Well),
             (later, 429, Health::Overloaded, Health::Overloaded),
+            (later, NO_ROUTE, Health::Well, Health::Well),
             (later, 502, Health::Overloaded, Health::Overloaded),
             (later, 503, Health::Ill, Health::Ill),
             (later, 504, Health::Overloaded, Health::Overloaded),

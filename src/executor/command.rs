@@ -34,8 +34,8 @@ const CHUNK_BYTES: usize = 16 * 1024;
 const END: Duration = Duration::from_millis(200);
 /// The exit code of a program that refuses.
 const REFUSES: i32 = 2;
-/// The variable by which a program knows repeats.
-const KEY: &str = "HOOKFLEET_INVOCATION_KEY";
+/// The variable that names a run: no other run of any worker has the same.
+const RUN: &str = "HOOKFLEET_RUN";
 /// Shorter values of variables are words that hide nothing.
 const SECRET_BYTES_MIN: usize = 4;
 
@@ -131,6 +131,7 @@ impl Commands {
             return Err(io::Error::new(io::ErrorKind::Unsupported, missing));
         };
         let (ours, theirs) = shim::pair()?;
+        let run = format!("{:032x}", fastrand::u128(..));
         let order = Order { payload: attempt.payload.len(), fences: (*action.fences).clone() };
         let invocation = attempt.invocation;
         let mut command = Command::new(shim);
@@ -145,7 +146,8 @@ impl Commands {
             .env("HOOKFLEET_EVENT_ID", variable(&invocation.event.id))
             .env("HOOKFLEET_HOOK", attempt.hook.id.as_str())
             .env("HOOKFLEET_ATTEMPT", invocation.at.attempt.to_string())
-            .env(KEY, &attempt.key)
+            .env("HOOKFLEET_INVOCATION_KEY", &attempt.key)
+            .env(RUN, &run)
             .stdin(Stdio::from(theirs))
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -153,7 +155,7 @@ impl Commands {
         if let Some(folder) = &action.cwd {
             command.current_dir(folder);
         }
-        Ok(Running { shim: command.spawn()?, control: UnixStream::from_std(ours)? })
+        Ok(Running { shim: command.spawn()?, control: UnixStream::from_std(ours)?, run })
     }
 }
 
@@ -162,11 +164,13 @@ struct Running {
     shim: Child,
     /// The shim takes its end for the word to end the program.
     control: UnixStream,
+    /// Its name.
+    run: String,
 }
 
 /// Stays with the program until it has ended or its time is over (an error). `None`: the shim went without a word.
 async fn attend(running: Running, attempt: &Attempt<'_>, said: &mut Heard) -> Result<Option<Report>, Elapsed> {
-    let Running { mut shim, control } = running;
+    let Running { mut shim, control, run } = running;
     let hold = Hold::of(&shim);
     let (stdout, stderr) = (shim.stdout.take(), shim.stderr.take());
     let mut heard = pin!(maybe_done(join(hear(stdout, &mut said.out), hear(stderr, &mut said.err))));
@@ -187,7 +191,7 @@ async fn attend(running: Running, attempt: &Attempt<'_>, said: &mut Heard) -> Re
             let is_unknown = hold.group.load(Ordering::Relaxed) == 0;
             hold.kill();
             if is_unknown {
-                let mark = format!("{KEY}={}", attempt.key);
+                let mark = format!("{RUN}={run}");
                 let _ = tokio::task::spawn_blocking(move || shim::family::kill_marked(&mark)).await;
             }
         }

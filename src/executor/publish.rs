@@ -84,7 +84,11 @@ impl Publishing {
         let unsent = match timeout_at(attempt.deadline, sent).await {
             Ok(Ok(())) => return Ok(Said::Nothing),
             Ok(Err(unsent)) => unsent,
-            Err(_) if action.server.is_none() => return Err(Outcome::Interrupted), // trouble of our own spends no attempt
+            Err(_) if action.server.is_none() && self.is_home_away() => {
+                let hook = attempt.hook.id.as_str();
+                tracing::warn!(hook, "the fleet's broker takes no messages of hooks; no attempt is spent");
+                return Err(Outcome::Interrupted); // trouble of our own
+            }
             Err(_) => return Err(timed_out(attempt.hook.timeout, "")),
         };
         let error = excerpt(unsent.to_string().as_bytes(), secrets(action));
@@ -117,6 +121,11 @@ impl Publishing {
             }
         };
         peer.publish(Parcel { exchange, routing_key, mandatory: action.mandatory, message }).await
+    }
+
+    fn is_home_away(&self) -> bool {
+        let peers = self.peers.lock().unwrap_or_else(PoisonError::into_inner);
+        peers.get(&None).is_some_and(|(peer, _)| peer.is_away())
     }
 
     fn theirs(&self, server: &Server) -> Result<Arc<Peer>, Unsent> {

@@ -24,8 +24,9 @@ const RUNS: usize = 16;
 /// else: over the loopback interface there always is. A run at a time of these, when all others are over.
 const BUSY: [&str; 2] = ["endless-chunk-size", "endless-informing"];
 const DEADLINE_MS: u64 = 1_500;
-/// What may come on top of a deadline on a busy machine.
-const GRACE_MS: u64 = 2_000;
+/// What may come on top of a deadline where the machine has other things to do: 4.5 s were seen. What has no deadline takes
+/// longer than any of it.
+const GRACE_MS: u64 = 15_000;
 /// More than the worker takes while it does the same with targets that mean well.
 const MEMORY_KIB_MAX: u64 = 48 * 1024;
 

