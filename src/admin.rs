@@ -31,6 +31,7 @@ pub mod access;
 pub mod api;
 mod browser;
 mod events;
+mod gates;
 mod health;
 mod hooks;
 mod invocations;
@@ -48,6 +49,8 @@ pub struct Admin {
     pub metrics: PrometheusHandle,
     pub totals: Arc<Totals>,
     pub broker: Arc<dyn Broker>,
+    /// Decides what is asked over HTTP.
+    pub worker: Arc<Worker>,
     /// What readiness asks, a cell each.
     pub parts: Vec<Part>,
     pub when_away: WhenAway,
@@ -81,6 +84,8 @@ pub struct Part {
     /// Why the store of claims is away, while it is.
     pub store_away: watch::Receiver<Option<String>>,
     pub worker: Arc<Worker>,
+    /// It does nothing but ask gates: without it the process takes events all the same.
+    pub is_of_gates: bool,
 }
 
 /// Which parts are served.
@@ -113,7 +118,7 @@ fn routes_of(scope: Scope, door: Option<&Arc<Door>>) -> OpenApiRouter<Admin> {
         Scope::Operations => open.merge(api::behind(Role::Read, reading, door)),
         Scope::Everything => open
             .merge(api::behind(Role::Read, reading.merge(hooks::reading()).merge(letters::reading()), door))
-            .merge(api::behind(Role::Publish, events::publishing(), door))
+            .merge(api::behind(Role::Publish, events::publishing().merge(gates::asking()), door))
             .merge(api::behind(Role::Operate, operating(), door)),
     }
 }
@@ -126,7 +131,7 @@ impl Admin {
     /// Why this process can take no work, if it cannot: each reason once, whichever cells have it.
     fn troubles(&self) -> Vec<String> {
         let mut troubles = Vec::new();
-        for part in &self.parts {
+        for part in self.parts.iter().filter(|part| !part.is_of_gates) {
             if let Health::Down(reason) = &*part.health.borrow() {
                 troubles.push(format!("broker: {reason}"));
             }
@@ -135,16 +140,26 @@ impl Admin {
                 troubles.push(format!("holding: {reason}"));
             }
         }
-        troubles.extend(self.catalog.halt.borrow().iter().map(|reason| format!("catalog: {reason}")));
+        troubles.extend(self.halted());
         troubles.sort();
         troubles.dedup();
         troubles
+    }
+
+    fn halted(&self) -> Option<String> {
+        self.catalog.halt.borrow().as_ref().map(|reason| format!("catalog: {reason}"))
     }
 
     /// Why this process takes no work: it cannot, or shall not.
     #[must_use]
     pub fn idle(&self) -> Vec<String> {
         self.paused.borrow().iter().cloned().chain(self.troubles()).collect()
+    }
+
+    /// Why it decides nothing. Without the store of claims it does, as the gates' `on_failure` says, and a broker that is away
+    /// may be back in time.
+    fn undecided(&self) -> Option<String> {
+        self.paused.borrow().clone().or_else(|| self.halted())
     }
 
     /// Runs under way, in all cells.

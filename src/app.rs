@@ -12,15 +12,15 @@ use tokio_util::sync::CancellationToken;
 
 use crate::admin::access::Door;
 use crate::admin::{self, Admin, Scope};
+use crate::broker::Broker;
 use crate::broker::amqp::AmqpBroker;
 use crate::broker::embedded::EmbeddedBroker;
-use crate::broker::{Broker, Wanted};
 use crate::catalog::follow::cache::Cache;
 use crate::catalog::follow::redis::Shared as SharedCatalog;
 use crate::catalog::follow::{Local, Refusal, Source, follow};
 use crate::catalog::revisions::Revisions;
 use crate::catalog::{self, variable};
-use crate::config::{self, Backend, Redis, Settings};
+use crate::config::{Backend, Redis, Settings};
 use crate::crash;
 use crate::dead_letters::DeadLetters;
 use crate::dead_letters::embedded::EmbeddedLetters;
@@ -29,7 +29,6 @@ use crate::desk::Desk;
 use crate::desk::jobs::Jobs;
 use crate::desk::keeper;
 use crate::domain::hook::HookLane;
-use crate::domain::message::{Lane, Queue};
 use crate::embedded;
 use crate::executor;
 use crate::executor::callback::Callbacks;
@@ -45,14 +44,12 @@ use crate::telemetry::{self, now_ms};
 use crate::worker::admission::{Admission, Limits};
 use crate::worker::{Listener, Rules, Worker};
 use cells::{Cell, Shared};
+use wanted::wanted;
 
 mod cells;
 pub mod embed;
+mod wanted;
 
-/// Bodies of unacked deliveries in a process, bytes.
-const IN_HAND_BYTES: usize = 64 * 1024 * 1024;
-/// Unacked deliveries of an overflow queue.
-const OVERFLOW_PREFETCH: u16 = 16;
 /// Between two rounds of the metrics' housekeeping.
 const UPKEEP_EVERY: Duration = Duration::from_secs(5);
 /// How long a process that starts waits for a store of claims that is away.
@@ -176,17 +173,15 @@ impl App {
         let count = if backends.file.is_some() { 1 } else { settings.worker.cells };
         let (broker, claims) = (Arc::clone(&backends.broker), Arc::clone(&backends.claims));
         let (desk, file, flow) = (backends.desk(), backends.file.clone(), Arc::clone(&backends.flow));
-        let fleet = shared.fleet(backends, count)?;
-        let mut cells = Vec::new();
-        for number in 1..count {
-            cells.push(shared.start(number, count).await?);
-        }
+        let fleet = shared.fleet(backends, wanted(settings, count), true)?;
+        let cells = Box::pin(shared.others(count)).await?;
         let parts = std::iter::once(cells::part(&fleet)).chain(cells.iter().map(|cell| cell.part.clone())).collect();
         let admin = Admin {
             metrics,
             totals,
             publisher: admin::publisher(Arc::clone(&broker), &settings.events),
             broker,
+            worker: Arc::clone(&fleet.worker),
             parts,
             when_away: settings.claims.when_away,
             catalog,
@@ -351,6 +346,7 @@ fn rules(settings: &Settings) -> Rules {
         window: settings.claims.window,
         retention: settings.dead_letter_retention,
         when_away: settings.claims.when_away,
+        gate_deadline: settings.gates.deadline,
         log_payloads: settings.log.payloads,
         flaw: crash::flaw(),
     }
@@ -361,27 +357,7 @@ fn limits(settings: &Settings) -> Limits {
         lane: settings.worker.concurrency,
         waiting: usize::from(settings.worker.prefetch / 8),
         unproven: settings.worker.concurrency.div_ceil(2).min(usize::from(settings.worker.prefetch / 4)),
+        gates: usize::from(settings.gates.concurrency.max(1)),
         breaker: settings.breaker,
     }
-}
-
-/// The queues of the lanes that are served, by one cell of so many. What may kill a worker comes one at a time, and of
-/// what only waits few are in hand.
-fn wanted(worker: &config::Worker, cells: u16) -> Vec<Wanted> {
-    let share = |prefetch: u16| (prefetch / cells.max(1)).max(1);
-    let serves = |lane: HookLane| worker.lanes[lane as usize];
-    let prefetch_of = |queue| match queue {
-        Queue::Events | Queue::Lane(Lane::Default) => serves(HookLane::Default).then_some(share(worker.prefetch)),
-        Queue::Lane(Lane::Slow) => serves(HookLane::Slow).then_some(share(worker.prefetch)),
-        Queue::Lane(Lane::Replay) => Some(share(worker.prefetch)),
-        Queue::Lane(Lane::Suspect) => Some(1),
-        Queue::Lane(Lane::Overflow(number)) => {
-            let of = |lane: &HookLane| lane.overflows().contains(&number);
-            HookLane::ALL.iter().find(|lane| of(lane)).filter(|lane| serves(**lane)).map(|_| share(OVERFLOW_PREFETCH))
-        }
-    };
-    let queues = Queue::ALL.iter().filter_map(|&queue| Some((queue, prefetch_of(queue)?)));
-    let places: usize = queues.clone().map(|(_, prefetch)| usize::from(prefetch)).sum();
-    let bytes = |prefetch: u16| IN_HAND_BYTES / usize::from(cells.max(1)) * usize::from(prefetch) / places.max(1);
-    queues.map(|(queue, prefetch)| Wanted { queue, prefetch, bytes: bytes(prefetch) }).collect()
 }

@@ -6,6 +6,8 @@
 //! - an ack never overtakes: it is written after it was asked for, perhaps never (then the message comes again);
 //! - a delayed message arrives no earlier than its delay; no order is promised.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use tokio::sync::watch;
 
@@ -87,6 +89,10 @@ pub trait Broker: Send + Sync {
 
     /// Publishes and waits until the broker has it for good.
     async fn publish(&self, outgoing: Outgoing) -> Result<(), PublishError>;
+
+    /// Asks the gates: sends an event as a request and waits for the answer, for so long. `None`: nobody has answered. A
+    /// request may be sent twice; both are decided alike.
+    async fn ask(&self, request: &Message, within: Duration) -> Result<Option<Message>, PublishError>;
 
     /// Acks a delivery, some time soon. A void receipt is ignored.
     fn ack(&self, receipt: Receipt);

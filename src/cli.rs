@@ -10,6 +10,7 @@ use crate::yaml::problem::Problems;
 use verify::launch::Launch;
 
 mod bench;
+mod decide;
 mod doctor;
 mod fleet;
 mod hooks;
@@ -72,6 +73,8 @@ enum Command {
     Worker,
     /// Publish events: one from flags, or many from NDJSON.
     Publish(publish::Publish),
+    /// Ask the gates about one event: exit 0 if it may be done, 2 if not, 3 if somebody else is to be asked.
+    Decide(decide::Decide),
     /// Look at hooks, and change those of the whole fleet.
     #[command(subcommand)]
     Hooks(hooks::Hooks),
@@ -108,6 +111,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Up(up) => serve::up(settings, up).await,
         Command::Worker => serve::worker(settings).await,
         Command::Publish(publish) => publish::run(&settings, publish).await,
+        Command::Decide(decide) => decide::run(&settings, decide).await,
         Command::Hooks(hooks) => hooks::run(&settings, hooks).await,
         Command::Fleet(fleet) => fleet::run(&settings, fleet).await,
         Command::DeadLetters(letters) => letters::run(&settings, letters).await,

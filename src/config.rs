@@ -53,6 +53,8 @@ pub struct Settings {
     #[doc(hidden)]
     pub worker: Worker,
     #[doc(hidden)]
+    pub gates: Gates,
+    #[doc(hidden)]
     pub claims: Claims,
     #[doc(hidden)]
     pub breaker: BreakerPolicy,
@@ -211,6 +213,15 @@ pub struct Worker {
     pub hold_max: Duration,
     /// Time that runs get to finish at shutdown.
     pub grace: Duration,
+}
+
+/// How requests to gates are taken.
+#[derive(Debug, Clone, Copy)]
+pub struct Gates {
+    /// Requests in hand at a time, and runs of gates; 0: this process takes none from the queue.
+    pub concurrency: u16,
+    /// How long a request may take that does not say so itself.
+    pub deadline: Duration,
 }
 
 /// How claims are kept.

@@ -13,6 +13,11 @@ pub enum Point {
     Published,
     Marked,
     Guarded,
+    GateClaimed,
+    GateAsked,
+    GateDecided,
+    GateReplied,
+    GatePublished,
 }
 
 impl Point {
@@ -25,6 +30,11 @@ impl Point {
             Self::Published => "published",
             Self::Marked => "marked",
             Self::Guarded => "guarded",
+            Self::GateClaimed => "gate-claimed",
+            Self::GateAsked => "gate-asked",
+            Self::GateDecided => "gate-decided",
+            Self::GateReplied => "gate-replied",
+            Self::GatePublished => "gate-published",
         }
     }
 

@@ -105,6 +105,11 @@ impl Detail {
             Body::Base64(_) if !without.is_empty() => Body::Text(REDACTED.to_owned()),
             Body::Base64(text) => Body::Base64(text),
         };
+        if !body {
+            self.letter.decision = None;
+        } else if !without.is_empty() {
+            self.letter.decision = self.letter.decision.map(|_| REDACTED.to_owned()); // it may hold what the event does
+        }
         let mut view = serde_json::to_value(self).unwrap_or_default();
         if !body && let Some(letter) = view.get_mut("letter").and_then(Value::as_object_mut) {
             letter.remove("body");

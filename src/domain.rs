@@ -5,6 +5,7 @@
 
 pub mod access;
 pub mod address;
+pub mod asking;
 pub mod browse;
 pub mod carry;
 pub mod claim;

@@ -58,12 +58,8 @@ pub trait Execute: Send + Sync {
     /// One attempt, within `hook.timeout` and the moment that ending a process group takes. Cancel-safe: dropping the
     /// future stops the run.
     async fn run(&self, hook: &Hook, invocation: &Invocation) -> Outcome;
-}
 
-/// Asks hooks that decide.
-#[async_trait]
-pub trait Ask: Send + Sync {
-    /// One attempt, as [`Execute::run`] makes one, for what the hook answers; `input` is what hooks before it have put in
+    /// One attempt, as `run` makes one, for what the hook answers; `input` is what hooks before it have put in
     /// place of what the event is about. Cancel-safe. Answers and errors are what the target said: whoever passes them on
     /// redacts them by the catalog's secrets.
     ///
@@ -167,10 +163,7 @@ impl Execute for Executors {
             Err(outcome) => outcome,
         }
     }
-}
 
-#[async_trait]
-impl Ask for Executors {
     async fn ask(&self, hook: &Hook, invocation: &Invocation, input: Option<&Json>) -> Result<Answer, Outcome> {
         let said = match self.bounded(hook, invocation, Some(Question { input })).await? {
             Said::Answer(answer) => return Ok(*answer),
@@ -217,6 +210,9 @@ pub(crate) fn payload(hook: &Hook, invocation: &Invocation, key: &str, input: Op
         key, hook.id, invocation.at.attempt, invocation.at.generation,
     );
     whole.extend_from_slice(event);
+    if let Some(decision) = &invocation.event.decision {
+        let _ = write!(whole, r#","decision":{}"#, decision.as_json());
+    }
     if let Some(input) = input {
         let _ = write!(whole, r#","updated_input":{}"#, input.as_str());
     }

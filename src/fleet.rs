@@ -100,6 +100,8 @@ pub async fn follow_pause(flow: &dyn Flow, told: &watch::Sender<Option<String>>)
 pub struct Fleet {
     pub worker: Arc<Worker>,
     pub wanted: Vec<Wanted>,
+    /// Takes no work while the store of claims is away, unless the fleet goes on without it.
+    pub waits_for_store: bool,
     pub halts: Halts,
     /// Time that runs get to finish at shutdown.
     pub grace: Duration,
@@ -109,7 +111,7 @@ impl Fleet {
     /// Works until `shutdown` completes, then drains. Answers the names of what was cut off: it could neither be settled
     /// nor released in time.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Vec<String> {
-        let tasks = TaskTracker::new();
+        let tasks = self.worker.tasks.clone();
         let watched = Arc::clone(&self.worker);
         let pinging = tokio::spawn(async move { watched.store.watch().await });
         tokio::select! {
@@ -128,7 +130,7 @@ impl Fleet {
         let broker = &self.worker.broker;
         let mut away = self.worker.store.away();
         let mut halts = self.halts.clone();
-        let holds = self.worker.rules.when_away == WhenAway::Hold;
+        let holds = self.waits_for_store && self.worker.rules.when_away == WhenAway::Hold;
         let settled_at = Instant::now() + SUSPECTS_AFTER;
         let taken = async {
             while let Some(delivery) = broker.receive().await {
@@ -157,7 +159,9 @@ impl Fleet {
 
     /// Consumes, or closes the consumers while the fleet holds: nacks would go round at once, and count as deaths.
     fn follow(&self, hold: bool, settled: bool) {
-        Metric::Holding.set(f64::from(u8::from(hold)));
+        if self.waits_for_store {
+            Metric::Holding.set(f64::from(u8::from(hold))); // the gates' cell, which does not, would say that all is well
+        }
         let is_due = |wanted: &&Wanted| settled || wanted.queue != Queue::Lane(Lane::Suspect);
         let wanted = if hold { Vec::new() } else { self.wanted.iter().filter(is_due).copied().collect() };
         self.worker.broker.want(wanted);

@@ -62,7 +62,7 @@
 //! | `doctor` | what is wrong around a fleet: facts gathered, findings judged |
 //! | `fleet` | one process: takes deliveries while it may, stops in order |
 //! | `admin`, `catalog` | HTTP for people and probes; hooks from files or the fleet's revisions in Redis, followed and changed |
-//! | `worker` | the pipeline, and one invocation's way through it |
+//! | `worker` | the pipeline, and one invocation's way through it; `worker::gates`: hooks that decide, for who waits |
 //! | `desk`, `publish` | what operators do with letters, and the keeper of their log; publishing events, for the gateway, the command line and the library |
 //! | `executor` | runs a hook once: http, command, callback, publish |
 //! | `broker`, `idempotency`, `dead_letters`, `flow` | the seams: a trait with its contract, and an adapter a file |
@@ -81,9 +81,11 @@
 //! - No delivery is held longer than `worker.hold`: a longer run leaves a guard (the same message, due when its lease
 //!   ends) and goes on under its claim.
 //! - Headers named `hookfleet-*` are believed on lane queues only, but for the count of hops, which can only end a way
-//!   sooner. No hook can set them, and none publishes into a lane by the fleet's own connection. Properties are built afresh on every publish.
+//!   sooner, and the deadline of a request, which is that of who asks. No hook can set them, and none publishes into a lane by the fleet's own connection. Properties are built afresh on every publish.
 //! - An executor answers with an `domain::outcome::Outcome`, never an error, and knows nothing of retries, claims or
 //!   brokers. Its errors and letters carry no secrets.
+//! - Nobody who asks about one event is told two decisions: the first that is kept is everybody's. While the store is away
+//!   nothing can be kept, and two workers can differ.
 //! - Workers see one whole revision of the catalog after the other. A hook is taken to be removed only at the revision
 //!   that named it or a newer one; who knows of a newer one and cannot load it takes no work after ten seconds.
 //! - The dead-letter log alone says what is open: its fold is a maximum, so records may come twice and in any order, and
@@ -148,9 +150,11 @@ pub use amqp::connection::ConnectError;
 pub use app::embed::{Fleet, FleetError};
 pub use broker::PublishError;
 pub use config::Settings;
+pub use domain::decision::{Answer, Asked, Decision, Json, PermissionRule, Scope, Verdict};
 pub use domain::message::Header;
 pub use executor::callback::{Call, Failed};
-pub use publish::{Event, EventBuilder, InvalidEvent, Publisher, PublisherOptions, Unpublished};
+pub use publish::{Event, EventBuilder, InvalidEvent};
+pub use publish::{OnUnavailable, Publisher, PublisherOptions, Undecided, Unpublished};
 pub use yaml::problem::Problems;
 
 #[cfg(test)]

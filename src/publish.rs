@@ -13,6 +13,8 @@ use crate::amqp::connection::ConnectError;
 use crate::broker::amqp::AmqpBroker;
 use crate::broker::{Broker, PublishError};
 use crate::config::BrokerServer;
+use crate::domain::asking::{self, Answered};
+use crate::domain::decision::{Decision, Verdict};
 use crate::domain::event::Reading;
 
 mod event;
@@ -23,6 +25,30 @@ pub use reading::{Fields, Rejected, Request, prepare, read, request_bytes_max};
 
 /// The pause before an event is sent again.
 const REPEAT_AFTER: Duration = Duration::from_millis(500);
+
+/// What [`Publisher::decide`] answers where nobody decides in time.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum OnUnavailable {
+    /// An error.
+    #[default]
+    Fail,
+    /// It may be done.
+    Allow,
+    /// It may not.
+    Deny,
+}
+
+impl OnUnavailable {
+    /// What holds then.
+    pub(crate) fn decision(self, unavailable: Undecided) -> Result<Decision, Undecided> {
+        let verdict = match self {
+            Self::Fail => return Err(unavailable),
+            Self::Allow => Verdict::Allow,
+            Self::Deny => Verdict::Deny,
+        };
+        Ok(Decision { verdict, reason: Some(unavailable.to_string()), ..Decision::default() })
+    }
+}
 
 /// How a [`Publisher`] works.
 ///
@@ -45,12 +71,15 @@ pub struct PublisherOptions {
     pub patience: Duration,
     /// Larger events are refused: the workers' `events.body_bytes_max`.
     pub body_bytes_max: usize,
+    /// What holds where nobody decides in time.
+    pub on_unavailable: OnUnavailable,
 }
 
 impl Default for PublisherOptions {
     fn default() -> Self {
         let body_bytes_max = Reading::default().body_bytes_max;
-        Self { window: 256, patience: Duration::from_secs(30), body_bytes_max }
+        let on_unavailable = OnUnavailable::default();
+        Self { window: 256, patience: Duration::from_secs(30), body_bytes_max, on_unavailable }
     }
 }
 
@@ -71,10 +100,28 @@ impl Unpublished {
     }
 }
 
+/// Why there is no decision.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Undecided {
+    /// Nobody has answered in time. Ask again about the same event: what is decided by then is answered.
+    #[error("no gate has answered within {0:?}: is a worker up?")]
+    Unanswered(Duration),
+    /// The request did not get through, and nothing is known of it.
+    #[error("the gates cannot be asked: {0}")]
+    Unavailable(String),
+    /// The workers do not take it: it will be the same again.
+    #[error("the request was refused: {0}")]
+    Refused(String),
+}
+
 /// The way of an event to its broker: one try, which ends with the confirm.
 #[async_trait]
 pub(crate) trait Route: Send + Sync {
     async fn send(&self, event: &Event) -> Result<(), PublishError>;
+
+    /// Asks the gates; `None`: nobody has answered within this time.
+    async fn ask(&self, event: &Event, within: Duration) -> Result<Option<Answered>, PublishError>;
 
     async fn close(&self);
 }
@@ -83,6 +130,11 @@ pub(crate) trait Route: Send + Sync {
 impl Route for Arc<dyn Broker> {
     async fn send(&self, event: &Event) -> Result<(), PublishError> {
         self.publish(event.outgoing()).await
+    }
+
+    async fn ask(&self, event: &Event, within: Duration) -> Result<Option<Answered>, PublishError> {
+        let answer = Broker::ask(self.as_ref(), &event.outgoing().message, within).await?;
+        Ok(answer.as_ref().map(asking::read))
     }
 
     async fn close(&self) {
@@ -196,6 +248,51 @@ impl Publisher {
     {
         let send = move |event: Event| async move { self.publish(&event).await.map(|()| event) };
         events.map(send).buffer_unordered(self.options.window)
+    }
+
+    /// Asks the gates about an event, and publishes it with what they decide. Hooks with `mode: gate` that want the event are
+    /// asked one after the other; where there are none, it may be done.
+    ///
+    /// A decision is kept for as long as `idempotency.window`: whoever asks again about an event with the same source and id
+    /// is told the same.
+    ///
+    /// ```no_run
+    /// # async fn example(publisher: hookfleet::Publisher) -> Result<(), Box<dyn std::error::Error>> {
+    /// use std::time::Duration;
+    ///
+    /// use hookfleet::{Event, Verdict};
+    ///
+    /// let event = Event::builder("deploy.requested").source("/ci").id("build-512").data(&["web"]).build()?;
+    /// let decision = publisher.decide(&event, Duration::from_secs(5)).await?;
+    /// if decision.verdict == Verdict::Deny {
+    ///     return Err(decision.reason.unwrap_or_default().into());
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// Longer than 20 minutes it never waits. [`Undecided`]: the workers refuse the request, or nobody has decided by the deadline and
+    /// [`PublisherOptions::on_unavailable`] does not say what holds then. In that case nobody knows whether the event is
+    /// published.
+    pub async fn decide(&self, event: &Event, deadline: Duration) -> Result<Decision, Undecided> {
+        let deadline = deadline.min(asking::TIME_MAX);
+        let (bytes, max) = (event.json().len(), self.options.body_bytes_max);
+        if bytes > max {
+            let error = format!("the event has {bytes} bytes, the limit is {max} (events.body_bytes_max)");
+            return Err(Undecided::Refused(error));
+        }
+        let unavailable = match self.route.ask(event, deadline).await {
+            Ok(Some(Answered::Decision(text))) => match serde_json::from_str(&text) {
+                Ok(decision) => return Ok(decision),
+                Err(error) => Undecided::Unavailable(format!("the answer is no decision ({error})")),
+            },
+            Ok(Some(Answered::Refused(detail))) => return Err(Undecided::Refused(detail)),
+            Ok(None) => Undecided::Unanswered(deadline),
+            Err(PublishError::TooLarge(error) | PublishError::Invalid(error)) => return Err(Undecided::Refused(error)),
+            Err(error) => Undecided::Unavailable(error.to_string()),
+        };
+        self.options.on_unavailable.decision(unavailable)
     }
 
     /// Waits for what is under way, for as long as patience lasts, and closes the connection. What is published later is

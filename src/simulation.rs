@@ -101,6 +101,7 @@ impl World {
         let port = self.hub.connect(life.clone());
         let (catalog, halt) = self.revisions.follow(life.clone());
         let limits = Limits {
+            gates: 1,
             lane: 8,
             waiting: 2,
             unproven: 4,
@@ -115,6 +116,7 @@ impl World {
             admission: Arc::new(Admission::new(&limits, Arc::new(LocalFlow::default()))),
             meters: Arc::default(),
             rules: Rules {
+                gate_deadline: Duration::from_secs(30),
                 reading: Reading::default(),
                 hold: Duration::from_secs(5),
                 lanes: [true; HookLane::ALL.len()],
@@ -126,12 +128,14 @@ impl World {
                 flaw: self.flaw,
             },
             interrupt: CancellationToken::new(),
+            tasks: tokio_util::task::TaskTracker::new(),
             running: Running::default(),
             listener: Arc::new(nobody()),
         };
         let wanted = Queue::ALL.map(|queue| Wanted { queue, prefetch: 6, bytes: usize::MAX }).to_vec();
         let halts = Halts { catalog: halt, ..Halts::never() };
-        let fleet = Fleet { worker: Arc::new(worker), wanted, halts, grace: Duration::from_secs(20) };
+        let fleet =
+            Fleet { worker: Arc::new(worker), wanted, waits_for_store: true, halts, grace: Duration::from_secs(20) };
         let (stop, stopped) = oneshot::channel::<()>();
         let work = tokio::spawn(fleet.run(async {
             let _ = stopped.await;

@@ -78,11 +78,17 @@ pub enum Metric {
     CatalogsRefused,
     /// Seconds it took to read a catalog that came into force.
     CatalogLoadSeconds,
+    /// Decisions given, by verdict.
+    GateDecisions,
+    /// Seconds from a request to its decision.
+    GateSeconds,
+    /// Requests that nobody decided in time, by why: expired in the queue, or late.
+    GatesUndecided,
 }
 
 impl Metric {
     /// Every metric: for descriptions and tests.
-    pub const ALL: [Self; 31] = [
+    pub const ALL: [Self; 34] = [
         Self::Deliveries,
         Self::Redelivered,
         Self::EventsUnmatched,
@@ -114,6 +120,9 @@ impl Metric {
         Self::CatalogRevision,
         Self::CatalogsRefused,
         Self::CatalogLoadSeconds,
+        Self::GateDecisions,
+        Self::GateSeconds,
+        Self::GatesUndecided,
     ];
 
     #[must_use]
@@ -124,10 +133,9 @@ impl Metric {
     const fn parts(self) -> (&'static str, &'static str) {
         match self {
             Self::Deliveries => ("hookfleet_deliveries_total", "Deliveries taken in hand, by queue"),
-            Self::Redelivered => (
-                "hookfleet_redelivered_total",
-                "Deliveries that had been delivered before, by queue, and few times (1 or 2) or many",
-            ),
+            Self::Redelivered => {
+                ("hookfleet_redelivered_total", "Deliveries that came before, by queue, and few times (1, 2) or many")
+            }
             Self::EventsUnmatched => ("hookfleet_events_unmatched_total", "Events that no hook wanted"),
             Self::ConditionErrors => {
                 ("hookfleet_condition_errors_total", "Conditions and keys that could not be evaluated for an event")
@@ -148,14 +156,12 @@ impl Metric {
                 ("hookfleet_http_unanswered_total", "HTTP requests without an answer, by hook and why")
             }
             Self::Retries => ("hookfleet_retries_total", "Retries published"),
-            Self::LettersOpen => (
-                "hookfleet_letters_open",
-                "Letters that are not resolved, by class and hook; of the keeper of the log only",
-            ),
-            Self::LettersOldest => (
-                "hookfleet_letters_oldest_open_seconds",
-                "Age of the oldest letter that is not resolved; of the keeper only",
-            ),
+            Self::LettersOpen => {
+                ("hookfleet_letters_open", "Letters that are not resolved, by class and hook; of the keeper only")
+            }
+            Self::LettersOldest => {
+                ("hookfleet_letters_oldest_open_seconds", "Age of the oldest open letter; of the keeper only")
+            }
             Self::LettersAged => (
                 "hookfleet_letters_retention_used_ratio",
                 "Age of the oldest record that is needed, of the time records are kept; of the keeper only",
@@ -180,6 +186,9 @@ impl Metric {
             Self::CatalogRevision => ("hookfleet_catalog_revision", "1 for the catalog revision in force"),
             Self::CatalogsRefused => ("hookfleet_catalogs_refused_total", "Catalogs that were refused"),
             Self::CatalogLoadSeconds => ("hookfleet_catalog_load_seconds", "Seconds it took to read a new catalog"),
+            Self::GateDecisions => ("hookfleet_gate_decisions_total", "Decisions of gates, by verdict"),
+            Self::GateSeconds => ("hookfleet_gate_seconds", "Seconds from a request to its decision, in the worker"),
+            Self::GatesUndecided => ("hookfleet_gates_undecided_total", "Requests that nobody decided in time, by why"),
         }
     }
 
@@ -191,6 +200,11 @@ impl Metric {
     /// Sets a gauge.
     pub fn set(self, value: f64) {
         gauge!(self.name()).set(value);
+    }
+
+    /// Adds a value to a histogram.
+    pub fn record(self, value: f64) {
+        histogram!(self.name()).record(value);
     }
 
     /// One series of a counter, looked up once: for what is counted at every event.
@@ -209,6 +223,8 @@ impl Metric {
     }
 }
 
+/// Seconds of who waits for a decision.
+const WAITS: [f64; 12] = [0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0];
 /// Seconds; from a fast answer to a long run.
 const BUCKETS: [f64; 14] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 600.0];
 
@@ -220,6 +236,7 @@ pub fn metrics() -> anyhow::Result<(PrometheusHandle, Arc<Totals>)> {
     let recorder = PrometheusBuilder::new()
         .set_buckets_for_metric(Matcher::Full(Metric::AttemptSeconds.name().to_owned()), &BUCKETS)?
         .set_buckets_for_metric(Matcher::Full(Metric::CatalogLoadSeconds.name().to_owned()), &BUCKETS)?
+        .set_buckets_for_metric(Matcher::Full(Metric::GateSeconds.name().to_owned()), &WAITS)?
         .build_recorder();
     let (handle, totals) = (recorder.handle(), Arc::new(Totals::default()));
     metrics::set_global_recorder(Summing { recorder, totals: Arc::clone(&totals) })
@@ -230,7 +247,9 @@ pub fn metrics() -> anyhow::Result<(PrometheusHandle, Arc<Totals>)> {
             Metric::InFlight | Metric::Holding | Metric::BreakerOpen | Metric::CatalogRevision => {
                 metrics::describe_gauge!(name, text);
             }
-            Metric::AttemptSeconds | Metric::CatalogLoadSeconds => metrics::describe_histogram!(name, text),
+            Metric::AttemptSeconds | Metric::CatalogLoadSeconds | Metric::GateSeconds => {
+                metrics::describe_histogram!(name, text);
+            }
             _ => metrics::describe_counter!(name, text),
         }
     }

@@ -24,6 +24,7 @@ use futures_util::future::join_all;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use crate::broker::{Broker, Delivery, PublishError};
 use crate::config::WhenAway;
@@ -51,6 +52,7 @@ use store::Store;
 
 pub mod admission;
 mod burial;
+pub mod gates;
 mod held;
 mod job;
 mod lease;
@@ -82,6 +84,8 @@ pub struct Rules {
     /// How long a finished replay is remembered: as long as letters are kept.
     pub retention: Duration,
     pub when_away: WhenAway,
+    /// How long a request may take that does not say so itself.
+    pub gate_deadline: Duration,
     /// Show payloads in debug lines.
     pub log_payloads: bool,
     /// What tests make wrong.
@@ -128,6 +132,8 @@ pub struct Worker {
     pub rules: Rules,
     /// Stops every run at once: the grace period is over.
     pub interrupt: CancellationToken,
+    /// What is under way here: it ends before the process does.
+    pub tasks: TaskTracker,
     pub running: Running,
     pub listener: Arc<Listener>,
 }
@@ -152,7 +158,14 @@ impl Worker {
             let times = if delivery.deliveries < SUSPECT_DELIVERIES { "few" } else { "many" };
             Metric::Redelivered.count(&[("queue", delivery.queue.name().to_owned()), ("times", times.to_owned())]);
         }
+        if delivery.queue == Queue::Gates {
+            return Box::pin(self.request(delivery)).await; // events need not have room for it
+        }
         match self.decode(delivery).await {
+            Ok(Envelope::Event(whole)) if delivery.queue == Queue::Undecided => {
+                let whole = Box::pin(self.with_decision(whole, hold_until)).await;
+                self.event(delivery, whole, hold_until).await;
+            }
             Ok(Envelope::Event(whole)) => self.event(delivery, whole, hold_until).await,
             Ok(Envelope::Invocation(invocation)) => self.invocation(delivery, invocation, hold_until).await,
             Ok(Envelope::Newer(version)) => {
@@ -167,10 +180,16 @@ impl Worker {
     pub async fn hand_back(&self, delivery: &Delivery) {
         let message = match delivery.queue {
             Queue::Lane(_) => invocation::again(&delivery.message),
-            Queue::Events => match Envelope::decode(delivery.queue, &delivery.message, &self.rules.reading) {
-                Ok(Envelope::Event(whole)) => whole.message(),
-                Ok(Envelope::Invocation(_) | Envelope::Newer(_)) | Err(_) => return self.handle(delivery).await,
-            },
+            Queue::Gates => return self.hand_back_request(delivery).await,
+            Queue::Events | Queue::Undecided => {
+                match Envelope::decode(delivery.queue, &delivery.message, &self.rules.reading) {
+                    Ok(Envelope::Event(whole)) if delivery.queue == Queue::Undecided => {
+                        self.with_decision(whole, Instant::now()).await.message()
+                    }
+                    Ok(Envelope::Event(whole)) => whole.message(),
+                    Ok(Envelope::Invocation(_) | Envelope::Newer(_)) | Err(_) => return self.handle(delivery).await,
+                }
+            }
         };
         self.send(Outgoing::to_lane(delivery.queue.lane(), Duration::ZERO, message)).await;
         self.broker.ack(delivery.receipt);
@@ -181,7 +200,10 @@ impl Worker {
     pub async fn panicked(&self, delivery: &Delivery) {
         let aside = match delivery.queue {
             Queue::Lane(Lane::Suspect) => Aside::Malformed(Malformed::new(Class::Poisoned, "the pipeline panicked")),
-            Queue::Events | Queue::Lane(_) => Aside::Suspect,
+            Queue::Gates => {
+                return self.refuse(delivery, Malformed::new(Class::Poisoned, "deciding it panicked")).await;
+            }
+            Queue::Events | Queue::Undecided | Queue::Lane(_) => Aside::Suspect,
         };
         self.put_aside(delivery, aside).await;
     }
@@ -301,7 +323,7 @@ impl Worker {
             }
             Aside::Malformed(malformed) => {
                 let client = match queue {
-                    Queue::Events => {
+                    Queue::Events | Queue::Gates | Queue::Undecided => {
                         Client { properties: message.properties.clone(), headers: message.headers.clone() }
                     }
                     Queue::Lane(_) => invocation::client(message).unwrap_or_default(),

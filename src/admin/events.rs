@@ -96,12 +96,8 @@ pub(super) enum Published {
 )]
 // A page in a browser can send some types to loopback unasked. None of those is taken here, unless there are `ce-`
 // headers beside it, for which a browser asks first and gets no answer.
-pub(super) async fn publish(State(admin): State<Admin>, mut request: Request) -> Result<Response, Problem> {
-    let content_type = request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
-    let max = request_bytes_max(content_type, &admin.reading);
-    let headers = std::mem::take(request.headers_mut());
-    let body = whole(request, max, ", the limit (events.body_bytes_max)").await?;
-    let request = read(&pairs(&headers), &body, &admin.reading)?;
+pub(super) async fn publish(State(admin): State<Admin>, request: Request) -> Result<Response, Problem> {
+    let request = events_of(&admin, request).await?;
     let events = match &request {
         publish::Request::One(event) => std::slice::from_ref(event),
         publish::Request::Batch(events) => events,
@@ -113,9 +109,18 @@ pub(super) async fn publish(State(admin): State<Admin>, mut request: Request) ->
     }
 }
 
+/// The events that a request holds.
+pub(super) async fn events_of(admin: &Admin, mut request: Request) -> Result<publish::Request, Problem> {
+    let content_type = request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    let max = request_bytes_max(content_type, &admin.reading);
+    let headers = std::mem::take(request.headers_mut());
+    let body = whole(request, max, ", the limit (events.body_bytes_max)").await?;
+    Ok(read(&pairs(&headers), &body, &admin.reading)?)
+}
+
 /// Refuses all of them if one is not what its type declares, where the type is strict. What is only warned of is told
 /// by the worker that gets it.
-fn refuse_misfits(events: &[Event], types: &EventTypes) -> Result<(), Problem> {
+pub(super) fn refuse_misfits(events: &[Event], types: &EventTypes) -> Result<(), Problem> {
     let misfits = events.iter().enumerate().filter_map(|(place, event)| Some((place, event, event.misfit(types)?)));
     let misfits: Vec<_> = misfits.filter(|(_, _, misfit)| misfit.strict).collect();
     let Some((place, _, first)) = misfits.first() else { return Ok(()) };
@@ -203,6 +208,7 @@ mod tests {
 
     use super::*;
     use crate::broker::PublishError;
+    use crate::domain::asking::Answered;
     use crate::publish::Route;
 
     /// Confirms what is no `bad`, and is too small for a `large`.
@@ -216,6 +222,10 @@ mod tests {
                 "large" => Err(PublishError::TooLarge("no".to_owned())),
                 _ => Ok(()),
             }
+        }
+
+        async fn ask(&self, _: &Event, _: Duration) -> Result<Option<Answered>, PublishError> {
+            Ok(None)
         }
 
         async fn close(&self) {}

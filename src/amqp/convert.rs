@@ -1,5 +1,7 @@
 //! Messages to and from AMQP. Properties are built afresh: nothing of a received message's frame is ever passed on.
 
+use std::time::Duration;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
@@ -8,21 +10,22 @@ use lapin::types::{AMQPValue, FieldTable, ShortString};
 
 use super::topology::Names;
 use crate::domain::event::binary;
-use crate::domain::message::{Header, Headers, LADDER_LEVELS, LADDER_UNIT, Message, Outgoing, Properties, To};
+use crate::domain::message::{Asking, Header, Headers, LADDER_LEVELS, LADDER_UNIT, Message, Outgoing, Properties, To};
 
 /// Delivery mode of a message that survives a restart of the broker.
 const PERSISTENT: u8 = 2;
+/// Of one that does not.
+const TRANSIENT: u8 = 1;
 
 /// Exchange and routing key of a message.
 #[must_use]
 pub fn route(names: &Names, outgoing: &Outgoing) -> (String, String) {
-    match outgoing.to {
-        To::Events => {
-            let kind = outgoing.message.properties.kind.as_deref().unwrap_or("event");
-            (names.events(), cut(kind).to_owned())
-        }
+    match &outgoing.to {
+        To::Events => (names.events(), kind(&outgoing.message).to_owned()),
         To::Dead => (names.dead(), String::new()),
-        To::Parked(lane, level) => (names.park(level), lane.name().to_owned()),
+        To::Gates => (names.gates(), kind(&outgoing.message).to_owned()),
+        To::Reply(queue) => (String::new(), cut(queue).to_owned()),
+        To::Parked(lane, level) => (names.park(*level), lane.name().to_owned()),
         To::Lane(lane) => match outgoing.delay.as_millis() / LADDER_UNIT.as_millis() {
             0 => (names.lanes(), lane.name().to_owned()),
             units => {
@@ -33,6 +36,12 @@ pub fn route(names: &Names, outgoing: &Outgoing) -> (String, String) {
             }
         },
     }
+}
+
+/// The type of an event, as it is routed by.
+#[must_use]
+pub fn kind(message: &Message) -> &str {
+    cut(message.properties.kind.as_deref().unwrap_or("event"))
 }
 
 /// The properties to publish a message with.
@@ -68,6 +77,18 @@ pub fn properties(message: &Message) -> BasicProperties {
     if let Some(value) = given.timestamp {
         properties = properties.with_timestamp(value);
     }
+    if let Some(asking) = &message.asking {
+        properties = properties.with_delivery_mode(TRANSIENT);
+        if let Some(value) = &asking.reply_to {
+            properties = properties.with_reply_to(text(value));
+        }
+        if let Some(value) = &asking.correlation_id {
+            properties = properties.with_correlation_id(text(value));
+        }
+        if let Some(value) = asking.expiration {
+            properties = properties.with_expiration(value.as_millis().to_string().into());
+        }
+    }
     properties // user_id is never sent: the broker closes the channel if it is not the connection's own
 }
 
@@ -87,7 +108,17 @@ pub fn message(body: Vec<u8>, received: &BasicProperties) -> Message {
             timestamp: *received.timestamp(),
         },
         headers: received.headers().as_ref().map(headers).unwrap_or_default(),
+        asking: asking(received),
     }
+}
+
+/// What a request says of its answer, and an answer of its request.
+fn asking(received: &BasicProperties) -> Option<Asking> {
+    let text = |value: &Option<ShortString>| value.as_ref().map(ToString::to_string);
+    let (reply_to, correlation_id) = (text(received.reply_to()), text(received.correlation_id()));
+    let expiration = text(received.expiration()).and_then(|ms| ms.parse().ok()).map(Duration::from_millis);
+    let says_nothing = reply_to.is_none() && correlation_id.is_none() && expiration.is_none();
+    (!says_nothing).then_some(Asking { reply_to, correlation_id, expiration })
 }
 
 /// Header that counts redeliveries of a quorum queue.
@@ -164,8 +195,6 @@ fn cut(text: &str) -> &str {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::domain::message::Lane;
 
@@ -177,6 +206,7 @@ mod tests {
     #[test]
     fn routes() {
         check(To::Dead, 0, "t.dead", "");
+        check(To::Reply("amq.gen-1".into()), 0, "", "amq.gen-1");
         check(To::Parked(Lane::Slow, 3), 0, "t.park.3", "slow");
         check(To::Lane(Lane::Slow), 0, "t.lane", "slow");
         check(To::Lane(Lane::Slow), 250, "t.delay", "0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.1.slow");
@@ -198,6 +228,15 @@ mod tests {
         .with("t", "x")
         .with("f", true);
         assert_eq!(message(sent.body.to_vec(), &properties(&sent)), sent);
+        assert_eq!(properties(&sent).delivery_mode(), &Some(PERSISTENT));
+        let asking = Asking {
+            reply_to: Some("q".into()),
+            correlation_id: Some("7".into()),
+            expiration: Some(Duration::from_secs(5)),
+        };
+        let asked = Message { asking: Some(asking), ..sent };
+        assert_eq!(message(asked.body.to_vec(), &properties(&asked)), asked);
+        assert_eq!(properties(&asked).delivery_mode(), &Some(TRANSIENT));
     }
 
     #[test]

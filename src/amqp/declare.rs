@@ -99,10 +99,19 @@ pub async fn declare(connection: &Connection, topology: &Topology) -> Result<Vec
     for exchange in &topology.exchanges {
         declaring.exchange(exchange, false).await.map_err(incompatible)?;
     }
+    let mut away = Vec::new();
     for queue in &topology.queues {
-        differences.extend(declaring.queue(queue).await?);
+        match declaring.queue(queue).await {
+            Ok(found) => differences.extend(found),
+            Err(error) if queue.is_on_one_node() && is_away(&error) => {
+                differences.push(format!("{error}: it comes back with its node, and everything else goes on"));
+                away.push(queue.name.as_str());
+                declaring.renew().await?;
+            }
+            Err(error) => return Err(error),
+        }
     }
-    for binding in &topology.bindings {
+    for binding in topology.bindings.iter().filter(|binding| !away.contains(&binding.to.as_str())) {
         declaring.bind(binding).await?;
     }
     let _ = declaring.channel.close(200, "bye".into()).await; // the connection goes on with others
@@ -230,6 +239,11 @@ pub fn missing_bindings(topology: &Topology, found: &[BindingFound]) -> Vec<Stri
             format!("binding {from} -> {to} \"{key}\" does not exist: `hookfleet topology apply` makes it")
         })
         .collect()
+}
+
+/// A queue that is not replicated, on a node that is down: the broker says so, or nothing at all.
+fn is_away(error: &str) -> bool {
+    error.contains("is down or inaccessible") || error.contains("no answer within")
 }
 
 fn finding(error: String) -> String {

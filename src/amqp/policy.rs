@@ -35,7 +35,7 @@ pub struct Policy {
 #[must_use]
 pub fn policies(namespace: &str, retention: Duration) -> Vec<Policy> {
     let names = Names::new(namespace);
-    let work = Queue::ALL.into_iter().filter(|queue| *queue != Queue::Lane(Lane::Suspect));
+    let work = Queue::ALL.into_iter().chain([Queue::Undecided]).filter(|queue| *queue != Queue::Lane(Lane::Suspect));
     let policy = |name: &str, queues: Vec<String>, definition: Value| Policy {
         name: format!("{namespace}-{name}"),
         pattern: pattern(&queues),
@@ -142,7 +142,7 @@ mod tests {
         assert_eq!(
             commands,
             [
-                r#"rabbitmqctl -p / set_policy --apply-to queues t.x-work '^(t\.x\.events|t\.x\.lane\.default|t\.x\.lane\.slow|t\.x\.lane\.replay|t\.x\.lane\.overflow\.0|t\.x\.lane\.overflow\.1|t\.x\.lane\.overflow\.2|t\.x\.lane\.overflow\.3|t\.x\.lane\.overflow\.4|t\.x\.lane\.overflow\.5|t\.x\.lane\.overflow\.6|t\.x\.lane\.overflow\.7)$' '{"delivery-limit":200}'"#,
+                r#"rabbitmqctl -p / set_policy --apply-to queues t.x-work '^(t\.x\.events|t\.x\.lane\.default|t\.x\.lane\.slow|t\.x\.lane\.replay|t\.x\.lane\.overflow\.0|t\.x\.lane\.overflow\.1|t\.x\.lane\.overflow\.2|t\.x\.lane\.overflow\.3|t\.x\.lane\.overflow\.4|t\.x\.lane\.overflow\.5|t\.x\.lane\.overflow\.6|t\.x\.lane\.overflow\.7|t\.x\.gates\.expired)$' '{"delivery-limit":200}'"#,
                 r#"rabbitmqctl -p / set_policy --apply-to queues t.x-suspect '^t\.x\.lane\.suspect$' '{"delivery-limit":20}'"#,
                 r#"rabbitmqctl -p / set_policy --apply-to queues t.x-recent '^t\.x\.dead\.recent$' '{"delivery-limit":1000000}'"#,
                 r#"rabbitmqctl -p / set_policy --apply-to queues t.x-dead '^t\.x\.dead$' '{"max-age":"30D","stream-max-segment-size-bytes":50000000}'"#,

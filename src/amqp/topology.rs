@@ -30,6 +30,14 @@ pub struct QueueSpec {
     pub arguments: Vec<(&'static str, Argument)>,
 }
 
+impl QueueSpec {
+    /// Whether it is gone as long as its node is.
+    #[must_use]
+    pub fn is_on_one_node(&self) -> bool {
+        self.arguments.contains(&("x-queue-type", text("classic")))
+    }
+}
+
 /// What a binding feeds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fed {
@@ -81,6 +89,17 @@ impl Names {
     }
 
     #[must_use]
+    pub fn gates(&self) -> String {
+        format!("{}.gates", self.0)
+    }
+
+    /// Whether a queue is one of the namespace's.
+    #[must_use]
+    pub fn is_ours(&self, queue: &str) -> bool {
+        queue.strip_prefix(self.0.as_str()).is_some_and(|rest| rest.starts_with('.'))
+    }
+
+    #[must_use]
     pub fn dead(&self) -> String {
         format!("{}.dead", self.0)
     }
@@ -97,6 +116,8 @@ impl Names {
         match queue {
             Queue::Events => self.events(),
             Queue::Lane(lane) => format!("{}.lane.{}", self.0, lane.name()),
+            Queue::Gates => self.gates(),
+            Queue::Undecided => format!("{}.gates.expired", self.0),
         }
     }
 
@@ -139,6 +160,7 @@ impl Topology {
         let mut topology = Self { exchanges: Vec::new(), queues: Vec::new(), bindings: Vec::new() };
         topology.dead(&names);
         topology.work(&names);
+        topology.gates(&names);
         topology.ladder(&names);
         topology.parks(&names);
         topology
@@ -168,8 +190,24 @@ impl Topology {
             match queue {
                 Queue::Events => self.bind_queue(&names.events(), &name, "#"),
                 Queue::Lane(lane) => self.bind_queue(&names.lanes(), &name, lane.name()),
+                Queue::Gates | Queue::Undecided => {}
             }
         }
+    }
+
+    /// A classic queue: somebody waits for the answer, and a quorum queue hands nothing out before it is on disk, which takes
+    /// twice as long and more (`cargo bench --bench overhead -- --gates`). What it gives up goes where its events still reach
+    /// those who observe them.
+    fn gates(&mut self, names: &Names) {
+        let undecided = names.queue(Queue::Undecided);
+        self.way(undecided.clone(), "fanout");
+        self.queues.push(QueueSpec { name: undecided.clone(), arguments: safe_queue(&names.dead()) });
+        self.bind_queue(&undecided, &undecided, "");
+        let gates = names.gates();
+        self.exchange(names, gates.clone(), "topic");
+        let arguments = vec![("x-queue-type", text("classic")), ("x-dead-letter-exchange", text(&undecided))];
+        self.queues.push(QueueSpec { name: gates.clone(), arguments });
+        self.bind_queue(&gates, &gates, "#");
     }
 
     /// NServiceBus' delay infrastructure: level k holds a message for `LADDER_UNIT << k` if bit k of its delay is
@@ -290,7 +328,7 @@ mod tests {
             }
         }
         assert_eq!(topology.exchanges[0].name, "t.dead");
-        assert_eq!(topology.queues.len(), 2 + Queue::ALL.len() + 19 + 8);
+        assert_eq!(topology.queues.len(), 2 + Queue::ALL.len() + 2 + 19 + 8);
     }
 
     /// What the fanout feeds beside the stream can neither refuse nor grow without end, and sends nothing on.

@@ -7,9 +7,12 @@ use std::thread::JoinHandle;
 use anyhow::Context as _;
 use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
-use super::{Backends, rules, wanted};
+use super::wanted::{requests, wanted};
+use super::{Backends, rules};
 use crate::admin::Part;
+use crate::broker::Wanted;
 use crate::config::{Backend, Settings};
 use crate::domain::matching::HookSet;
 use crate::executor::Executors;
@@ -45,7 +48,12 @@ pub(super) struct Cell {
 
 impl Shared {
     /// A pipeline on the runtime that this is called on, `backends` being its own.
-    pub(super) fn fleet(&self, backends: Backends, cells: u16) -> anyhow::Result<Fleet> {
+    pub(super) fn fleet(
+        &self,
+        backends: Backends,
+        wanted: Vec<Wanted>,
+        waits_for_store: bool,
+    ) -> anyhow::Result<Fleet> {
         let settings = &self.settings;
         let store = Store::new(backends.claims);
         if let Some(reason) = &self.store_away {
@@ -66,22 +74,41 @@ impl Shared {
             meters: Arc::clone(&self.meters),
             rules: rules(settings),
             interrupt: CancellationToken::new(),
+            tasks: TaskTracker::new(),
             running: Running::default(),
             listener: Arc::clone(&self.listener),
         };
         Ok(Fleet {
             worker: Arc::new(worker),
-            wanted: wanted(&settings.worker, cells),
+            wanted,
+            waits_for_store,
             halts: self.halts.clone(),
             grace: settings.worker.grace,
         })
+    }
+
+    /// Starts the cells beside the first of so many, and the one of gates.
+    ///
+    /// # Errors
+    /// As for [`Shared::start`].
+    pub(super) async fn others(&self, count: u16) -> anyhow::Result<Vec<Cell>> {
+        let mut cells = Vec::new();
+        for number in 1..count {
+            let name = format!("hookfleet-cell-{number}");
+            cells.push(self.start(name, wanted(&self.settings, count), true).await?);
+        }
+        if let Some(requests) = requests(&self.settings) {
+            // Who asks is answered without the store too, as the hooks' `on_failure` says.
+            cells.push(self.start("hookfleet-gates".to_owned(), vec![requests], false).await?);
+        }
+        Ok(cells)
     }
 
     /// Starts a cell and waits until it is connected. It ends, drained, after `stop`.
     ///
     /// # Errors
     /// No thread, or what [`Backends::open`] says.
-    pub(super) async fn start(&self, number: u16, cells: u16) -> anyhow::Result<Cell> {
+    async fn start(&self, name: String, wanted: Vec<Wanted>, waits_for_store: bool) -> anyhow::Result<Cell> {
         let (ready, connected) = oneshot::channel();
         let shared = self.clone();
         let work = move || {
@@ -95,7 +122,7 @@ impl Shared {
             // However this cell ends, the process does not go on without it.
             let _stop = shared.stop.clone().drop_guard();
             runtime.block_on(async {
-                let opened = async { shared.fleet(Backends::open(&shared.settings).await?, cells) };
+                let opened = async { shared.fleet(Backends::open(&shared.settings).await?, wanted, waits_for_store) };
                 match opened.await {
                     Ok(fleet) => {
                         let _ = ready.send(Ok(part(&fleet)));
@@ -108,7 +135,7 @@ impl Shared {
                 }
             })
         };
-        let thread = std::thread::Builder::new().name(format!("hookfleet-cell-{number}")).spawn(work)?;
+        let thread = std::thread::Builder::new().name(name).spawn(work)?;
         let part = connected.await.context("a cell ended before it was connected")??;
         Ok(Cell { thread, part })
     }
@@ -117,7 +144,12 @@ impl Shared {
 /// What readiness asks of a cell.
 pub(super) fn part(fleet: &Fleet) -> Part {
     let worker = &fleet.worker;
-    Part { health: worker.broker.health(), store_away: worker.store.away(), worker: Arc::clone(worker) }
+    Part {
+        health: worker.broker.health(),
+        store_away: worker.store.away(),
+        worker: Arc::clone(worker),
+        is_of_gates: !fleet.waits_for_store,
+    }
 }
 
 /// Waits for the cells to drain; answers the names of what they cut off.

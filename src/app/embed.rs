@@ -5,6 +5,7 @@ use crate::admin::Scope;
 use crate::catalog::follow::Source;
 use crate::catalog::{self, Terms, variable};
 use crate::config::{CatalogFrom, Settings};
+use crate::domain::decision::Answer;
 use crate::executor::callback::{Call, Callbacks, Failed};
 use crate::worker::nobody;
 
@@ -50,6 +51,27 @@ impl Fleet {
         F: Future<Output = Result<(), Failed>> + Send + 'static,
     {
         self.callbacks.add(name, callback);
+        self
+    }
+
+    /// A function that decides, for hooks with `mode: gate` that name it: as [`Fleet::callback`], with an answer.
+    ///
+    /// ```no_run
+    /// use hookfleet::{Answer, Failed, Fleet, Settings};
+    ///
+    /// # fn example(settings: Settings) -> Fleet {
+    /// Fleet::builder(settings).gate("freeze", |call| async move {
+    ///     let target: String = call.data().map_err(Failed::never)?;
+    ///     Ok(if target == "production" { Answer::refusal("a freeze is on") } else { Answer::default() })
+    /// })
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn gate<F>(mut self, name: &str, callback: impl Fn(Call) -> F + Send + Sync + 'static) -> Self
+    where
+        F: Future<Output = Result<Answer, Failed>> + Send + 'static,
+    {
+        self.callbacks.add_gate(name, callback);
         self
     }
 

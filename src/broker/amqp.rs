@@ -19,12 +19,14 @@ use crate::amqp::connection::{self, ConnectError};
 use crate::amqp::declare::declare;
 use crate::amqp::topology::{Names, Topology};
 use crate::config::BrokerServer;
-use crate::domain::message::Outgoing;
+use crate::domain::message::{Message, Outgoing};
+use asker::Asker;
 use consumer::{Command, Consuming};
 use publisher::Publisher;
 use status::{Part, Status};
 
 mod acks;
+mod asker;
 mod consumer;
 mod publisher;
 mod status;
@@ -40,6 +42,7 @@ const SETTLED_AFTER: Duration = Duration::from_secs(10);
 /// A broker reached over AMQP.
 pub struct AmqpBroker {
     publisher: Publisher,
+    asker: Asker,
     status: Arc<Status>,
     stop: CancellationToken,
     wanted: watch::Sender<Vec<Wanted>>,
@@ -103,6 +106,7 @@ impl AmqpBroker {
         // From anywhere: a receipt of another process or broker is void here too.
         let epoch = Arc::new(AtomicU64::new(fastrand::u64(..u64::MAX / 2)));
         let publisher = Publisher::start(first, Arc::clone(&dial), Arc::clone(&status), stop.clone());
+        let asker = Asker::new(Arc::clone(&dial), stop.clone());
         let (wanted, wanted_now) = watch::channel(Vec::new());
         let (commands, commanded) = mpsc::unbounded_channel();
         let (sender, deliveries) = mpsc::unbounded_channel();
@@ -117,7 +121,7 @@ impl AmqpBroker {
             windows: BTreeMap::new(),
         };
         tokio::spawn(consuming.run());
-        Ok(Self { publisher, status, stop, wanted, commands, deliveries: Mutex::new(deliveries), epoch })
+        Ok(Self { publisher, asker, status, stop, wanted, commands, deliveries: Mutex::new(deliveries), epoch })
     }
 }
 
@@ -211,6 +215,10 @@ impl Broker for AmqpBroker {
         self.publisher.publish(&outgoing).await
     }
 
+    async fn ask(&self, request: &Message, within: Duration) -> Result<Option<Message>, PublishError> {
+        self.asker.ask(request, within).await
+    }
+
     fn ack(&self, receipt: Receipt) {
         let _ = self.commands.send(Command::Ack(receipt));
     }
@@ -225,5 +233,6 @@ impl Broker for AmqpBroker {
             let _ = timeout(FAREWELL_TIMEOUT, closed).await;
         }
         self.stop.cancel();
+        self.asker.close().await;
     }
 }

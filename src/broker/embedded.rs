@@ -8,7 +8,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::sync::watch;
 
-use crate::domain::message::{Outgoing, Queue, To};
+use crate::domain::message::{Message, Outgoing, Queue, To};
 use crate::embedded::{Handed, Room, Store, WriteError, letters};
 
 use super::{Broker, Delivery, Health, PublishError, Receipt, Wanted};
@@ -65,8 +65,17 @@ impl Broker for EmbeddedBroker {
             To::Lane(lane) => desk.publish(Queue::Lane(lane), delay, message).await,
             To::Parked(lane, level) => desk.publish(Queue::Lane(lane), Outgoing::park_time(level), message).await,
             To::Dead => letters::append(&self.store, message.body).await,
+            To::Gates | To::Reply(_) => {
+                return Err(PublishError::Invalid("a file has no queues for requests and answers".to_owned()));
+            }
         };
         written.map_err(PublishError::from)
+    }
+
+    async fn ask(&self, _: &Message, _: Duration) -> Result<Option<Message>, PublishError> {
+        Err(PublishError::Away(
+            "the gates of a file are asked by the process that owns it, over HTTP: start `hookfleet up`".to_owned(),
+        ))
     }
 
     fn ack(&self, receipt: Receipt) {

@@ -8,7 +8,7 @@ use super::http::Targets;
 use super::types::{self, Declared};
 use super::{Outside, action, event, retry};
 use crate::domain::flow::Rate;
-use crate::domain::hook::{Hook, HookId, HookLane, Mode, OnFailure};
+use crate::domain::hook::{Action, Hook, HookId, HookLane, Mode, OnFailure};
 use crate::domain::retry::RetryPolicy;
 use crate::yaml::problem::Mismatch;
 use crate::yaml::scalar::{count, duration, flag, one_of};
@@ -141,8 +141,14 @@ fn read_hook(value: &Value<'_>, reading: &mut Reading<'_>, shared: &Shared<'_>) 
     let enabled = fields.read_or("enabled", true, flag);
     let paused = fields.read_or("paused", false, flag);
     let order = fields.read_or("order", 0, count(ORDERS));
-    let once_per = fields.get("once_per").and_then(|value| event::once_per(&value));
-    let action = fields.require("run").and_then(|run| action::read(run, reading.outside, shared.targets));
+    let once_per = fields.get("once_per");
+    let run = fields.require("run");
+    let action = run.as_ref().and_then(|run| action::read(run.clone(), reading.outside, shared.targets));
+    if matches!(mode, Some(Mode::Gate(_))) {
+        let publishes = run.filter(|_| matches!(action, Some(Action::Publish(_))));
+        check_gate(once_per.as_ref(), publishes.as_ref());
+    }
+    let once_per = once_per.and_then(|value| event::once_per(&value));
     let own = shared.defaults.with(&mut fields);
     let concurrency_fleet = fields.get("concurrency_fleet").and_then(|value| value.read(count(FLEET_CONCURRENCIES)));
     let rate = fields.get("rate").and_then(|value| value.read(rate));
@@ -182,11 +188,20 @@ fn read_mode(fields: &mut Fields<'_>) -> Option<Mode> {
         }
         return Some(Mode::Observe);
     }
-    if let Some(mode) = mode {
-        let expected = "`observe`, since this version asks no gates yet: no event runs this hook";
-        mode.warn(Mismatch::new(expected).found("`gate`"));
-    }
     failure.map(Mode::Gate)
+}
+
+/// What makes no sense where somebody waits for an answer.
+fn check_gate(once_per: Option<&Value<'_>>, publishes: Option<&Value<'_>>) {
+    if let Some(value) = once_per {
+        let mismatch = Mismatch::new("`once_per` with `mode: observe` only").found("it with `mode: gate`");
+        value.wrong(mismatch.help("who asks is answered every time; a decision on one event is kept by itself"));
+    }
+    if let Some(value) = publishes {
+        value.warn(
+            Mismatch::new("an action that answers").found("`publish`, which answers nothing: this gate never refuses"),
+        );
+    }
 }
 
 /// Such as `50/s`, `100/m` or `5/h`.

@@ -4,6 +4,7 @@ use std::io::{BufRead, BufReader, IsTerminal as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, bail};
 use async_trait::async_trait;
@@ -21,6 +22,7 @@ use super::remote::{Refused, Remote};
 use crate::app::Backends;
 use crate::broker::PublishError;
 use crate::config::{Backend, Settings};
+use crate::domain::asking::Answered;
 use crate::domain::event::Reading;
 use crate::domain::event_type::EventTypes;
 use crate::embedded;
@@ -29,25 +31,32 @@ use crate::publish::{Event, EventBuilder, Publisher, PublisherOptions, Rejected,
 /// Lines that are read ahead.
 const LINES_AHEAD: usize = 256;
 
+/// One event, from flags.
+#[derive(Debug, Args)]
+pub(super) struct About {
+    /// Who says so [default: /hookfleet/publish]
+    #[arg(long)]
+    source: Option<String>,
+    /// What it happened to
+    #[arg(long)]
+    subject: Option<String>,
+    /// The event's id: publishing an id twice handles it once [default: a random one]
+    #[arg(long)]
+    id: Option<String>,
+    /// The data as JSON, or @FILE
+    #[arg(long, value_name = "JSON")]
+    data: Option<String>,
+}
+
 #[derive(Debug, Args)]
 pub(super) struct Publish {
     /// What happened, such as task.failed
     #[arg(long = "type", value_name = "TYPE", required_unless_present = "file")]
     kind: Option<String>,
-    /// Who says so [default: /hookfleet/publish]
-    #[arg(long, conflicts_with = "file")]
-    source: Option<String>,
-    /// What it happened to
-    #[arg(long, conflicts_with = "file")]
-    subject: Option<String>,
-    /// The event's id: publishing an id twice handles it once [default: a random one]
-    #[arg(long, conflicts_with = "file")]
-    id: Option<String>,
-    /// The data as JSON, or @FILE
-    #[arg(long, conflicts_with = "file", value_name = "JSON")]
-    data: Option<String>,
+    #[command(flatten)]
+    about: About,
     /// Many events: one CloudEvent in JSON a line; `-` reads standard input
-    #[arg(long, value_name = "FILE", conflicts_with = "kind")]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["kind", "source", "subject", "id", "data"])]
     file: Option<PathBuf>,
 }
 
@@ -58,25 +67,31 @@ pub(super) async fn run(settings: &Settings, publish: Publish) -> anyhow::Result
     }
 }
 
-async fn one(settings: &Settings, publish: &Publish) -> anyhow::Result<ExitCode> {
-    let mut event = Event::builder(publish.kind.as_deref().unwrap_or_default());
-    for (set, value) in [
-        (EventBuilder::source as fn(EventBuilder, &str) -> EventBuilder, &publish.source),
-        (EventBuilder::subject, &publish.subject),
-        (EventBuilder::id, &publish.id),
-    ] {
-        if let Some(value) = value {
-            event = set(event, value);
+impl About {
+    pub(super) fn event(&self, kind: &str) -> anyhow::Result<Event> {
+        let mut event = Event::builder(kind);
+        for (set, value) in [
+            (EventBuilder::source as fn(EventBuilder, &str) -> EventBuilder, &self.source),
+            (EventBuilder::subject, &self.subject),
+            (EventBuilder::id, &self.id),
+        ] {
+            if let Some(value) = value {
+                event = set(event, value);
+            }
         }
+        if let Some(data) = &self.data {
+            let text = match data.strip_prefix('@') {
+                Some(path) => std::fs::read_to_string(path).with_context(|| format!("cannot read --data {path}"))?,
+                None => data.clone(),
+            };
+            event = event.data(&serde_json::from_str::<&RawValue>(&text).context("--data: expected JSON")?);
+        }
+        Ok(event.build()?)
     }
-    if let Some(data) = &publish.data {
-        let text = match data.strip_prefix('@') {
-            Some(path) => std::fs::read_to_string(path).with_context(|| format!("cannot read --data {path}"))?,
-            None => data.clone(),
-        };
-        event = event.data(&serde_json::from_str::<&RawValue>(&text).context("--data: expected JSON")?);
-    }
-    let event = event.build()?;
+}
+
+async fn one(settings: &Settings, publish: &Publish) -> anyhow::Result<ExitCode> {
+    let event = publish.about.event(publish.kind.as_deref().unwrap_or_default())?;
     match event.misfit(&event_types(settings).await) {
         Some(misfit) if misfit.strict => bail!("nothing was published: {}", misfit.sentence()),
         Some(misfit) => output::err(&format!("warning: {}", misfit.sentence())),
@@ -246,14 +261,14 @@ fn bar(total: Option<u64>) -> ProgressBar {
     }
 }
 
-/// Where events go.
-struct Sink {
-    publisher: Publisher,
+/// Where events go, and requests.
+pub(super) struct Sink {
+    pub(super) publisher: Publisher,
     file: Option<embedded::Store>,
 }
 
 impl Sink {
-    async fn open(settings: &Settings) -> anyhow::Result<Self> {
+    pub(super) async fn open(settings: &Settings) -> anyhow::Result<Self> {
         let options =
             PublisherOptions { body_bytes_max: settings.events.body_bytes_max, ..PublisherOptions::default() };
         if let Backend::Embedded { path } = &settings.backend
@@ -266,7 +281,7 @@ impl Sink {
         Ok(Self { publisher: Publisher::new(backends.broker, options), file: backends.file })
     }
 
-    async fn close(self) {
+    pub(super) async fn close(self) {
         self.publisher.close().await;
         if let Some(file) = self.file {
             file.close().await;
@@ -285,6 +300,19 @@ impl Route for Remote {
             }
             _ => PublishError::Away(format!("{error:#}")),
         })
+    }
+
+    async fn ask(&self, event: &Event, within: Duration) -> Result<Option<Answered>, PublishError> {
+        let path = format!("/v1/gates?deadline={}ms", within.as_millis().max(1));
+        let asked = async { self.patient(within)?.text(Method::POST, &path, Some(event.json().to_vec())).await };
+        match asked.await {
+            Ok(decision) => Ok(Some(Answered::Decision(decision))),
+            Err(error) => match error.downcast_ref::<Refused>() {
+                Some(Refused { status: StatusCode::GATEWAY_TIMEOUT, .. }) => Ok(None),
+                Some(refused) if refused.status.is_client_error() => Ok(Some(Answered::Refused(refused.to_string()))),
+                _ => Err(PublishError::Away(format!("{error:#}"))),
+            },
+        }
     }
 
     async fn close(&self) {}

@@ -32,8 +32,13 @@ impl Remote {
     /// The tokens are those of our own settings, which are the other process's too on its machine.
     pub(super) fn new(address: SocketAddr, http: &Http) -> anyhow::Result<Self> {
         crate::executor::install_crypto();
-        let client = Client::builder().no_proxy().read_timeout(TIMEOUT).build()?;
-        Ok(Self { client, address, tokens: http.read_tokens()? })
+        Ok(Self { client: client(TIMEOUT)?, address, tokens: http.read_tokens()? })
+    }
+
+    /// The same, for calls that are answered after so long.
+    pub(super) fn patient(&self, wait: Duration) -> anyhow::Result<Self> {
+        let client = client(wait + TIMEOUT)?;
+        Ok(Self { client, address: self.address, tokens: self.tokens.clone() })
     }
 
     /// The same, at another address.
@@ -43,12 +48,18 @@ impl Remote {
 
     /// One call; an answer that is no success becomes its problem's sentence.
     pub(super) async fn call(&self, method: Method, path: &str, body: Option<Vec<u8>>) -> anyhow::Result<Value> {
+        let answer = self.text(method, path, body).await?;
+        serde_json::from_str(&answer).context("the answer is no JSON")
+    }
+
+    /// One call whose answer is taken as it is.
+    pub(super) async fn text(&self, method: Method, path: &str, body: Option<Vec<u8>>) -> anyhow::Result<String> {
         let response = self.send(method, path, body).await?;
         let status = response.status();
-        let answer: Value = response.json().await.context("the answer is no JSON")?;
         if status.is_success() {
-            return Ok(answer);
+            return Ok(response.text().await?);
         }
+        let answer: Value = response.json().await.context("the answer is no JSON")?;
         match answer.get("detail").and_then(Value::as_str) {
             Some(detail) => bail!(Refused { status, detail: detail.to_owned() }),
             None => bail!("{} answered {status}", self.address),
@@ -94,11 +105,16 @@ impl Remote {
     }
 }
 
+fn client(read_timeout: Duration) -> reqwest::Result<Client> {
+    Client::builder().no_proxy().read_timeout(read_timeout).build()
+}
+
 /// The role that a call takes.
 fn needed(method: &Method, path: &str) -> Role {
     match (method, path) {
         (&Method::GET, _) => Role::Read,
         (_, "/v1/events") => Role::Publish,
+        (_, path) if path.starts_with("/v1/gates") => Role::Publish,
         (..) => Role::Operate,
     }
 }

@@ -12,7 +12,9 @@ use url::{Host, Url};
 
 use super::raw::Raw;
 use super::redis::parse_path;
-use super::{Backend, Claims, Commands, Egress, Log, Settings, WhenAway, Worker, broker, catalog, http, redis, shown};
+use super::{
+    Backend, Claims, Commands, Egress, Gates, Log, Settings, WhenAway, Worker, broker, catalog, http, redis, shown,
+};
 use crate::domain::event::Reading;
 use crate::domain::flow::BreakerPolicy;
 use crate::domain::hook::HookLane;
@@ -37,6 +39,9 @@ const HINTS: RangeInclusive<Duration> = seconds(0, 365 * DAY);
 const RETENTIONS: RangeInclusive<Duration> = seconds(60, 3650 * DAY);
 /// The protocol's own limit on a channel would be 65535; more than this only fills memory.
 const PREFETCHES: RangeInclusive<u16> = 1..=2000;
+const REQUESTS: RangeInclusive<u16> = 0..=2000;
+/// A request is held for as long as it takes, within RabbitMQ's `consumer_timeout`.
+const DEADLINES: RangeInclusive<Duration> = seconds(1, 20 * 60);
 const CONCURRENCIES: RangeInclusive<usize> = 1..=100_000;
 /// A broker takes no more: 128 MiB is RabbitMQ's limit.
 const BODY_BYTES: RangeInclusive<usize> = 1..=128 * 1024 * 1024;
@@ -49,6 +54,7 @@ pub(super) fn resolve(raw: &Raw<'_>) -> Option<Settings> {
     let catalog = catalog::catalog(raw);
     let http = http::http(raw);
     let worker = worker(raw);
+    let gates = gates(raw);
     let claims = claims(raw);
     let breaker = breaker(raw);
     let events = events(raw);
@@ -70,6 +76,7 @@ pub(super) fn resolve(raw: &Raw<'_>) -> Option<Settings> {
         catalog: catalog?,
         http: http?,
         worker: worker?,
+        gates: gates?,
         claims: claims?,
         breaker: breaker?,
         events: events?,
@@ -160,6 +167,12 @@ fn breaker(raw: &Raw<'_>) -> Option<BreakerPolicy> {
     let share = raw.read("breaker.share", number(SHARES));
     let window = raw.read("breaker.window", duration(BREAKER_WINDOWS));
     Some(BreakerPolicy { failures: failures?, share: share?, window: window? })
+}
+
+fn gates(raw: &Raw<'_>) -> Option<Gates> {
+    let concurrency = raw.read("gates.concurrency", count(REQUESTS));
+    let deadline = raw.read("gates.deadline", duration(DEADLINES));
+    Some(Gates { concurrency: concurrency?, deadline: deadline? })
 }
 
 fn claims(raw: &Raw<'_>) -> Option<Claims> {

@@ -67,7 +67,7 @@ const fn secret_urls(path: &'static str, doc: &'static str) -> Setting {
 }
 
 /// All settings; those of a section stand together.
-pub(super) static SETTINGS: [Setting; 50] = [
+pub(super) static SETTINGS: [Setting; 52] = [
     one(
         "namespace",
         "hookfleet",
@@ -192,6 +192,16 @@ pub(super) static SETTINGS: [Setting; 50] = [
     one("worker.concurrency", "512", "Runs at a time in one process, in each lane, over all its hooks."),
     one("worker.hold", "5s", "No delivery is held longer than this, 1s to 60s; a longer run goes on under its claim."),
     one("worker.grace", "25s", "Time that runs get to finish at shutdown."),
+    one(
+        "gates.concurrency",
+        "64",
+        "Requests to gates that this process decides at a time, beside its other work. 0: none of the queue's.",
+    ),
+    one(
+        "gates.deadline",
+        "30s",
+        "How long a request to gates may take that names neither an expiration nor a deadline.",
+    ),
     one("idempotency.lease", "30s", "A run whose claim is not renewed this long is taken over; at least 1s."),
     one("idempotency.window", "24h", "How long a finished invocation is remembered."),
     one("events.body_bytes_max", "1048576", "An event with a larger body becomes a dead letter."),

@@ -83,9 +83,9 @@ fn names_that_do_not_exist() {
         &[
             "2:3 worker.prefech: expected one of `cells`, `lanes`, `prefetch`, `concurrency`, `hold`, `grace`, found `prefech`",
             "3:1 brokr: expected one of `namespace`, `hooks`, `catalog`, `broker`, `redis`, `embedded`, `http`, `worker`, \
-             `idempotency`, `events`, `breaker`, `retry`, `egress`, `commands`, `redact`, `dead_letters`, `log`, found `brokr`",
+             `gates`, `idempotency`, `events`, `breaker`, `retry`, `egress`, `commands`, `redact`, `dead_letters`, `log`, found `brokr`",
             "4:1 worker.hold: expected one of `namespace`, `hooks`, `catalog`, `broker`, `redis`, `embedded`, `http`, `worker`, \
-             `idempotency`, `events`, `breaker`, `retry`, `egress`, `commands`, `redact`, `dead_letters`, `log`, found `worker.hold`",
+             `gates`, `idempotency`, `events`, `breaker`, `retry`, `egress`, `commands`, `redact`, `dead_letters`, `log`, found `worker.hold`",
             "HOOKFLEET_BROKR_URL: expected the name of a setting, found a variable that nothing reads",
             "HOOKFLEET_X: expected the name of a setting, found a variable that nothing reads",
             "--set worker.hld: expected the name of a setting, found `worker.hld`",

@@ -168,6 +168,12 @@ pub struct Letter {
     /// Of a letter that was written again so that it does not age out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub carried: Option<Carried>,
+    /// Of a gate: who asked has had an answer without this hook's, so that there is nothing to replay.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub for_record: bool,
+    /// What gates have said of the event, as JSON; `null`: nobody decided in time. In views only where the body is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub decision: Option<String>,
     /// The event (or the raw message) whole; in views only where it is asked for.
     #[schema(required = false)]
     pub body: Body,
@@ -227,6 +233,8 @@ impl Letter {
             session,
             run,
             carried: None,
+            for_record: false,
+            decision: event.decision.as_ref().map(|decision| decision.as_json().to_owned()),
             body: Body::new(&event.body),
         }
     }
@@ -255,6 +263,8 @@ impl Letter {
             session: None,
             run: None,
             carried: None,
+            for_record: false,
+            decision: None,
             body: Body::new(body),
         }
     }
@@ -278,8 +288,16 @@ impl Letter {
             client: None, // the body says all of it, whichever way it came
             session,
             run,
+            decision: event.decision.as_ref().map(|decision| decision.as_json().to_owned()),
             ..Self::of_message(malformed, Client::default(), &event.body, queue, now_ms)
         }
+    }
+
+    /// The same, of a gate that failed like this: there is nothing to replay.
+    #[must_use]
+    pub fn for_record(self, error: &str) -> Self {
+        let fingerprint = fingerprint(self.class, self.hook.as_deref().unwrap_or_default(), error);
+        Self { for_record: true, error: error.to_owned(), fingerprint, ..self }
     }
 
     /// What the letter is about.

@@ -4,11 +4,13 @@
 //! asked last is asked only where nobody has refused before: [`Merge::is_refused`].
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::hook::HookId;
+use super::redaction::{Secrets, redact};
 
 /// The version of what hooks answer.
 const CONTRACT_VERSION: u64 = 1;
@@ -17,6 +19,8 @@ const REASON_CHARS_MAX: usize = 2_048;
 /// Longest context and message, and how many of each list are kept.
 const TEXT_CHARS_MAX: usize = 10_000;
 const LIST_MAX: usize = 100;
+/// What of a decision travels with its event: headers have to fit a frame.
+const DECIDED_BYTES_MAX: usize = 24 * 1024;
 
 /// Whether what the event is about may be done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize, utoipa::ToSchema)]
@@ -53,6 +57,13 @@ pub struct PermissionRule {
     pub behavior: Verdict,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+}
+
+impl PermissionRule {
+    fn cut(self) -> Self {
+        let tool_name_pattern = cut(self.tool_name_pattern, TEXT_CHARS_MAX);
+        Self { tool_name_pattern, reason: self.reason.map(|reason| cut(reason, REASON_CHARS_MAX)), ..self }
+    }
 }
 
 /// JSON as it was written, to the last digit. Two are the same if their texts are.
@@ -162,6 +173,18 @@ impl Answer {
         serde_json::from_str(object).map_err(wrong)
     }
 
+    /// The same, with a reason that shows none of these, nor what looks like a secret. What else it says is for who asks, as
+    /// the hook means it.
+    #[must_use]
+    pub fn redacted(mut self, secrets: &Secrets) -> Self {
+        let reason = self.stop_reason.take();
+        self.stop_reason = reason.map(|text| {
+            let lines: Vec<String> = text.lines().map(|line| redact(line, secrets)).collect();
+            lines.join("\n")
+        });
+        self
+    }
+
     /// What it alone comes to.
     #[must_use]
     pub fn verdict(&self) -> Verdict {
@@ -225,6 +248,52 @@ pub struct Decision {
     pub hooks: Vec<Asked>,
 }
 
+impl Decision {
+    /// As the reply has it.
+    #[must_use]
+    pub fn to_json(&self) -> String {
+        serde_json::to_string(self).unwrap_or_default() // texts, flags and numbers always serialize
+    }
+}
+
+/// What gates have said of an event, for those who observe it: a decision as JSON, or `null` where nobody has decided in
+/// time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Decided(Arc<str>);
+
+impl Decided {
+    /// Nobody has.
+    #[must_use]
+    pub fn nobody() -> Self {
+        Self("null".into())
+    }
+
+    /// As it was kept; what is no JSON says nothing.
+    #[must_use]
+    pub fn from_json(text: &str) -> Self {
+        if serde_json::from_str::<&RawValue>(text).is_ok() { Self(text.into()) } else { Self::nobody() }
+    }
+
+    /// A decision as it is kept, without its largest parts where it would not fit the headers of a message.
+    #[must_use]
+    pub fn of_kept(text: &str) -> Self {
+        if text.len() <= DECIDED_BYTES_MAX {
+            return Self::from_json(text);
+        }
+        let Ok(whole) = serde_json::from_str::<Decision>(text) else { return Self::nobody() };
+        let Decision { verdict, reason, stop, retry, .. } = whole;
+        let short = Decision { verdict, reason, stop, retry, ..Decision::default() };
+        let middle = Decision { matched_hooks: whole.matched_hooks, hooks: whole.hooks, ..short.clone() };
+        let fits = |decision: &Decision| Some(decision.to_json()).filter(|text| text.len() <= DECIDED_BYTES_MAX);
+        fits(&middle).or_else(|| fits(&short)).map_or_else(Self::nobody, |text| Self(text.into()))
+    }
+
+    #[must_use]
+    pub fn as_json(&self) -> &str {
+        &self.0
+    }
+}
+
 /// Merges answers in the order of their hooks.
 #[derive(Debug, Clone, Default)]
 pub struct Merge(Decision);
@@ -255,7 +324,7 @@ impl Merge {
         merged.reason = merged.reason.take().or(answer.stop_reason.map(|reason| cut(reason, REASON_CHARS_MAX)));
         merged.updated_input = answer.updated_input.or(merged.updated_input.take());
         merged.updated_output = answer.updated_output.or(merged.updated_output.take());
-        append(&mut merged.updated_permissions, answer.updated_permissions);
+        append(&mut merged.updated_permissions, answer.updated_permissions.into_iter().map(PermissionRule::cut));
         append(
             &mut merged.additional_contexts,
             answer.additional_contexts.into_iter().map(|text| cut(text, TEXT_CHARS_MAX)),

@@ -18,7 +18,7 @@ use super::event::{Event, Reading};
 use super::hook::HookId;
 use super::invocation::{Invocation, WholeEvent};
 use super::message::{Lane, Message, Outgoing};
-use super::replay::{Operator, Replay, generation};
+use super::replay::{Operator, Replay, generation, refuse_record};
 
 /// What is to become of the data.
 #[derive(Debug, Clone, PartialEq)]
@@ -37,6 +37,7 @@ type Attributes = BTreeMap<String, Box<RawValue>>;
 /// # Errors
 /// One sentence: why this letter cannot be edited so.
 pub fn edit(letter: &Letter, edit: &Edit, operator: &Operator) -> Result<Replay, String> {
+    refuse_record(letter)?;
     if letter.queue == LOG {
         return Err(format!(
             "letter {} stands for a record that this version cannot read: nothing can be sent",
@@ -64,7 +65,7 @@ pub fn edit(letter: &Letter, edit: &Edit, operator: &Operator) -> Result<Replay,
 fn edited(letter: &Letter, edit: &Edit) -> Result<Event, String> {
     let client = letter.client.clone().unwrap_or_default();
     let (properties, headers) = (client.properties, client.headers);
-    let mut message = Message { body: letter.body.bytes()?, properties, headers };
+    let mut message = Message { body: letter.body.bytes()?, properties, headers, asking: None };
     let attributes = serde_json::from_slice(&message.body).ok();
     if let Some(attributes) = attributes.filter(|event: &Attributes| event.contains_key("specversion")) {
         message.body = event_with(letter, attributes, edit)?;

@@ -10,6 +10,7 @@ use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 use sha2::{Digest as _, Sha256};
 
+use super::decision::Decided;
 use super::message::Message;
 use super::outcome::ERROR_CHARS_MAX;
 use super::settle::Class;
@@ -84,6 +85,8 @@ pub struct Event {
     pub traceparent: Option<String>,
     /// Publish hooks that it has come through, one after the other.
     pub hops: u32,
+    /// What gates were asked about it, and said; none: they were not.
+    pub decision: Option<Decided>,
 }
 
 /// Why a message is no event. Always ends as a letter with the raw body.
@@ -225,7 +228,7 @@ impl Event {
         let body_digest = crc32fast::hash(&body);
         let traceparent = message.text(TRACEPARENT).filter(|trace| is_traceparent(trace)).map(str::to_owned);
         let hops = message.number(HOPS).map_or(0, |hops| u32::try_from(hops.max(0)).unwrap_or(u32::MAX));
-        Self { id, source, kind, subject, body, digest, body_digest, traceparent, hops }
+        Self { id, source, kind, subject, body, digest, body_digest, traceparent, hops, decision: None }
     }
 }
 

@@ -43,6 +43,12 @@ impl HookId {
         }
     }
 
+    /// Of no hook: a request to gates is claimed under it, for all of them together.
+    #[must_use]
+    pub fn of_requests() -> Self {
+        Self("~gates".into())
+    }
+
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use super::claim::Point;
 use super::dead_letter::LetterId;
+use super::decision::Decided;
 use super::event::{CLOUDEVENTS_JSON, Event, EventDigest, HOPS, Malformed, Reading, TRACEPARENT, binary};
 use super::hook::HookId;
 use super::message::{FORMAT_VERSION, Header, Message, Properties, Queue};
@@ -30,6 +31,7 @@ const REVISION: &str = "hookfleet-revision";
 const UNKNOWN_MS: &str = "hookfleet-unknown-ms";
 const LETTER: &str = "hookfleet-letter";
 const CLIENT: &str = "hookfleet-client";
+const DECISION: &str = "hookfleet-decision";
 /// Attempts that a message's history lists at most, and its bytes; the newest stay. Headers have to fit a frame.
 const HISTORY_MAX: usize = 20;
 const HISTORY_BYTES_MAX: usize = 32 * 1024;
@@ -41,6 +43,14 @@ const CLIENT_BYTES_MAX: usize = 64 * 1024;
 pub struct InvocationKey {
     pub event: EventDigest,
     pub hook: HookId,
+}
+
+impl InvocationKey {
+    /// Of an event as a request to gates.
+    #[must_use]
+    pub fn of_request(event: EventDigest) -> Self {
+        Self { event, hook: HookId::of_requests() }
+    }
 }
 
 impl fmt::Display for InvocationKey {
@@ -180,6 +190,10 @@ fn of_event(event: &Event, kind: &str) -> Message {
     let message = Message { body: event.body.clone(), properties, ..Message::default() };
     let message = message.with(VERSION, FORMAT_VERSION).with(KIND, kind);
     let message = if event.hops > 0 { message.with(HOPS, i64::from(event.hops)) } else { message };
+    let message = match &event.decision {
+        Some(decision) => message.with(DECISION, decision.as_json()),
+        None => message,
+    };
     match &event.traceparent {
         Some(trace) => message.with(TRACEPARENT, trace.as_str()),
         None => message,
@@ -194,12 +208,13 @@ fn of_event(event: &Event, kind: &str) -> Message {
 pub fn suspect(queue: Queue, message: &Message) -> Message {
     match queue {
         Queue::Lane(_) => again(message),
-        Queue::Events => {
+        Queue::Events | Queue::Gates | Queue::Undecided => {
             let client = Client { properties: message.properties.clone(), headers: message.headers.clone() };
-            Message { body: message.body.clone(), ..Message::default() }
+            let raw = Message { body: message.body.clone(), ..Message::default() }
                 .with(VERSION, FORMAT_VERSION)
                 .with(KIND, "raw")
-                .with(CLIENT, client.cut_to(CLIENT_BYTES_MAX))
+                .with(CLIENT, client.cut_to(CLIENT_BYTES_MAX));
+            if queue == Queue::Events { raw } else { raw.with(DECISION, Decided::nobody().as_json()) }
         }
     }
 }
@@ -216,6 +231,7 @@ pub fn again(message: &Message) -> Message {
             ..Properties::default()
         },
         headers: message.headers.iter().filter(|(name, _)| ours(name)).map(|(k, v)| (k.clone(), v.clone())).collect(),
+        asking: None,
     }
 }
 
@@ -270,7 +286,7 @@ impl Envelope {
     /// [`Malformed`] with the class of the letter that it becomes.
     pub fn decode(queue: Queue, message: &Message, reading: &Reading) -> Result<Self, Malformed> {
         match queue {
-            Queue::Events => event(message, reading, None),
+            Queue::Events | Queue::Gates | Queue::Undecided => event(message, reading, None),
             Queue::Lane(_) => match message.number(VERSION) {
                 None => Err(invalid(format!("expected the header `{VERSION}`, found none"))),
                 Some(version) if version > FORMAT_VERSION => Ok(Self::Newer(version)),
@@ -286,12 +302,15 @@ fn on_lane(message: &Message, reading: &Reading) -> Result<Envelope, Malformed> 
     match message.text(KIND) {
         Some("event") => {
             let letter = message.text(LETTER).map(|id| (LetterId::from(id), count(message, GENERATION)));
-            event(message, reading, letter)
+            let event = Arc::new(decided(Event::decode(message, reading)?, message));
+            Ok(Envelope::Event(WholeEvent { event, letter }))
         }
         Some("invocation") => invocation(message, reading),
         Some("raw") => {
             let (properties, headers) = client(message).map(|client| (client.properties, client.headers))?;
-            event(&Message { body: message.body.clone(), properties, headers }, reading, None)
+            let of_client = Message { body: message.body.clone(), properties, headers, asking: None };
+            let event = Arc::new(decided(Event::decode(&of_client, reading)?, message));
+            Ok(Envelope::Event(WholeEvent { event, letter: None }))
         }
         found => Err(invalid(format!("expected the header `{KIND}` to be event, invocation or raw, found {found:?}"))),
     }
@@ -302,6 +321,11 @@ fn event(message: &Message, reading: &Reading, letter: Option<(LetterId, u32)>) 
     Ok(Envelope::Event(WholeEvent { event, letter }))
 }
 
+/// With what gates have said of it.
+fn decided(event: Event, message: &Message) -> Event {
+    Event { decision: message.text(DECISION).map(Decided::from_json), ..event }
+}
+
 fn invocation(message: &Message, reading: &Reading) -> Result<Envelope, Malformed> {
     let hook = message.text(HOOK).ok_or_else(|| invalid(format!("expected the header `{HOOK}`, found none")))?;
     let hook = HookId::new(hook).map_err(|error| invalid(format!("header `{HOOK}`: {error}")))?;
@@ -310,7 +334,7 @@ fn invocation(message: &Message, reading: &Reading) -> Result<Envelope, Malforme
         None => Vec::new(),
     };
     Ok(Envelope::Invocation(Invocation {
-        event: Arc::new(Event::decode(message, reading)?),
+        event: Arc::new(decided(Event::decode(message, reading)?, message)),
         hook,
         at: Point { generation: count(message, GENERATION), attempt: count(message, ATTEMPT).max(1) },
         deaths: count(message, DEATHS),

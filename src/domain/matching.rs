@@ -18,6 +18,7 @@ pub struct HookSet {
     hooks: Vec<Arc<Hook>>,
     by_id: HashMap<HookId, usize>,
     index: Index,
+    gates: Index,
     types: Arc<EventTypes>,
     secrets: Arc<Secrets>,
 }
@@ -86,8 +87,10 @@ impl HookSet {
         let mut set = Self { revision: revision.into(), ..Self::default() };
         for (index, hook) in hooks.into_iter().enumerate() {
             set.by_id.insert(hook.id.clone(), index);
-            for pattern in hook.on.iter().filter(|_| hook.is_run_by_events()) {
-                set.index.insert(pattern, index);
+            let observes = hook.mode == Mode::Observe;
+            for pattern in hook.on.iter().filter(|_| hook.enabled) {
+                let index_of = if observes { &mut set.index } else { &mut set.gates };
+                index_of.insert(pattern, index);
             }
             set.hooks.push(Arc::new(hook));
         }
@@ -149,6 +152,21 @@ impl HookSet {
             }
         }
         matches
+    }
+
+    /// The gates that are asked about this event, each once, in catalog order; with the reason where its condition cannot be
+    /// evaluated, so that nobody knows whether it should be.
+    #[must_use]
+    pub fn gates(&self, event: &Event) -> Vec<(&Arc<Hook>, Option<String>)> {
+        let facts = Facts::new(event);
+        let asked = self.gates.find(&event.kind).into_iter().map(|index| &self.hooks[index]);
+        asked
+            .filter_map(|hook| match hook.unmatched_beside_type(&facts) {
+                None => Some((hook, None)),
+                Some(Unmatched::WhenFailed(error)) => Some((hook, Some(error))),
+                Some(_) => None,
+            })
+            .collect()
     }
 
     fn wanting_type(&self, event: &Event) -> impl Iterator<Item = &Arc<Hook>> {

@@ -70,10 +70,17 @@ pub enum Queue {
     Events,
     /// Written by the fleet only.
     Lane(Lane),
+    /// Requests to gates, written by anyone. On servers only.
+    Gates,
+    /// Requests that nobody has decided in time; written by the broker. On servers only.
+    Undecided,
 }
 
 impl Queue {
-    /// Every queue a worker may consume from.
+    /// The queues that requests go through, which a broker in a file has not: its gates are asked over HTTP.
+    pub const OF_GATES: [Self; 2] = [Self::Gates, Self::Undecided];
+
+    /// Every queue that every broker has.
     pub const ALL: [Self; 13] = {
         let mut all = [Self::Events; 13];
         let mut at = 0;
@@ -89,6 +96,8 @@ impl Queue {
         match self {
             Self::Events => "events",
             Self::Lane(lane) => lane.name(),
+            Self::Gates => "gates",
+            Self::Undecided => "gates.expired",
         }
     }
 
@@ -96,7 +105,7 @@ impl Queue {
     #[must_use]
     pub const fn lane(self) -> Lane {
         match self {
-            Self::Events => Lane::Default,
+            Self::Events | Self::Gates | Self::Undecided => Lane::Default,
             Self::Lane(lane) => lane,
         }
     }
@@ -109,7 +118,7 @@ impl fmt::Display for Queue {
 }
 
 /// Where a message is published to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum To {
     /// The events exchange, as any publisher would.
     Events,
@@ -119,6 +128,10 @@ pub enum To {
     Parked(Lane, u8),
     /// The dead-letter log.
     Dead,
+    /// The requests' exchange, as who asks would.
+    Gates,
+    /// The queue that who has asked reads answers from. No queue of the fleet is one.
+    Reply(String),
 }
 
 /// The value of a header, as far as a stream keeps it: no tables, no arrays.
@@ -195,6 +208,19 @@ pub struct Message {
     pub body: Bytes,
     pub properties: Properties,
     pub headers: Headers,
+    /// Of requests and of their answers only: neither is kept, and neither outlives the broker.
+    pub asking: Option<Asking>,
+}
+
+/// What a request says of its answer, and an answer of its request.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Asking {
+    /// The queue that the answer goes to; none: nobody waits for it.
+    pub reply_to: Option<String>,
+    /// Tells answers apart; goes back as it came.
+    pub correlation_id: Option<String>,
+    /// How long the broker keeps the request for somebody to take it.
+    pub expiration: Option<Duration>,
 }
 
 impl Message {

@@ -12,6 +12,7 @@ use serde_json::value::{RawValue, to_raw_value};
 
 use super::claim::Point;
 use super::dead_letter::{Cause, Letter, Mark, Record};
+use super::decision::Decided;
 use super::event::{Event, Malformed, Reading};
 use super::hook::HookId;
 use super::invocation::{self, Envelope, Invocation, WholeEvent};
@@ -52,6 +53,7 @@ pub fn generation(letter: (u32, u32), force: Option<u32>) -> Option<(u32, u32)> 
 /// # Errors
 /// One sentence: why this letter cannot be replayed as it is.
 pub fn replay(letter: &Letter, force: Option<u32>, operator: &Operator) -> Result<Replay, String> {
+    refuse_record(letter)?;
     let (generation, forced) = generation((letter.generation, letter.forced), force)
         .ok_or_else(|| format!("letter {} is of the last generation that there is", letter.id))?;
     let message = if let Some(hook) = &letter.hook {
@@ -76,6 +78,7 @@ pub fn replay(letter: &Letter, force: Option<u32>, operator: &Operator) -> Resul
 /// # Errors
 /// One sentence: why this letter cannot be sent there.
 pub fn redirect(letter: &Letter, hook: &HookId, operator: &Operator) -> Result<Replay, String> {
+    refuse_record(letter)?;
     match &letter.hook {
         None => {
             return Err(format!(
@@ -96,6 +99,18 @@ pub fn redirect(letter: &Letter, hook: &HookId, operator: &Operator) -> Result<R
     let mark = Mark { subject, generation, at_ms: operator.now_ms, by, reason, until_ms };
     let outgoing = Outgoing::to_lane(Lane::Replay, Duration::ZERO, invocation.message());
     Ok(Replay { generation, outgoing, mark: Record::Resolved(mark) })
+}
+
+/// # Errors
+/// It says what became of a question that was answered long ago.
+pub fn refuse_record(letter: &Letter) -> Result<(), String> {
+    if letter.for_record {
+        return Err(format!(
+            "letter {} is of a gate, for the record: who asked has had an answer without it. Resolve it once it is seen to",
+            letter.id
+        ));
+    }
+    Ok(())
 }
 
 /// The id that the message of a letter without a hook is given, if it has none.
@@ -119,7 +134,8 @@ fn given_id(letter: &Letter) -> Option<&str> {
 /// The event inside a letter; `id` is given to one that has none.
 fn whole(letter: &Letter, id: Option<&str>) -> Result<Event, String> {
     let client = letter.client.clone().unwrap_or_default();
-    let mut message = Message { body: letter.body.bytes()?, properties: client.properties, headers: client.headers };
+    let mut message =
+        Message { body: letter.body.bytes()?, properties: client.properties, headers: client.headers, asking: None };
     if let Some(trace) = &letter.traceparent {
         message = message.with(super::event::TRACEPARENT, trace.as_str());
     }
@@ -127,7 +143,8 @@ fn whole(letter: &Letter, id: Option<&str>) -> Result<Event, String> {
         identify(&mut message, id);
     }
     let reading = Reading { body_bytes_max: usize::MAX, digest_missing_id: false };
-    Event::decode(&message, &reading).map_err(|malformed| {
+    let decision = letter.decision.as_deref().map(Decided::from_json);
+    Event::decode(&message, &reading).map(|event| Event { decision, ..event }).map_err(|malformed| {
         format!(
             "letter {} is no event ({}): the same bytes would fail again, so it can only be edited",
             letter.id, malformed.error

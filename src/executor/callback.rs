@@ -19,7 +19,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::excerpt::excerpt;
 use super::{Attempt, Said, timed_out};
-use crate::domain::decision::Answer;
+use crate::domain::decision::{Answer, Decision};
 use crate::domain::event::Event;
 use crate::domain::outcome::{Again, Failure, Outcome};
 use crate::domain::settle::Class;
@@ -166,6 +166,12 @@ impl Call {
         &self.event.body
     }
 
+    /// What gates have said of the event, where they were asked; of one that nobody decided in time, nothing.
+    #[must_use]
+    pub fn decision(&self) -> Option<Decision> {
+        serde_json::from_str(self.event.decision.as_ref()?.as_json()).ok()
+    }
+
     /// The event's data; of an event without any, what `null` is read as.
     ///
     /// # Errors
@@ -241,7 +247,7 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use super::super::fixture::{hook, invocation, line};
-    use super::super::{Ask as _, Execute as _, Executors};
+    use super::super::{Execute as _, Executors};
     use super::*;
     use crate::config;
     use crate::domain::hook::Action;

@@ -311,7 +311,7 @@ mod tests {
     use tokio::time::sleep;
 
     use super::super::fixture::{executors, hook, invocation, line};
-    use super::super::{Ask as _, Callbacks, Execute as _, Executors, payload};
+    use super::super::{Callbacks, Execute as _, Executors, payload};
     use super::*;
     use crate::domain::decision::Verdict;
     use crate::domain::hook::{Action, Hook};

@@ -55,15 +55,32 @@ impl Idempotency for EmbeddedClaims {
     }
 
     async fn take(&self, window: &Window, owner: EventDigest) -> Result<Taken, StoreError> {
-        let (key, length_ms, owner) = (format!("once/{}", window.digest), window.length_ms.max(1), owner.to_string());
+        let (key, length_ms, owner) = (format!("once/{}", window.digest), window.length_ms.max(1), owner);
         let sweeps = self.sweeps();
         let work = move |batch: &mut Batch<'_>| {
             if sweeps {
                 sweep(batch)?;
             }
-            take(batch, &key, length_ms, &owner)
+            take(batch, &key, length_ms, &owner.to_string())
+        };
+        let owner_now = self.store.write(work).await?;
+        Ok(if owner_now == owner.to_string() { Taken::Ours } else { Taken::Anothers })
+    }
+
+    async fn decide(&self, event: EventDigest, decision: &str, keep_ms: u64) -> Result<String, StoreError> {
+        let (key, decision, sweeps) = (decision_key(event), decision.to_owned(), self.sweeps());
+        let work = move |batch: &mut Batch<'_>| {
+            if sweeps {
+                sweep(batch)?;
+            }
+            take(batch, &key, keep_ms.max(1), &decision)
         };
         Ok(self.store.write(work).await?)
+    }
+
+    async fn decided(&self, event: EventDigest) -> Result<Option<String>, StoreError> {
+        let key = decision_key(event);
+        Ok(self.store.write(move |batch: &mut Batch<'_>| text(batch, &key)).await?)
     }
 
     async fn ping(&self) -> Result<(), StoreError> {
@@ -93,18 +110,25 @@ fn answer(batch: &Batch<'_>, key: &str, request: &Request) -> rusqlite::Result<A
     Ok(Ok(step.answer))
 }
 
-/// A window is a row like a claim, with the event that took it as its value.
-fn take(batch: &Batch<'_>, key: &str, length_ms: u64, owner: &str) -> rusqlite::Result<Taken> {
-    let now_ms = batch.now_ms();
-    let sql = "SELECT value FROM claims WHERE key = ?1 AND expires_ms > ?2";
-    let found: Option<String> = batch.prepare(sql)?.query_row(params![key, now_ms], |row| row.get(0)).optional()?;
-    if let Some(found) = found {
-        return Ok(if found == owner { Taken::Ours } else { Taken::Anothers });
+/// Who has taken a window, and what is decided, is a row like a claim, with a text as its value: the first stays. Answers
+/// the one that is there then.
+fn take(batch: &Batch<'_>, key: &str, length_ms: u64, value: &str) -> rusqlite::Result<String> {
+    if let Some(found) = text(batch, key)? {
+        return Ok(found);
     }
-    let expires_ms = now_ms.saturating_add_unsigned(length_ms);
+    let expires_ms = batch.now_ms().saturating_add_unsigned(length_ms);
     let sql = "INSERT OR REPLACE INTO claims VALUES (?1, ?2, ?3, ?4)";
-    batch.prepare(sql)?.execute(params![key, owner, expires_ms, batch.owner()])?;
-    Ok(Taken::Ours)
+    batch.prepare(sql)?.execute(params![key, value, expires_ms, batch.owner()])?;
+    Ok(value.to_owned())
+}
+
+fn text(batch: &Batch<'_>, key: &str) -> rusqlite::Result<Option<String>> {
+    let sql = "SELECT value FROM claims WHERE key = ?1 AND expires_ms > ?2";
+    batch.prepare(sql)?.query_row(params![key, batch.now_ms()], |row| row.get(0)).optional()
+}
+
+fn decision_key(event: EventDigest) -> String {
+    format!("decision/{event}")
 }
 
 /// What stands under the key, if it has not expired.

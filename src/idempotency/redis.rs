@@ -45,6 +45,10 @@ impl RedisClaims {
         [&self.namespace, ":claim:{", &key.event.to_string(), "}:", key.hook.as_str()].concat()
     }
 
+    fn decision(&self, event: EventDigest) -> String {
+        format!("{}:decision:{{{event}}}", self.namespace)
+    }
+
     fn arguments(&self, request: &Request) -> Vec<String> {
         match request {
             Request::Claim(claim) => vec![
@@ -110,6 +114,20 @@ impl Idempotency for RedisClaims {
         // It may be sent twice: whoever has it is told so again.
         let found: Option<String> = self.link.call().query(&set).await?;
         Ok(if found.is_none_or(|found| found == owner) { Taken::Ours } else { Taken::Anothers })
+    }
+
+    async fn decide(&self, event: EventDigest, decision: &str, keep_ms: u64) -> Result<String, StoreError> {
+        let mut set = cmd("SET");
+        set.arg(self.decision(event)).arg(decision).arg("NX").arg("GET").arg("PX").arg(keep_ms.max(1));
+        // It may be sent twice: the second time it answers what the first has written.
+        let found: Option<String> = self.link.call().query(&set).await?;
+        Ok(found.unwrap_or_else(|| decision.to_owned()))
+    }
+
+    async fn decided(&self, event: EventDigest) -> Result<Option<String>, StoreError> {
+        let mut get = cmd("GET");
+        get.arg(self.decision(event));
+        Ok(self.link.call().query(&get).await?)
     }
 
     async fn ping(&self) -> Result<(), StoreError> {

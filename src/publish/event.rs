@@ -89,6 +89,13 @@ impl Event {
         types.misfit(&self.0)
     }
 
+    /// As workers read it.
+    #[doc(hidden)]
+    #[must_use]
+    pub const fn decoded(&self) -> &event::Event {
+        &self.0
+    }
+
     /// As a message for the events exchange.
     #[doc(hidden)]
     #[must_use]

@@ -33,12 +33,29 @@ impl Route for Arc<Fake> {
         if tries < self.failing { Err(PublishError::Away("gone".to_owned())) } else { Ok(()) }
     }
 
+    async fn ask(&self, event: &Event, _: Duration) -> Result<Option<Answered>, PublishError> {
+        match event.kind() {
+            "denied" => {
+                Ok(Some(Answered::Decision(r#"{"verdict":"deny","stop":false,"retry":false,"new":1}"#.to_owned())))
+            }
+            "refused" => Ok(Some(Answered::Refused("no event".to_owned()))),
+            "odd" => Ok(Some(Answered::Decision("?".to_owned()))),
+            "away" => Err(PublishError::Away("gone".to_owned())),
+            _ => Ok(None),
+        }
+    }
+
     async fn close(&self) {}
 }
 
 fn publisher(fake: Fake) -> (Arc<Fake>, Publisher) {
     let fake = Arc::new(fake);
-    let options = PublisherOptions { window: 10, patience: Duration::from_secs(30), body_bytes_max: 1000 };
+    let options = PublisherOptions {
+        window: 10,
+        patience: Duration::from_secs(30),
+        body_bytes_max: 1000,
+        ..PublisherOptions::default()
+    };
     (Arc::clone(&fake), Publisher::over(Box::new(fake), options))
 }
 
@@ -103,4 +120,25 @@ async fn closing_waits_for_what_is_under_way() {
     sent.unwrap();
     let error = publisher.publish(&event).await.unwrap_err();
     assert!(error.to_string().starts_with("the broker is away: closed"), "{error}");
+}
+
+#[tokio::test]
+async fn what_is_decided() {
+    let ask = async |kind: &str, on_unavailable: OnUnavailable| {
+        let options = PublisherOptions { on_unavailable, ..PublisherOptions::default() };
+        let publisher = Publisher::over(Box::new(Arc::new(Fake::default())), options);
+        let event = Event::builder(kind).build().unwrap();
+        match publisher.decide(&event, Duration::from_secs(5)).await {
+            Ok(decision) => format!("{:?} {}", decision.verdict, decision.reason.unwrap_or_default()),
+            Err(undecided) => undecided.to_string(),
+        }
+    };
+    let unanswered = "no gate has answered within 5s: is a worker up?";
+    assert_eq!(ask("denied", OnUnavailable::Allow).await, "Deny ");
+    assert_eq!(ask("silent", OnUnavailable::Fail).await, unanswered);
+    assert_eq!(ask("silent", OnUnavailable::Allow).await, format!("Allow {unanswered}"));
+    assert_eq!(ask("away", OnUnavailable::Deny).await, "Deny the gates cannot be asked: the broker is away: gone");
+    assert!(ask("odd", OnUnavailable::Fail).await.starts_with("the gates cannot be asked: the answer is no decision"));
+    // What is wrong with the request is no question of who is there.
+    assert_eq!(ask("refused", OnUnavailable::Allow).await, "the request was refused: no event");
 }

@@ -134,6 +134,14 @@ impl Idempotency for Claims {
         self.call(|shelf| shelf.take(window, owner)).await
     }
 
+    async fn decide(&self, _: EventDigest, decision: &str, _: u64) -> Result<String, StoreError> {
+        Ok(decision.to_owned()) // nobody asks here
+    }
+
+    async fn decided(&self, _: EventDigest) -> Result<Option<String>, StoreError> {
+        Ok(None)
+    }
+
     async fn ping(&self) -> Result<(), StoreError> {
         self.life.check().await;
         self.is_away()

@@ -109,7 +109,7 @@ impl Hub {
             To::Events => (Queue::Events, delay),
             To::Lane(lane) => (Queue::Lane(lane), delay),
             To::Parked(lane, level) => (Queue::Lane(lane), Outgoing::park_time(level)),
-            To::Dead => unreachable!("letters are appended"),
+            To::Dead | To::Gates | To::Reply(_) => unreachable!("letters are appended, and nobody asks"),
         };
         if message.text("hookfleet-hook").is_some_and(|hook| [LEAVING, COMING].contains(&hook))
             && let Ok(Envelope::Invocation(invocation)) = Envelope::decode(queue, &message, &event::Reading::default())
@@ -250,6 +250,10 @@ impl Broker for Port {
         let published = self.hub.change(lost, store).await;
         self.life.check().await;
         published
+    }
+
+    async fn ask(&self, _: &Message, _: Duration) -> Result<Option<Message>, PublishError> {
+        Ok(None) // nobody decides here
     }
 
     fn ack(&self, receipt: Receipt) {

@@ -9,6 +9,7 @@ use tokio::time::{Instant, sleep};
 use super::chance::Chance;
 use super::process::Life;
 use crate::domain::claim::Point;
+use crate::domain::decision::{Answer, Json};
 use crate::domain::hook::Hook;
 use crate::domain::invocation::{Invocation, InvocationKey};
 use crate::domain::outcome::{Again, Failure, Outcome};
@@ -106,5 +107,9 @@ impl Execute for Caller {
         }
         self.life.check().await;
         outcome
+    }
+
+    async fn ask(&self, _: &Hook, _: &Invocation, _: Option<&Json>) -> Result<Answer, Outcome> {
+        Ok(Answer::default()) // nobody asks here
     }
 }

@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::domain::flow::{BreakerPolicy, Change, PROBE_AGAIN, Pass};
 use crate::domain::health::Health;
-use crate::domain::hook::{Hook, HookId, HookLane};
+use crate::domain::hook::{Hook, HookId, HookLane, Mode};
 use crate::domain::outcome::Outcome;
 use crate::flow::{BEAT_EVERY, Card, Flow};
 use crate::telemetry::Metric;
@@ -40,6 +40,8 @@ pub struct Limits {
     pub waiting: usize,
     /// Runs in each lane whose targets have not succeeded, or not of late. Few too: until they fail they hold deliveries.
     pub unproven: usize,
+    /// Runs of hooks that decide.
+    pub gates: usize,
     pub breaker: BreakerPolicy,
 }
 
@@ -55,6 +57,8 @@ pub enum Elsewhere {
 /// The admission of a process: shared by its cells.
 pub struct Admission {
     lanes: [Arc<LaneGate>; HookLane::ALL.len()],
+    /// Of hooks that decide: nobody who waits for them stands behind events.
+    gates: Arc<LaneGate>,
     waiting: Semaphore,
     hooks: Mutex<HashMap<HookId, Arc<Gate>>>,
     targets: Mutex<BTreeMap<String, Arc<Target>>>,
@@ -68,6 +72,7 @@ impl Admission {
     pub fn new(limits: &Limits, flow: Arc<dyn Flow>) -> Self {
         Self {
             lanes: HookLane::ALL.map(|_| Arc::new(LaneGate::new(limits.lane, limits.unproven))),
+            gates: Arc::new(LaneGate::new(limits.gates, limits.gates)),
             waiting: Semaphore::new(limits.waiting.max(1)),
             hooks: Mutex::default(),
             targets: Mutex::default(),
@@ -82,7 +87,10 @@ impl Admission {
         match hooks.get(&hook.id) {
             Some(gate) if gate.is_of(hook) => Arc::clone(gate),
             _ => {
-                let lane = &self.lanes[hook.lane as usize];
+                let lane = match hook.mode {
+                    Mode::Observe => &self.lanes[hook.lane as usize],
+                    Mode::Gate(_) => &self.gates,
+                };
                 let gate = Arc::new(Gate::new(hook, Arc::clone(lane), self.target(&hook.identity)));
                 hooks.insert(hook.id.clone(), Arc::clone(&gate));
                 gate

@@ -45,7 +45,7 @@ impl Default for Meters {
         let delivered = |&queue: &Queue| (queue, Metric::Deliveries.counter(&[("queue", queue.name().to_owned())]));
         let answered = |name: &'static str| (name, Metric::Claims.counter(&[("answer", name.to_owned())]));
         Self {
-            deliveries: Queue::ALL.iter().map(delivered).collect(),
+            deliveries: Queue::ALL.iter().chain(&Queue::OF_GATES).map(delivered).collect(),
             claims: ANSWERS.into_iter().map(answered).collect(),
             told: Told::default(),
             last_letter: Mutex::default(),

@@ -26,6 +26,8 @@ pub struct Store {
     /// It is back. Wakes in the order of those who wait, which a watch does not: a simulation has to be the same twice.
     returned: Notify,
     abandoned: Mutex<Vec<(InvocationKey, Request)>>,
+    /// Decisions that were given without the store, with how long they are kept.
+    unkept: Mutex<Vec<(EventDigest, String, u64)>>,
 }
 
 /// Why there is no answer.
@@ -41,7 +43,13 @@ impl Store {
     /// The store, taken to be there until a call says otherwise.
     #[must_use]
     pub fn new(claims: Arc<dyn Idempotency>) -> Self {
-        Self { claims, away: watch::Sender::new(None), returned: Notify::new(), abandoned: Mutex::default() }
+        Self {
+            claims,
+            away: watch::Sender::new(None),
+            returned: Notify::new(),
+            abandoned: Mutex::default(),
+            unkept: Mutex::default(),
+        }
     }
 
     /// Why the store is away, while it is.
@@ -63,6 +71,17 @@ impl Store {
     /// Takes a window for an event. The call may have run although it was not answered.
     pub async fn take(&self, window: &Window, owner: EventDigest) -> Result<Taken, Unanswered> {
         self.claims.take(window, owner).await.map_err(|error| self.unanswered(&error, &window.digest))
+    }
+
+    /// Keeps a decision unless there is one; answers the one that is kept. The call may have run although it was not
+    /// answered.
+    pub async fn decide(&self, event: EventDigest, decision: &str, keep_ms: u64) -> Result<String, Unanswered> {
+        self.claims.decide(event, decision, keep_ms).await.map_err(|error| self.unanswered(&error, &event))
+    }
+
+    /// The decision that is kept.
+    pub async fn decided(&self, event: EventDigest) -> Result<Option<String>, Unanswered> {
+        self.claims.decided(event).await.map_err(|error| self.unanswered(&error, &event))
     }
 
     fn unanswered(&self, error: &StoreError, key: &dyn std::fmt::Display) -> Unanswered {
@@ -102,6 +121,26 @@ impl Store {
         }
     }
 
+    /// A decision that was given while the store is away: it is kept when the store is back, unless there is another by then,
+    /// so that who asks again is told the same.
+    pub fn decide_later(&self, event: EventDigest, decision: &str, keep_ms: u64) {
+        let mut unkept = self.unkept.lock().unwrap_or_else(PoisonError::into_inner);
+        if unkept.len() < ABANDONED_MAX {
+            unkept.push((event, decision.to_owned(), keep_ms));
+        }
+    }
+
+    async fn keep_decisions(&self) -> Result<(), Unanswered> {
+        loop {
+            let next = self.unkept.lock().unwrap_or_else(PoisonError::into_inner).pop();
+            let Some((event, decision, keep_ms)) = next else { return Ok(()) };
+            if let Err(Unanswered::Away) = self.decide(event, &decision, keep_ms).await {
+                self.decide_later(event, &decision, keep_ms);
+                return Err(Unanswered::Away);
+            }
+        }
+    }
+
     fn abandoned(&self) -> MutexGuard<'_, Vec<(InvocationKey, Request)>> {
         self.abandoned.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -124,7 +163,8 @@ impl Store {
             if away.wait_for(Option::is_some).await.is_err() {
                 return;
             }
-            if self.claims.ping().await.is_ok() && self.release_abandoned().await.is_ok() {
+            let is_back = self.claims.ping().await.is_ok();
+            if is_back && self.release_abandoned().await.is_ok() && self.keep_decisions().await.is_ok() {
                 tracing::info!("the store of claims is back");
                 self.away.send_replace(None);
                 self.returned.notify_waiters();
@@ -166,6 +206,14 @@ mod tests {
 
         async fn take(&self, _: &Window, _: EventDigest) -> Result<Taken, StoreError> {
             Ok(Taken::Ours)
+        }
+
+        async fn decide(&self, _: EventDigest, decision: &str, _: u64) -> Result<String, StoreError> {
+            Ok(decision.to_owned())
+        }
+
+        async fn decided(&self, _: EventDigest) -> Result<Option<String>, StoreError> {
+            Ok(None)
         }
 
         async fn ping(&self) -> Result<(), StoreError> {

@@ -116,6 +116,7 @@ fn event(kind: &str) -> Event {
         body_digest: 0,
         traceparent: None,
         hops: 0,
+        decision: None,
     }
 }
 

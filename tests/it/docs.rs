@@ -78,7 +78,7 @@ fn words(line: &str) -> Vec<String> {
             }
             (None, c) if c.is_whitespace() => words.extend(word.take()),
             (None, '#') if word.is_none() => break,
-            (None, '>' | '|') => break, // the shell's, from here on
+            (None, '>' | '|' | '&') => break, // the shell's, from here on
             (_, c) => word.get_or_insert_default().push(c),
         }
     }

@@ -7,8 +7,9 @@ use std::time::{Duration, SystemTime};
 
 use futures_util::{Stream, StreamExt as _, stream};
 use hookfleet::{
-    Call, ConnectError, Event, EventBuilder, Failed, Fleet, FleetError, Header, InvalidEvent, Problems, PublishError,
-    Publisher, PublisherOptions, Settings, Unpublished,
+    Answer, Asked, Call, ConnectError, Decision, Event, EventBuilder, Failed, Fleet, FleetError, Header, InvalidEvent,
+    Json, OnUnavailable, PermissionRule, Problems, PublishError, Publisher, PublisherOptions, Scope, Settings,
+    Undecided, Unpublished, Verdict,
 };
 
 /// What any thread may have, and may be told of.
@@ -30,12 +31,16 @@ fn types_go_anywhere() {
     shared::<Settings>();
     shared::<PublisherOptions>();
     shared::<Fleet>();
+    shared::<Answer>();
+    shared::<Decision>();
+    shared::<OnUnavailable>();
     for check in [
         error::<ConnectError>,
         error::<FleetError>,
         error::<InvalidEvent>,
         error::<Problems>,
         error::<PublishError>,
+        error::<Undecided>,
         error::<Unpublished>,
     ] {
         check();
@@ -57,7 +62,12 @@ fn events() {
 
 #[allow(dead_code, reason = "it is there to be compiled")]
 async fn publishing(event: Event) {
-    let options = PublisherOptions { window: 8, patience: Duration::from_secs(1), body_bytes_max: 1 << 20 };
+    let options = PublisherOptions {
+        window: 8,
+        patience: Duration::from_secs(1),
+        body_bytes_max: 1 << 20,
+        on_unavailable: OnUnavailable::Deny,
+    };
     let options = PublisherOptions { window: 9, ..options };
     let publisher: Result<Publisher, ConnectError> = sendable(Publisher::connect("amqp://h", "n")).await;
     match publisher {
@@ -104,9 +114,35 @@ async fn audit(call: Call) -> Result<(), Failed> {
 }
 
 #[allow(dead_code, reason = "it is there to be compiled")]
+async fn deciding(publisher: Publisher, event: Event) -> String {
+    let decided: Result<Decision, Undecided> = sendable(publisher.decide(&event, Duration::from_secs(1))).await;
+    match decided {
+        Ok(Decision { verdict: Verdict::Allow, updated_input: Some(input), .. }) => Json::as_str(&input).to_owned(),
+        Ok(Decision { verdict: Verdict::Ask, updated_permissions, .. }) => {
+            let rules: Vec<PermissionRule> = updated_permissions;
+            let forever = rules.iter().filter(|rule| rule.scope == Scope::User && rule.behavior == Verdict::Allow);
+            forever.map(|rule| rule.tool_name_pattern.clone()).collect()
+        }
+        Ok(decision) => {
+            let hooks: &Vec<Asked> = &decision.hooks;
+            decision.reason.clone().unwrap_or_else(|| hooks.iter().map(|asked| asked.hook.clone()).collect())
+        }
+        Err(Undecided::Unanswered(after)) => format!("{after:?}"),
+        Err(Undecided::Unavailable(why) | Undecided::Refused(why)) => why,
+        Err(other) => other.to_string(),
+    }
+}
+
+async fn freeze(call: Call) -> Result<Answer, Failed> {
+    let decided: Option<Decision> = call.decision();
+    if decided.is_some() { Ok(Answer::default()) } else { Ok(Answer::refusal("a freeze is on")) }
+}
+
+#[allow(dead_code, reason = "it is there to be compiled")]
 async fn working(shutdown: impl Future<Output = ()> + Send) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     let settings: Result<Settings, Problems> = Settings::of_process();
     let fleet: Fleet = Fleet::builder(settings?).callback("audit", audit).callback("none", |_call| async { Ok(()) });
+    let fleet = fleet.gate("freeze", freeze);
     let left: Result<Vec<String>, FleetError> = fleet.run(shutdown).await;
     drop(left?);
     Ok(())

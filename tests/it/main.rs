@@ -28,6 +28,7 @@ mod event_types;
 mod faults;
 mod fleet;
 mod fuzz;
+mod gates;
 mod hostile;
 mod input;
 mod language;

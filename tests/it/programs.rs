@@ -13,7 +13,7 @@ use hookfleet::domain::invocation::Invocation;
 use hookfleet::domain::message::{Message, Properties};
 use hookfleet::domain::outcome::{Again, Outcome};
 use hookfleet::executor::callback::Callbacks;
-use hookfleet::executor::{Ask as _, Execute as _, Executors};
+use hookfleet::executor::{Execute as _, Executors};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::sync::Mutex;

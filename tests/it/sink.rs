@@ -37,17 +37,18 @@ pub(crate) struct Call {
     pub(crate) finished: Option<Instant>,
 }
 
-/// What to answer: status, wait before it, headers.
+/// What to answer: status, wait before it, headers, body.
 #[derive(Debug, Clone)]
 pub(crate) struct Answer {
     pub(crate) status: u16,
     pub(crate) wait: Duration,
     pub(crate) retry_after: Option<String>,
+    pub(crate) body: Option<String>,
 }
 
 impl Answer {
     pub(crate) fn status(status: u16) -> Self {
-        Self { status, wait: Duration::ZERO, retry_after: None }
+        Self { status, wait: Duration::ZERO, retry_after: None, body: None }
     }
 
     pub(crate) fn after(wait: Duration) -> Self {
@@ -182,7 +183,8 @@ async fn receive(
     sleep(answer.wait).await;
     inner.calls.lock().unwrap()[index].finished = Some(Instant::now());
     inner.came.notify_waiters();
-    let mut response = StatusCode::from_u16(answer.status).unwrap().into_response();
+    let status = StatusCode::from_u16(answer.status).unwrap();
+    let mut response = answer.body.map_or_else(|| status.into_response(), |body| (status, body).into_response());
     if let Some(seconds) = answer.retry_after {
         response.headers_mut().insert("retry-after", seconds.parse().unwrap());
     }

@@ -16,7 +16,7 @@ use super::{Dial, PUBLISH, Pace};
 use crate::amqp::connection::call;
 use crate::amqp::convert;
 use crate::amqp::size::Limit;
-use crate::domain::message::Outgoing;
+use crate::domain::message::{Outgoing, To};
 
 /// Unconfirmed messages at a time: the library scans all of them at every cumulative confirm.
 const WINDOW: usize = 512;
@@ -88,6 +88,9 @@ impl Publisher {
         };
         let link = self.link().await?;
         let (exchange, key) = convert::route(&self.dial.names, outgoing);
+        if matches!(&outgoing.to, To::Reply(queue) if self.dial.names.is_ours(queue)) {
+            return Err(PublishError::Invalid(format!("queue {key} is the fleet's own: no answer goes there")));
+        }
         let properties = convert::properties(&outgoing.message);
         let body = &outgoing.message.body;
         self.limit.check(&outgoing.message).map_err(PublishError::TooLarge)?;

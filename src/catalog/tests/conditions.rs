@@ -82,6 +82,10 @@ fn wrong_conditions() {
         "on_failure: closed",
         &["6:17 hooks[0].on_failure: expected `on_failure` with `mode: gate` only, found it with another mode"],
     );
+    check(
+        "mode: gate\nonce_per: { key: event.id, window: 1s }",
+        &["7:15 hooks[0].once_per: expected `once_per` with `mode: observe` only, found it with `mode: gate`"],
+    );
 }
 
 #[test]
@@ -91,7 +95,6 @@ fn what_is_most_likely_not_meant() {
         &[
             "3:24 hooks[0].on[1]: expected patterns that each match something more, found `a.b`, which `a.*` matches already",
             "3:29 hooks[0].on[2]: expected patterns that each match something more, found `a.*`, which `a.*` matches already",
-            "3:41 hooks[0].mode: expected `observe`, since this version asks no gates yet: no event runs this hook, found `gate`",
         ],
     );
 }

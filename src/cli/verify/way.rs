@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use async_trait::async_trait;
@@ -14,6 +15,7 @@ use crate::cli::letters::Reach;
 use crate::cli::remote::Remote;
 use crate::config::{Backend, Http, Settings};
 use crate::desk::wire::Asked;
+use crate::domain::asking::Answered;
 use crate::publish::{Event, Publisher, PublisherOptions, Route};
 
 /// The way in and out.
@@ -83,6 +85,11 @@ impl Route for Gateway {
     async fn send(&self, event: &Event) -> Result<(), PublishError> {
         let owner = *self.owner.borrow();
         Route::send(&self.remote.at(owner), event).await
+    }
+
+    async fn ask(&self, event: &Event, within: Duration) -> Result<Option<Answered>, PublishError> {
+        let owner = *self.owner.borrow();
+        Route::ask(&self.remote.at(owner), event, within).await
     }
 
     async fn close(&self) {}

@@ -186,3 +186,30 @@ proptest! {
         drop(Answer::read(&format!("{{\"decision\":{text}}}")));
     }
 }
+
+#[test]
+fn what_travels_with_the_event() {
+    let merge = merged(&[r#"{"updated_input":{"a":1},"stop_reason":"no","decision":"block"}"#]);
+    let small = merge.done().to_json();
+    assert_eq!(Decided::of_kept(&small).as_json(), small);
+    let large = format!(r#"{{"updated_input":"{}","stop_reason":"no","decision":"block"}}"#, "x".repeat(30_000));
+    let kept = merged(&[&large]).done().to_json();
+    let decided = Decided::of_kept(&kept);
+    let read: Decision = serde_json::from_str(decided.as_json()).unwrap();
+    assert_eq!((read.verdict, read.reason.as_deref(), read.matched_hooks.len()), (Verdict::Deny, Some("no"), 1));
+    assert_eq!(read.updated_input, None);
+    let many = Decision { hooks: vec![read.hooks[0].clone(); 2_000], ..read };
+    let read: Decision = serde_json::from_str(Decided::of_kept(&many.to_json()).as_json()).unwrap();
+    assert_eq!((read.verdict, read.hooks.len()), (Verdict::Deny, 0));
+    assert_eq!(Decided::from_json("{"), Decided::nobody());
+}
+
+#[test]
+fn reasons_show_no_secrets() {
+    let secrets = Secrets::new(["tops3cret".to_owned()]);
+    let answer = Answer::refusal("api_key=sk-1234567890\nsee tops3cret").redacted(&secrets);
+    let mut merge = Merge::default();
+    merge.add(&hook(1), answer, 1, 1);
+    let reason = merge.done().reason.unwrap();
+    assert!(!reason.contains("sk-1234567890") && !reason.contains("tops3cret") && reason.contains('\n'), "{reason}");
+}

@@ -86,5 +86,5 @@ fn handed(queue: Queue, id: i64, row: &Row<'_>) -> rusqlite::Result<Handed> {
     let headers = serde_json::from_str(row.get_ref("headers")?.as_str()?).unwrap_or_default();
     let body = Bytes::from(row.get::<_, Vec<u8>>("body")?);
     let deliveries = u32::try_from(row.get::<_, i64>("deliveries")?).unwrap_or_default();
-    Ok(Handed { queue, id, deliveries, message: Message { body, properties, headers } })
+    Ok(Handed { queue, id, deliveries, message: Message { body, properties, headers, asking: None } })
 }

@@ -14,7 +14,7 @@ use super::ration::Ration;
 use super::share::Share;
 use super::target::Target;
 use crate::domain::flow::Rate;
-use crate::domain::hook::{Hook, HookId, HookLane};
+use crate::domain::hook::{Hook, HookId, HookLane, Mode};
 use crate::domain::message::Lane;
 use crate::worker::meters::HookMeters;
 
@@ -40,6 +40,8 @@ impl LaneGate {
 pub struct Gate {
     hook: HookId,
     lane: HookLane,
+    /// Somebody waits for what it says.
+    decides: bool,
     /// Since when this process has known that the hook is paused.
     paused: Option<Instant>,
     permits: Arc<Permits>,
@@ -100,6 +102,7 @@ impl Gate {
         Self {
             hook: hook.id.clone(),
             lane: hook.lane,
+            decides: hook.mode != Mode::Observe,
             paused: hook.paused.then(Instant::now),
             permits,
             of_lane,
@@ -119,6 +122,7 @@ impl Gate {
         let limit = self.share.as_ref().map(Share::limit);
         self.permits.width() == hook.concurrency
             && self.lane == hook.lane
+            && self.decides == (hook.mode != Mode::Observe)
             && self.paused.is_some() == hook.paused
             && self.rate == hook.rate
             && limit == hook.concurrency_fleet
@@ -221,7 +225,7 @@ impl Gate {
     pub(super) fn status(&self) -> GateStatus {
         GateStatus {
             hook: self.hook.to_string(),
-            lane: self.lane.name(),
+            lane: if self.decides { "gates" } else { self.lane.name() },
             running: self.permits.in_use(),
             narrowed_to: Some(self.permits.allowed()).filter(|allowed| *allowed < self.permits.width()),
             waiting: self.waiting.load(Ordering::Relaxed),
@@ -279,7 +283,7 @@ pub struct Permit {
 }
 
 impl Permit {
-    pub(super) const fn gate(&self) -> &Arc<Gate> {
+    pub(in crate::worker) const fn gate(&self) -> &Arc<Gate> {
         &self.gate
     }
 

@@ -9,7 +9,7 @@ use crate::flow::local::LocalFlow;
 
 fn admission(lane: usize, waiting: usize) -> Admission {
     let breaker = BreakerPolicy { failures: 3, share: 1.0, window: Duration::from_secs(30) };
-    Admission::new(&Limits { lane, waiting, unproven: lane, breaker }, Arc::new(LocalFlow::default()))
+    Admission::new(&Limits { lane, waiting, unproven: lane, gates: 1, breaker }, Arc::new(LocalFlow::default()))
 }
 
 fn narrow(id: &str, concurrency: usize) -> Hook {
@@ -72,7 +72,7 @@ async fn long_runs_leave_room_for_others() {
 async fn dead_targets_leave_room_for_others() {
     let breaker = BreakerPolicy { failures: 100, share: 1.0, window: Duration::from_secs(30) };
     let admission =
-        Admission::new(&Limits { lane: 8, waiting: 4, unproven: 4, breaker }, Arc::new(LocalFlow::default()));
+        Admission::new(&Limits { lane: 8, waiting: 4, unproven: 4, gates: 1, breaker }, Arc::new(LocalFlow::default()));
     let at = |id: &str| admission.gate(&Hook { identity: id.to_owned(), ..hook(id) });
     let (well, dead, more) = (at("well"), at("dead"), at("more"));
     let run = async |gate, outcome| {

@@ -85,7 +85,7 @@ async fn a_message_survives_as_it_is(open: &impl Open) {
     let large = Message { body: Bytes::from(vec![0xA5; 1024 * 1024]), ..Message::default() };
     for message in [message, large, Message::default()] {
         for to in [To::Events, To::Lane(Lane::Default)] {
-            let outgoing = Outgoing { to, delay: Duration::ZERO, message: message.clone() };
+            let outgoing = Outgoing { to: to.clone(), delay: Duration::ZERO, message: message.clone() };
             broker.publish(outgoing).await.expect("publish");
             let delivery = receive(&*broker).await;
             let (found, sent) = (&delivery.message, &message);
@@ -356,6 +356,7 @@ async fn publish(broker: &dyn Broker, queue: Queue, body: &str) {
     let to = match queue {
         Queue::Events => To::Events,
         Queue::Lane(lane) => To::Lane(lane),
+        Queue::Gates | Queue::Undecided => unreachable!("only servers have them"),
     };
     let message = Message { body: Bytes::copy_from_slice(body.as_bytes()), ..Message::default() };
     broker.publish(Outgoing { to, delay: Duration::ZERO, message }).await.expect("publish");

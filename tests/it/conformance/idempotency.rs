@@ -55,6 +55,7 @@ pub(crate) async fn suite(store: &dyn Idempotency, peek: impl Peek, sequences: S
     a_claim_is_forgotten_after_its_floor(store, &peek).await;
     a_finished_invocation_is_forgotten_after_its_window(store).await;
     a_window_is_one_events(store).await;
+    one_decision_is_kept(store).await;
     random_sequences(store, &peek, sequences).await;
 }
 
@@ -85,6 +86,28 @@ async fn a_window_is_one_events(store: &dyn Idempotency) {
         let _ = store.take(&short, event(0)).await.expect("an answer");
         sleep(Duration::from_millis(20)).await;
     }
+}
+
+/// Of many decisions on one event one is kept, for as long as it was to be, and everybody is told that one.
+async fn one_decision_is_kept(store: &dyn Idempotency) {
+    let source = format!("/{}", fastrand::u64(..));
+    let event = |number: u32| EventDigest::of(&source, &number.to_string());
+    let on = event(91);
+    assert_eq!(store.decided(on).await, Ok(None));
+    let told = stream::iter(0..50)
+        .map(async |number| store.decide(on, &format!("{{\"number\":{number}}}"), HOUR_MS).await.expect("an answer"));
+    let told: BTreeSet<String> = told.buffer_unordered(50).collect().await;
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert_eq!(store.decided(on).await, Ok(told.first().cloned()));
+    assert_eq!(store.decided(event(92)).await, Ok(None), "of another event");
+
+    store.decide(event(93), "short", 100).await.expect("an answer");
+    let began = Instant::now();
+    while store.decided(event(93)).await != Ok(None) {
+        assert!(began.elapsed() < DEADLINE, "it is kept for ever");
+        sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!(store.decide(event(93), "later", HOUR_MS).await, Ok("later".to_owned()));
 }
 
 /// `HOOKFLEET_SEED` repeats a failed sequence as the first one.

@@ -1,0 +1,116 @@
+//! Gates over HTTP: the answer is the decision.
+
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::{Query, Request, State};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::Deserialize;
+use tokio::time::{Instant, timeout_at};
+use utoipa::IntoParams;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::Admin;
+use super::events::{events_of, refuse_misfits};
+use super::problem::{Details, Problem};
+use crate::domain::asking::TIME_MAX;
+use crate::domain::decision::Decision;
+use crate::publish;
+use crate::worker::gates::Undecided;
+use crate::yaml::scalar::duration;
+
+const DEADLINES: RangeInclusive<Duration> = Duration::from_millis(1)..=TIME_MAX;
+
+/// The route that asks.
+pub(super) fn asking() -> OpenApiRouter<Admin> {
+    OpenApiRouter::default().routes(routes!(decide))
+}
+
+/// How long it may take.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct Asked {
+    /// By when the decision is needed, from now on, such as `5s`; the setting `gates.deadline` if it is left out
+    deadline: Option<String>,
+}
+
+/// Asks the gates about one event, in structured or binary mode, and waits for what they decide.
+///
+/// The event is published with the decision, for those who observe it. Ask again with the same source and id, and the same
+/// decision is answered.
+#[utoipa::path(
+    post,
+    path = "/v1/gates",
+    operation_id = "decide",
+    params(Asked),
+    request_body(
+        description = "CloudEvents 1.0",
+        content((Object = "application/cloudevents+json"), (Object = "application/json"), (String = "*/*"))
+    ),
+    responses(
+        (status = 200, description = "The decision: `verdict` says whether it may be done", body = Decision),
+        (status = 400, description = "The deadline is none", body = Details, content_type = "application/problem+json"),
+        (status = 413, description = "The event is too large", body = Details,
+         content_type = "application/problem+json"),
+        (status = 415, description = "It is no event: another content type", body = Details,
+         content_type = "application/problem+json"),
+        (status = 422, description = "It is no event, or not what its type declares, or more than one", body = Details,
+         content_type = "application/problem+json"),
+        (status = 503, description = "This process takes no work now, or ends", body = Details,
+         content_type = "application/problem+json"),
+        (status = 504, description = "There is no decision by the deadline. Ask again about the same event", body = Details,
+         content_type = "application/problem+json"),
+    )
+)]
+pub(super) async fn decide(
+    State(admin): State<Admin>,
+    Query(asked): Query<Asked>,
+    request: Request,
+) -> Result<Response, Problem> {
+    let worker = Arc::clone(&admin.worker);
+    let deadline = match &asked.deadline {
+        None => worker.rules.gate_deadline,
+        Some(text) => duration(DEADLINES)(text).map_err(|mismatch| {
+            let expected = mismatch.expected;
+            Problem::new(StatusCode::BAD_REQUEST, format!("deadline: expected {expected}, found {text:?}"))
+        })?,
+    };
+    let until = Instant::now() + deadline;
+    let publish::Request::One(event) = events_of(&admin, request).await? else {
+        let detail = "expected one event, found a batch: each is decided on its own";
+        return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, detail));
+    };
+    refuse_misfits(std::slice::from_ref(&event), admin.catalog.hooks.borrow().types())?;
+    if worker.tasks.is_closed() {
+        return Err(unavailable("this process ends".to_owned()));
+    }
+    if let Some(reason) = admin.undecided() {
+        return Err(unavailable(format!("this process takes no work now: {reason}")));
+    }
+    let event = Arc::new(event.decoded().clone());
+    // A task of its own: what is begun is brought to its end, whether or not somebody still waits.
+    let tasks = worker.tasks.clone();
+    let deciding = tasks.spawn(async move {
+        let decided = worker.decide(&event, until).await;
+        match &decided {
+            Ok(ruling) => worker.conclude(&event, ruling).await,
+            Err(Undecided::Late { is_ours }) => worker.undecided(&event, *is_ours).await,
+            Err(Undecided::Interrupted) => {}
+        }
+        decided
+    });
+    let late = || Problem::new(StatusCode::GATEWAY_TIMEOUT, format!("not decided within {deadline:?}: ask again"));
+    match timeout_at(until, deciding).await {
+        Ok(Ok(Ok(ruling))) => Ok(([(header::CONTENT_TYPE, "application/json")], ruling.decision).into_response()),
+        Err(_) | Ok(Ok(Err(Undecided::Late { .. }))) => Err(late()),
+        Ok(Ok(Err(Undecided::Interrupted)) | Err(_)) => Err(unavailable("this process ends".to_owned())),
+    }
+}
+
+fn unavailable(reason: String) -> Problem {
+    Problem::new(StatusCode::SERVICE_UNAVAILABLE, reason)
+}

@@ -1,0 +1,287 @@
+//! Gates: hooks that decide, for somebody who waits.
+//!
+//! ```text
+//! request -> match -> claim -> ask one after the other -> keep the decision -> reply, and publish the event with it -> ack
+//! ```
+//!
+//! A request is claimed as a whole, under a lease so short that nobody waits long for a worker that died. What is kept
+//! first is the decision, for whoever asks about the same event again, so that nobody is ever told two. What happens if
+//! the process dies, by the point of its death:
+//!
+//! | killed after | what happens next |
+//! |---|---|
+//! | receive, before the claim | delivered again, decided once |
+//! | the claim, or while hooks are asked | the lease ends, another worker takes over and asks again, under the same Idempotency-Keys |
+//! | the decision is kept, before the reply | found: replied and published without asking anybody |
+//! | the reply, before the event's confirm or the ack | as above: the same reply once more, which who asked passes over |
+//!
+//! A request that came over HTTP is in no queue: who asked sees the connection end, and asks again.
+//!
+//! While the store is away there is no claim, and nothing can be looked up or kept: what `on_failure` says is answered, and
+//! kept once the store is back. Only then, and where two workers answer so about one request, two answers can differ.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep, sleep_until, timeout_at};
+
+use super::{Aside, Worker};
+use crate::broker::{Delivery, PublishError};
+use crate::crash;
+use crate::domain::asking;
+use crate::domain::claim::{Point, Request, Token, Verdict};
+use crate::domain::dead_letter::{Letter, Record};
+use crate::domain::decision::{Decided, Decision};
+use crate::domain::event::{Event, Malformed};
+use crate::domain::invocation::{Envelope, InvocationKey, WholeEvent};
+use crate::domain::message::{Lane, Outgoing, To};
+use crate::domain::settle::{Class, millis};
+use crate::telemetry::{Metric, now_ms};
+use claim::{Case, Claimed, Progress};
+use turn::Turn;
+
+mod claim;
+mod turn;
+
+/// Workers that may die deciding one request: then its gates count as failed.
+const DEATHS_MAX: u32 = 3;
+/// Between two looks at what another worker is deciding, or tries of something that is in the way.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+/// Observers of a request that another worker may still decide are told this much later that nobody has: by then its own
+/// decision has reached them, and this comes to nothing.
+const TOLD_AFTER: Duration = Duration::from_secs(30);
+
+/// Why there is no decision.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Undecided {
+    /// Time is over. `is_ours`: nobody else is deciding it.
+    Late { is_ours: bool },
+    /// The process ends.
+    Interrupted,
+}
+
+/// A decision, and what is left to do about it.
+#[derive(Debug)]
+pub struct Ruling {
+    /// As JSON: the one that is kept, whoever made it.
+    pub decision: String,
+    /// What failed on the way.
+    letters: Vec<Letter>,
+    /// Of the claim that is to be finished.
+    claim: Option<Token>,
+}
+
+impl Ruling {
+    fn kept(decision: String) -> Self {
+        Self { decision, letters: Vec::new(), claim: None }
+    }
+}
+
+impl Worker {
+    /// Takes one request to its end: acked once who asked has been told, or cannot be any more, and the event is safe.
+    pub(super) async fn request(&self, delivery: &Delivery) {
+        let (message, received) = (&delivery.message, Instant::now());
+        let event = match self.read(delivery) {
+            Ok(Envelope::Event(whole)) => whole.event,
+            Ok(Envelope::Invocation(_) | Envelope::Newer(_)) => return self.broker.ack(delivery.receipt), // not from here
+            Err(malformed) => return self.refuse(delivery, malformed).await,
+        };
+        let misfit = self.catalog.borrow().types().misfit(&event);
+        if let Some(misfit) = misfit.filter(|misfit| misfit.strict) {
+            Metric::EventsMisfit.count(&[("type", misfit.on.clone()), ("action", "buried".to_owned())]);
+            return self.refuse(delivery, Malformed::new(Class::Invalid, misfit.sentence())).await;
+        }
+        let left = asking::time_left(message, self.rules.gate_deadline, now_ms());
+        let until = received + left.unwrap_or_default();
+        let decided = match left {
+            Some(_) => self.decide(&event, until).await,
+            None => Err(Undecided::Late { is_ours: false }), // it may have been somebody's before
+        };
+        match decided {
+            Ok(ruling) => {
+                let replied = self.reply(delivery, &ruling.decision, until);
+                tokio::join!(replied, self.conclude(&event, &ruling));
+                crash::Point::GatePublished.reached(&event.id);
+                self.broker.ack(delivery.receipt);
+            }
+            Err(Undecided::Late { is_ours }) => {
+                self.undecided(&event, is_ours).await;
+                self.broker.ack(delivery.receipt);
+            }
+            Err(Undecided::Interrupted) => {} // it comes again, to somebody else
+        }
+    }
+
+    /// Gives a request back that was not begun, for another worker to take while there is time.
+    pub(super) async fn hand_back_request(&self, delivery: &Delivery) {
+        self.send(Outgoing { to: To::Gates, delay: Duration::ZERO, message: delivery.message.clone() }).await;
+        self.broker.ack(delivery.receipt);
+        Metric::HandedBack.count(&[]);
+    }
+
+    /// A request that is no event: its body becomes a letter, and who asked is told why.
+    pub(super) async fn refuse(&self, delivery: &Delivery, malformed: Malformed) {
+        if let Some(told) = asking::refusal(delivery.message.asking.as_ref(), &malformed.error)
+            && let Err(error) = self.broker.publish(told).await
+        {
+            tracing::warn!(%error, "an answer was not sent");
+        }
+        self.put_aside(delivery, Aside::Malformed(malformed)).await;
+    }
+
+    /// Asks the gates about an event, or finds what was decided on it before. Not acted upon yet: see
+    /// [`Worker::conclude`].
+    ///
+    /// # Errors
+    /// There is no decision by `until`, or by the end of this process.
+    pub async fn decide(&self, event: &Arc<Event>, until: Instant) -> Result<Ruling, Undecided> {
+        let (token, began) = (Token { run: fastrand::u64(..), body: event.body_digest }, Instant::now());
+        let key = InvocationKey::of_request(event.digest);
+        let case = Case { event, key, token, progress: Progress::default(), began, until };
+        let _entered = self.running.enter(&case.key, Point::first(0));
+        let is_ours = || !case.progress.is_others.load(Ordering::Relaxed);
+        let decided = tokio::select! {
+            biased;
+            decided = self.decide_by(&case) => decided,
+            () = self.interrupt.cancelled() => Err(Undecided::Interrupted),
+            () = sleep_until(until) => Err(Undecided::Late { is_ours: is_ours() }),
+        };
+        if let Ok(ruling) = &decided {
+            let verdict = serde_json::from_str::<Decision>(&ruling.decision).unwrap_or_default().verdict;
+            Metric::GateDecisions.count(&[("verdict", format!("{verdict:?}").to_lowercase())]);
+            Metric::GateSeconds.record(began.elapsed().as_secs_f64());
+        } else if !case.progress.is_made.load(Ordering::Relaxed) {
+            // Whoever claims next must not take its end for a death. With a decision made, it has to look for that.
+            let release = Request::Release { token, keep_ms: millis(self.rules.window) };
+            if self.store.ask(&case.key, &release).await.is_err() {
+                self.store.abandon(&case.key, token, millis(self.rules.window));
+            }
+        }
+        decided
+    }
+
+    /// What follows from a decision: its event goes to those who observe it, with the decision, what failed is put on
+    /// record, and the claim is finished. Returns once all that is safe.
+    pub async fn conclude(&self, event: &Arc<Event>, ruling: &Ruling) {
+        let finished = async {
+            if let Some(token) = ruling.claim {
+                let key = InvocationKey::of_request(event.digest);
+                let (at, keep_ms) = (Point::first(0), millis(self.rules.window));
+                let settle = Request::Settle { at, token, deaths: 0, verdict: Verdict::Done, keep_ms };
+                let _ = self.store.ask(&key, &settle).await; // the decision is kept anyway
+            }
+        };
+        let recorded = async {
+            for letter in &ruling.letters {
+                self.meters.buried(letter.class, letter.hook.as_deref());
+                self.append(&Record::Letter(Box::new(letter.clone()))).await;
+            }
+        };
+        let decision = Decided::of_kept(&ruling.decision);
+        tokio::join!(finished, recorded, self.publish_decided(event, decision, Duration::ZERO));
+    }
+
+    /// Nobody has decided in time, as far as anybody here knows: those who observe the event are told so.
+    pub async fn undecided(&self, event: &Arc<Event>, is_ours: bool) {
+        let kept = self.store.decided(event.digest).await.ok().flatten();
+        tracing::warn!(event = event.id, decided = kept.is_some(), "a request was not answered in time");
+        if let Some(kept) = kept {
+            return self.publish_decided(event, Decided::of_kept(&kept), Duration::ZERO).await;
+        }
+        Metric::GatesUndecided.count(&[("why", "late".to_owned())]);
+        let wait = if is_ours { Duration::ZERO } else { TOLD_AFTER };
+        self.publish_decided(event, Decided::nobody(), wait).await;
+    }
+
+    /// The event of a request that nobody took in time, with what was decided all the same. Waits for the store as long as
+    /// the delivery may be held.
+    pub(super) async fn with_decision(&self, whole: WholeEvent, until: Instant) -> WholeEvent {
+        let kept = loop {
+            match self.store.decided(whole.event.digest).await {
+                Ok(kept) => break kept,
+                Err(_) if timeout_at(until, self.store.back()).await.is_err() => break None,
+                Err(_) => sleep(LOOK_EVERY).await,
+            }
+        };
+        if kept.is_none() {
+            Metric::GatesUndecided.count(&[("why", "expired".to_owned())]);
+        }
+        let decision = Some(kept.map_or_else(Decided::nobody, |kept| Decided::of_kept(&kept)));
+        WholeEvent { event: Arc::new(Event { decision, ..(*whole.event).clone() }), ..whole }
+    }
+
+    /// To those who observe the event, if there are any: as for every event, the catalog of whoever takes it says so.
+    async fn publish_decided(&self, event: &Arc<Event>, decision: Decided, wait: Duration) {
+        let hooks = self.catalog.borrow().clone();
+        let matches = hooks.matching(event);
+        if matches.hooks.is_empty() && matches.failed.is_empty() && hooks.types().misfit(event).is_none() {
+            return Metric::EventsUnmatched.count(&[]);
+        }
+        let event = Arc::new(Event { decision: Some(decision), ..(**event).clone() });
+        let message = WholeEvent { event, letter: None }.message();
+        self.send(Outgoing::to_lane(Lane::Default, wait, message)).await;
+    }
+
+    /// Tells who asked, as often as it takes and there is time.
+    async fn reply(&self, delivery: &Delivery, decision: &str, until: Instant) {
+        let Some(reply) = asking::reply(delivery.message.asking.as_ref(), decision) else { return };
+        while Instant::now() < until {
+            match timeout_at(until, self.broker.publish(reply.clone())).await {
+                Ok(Ok(())) => {
+                    let id = delivery.message.properties.message_id.as_deref().unwrap_or_default();
+                    return crash::Point::GateReplied.reached(id);
+                }
+                Ok(Err(error @ (PublishError::Invalid(_) | PublishError::TooLarge(_)))) => {
+                    return tracing::warn!(%error, "an answer cannot be sent");
+                }
+                Ok(Err(error)) => tracing::debug!(%error, "an answer is not confirmed, sending it again"),
+                Err(_) => {}
+            }
+            sleep(LOOK_EVERY).await;
+        }
+        tracing::warn!("an answer was not confirmed in time");
+    }
+
+    async fn decide_by(&self, case: &Case<'_>) -> Result<Ruling, Undecided> {
+        let turn = Turn { worker: self, event: case.event, until: case.began + asking::time_of_hooks(case.left()) };
+        loop {
+            let claimed = self.claim_request(case).await;
+            case.progress.is_others.store(matches!(claimed, Claimed::Busy(_)), Ordering::Relaxed);
+            let (deaths, is_held) = match claimed {
+                Claimed::Ours { deaths, is_held } => (deaths, is_held),
+                Claimed::Kept(decision) => return Ok(Ruling::kept(decision)),
+                Claimed::Busy(wait) => {
+                    sleep(wait.min(LOOK_EVERY)).await;
+                    continue;
+                }
+                Claimed::Away => {
+                    let (decision, letters) = turn.fail_all(Class::Exhausted, "the store of claims is away");
+                    let decision = decision.to_json();
+                    self.store.decide_later(case.event.digest, &decision, millis(self.rules.window));
+                    return Ok(Ruling { decision, letters, claim: None });
+                }
+            };
+            crash::Point::GateClaimed.reached(&case.event.id);
+            let asked = async {
+                if deaths >= DEATHS_MAX {
+                    return Ok(turn.fail_all(Class::Poisoned, &format!("{deaths} workers died while they asked")));
+                }
+                turn.ask_all().await
+            };
+            let (decision, letters) = tokio::select! {
+                biased;
+                asked = asked => asked?,
+                () = self.taken_over(case, is_held) => continue,
+            };
+            crash::Point::GateAsked.reached(&case.event.id);
+            case.progress.is_made.store(true, Ordering::Relaxed);
+            let made = decision.to_json();
+            let decision = self.keep(case.event, &made).await;
+            crash::Point::GateDecided.reached(&case.event.id);
+            // Where another worker was first, what failed here did not count.
+            let letters = if decision == made { letters } else { Vec::new() };
+            return Ok(Ruling { decision, letters, claim: is_held.then_some(case.token) });
+        }
+    }
+}

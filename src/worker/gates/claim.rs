@@ -1,0 +1,164 @@
+//! Who decides a request, and which decision is everybody's.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep, timeout_at};
+
+use super::super::Worker;
+use super::super::lease::{Gone, Lease};
+use super::super::store::Unanswered;
+use super::{DEATHS_MAX, LOOK_EVERY};
+use crate::config::WhenAway;
+use crate::domain::claim::{Answer, ClaimRequest, DeathLimits, Point, Request, Token};
+use crate::domain::event::Event;
+use crate::domain::invocation::InvocationKey;
+use crate::domain::settle::millis;
+use crate::telemetry::Metric;
+
+/// A worker that decides renews its claim every third of this.
+const LEASE: Duration = Duration::from_secs(1);
+/// A store that does not answer is given this long beyond the time that there is for it.
+const PATIENCE_MIN: Duration = Duration::from_millis(250);
+
+/// What was found on the way to a claim.
+pub(super) enum Claimed {
+    /// Decide it; `is_held` under the claim.
+    Ours {
+        deaths: u32,
+        is_held: bool,
+    },
+    Kept(String),
+    /// Another worker decides it.
+    Busy(Duration),
+    /// The store does not come back in time.
+    Away,
+}
+
+/// How far a decision has got when its time is over.
+#[derive(Default)]
+pub(super) struct Progress {
+    /// Another worker was at it when this one looked last.
+    pub(super) is_others: AtomicBool,
+    /// The decision is on its way to the store, or there.
+    pub(super) is_made: AtomicBool,
+}
+
+/// A request on its way to a decision.
+pub(super) struct Case<'a> {
+    pub(super) event: &'a Arc<Event>,
+    pub(super) key: InvocationKey,
+    pub(super) token: Token,
+    pub(super) progress: Progress,
+    pub(super) began: Instant,
+    pub(super) until: Instant,
+}
+
+impl Case<'_> {
+    pub(super) fn left(&self) -> Duration {
+        self.until.saturating_duration_since(self.began)
+    }
+
+    /// How long a store that is away is waited for.
+    fn patience(&self) -> Instant {
+        (self.began + self.left() / 2).max(Instant::now() + PATIENCE_MIN)
+    }
+}
+
+impl Worker {
+    /// One try for the claim of a request; waits for a store that is away for as long as there is patience.
+    pub(super) async fn claim_request(&self, case: &Case<'_>) -> Claimed {
+        let unheld = |deaths| Claimed::Ours { deaths, is_held: false };
+        let (patience, request) = (case.patience(), self.claim(case.token));
+        let holds = self.rules.when_away == WhenAway::Hold;
+        let answer = loop {
+            // Before it is taken to be back, what was decided without it is kept.
+            if holds && timeout_at(patience, self.store.back()).await.is_err() {
+                return Claimed::Away;
+            }
+            match timeout_at(patience, self.store.ask(&case.key, &request)).await {
+                Ok(Ok(answer)) => break answer,
+                Ok(Err(Unanswered::Unreadable)) => return unheld(0),
+                Ok(Err(Unanswered::Away)) | Err(_) if !holds => return unheld(0),
+                Ok(Err(Unanswered::Away)) => {}
+                Err(_) => {
+                    // It may have been made: its end is not to be taken for a death.
+                    self.store.abandon(&case.key, case.token, millis(self.rules.window));
+                    return Claimed::Away;
+                }
+            }
+        };
+        self.meters.claimed(&answer);
+        if let Answer::Won { deaths, taken_over: false } = answer {
+            return Claimed::Ours { deaths, is_held: true };
+        }
+        if let Answer::Done { token } = &answer
+            && token.body != case.event.body_digest
+        {
+            Metric::EventsConflicting.count(&[]);
+            tracing::warn!(
+                event = case.event.id,
+                "a request with this source and id but another body was decided before"
+            );
+        }
+        if let Ok(Some(kept)) = self.store.decided(case.event.digest).await {
+            return Claimed::Kept(kept);
+        }
+        match answer {
+            Answer::Won { deaths, .. } => Claimed::Ours { deaths, is_held: true },
+            Answer::Busy { lease_left_ms } => Claimed::Busy(Duration::from_millis(lease_left_ms.max(1))),
+            Answer::Resume { deaths, .. } => unheld(deaths),
+            // Done, but what was decided is forgotten.
+            Answer::Done { .. }
+            | Answer::Superseded
+            | Answer::Suspect { .. }
+            | Answer::Ok
+            | Answer::NotYours
+            | Answer::Cancelled { .. } => unheld(0),
+        }
+    }
+
+    /// Keeps a decision; answers the one that is kept. Without an answer of the store there is none, unless this fleet goes
+    /// on without its store.
+    pub(super) async fn keep(&self, event: &Event, decision: &str) -> String {
+        loop {
+            match self.store.decide(event.digest, decision, millis(self.rules.window)).await {
+                Ok(kept) => return kept,
+                Err(_) if self.rules.when_away == WhenAway::Proceed => return decision.to_owned(),
+                Err(_) => {
+                    sleep(LOOK_EVERY).await;
+                    self.store.back().await;
+                }
+            }
+        }
+    }
+
+    /// Renews the claim until another worker has it. While the store does not answer it may end: whoever takes over then asks
+    /// again, and one decision is kept.
+    pub(super) async fn taken_over(&self, case: &Case<'_>, is_held: bool) {
+        if !is_held {
+            return std::future::pending().await;
+        }
+        loop {
+            let Case { key, token, .. } = case;
+            let lease = Lease { store: &self.store, key, token: *token, length: LEASE, since: Instant::now() };
+            if lease.keep().await == Gone::Taken {
+                return;
+            }
+        }
+    }
+
+    fn claim(&self, token: Token) -> Request {
+        Request::Claim(ClaimRequest {
+            at: Point::first(0),
+            token,
+            deaths: 0,
+            forced: 0,
+            in_suspect: true,
+            limits: DeathLimits { suspect: DEATHS_MAX, poisoned: DEATHS_MAX },
+            lease_ms: millis(LEASE),
+            floor_ms: millis(self.rules.window),
+        })
+    }
+}

@@ -1,0 +1,181 @@
+//! Asking the gates of one event, one after the other.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep, timeout_at};
+
+use super::super::Worker;
+use super::super::admission::{Elsewhere, Permit};
+use super::Undecided;
+use crate::domain::claim::Point;
+use crate::domain::dead_letter::{Cause, Letter};
+use crate::domain::decision::{Answer, Decision, Json, Merge};
+use crate::domain::event::Event;
+use crate::domain::hook::{Hook, Mode, OnFailure};
+use crate::domain::invocation::Invocation;
+use crate::domain::matching::HookSet;
+use crate::domain::message::Queue;
+use crate::domain::outcome::{Again, Failure, Outcome};
+use crate::domain::settle::{AttemptReport, Class, millis};
+use crate::telemetry::now_ms;
+
+/// One event before its gates.
+pub(super) struct Turn<'w> {
+    pub(super) worker: &'w Worker,
+    pub(super) event: &'w Arc<Event>,
+    /// By when the last of them has to have answered.
+    pub(super) until: Instant,
+}
+
+/// Why a gate has not answered.
+struct Failed {
+    class: Class,
+    error: String,
+    reports: Vec<AttemptReport>,
+}
+
+impl Failed {
+    fn unasked(class: Class, error: impl Into<String>) -> Self {
+        Self { class, error: error.into(), reports: Vec::new() }
+    }
+}
+
+/// What has been said so far.
+#[derive(Default)]
+struct Said {
+    merge: Merge,
+    letters: Vec<Letter>,
+}
+
+impl Turn<'_> {
+    /// Asks in the catalog's order, and nobody behind a refusal.
+    pub(super) async fn ask_all(&self) -> Result<(Decision, Vec<Letter>), Undecided> {
+        let hooks = self.worker.catalog.borrow().clone();
+        let mut said = Said::default();
+        for (hook, unknown) in hooks.gates(self.event) {
+            if said.merge.is_refused() {
+                break;
+            }
+            let began = Instant::now();
+            let answered = match unknown {
+                Some(error) => Err(Failed::unasked(Class::Invalid, format!("`when` fails: {error}"))),
+                None => self.ask(hook, &hooks, said.merge.input()).await?,
+            };
+            let took_ms = millis(began.elapsed());
+            match answered {
+                Ok((answer, attempts)) => said.merge.add(&hook.id, answer, attempts, took_ms),
+                Err(failed) => self.fail(&mut said, hook, &hooks, failed, took_ms),
+            }
+        }
+        Ok((said.merge.done(), said.letters))
+    }
+
+    /// As if all of them had failed for one reason.
+    pub(super) fn fail_all(&self, class: Class, error: &str) -> (Decision, Vec<Letter>) {
+        let hooks = self.worker.catalog.borrow().clone();
+        let mut said = Said::default();
+        for (hook, _) in hooks.gates(self.event) {
+            if said.merge.is_refused() {
+                break;
+            }
+            self.fail(&mut said, hook, &hooks, Failed::unasked(class, error), 0);
+        }
+        (said.merge.done(), said.letters)
+    }
+
+    fn fail(&self, said: &mut Said, hook: &Hook, hooks: &HookSet, failed: Failed, took_ms: u64) {
+        let Failed { class, error, mut reports } = failed;
+        let closed = hook.mode == Mode::Gate(OnFailure::Closed);
+        let attempts = u32::try_from(reports.len()).unwrap_or(u32::MAX);
+        said.merge.fail(&hook.id, &error, attempts, took_ms, closed);
+        let report = reports.pop();
+        let mut invocation = self.invocation(hook, hooks);
+        invocation.history = reports;
+        let target = Some(hook.action.target());
+        let cause = Cause { class, report, unprotected: false, deaths: 0, target };
+        let letter = Letter::of_invocation(&invocation, Point::first(0), cause, Queue::Gates.name(), now_ms());
+        tracing::warn!(hook = %hook.id, event = self.event.id, error, closed, "a gate failed");
+        said.letters.push(letter.for_record(&error));
+    }
+
+    fn invocation(&self, hook: &Hook, hooks: &HookSet) -> Invocation {
+        Invocation::first(Arc::clone(self.event), hook.id.clone(), hooks.revision().clone())
+    }
+
+    /// One gate, as often as its `retry` allows within the time that is left: its answer, and after how many attempts.
+    async fn ask(
+        &self,
+        hook: &Arc<Hook>,
+        hooks: &HookSet,
+        input: Option<&Json>,
+    ) -> Result<Result<(Answer, u32), Failed>, Undecided> {
+        let mut invocation = self.invocation(hook, hooks);
+        let (mut reports, mut spent) = (Vec::new(), Duration::ZERO);
+        loop {
+            let permit = match self.admit(hook).await {
+                Ok(permit) => permit,
+                Err(error) => return Ok(Err(Failed { class: Class::Exhausted, error, reports })),
+            };
+            let (began, at_ms, attempt) = (Instant::now(), now_ms(), invocation.at.attempt);
+            let failure = match self.attempt(hook, hooks, &invocation, input, &permit).await {
+                Ok(answer) => return Ok(Ok((answer, attempt))),
+                Err(Outcome::Failed(failure)) => failure,
+                Err(_) if self.worker.interrupt.is_cancelled() => return Err(Undecided::Interrupted),
+                // Trouble of our own, or of the program that the worker is part of.
+                Err(Outcome::Interrupted | Outcome::Done) => Failure {
+                    again: Again::Later(None),
+                    status: None,
+                    error: "it could not be asked to the end".to_owned(),
+                },
+            };
+            drop(permit);
+            let took = began.elapsed();
+            spent += took;
+            let Failure { again, status, error } = failure;
+            reports.push(AttemptReport { attempt, at_ms, took_ms: millis(took), status, error: error.clone() });
+            let (class, wait) = match again {
+                Again::Never(class) => (class, None),
+                Again::Later(hint) => (Class::Exhausted, hook.retry.delay(attempt, spent, hint, fastrand::f64())),
+            };
+            match wait.filter(|wait| Instant::now() + *wait < self.until) {
+                Some(wait) => sleep(wait).await,
+                None => return Ok(Err(Failed { class, error, reports })),
+            }
+            spent += wait.unwrap_or_default();
+            invocation.at = invocation.at.next();
+        }
+    }
+
+    async fn admit(&self, hook: &Hook) -> Result<Permit, String> {
+        let admission = &self.worker.admission;
+        let admitted = admission.admit(&admission.gate(hook), true, self.until).await;
+        admitted.map_err(|elsewhere| match elsewhere {
+            Elsewhere::Overflow => "the gate was busy for as long as there was time".to_owned(),
+            Elsewhere::Parked(_) if hook.paused => "the gate is paused".to_owned(),
+            Elsewhere::Parked(_) => "the gate's target is broken: it is not asked for a while".to_owned(),
+        })
+    }
+
+    async fn attempt(
+        &self,
+        hook: &Hook,
+        hooks: &HookSet,
+        invocation: &Invocation,
+        input: Option<&Json>,
+        permit: &Permit,
+    ) -> Result<Answer, Outcome> {
+        let (worker, began) = (self.worker, Instant::now());
+        let asked = worker.executors.ask(hook, invocation, input);
+        let Ok(asked) = timeout_at(self.until, asked).await else {
+            // Somebody was in a hurry: that says nothing of the target.
+            worker.admission.ended(permit, &Outcome::Interrupted);
+            return Err(Outcome::later("it has not answered by the deadline of the request"));
+        };
+        let asked = asked.map_err(|outcome| outcome.redacted(hooks.secrets()));
+        let outcome = asked.as_ref().err().cloned().unwrap_or(Outcome::Done);
+        worker.admission.ended(permit, &outcome);
+        permit.gate().meters.attempted(&outcome, began.elapsed().as_secs_f64());
+        asked.map(|answer| answer.redacted(hooks.secrets()))
+    }
+}
