@@ -10,7 +10,8 @@
 //! should be: then the machine is too busy to say anything. With `--signed` hookfleet signs what it sends.
 //! `-- --scaling` measures fleets of 1, 2 and 4 workers instead, `-- --matching` what it takes to find the hooks that want
 //! an event, `-- --letters` what it takes to read, look at and send out again many dead letters, `-- --commands` what it
-//! takes to run a program. Linux only: CPU time is read from /proc.
+//! takes to run a program. `-- --gates` measures how long who asks a gate waits for the decision, beside a bare loop that
+//! asks the same receiver, and fails where the ratios are out of bounds. Linux only: CPU time is read from /proc.
 
 #![allow(
     clippy::print_stdout,
@@ -48,6 +49,7 @@ mod servers;
 
 mod bare;
 mod commands;
+mod gates;
 mod letters;
 mod matching;
 mod scaling;
@@ -68,6 +70,10 @@ const MATCHING_RATIO_MAX: f64 = 2.0;
 
 /// How much longer the command line may take to read every letter than a bare loop that only receives them.
 const READING_RATIO_MAX: f64 = 3.0;
+/// How much longer who asks may wait for a gate's decision than for that of a bare loop: idle and under load, and the p99
+/// under load.
+const GATE_P50_RATIO_MAX: f64 = 1.3;
+const GATE_P99_RATIO_MAX: f64 = 2.0;
 
 /// One side of one pair.
 #[derive(Debug, Clone, Copy)]
@@ -93,6 +99,9 @@ fn main() {
     if let Some(at) = arguments.iter().position(|argument| argument == "--bare") {
         return runtime.block_on(bare::run(&arguments[at + 1..]));
     }
+    if let Some(at) = arguments.iter().position(|argument| argument == "--bare-gates") {
+        return runtime.block_on(gates::bare(&arguments[at + 1..]));
+    }
     let quick = has("--quick");
     let options = Options {
         pairs: if quick { 3 } else { 7 },
@@ -107,6 +116,9 @@ fn main() {
         if has("--commands") {
             commands::run(if quick { 1_000 } else { 10_000 }).await;
             return true;
+        }
+        if has("--gates") {
+            return gates::run(if quick { 2_000 } else { 10_000 }).await;
         }
         if has("--letters") {
             let (all, replayed) = if quick { (20_000, 7_000) } else { (200_000, 50_000) };
@@ -231,7 +243,7 @@ async fn publish(rabbit: &Rabbit, namespace: &str, count: u64) {
     broker.close().await;
 }
 
-/// A receiver on a thread of its own that counts, and answers 204 after `latency`.
+/// A receiver on a thread of its own that counts, and answers 204 after `latency`. What gates ask it allows at once.
 async fn receiver(latency: Duration) -> (Arc<AtomicU64>, std::net::SocketAddr) {
     let received = Arc::new(AtomicU64::new(0));
     let counter = Arc::clone(&received);
@@ -251,7 +263,9 @@ async fn receiver(latency: Duration) -> (Arc<AtomicU64>, std::net::SocketAddr) {
                     StatusCode::NO_CONTENT
                 }
             };
-            axum::serve(listener, Router::new().route("/hook", post(count))).await.unwrap();
+            let allow = |_body: bytes::Bytes| async { axum::Json(json!({})) };
+            let routes = Router::new().route("/hook", post(count)).route("/gate", post(allow));
+            axum::serve(listener, routes).await.unwrap();
         });
     });
     (received, address.await.unwrap())
