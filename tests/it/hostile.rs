@@ -24,9 +24,8 @@ const RUNS: usize = 16;
 /// else: over the loopback interface there always is. A run at a time of these, when all others are over.
 const BUSY: [&str; 2] = ["endless-chunk-size", "endless-informing"];
 const DEADLINE_MS: u64 = 1_500;
-/// What may come on top of a deadline where the machine has other things to do: 4.5 s were seen. What has no deadline takes
-/// longer than any of it.
-const GRACE_MS: u64 = 15_000;
+/// What may come on top of a deadline, beside the time for which the worker had no core ([`starved_ms`]).
+const GRACE_MS: u64 = 2_000;
 /// More than the worker takes while it does the same with targets that mean well.
 const MEMORY_KIB_MAX: u64 = 48 * 1024;
 
@@ -175,6 +174,17 @@ fn memory(pid: u32, line: &str) -> u64 {
     found.trim_start_matches(':').trim().trim_end_matches(" kB").parse().unwrap()
 }
 
+/// How long the threads of a process have waited for a core, whichever waited longest, in milliseconds: what a busy machine
+/// adds to every deadline.
+fn starved_ms(pid: u32) -> u64 {
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let waited = threads.filter_map(|thread| {
+        let told = std::fs::read_to_string(thread.path().join("schedstat")).ok()?;
+        told.split(' ').nth(1)?.parse::<u64>().ok() // nanoseconds on a run queue
+    });
+    waited.max().unwrap_or(0) / 1_000_000
+}
+
 type Expected = BTreeMap<&'static str, Option<&'static str>>;
 
 /// One for each behaviour.
@@ -200,7 +210,7 @@ async fn harm_costs_its_deadline_and_little_memory() {
     let site = site(Place::Servers).await.hooks(&hooks(&expected, address)).set("HOOKFLEET_BREAKER_FAILURES", "0");
     let Stage { site, mut worker, publisher } = stage(Place::Servers, site).await;
     let pid = worker.process.child.id();
-    let before = memory(pid, "VmRSS");
+    let (before, starved_before) = (memory(pid, "VmRSS"), starved_ms(pid));
     let began = Instant::now();
     let others = RUNS * (expected.len() - BUSY.len());
     publisher.send_all((0..RUNS).map(|number| event("a", &format!("a{number}")))).await;
@@ -214,9 +224,10 @@ async fn harm_costs_its_deadline_and_little_memory() {
     publisher.send(event("b", "b")).await;
     let all = others + BUSY.len();
     over(all).await;
-    let peak = memory(pid, "VmHWM");
+    let (peak, starved) = (memory(pid, "VmHWM"), starved_ms(pid) - starved_before);
     println!(
-        "{all} runs against {} behaviours, {RUNS} of each at a time: {:.1} s, {before} KiB before, at most {peak} KiB",
+        "{all} runs against {} behaviours, {RUNS} of each at a time: {:.1} s, {starved} ms of it without a core, \
+         {before} KiB before, at most {peak} KiB",
         expected.len(),
         began.elapsed().as_secs_f64()
     );
@@ -228,14 +239,16 @@ async fn harm_costs_its_deadline_and_little_memory() {
     }
     assert_eq!(worker.stop().await, Some(0));
 
-    let mut letters: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    let (mut letters, mut longest) = (BTreeMap::<String, Vec<String>>::new(), 0);
     for exported in site.letters() {
         let letter = &exported["letter"];
         let hook = letter["hook"].as_str().unwrap().to_owned();
         letters.entry(hook).or_default().push(letter["error"].as_str().unwrap().to_owned());
         let took = letter["attempts"][0]["took_ms"].as_u64().unwrap();
-        assert!(took < DEADLINE_MS + GRACE_MS, "{letter}");
+        assert!(took < DEADLINE_MS + GRACE_MS + starved, "without a core for {starved} ms: {letter}");
+        longest = longest.max(took);
     }
+    println!("the longest run took {longest} ms");
     for (why, head) in [("timeout", "timed out"), ("reset", "reset: "), ("transport", "transport: ")] {
         let told = letters.values().flatten().filter(|error| error.starts_with(head)).count();
         assert_eq!(unanswered[why], told, "{why}");
