@@ -19,6 +19,7 @@ use crate::domain::decision::{Answer, Json};
 use crate::domain::hook::{Action, Hook, HttpAction};
 use crate::domain::invocation::Invocation;
 use crate::domain::outcome::Outcome;
+use crate::domain::redaction::Secrets;
 use crate::domain::settle::Class;
 
 pub mod callback;
@@ -68,15 +69,8 @@ pub trait Execute: Send + Sync {
     async fn ask(&self, hook: &Hook, invocation: &Invocation, input: Option<&Json>) -> Result<Answer, Outcome>;
 }
 
-/// What a target said to a run that was done.
-enum Said {
-    /// Nobody asked.
-    Nothing,
-    Text(Vec<u8>),
-    /// A refusal, and its reason.
-    Refusal(String),
-    Answer(Box<Answer>),
-}
+/// What a target said to a run that was done, if somebody asked.
+type Said = Option<Box<Answer>>;
 
 /// All executors, with what they share between runs: connections, and the environment that commands inherit.
 #[derive(Debug)]
@@ -165,16 +159,8 @@ impl Execute for Executors {
     }
 
     async fn ask(&self, hook: &Hook, invocation: &Invocation, input: Option<&Json>) -> Result<Answer, Outcome> {
-        let said = match self.bounded(hook, invocation, Some(Question { input })).await? {
-            Said::Answer(answer) => return Ok(*answer),
-            Said::Refusal(reason) => return Ok(Answer::refusal(&reason)),
-            Said::Nothing => return Ok(Answer::default()),
-            Said::Text(said) => said,
-        };
-        let read =
-            std::str::from_utf8(&said).map_err(|_| "expected an answer in UTF-8".to_owned()).and_then(Answer::read);
-        // It would be the same the next time.
-        read.map_err(|error| Outcome::never(Class::Rejected, excerpt::excerpt(error.as_bytes(), Vec::new())))
+        let said = self.bounded(hook, invocation, Some(Question { input })).await?;
+        Ok(said.map_or_else(Answer::default, |answer| *answer))
     }
 }
 
@@ -218,6 +204,17 @@ pub(crate) fn payload(hook: &Hook, invocation: &Invocation, key: &str, input: Op
     }
     whole.push(b'}');
     whole.into()
+}
+
+/// Reads what a target wrote to who asked. What its action knows as secret is not shown where it tells a reason.
+fn answer(said: &[u8], secrets: impl FnOnce() -> Vec<String>) -> Result<Said, Outcome> {
+    let read = std::str::from_utf8(said).map_err(|_| "expected an answer in UTF-8".to_owned()).and_then(Answer::read);
+    match read {
+        Ok(answer) if answer.has_reason() => Ok(Some(Box::new(answer.redacted(&Secrets::new(secrets()))))),
+        Ok(answer) => Ok(Some(Box::new(answer))),
+        // It would be the same the next time.
+        Err(error) => Err(Outcome::never(Class::Rejected, excerpt::excerpt(error.as_bytes(), secrets()))),
+    }
 }
 
 /// A panic ends the attempt, not the worker. Its message went to the panic hook; it may hold anything, so it stays there.

@@ -173,6 +173,12 @@ impl Answer {
         serde_json::from_str(object).map_err(wrong)
     }
 
+    /// It says why.
+    #[must_use]
+    pub fn has_reason(&self) -> bool {
+        self.stop_reason.is_some()
+    }
+
     /// The same, with a reason that shows none of these, nor what looks like a secret. What else it says is for who asks, as
     /// the hook means it.
     #[must_use]

@@ -80,7 +80,7 @@ impl Callbacks {
         };
         match timeout_at(attempt.deadline, AbortOnDropHandle::new(running)).await {
             Err(_) => Err(timed_out(attempt.hook.timeout, "")),
-            Ok(Ok(Ok(answer))) => Ok(answer.map_or(Said::Nothing, Said::Answer)),
+            Ok(Ok(Ok(answer))) => Ok(answer),
             Ok(Ok(Err(failed))) => Err(failed.outcome()),
             Ok(Err(error)) if error.is_panic() => Err(Outcome::later("the callback panicked")),
             Ok(Err(_)) => Err(Outcome::Interrupted), // its runtime ends

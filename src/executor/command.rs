@@ -20,11 +20,12 @@ use tokio::time::{timeout, timeout_at};
 
 use super::excerpt::{excerpt, with_excerpt};
 use super::shim::{self, Order, Report};
-use super::{Attempt, timed_out};
+use super::{Attempt, Said, answer, timed_out};
 use crate::config;
+use crate::domain::decision::Answer;
 use crate::domain::hook::{CommandAction, Exit, ExitCodes, Fences, Secret};
 use crate::domain::outcome::{Again, Failure, Outcome};
-use crate::domain::redaction::{Secrets, redact};
+use crate::domain::redaction::Secrets;
 use crate::domain::settle::Class;
 
 /// What is kept of each output; the rest is read and dropped, so that the program is never stopped by a full pipe.
@@ -56,7 +57,7 @@ impl Commands {
     }
 
     /// Runs the program. Ends at the attempt's deadline, or up to [`END`] after it if the program does not go.
-    pub(super) async fn run(&self, action: &CommandAction, attempt: &Attempt<'_>) -> Result<super::Said, Outcome> {
+    pub(super) async fn run(&self, action: &CommandAction, attempt: &Attempt<'_>) -> Result<Said, Outcome> {
         let program = action.argv.first().map_or("", String::as_str);
         if !self.allow.iter().any(|name| name == program) {
             return Err(Outcome::never(Class::TargetBlocked, self.refusal(program)));
@@ -75,8 +76,8 @@ impl Commands {
                     said.strip_prefix(shim::CANNOT_RUN_SAID).filter(|_| code == i32::from(shim::CANNOT_RUN));
                 match unstarted.filter(|_| *action.fences != Fences::default()) {
                     Some(why) => Outcome::later(format!("cannot start `{program}`: {why}")),
-                    None if attempt.asks => return self.answered(code, action, heard, &said),
-                    None => return exited(code, &action.exit_codes, &said).map(|()| super::Said::Nothing),
+                    None if attempt.asks => return self.answered(code, action, &heard, &said),
+                    None => return exited(code, &action.exit_codes, &said).map(|()| None),
                 }
             }
             Ok(Some(Report::Killed(signal))) => {
@@ -94,18 +95,18 @@ impl Commands {
     }
 
     /// What a program that decides has said: with exit 2 that it refuses, and why; else what it wrote.
-    fn answered(&self, code: i32, action: &CommandAction, heard: Heard, said: &str) -> Result<super::Said, Outcome> {
+    fn answered(&self, code: i32, action: &CommandAction, heard: &Heard, said: &str) -> Result<Said, Outcome> {
         if code == REFUSES && !action.exit_codes.names(code) {
-            let reason = redact(&String::from_utf8_lossy(heard.loudest()), &Secrets::new(self.secrets(action)));
-            let refused = if reason.is_empty() { "the hook's program refused".to_owned() } else { reason };
-            return Ok(super::Said::Refusal(refused));
+            let reason = String::from_utf8_lossy(heard.loudest());
+            let reason = if said.is_empty() { "the hook's program refused" } else { reason.trim() };
+            return Ok(Some(Box::new(Answer::refusal(reason).redacted(&Secrets::new(self.secrets(action))))));
         }
         exited(code, &action.exit_codes, said)?;
         if heard.out.len() >= OUTPUT_BYTES_MAX {
             let error = format!("the answer has more than {OUTPUT_BYTES_MAX} bytes");
             return Err(Outcome::never(Class::Rejected, error));
         }
-        Ok(super::Said::Text(heard.out))
+        answer(&heard.out, || self.secrets(action))
     }
 
     /// What the program could repeat to us and no error may show. Most of what is inherited (`PATH`, `HOME`) is no secret

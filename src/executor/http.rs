@@ -16,7 +16,7 @@ use super::compress::gzipped;
 use super::egress::{Guard, Refused};
 use super::excerpt::{excerpt, with_excerpt};
 use super::hint::retry_after;
-use super::{Attempt, Said, timed_out};
+use super::{Attempt, Said, answer, timed_out};
 use crate::config;
 use crate::domain::event::TRACEPARENT;
 use crate::domain::hook::{Compression, HttpAction, Method};
@@ -86,7 +86,7 @@ impl Http {
             let read =
                 timeout_at(attempt.deadline, whole(reply)).await.map_err(|_| timed_out(attempt.hook.timeout, ""))?;
             return match read {
-                Ok(Some(body)) => Ok(Said::Text(body)),
+                Ok(Some(body)) => answer(&body, || secrets(action, &request)),
                 Ok(None) => {
                     Err(Outcome::never(Class::Rejected, format!("the answer has more than {REPLY_BYTES_MAX} bytes")))
                 }
@@ -94,7 +94,7 @@ impl Http {
             };
         }
         let body = drain(reply, attempt.deadline).await;
-        let Some(again) = again else { return Ok(Said::Nothing) };
+        let Some(again) = again else { return Ok(None) };
         let error = with_excerpt(status_line(status), &excerpt(&body, secrets(action, &request)));
         Err(Outcome::Failed(Failure { again, status: Some(status.as_u16().into()), error }))
     }
@@ -313,8 +313,8 @@ mod tests {
     use super::super::fixture::{executors, hook, invocation, line};
     use super::super::{Callbacks, Execute as _, Executors, payload};
     use super::*;
-    use crate::domain::decision::Verdict;
-    use crate::domain::hook::{Action, Hook};
+    use crate::domain::decision::{Merge, Verdict};
+    use crate::domain::hook::{Action, Hook, HookId};
     use crate::domain::signature::{Algorithm, Encoding, PlainKey, Signing, StandardKey};
     use crate::domain::template::Form;
 
@@ -651,6 +651,12 @@ mod tests {
         ] {
             assert_eq!(asked(Server::replying(reply("200 OK", "", body)).await).await, expected, "{body:.40}");
         }
+        let body = r#"{"decision": "block", "stop_reason": "Bearer headersecret\nis known: headersecret"}"#;
+        let server = Server::replying(reply("200 OK", "", body)).await;
+        let mut merge = Merge::default();
+        let answer = executors().ask(&server.hook(1_000), &invocation("{}"), None).await.unwrap();
+        merge.add(&HookId::new("h").unwrap(), answer, 1, 1);
+        assert_eq!(merge.done().reason.as_deref(), Some("[REDACTED]\nis known: [REDACTED]"));
         let refused = reply("403 Forbidden", "", r#"{"decision":"approve"}"#);
         let failed = asked(Server::replying(refused).await).await.unwrap_err();
         assert!(failed.starts_with("never Rejected [403]: 403 Forbidden"), "a status alone decides nothing: {failed}");

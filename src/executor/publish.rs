@@ -82,7 +82,7 @@ impl Publishing {
             }
         };
         let unsent = match timeout_at(attempt.deadline, sent).await {
-            Ok(Ok(())) => return Ok(Said::Nothing),
+            Ok(Ok(())) => return Ok(None),
             Ok(Err(unsent)) => unsent,
             Err(_) if action.server.is_none() && self.is_home_away() => {
                 let hook = attempt.hook.id.as_str();
