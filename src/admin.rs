@@ -7,6 +7,7 @@ use std::time::Duration;
 use axum::middleware::from_fn_with_state;
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::net::TcpListener;
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -49,8 +50,8 @@ pub struct Admin {
     pub metrics: PrometheusHandle,
     pub totals: Arc<Totals>,
     pub broker: Arc<dyn Broker>,
-    /// Decides what is asked over HTTP.
-    pub worker: Arc<Worker>,
+    /// Where gates are asked, if this process asks any.
+    pub gates: Option<Part>,
     /// What readiness asks, a cell each.
     pub parts: Vec<Part>,
     pub when_away: WhenAway,
@@ -84,6 +85,8 @@ pub struct Part {
     /// Why the store of claims is away, while it is.
     pub store_away: watch::Receiver<Option<String>>,
     pub worker: Arc<Worker>,
+    /// Its thread.
+    pub runtime: Handle,
     /// It does nothing but ask gates: without it the process takes events all the same.
     pub is_of_gates: bool,
 }

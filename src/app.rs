@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use crate::admin::access::Door;
-use crate::admin::{self, Admin, Scope};
+use crate::admin::{self, Admin, Part, Scope};
 use crate::broker::Broker;
 use crate::broker::amqp::AmqpBroker;
 use crate::broker::embedded::EmbeddedBroker;
@@ -175,13 +175,14 @@ impl App {
         let (desk, file, flow) = (backends.desk(), backends.file.clone(), Arc::clone(&backends.flow));
         let fleet = shared.fleet(backends, wanted(settings, count), true)?;
         let cells = Box::pin(shared.others(count)).await?;
-        let parts = std::iter::once(cells::part(&fleet)).chain(cells.iter().map(|cell| cell.part.clone())).collect();
+        let parts: Vec<_> =
+            std::iter::once(cells::part(&fleet)).chain(cells.iter().map(|cell| cell.part.clone())).collect();
         let admin = Admin {
             metrics,
             totals,
             publisher: admin::publisher(Arc::clone(&broker), &settings.events),
             broker,
-            worker: Arc::clone(&fleet.worker),
+            gates: gates_of(settings, &parts),
             parts,
             when_away: settings.claims.when_away,
             catalog,
@@ -279,6 +280,12 @@ async fn first_ping(claims: &dyn Idempotency, patience: Duration) -> anyhow::Res
         }
         sleep(PING_EVERY).await;
     }
+}
+
+/// The cell that asks gates, if one does; on a file it is the only one.
+fn gates_of(settings: &Settings, parts: &[Part]) -> Option<Part> {
+    let of_gates = parts.iter().find(|part| part.is_of_gates).or_else(|| parts.first());
+    of_gates.filter(|_| settings.gates.concurrency > 0).cloned()
 }
 
 /// The fleet's catalog, if that is what is followed.

@@ -11,6 +11,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::sync::watch;
 
+use crate::domain::asking::Reply;
 use crate::domain::message::{Message, Outgoing, Queue};
 
 pub mod amqp;
@@ -93,6 +94,13 @@ pub trait Broker: Send + Sync {
     /// Asks the gates: sends an event as a request and waits for the answer, for so long. `None`: nobody has answered. A
     /// request may be sent twice; both are decided alike.
     async fn ask(&self, request: &Message, within: Duration) -> Result<Option<Message>, PublishError>;
+
+    /// Sends an answer to who has sent this delivery, before its ack: an answer that is lost on the way comes again with its
+    /// request. One that is lost once more is given up.
+    ///
+    /// # Errors
+    /// The broker does not take it: ack the request all the same.
+    async fn reply(&self, delivery: &Delivery, reply: Reply) -> Result<(), PublishError>;
 
     /// Acks a delivery, some time soon. A void receipt is ignored.
     fn ack(&self, receipt: Receipt);

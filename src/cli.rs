@@ -108,7 +108,7 @@ enum Command {
 pub async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     let settings = cli.common.settings()?;
     match cli.command {
-        Command::Up(up) => serve::up(settings, up).await,
+        Command::Up(up) => Box::pin(serve::up(settings, up)).await,
         Command::Worker => serve::worker(settings).await,
         Command::Publish(publish) => publish::run(&settings, publish).await,
         Command::Decide(decide) => decide::run(&settings, decide).await,

@@ -38,13 +38,6 @@ pub trait Idempotency: Send + Sync {
     /// again makes it no longer.
     async fn take(&self, window: &Window, owner: EventDigest) -> Result<Taken, StoreError>;
 
-    /// Keeps a decision on an event for so long, unless one is kept already, atomically; answers the one that is kept. So
-    /// nobody is ever told another.
-    async fn decide(&self, event: EventDigest, decision: &str, keep_ms: u64) -> Result<String, StoreError>;
-
-    /// The decision that is kept on an event.
-    async fn decided(&self, event: EventDigest) -> Result<Option<String>, StoreError>;
-
     /// Whether the store answers and can be written to.
     async fn ping(&self) -> Result<(), StoreError>;
 }

@@ -13,9 +13,9 @@ use utoipa::IntoParams;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::Admin;
 use super::events::{events_of, refuse_misfits};
 use super::problem::{Details, Problem};
+use super::{Admin, Part};
 use crate::domain::asking::TIME_MAX;
 use crate::domain::decision::Decision;
 use crate::publish;
@@ -60,7 +60,7 @@ pub(super) struct Asked {
          content_type = "application/problem+json"),
         (status = 422, description = "It is no event, or not what its type declares, or more than one", body = Details,
          content_type = "application/problem+json"),
-        (status = 503, description = "This process takes no work now, or ends", body = Details,
+        (status = 503, description = "This process asks no gates, takes no work now, or ends", body = Details,
          content_type = "application/problem+json"),
         (status = 504, description = "There is no decision by the deadline. Ask again about the same event", body = Details,
          content_type = "application/problem+json"),
@@ -71,7 +71,9 @@ pub(super) async fn decide(
     Query(asked): Query<Asked>,
     request: Request,
 ) -> Result<Response, Problem> {
-    let worker = Arc::clone(&admin.worker);
+    let Some(Part { worker, runtime, .. }) = admin.gates.clone() else {
+        return Err(unavailable("this process asks no gates: gates.concurrency is 0".to_owned()));
+    };
     let deadline = match &asked.deadline {
         None => worker.rules.gate_deadline,
         Some(text) => duration(DEADLINES)(text).map_err(|mismatch| {
@@ -94,7 +96,7 @@ pub(super) async fn decide(
     let event = Arc::new(event.decoded().clone());
     // A task of its own: what is begun is brought to its end, whether or not somebody still waits.
     let tasks = worker.tasks.clone();
-    let deciding = tasks.spawn(async move {
+    let deciding = async move {
         let decided = worker.decide(&event, until).await;
         match &decided {
             Ok(ruling) => worker.conclude(&event, ruling).await,
@@ -102,9 +104,9 @@ pub(super) async fn decide(
             Err(Undecided::Interrupted) => {}
         }
         decided
-    });
+    };
     let late = || Problem::new(StatusCode::GATEWAY_TIMEOUT, format!("not decided within {deadline:?}: ask again"));
-    match timeout_at(until, deciding).await {
+    match timeout_at(until, tasks.spawn_on(deciding, &runtime)).await {
         Ok(Ok(Ok(ruling))) => Ok(([(header::CONTENT_TYPE, "application/json")], ruling.decision).into_response()),
         Err(_) | Ok(Ok(Err(Undecided::Late { .. }))) => Err(late()),
         Ok(Ok(Err(Undecided::Interrupted)) | Err(_)) => Err(unavailable("this process ends".to_owned())),

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use anyhow::Context as _;
+use tokio::runtime::Handle;
 use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -141,13 +142,14 @@ impl Shared {
     }
 }
 
-/// What readiness asks of a cell.
+/// What others see of a cell; to be called on its thread.
 pub(super) fn part(fleet: &Fleet) -> Part {
     let worker = &fleet.worker;
     Part {
         health: worker.broker.health(),
         store_away: worker.store.away(),
         worker: Arc::clone(worker),
+        runtime: Handle::current(),
         is_of_gates: !fleet.waits_for_store,
     }
 }

@@ -17,9 +17,11 @@ use tokio_util::sync::CancellationToken;
 use super::{Broker, Delivery, Health, PublishError, Receipt, Wanted};
 use crate::amqp::connection::{self, ConnectError};
 use crate::amqp::declare::declare;
+use crate::amqp::size::Limit;
 use crate::amqp::topology::{Names, Topology};
 use crate::config::BrokerServer;
-use crate::domain::message::{Message, Outgoing};
+use crate::domain::asking::Reply;
+use crate::domain::message::{Message, Outgoing, To};
 use asker::Asker;
 use consumer::{Command, Consuming};
 use publisher::Publisher;
@@ -29,6 +31,7 @@ mod acks;
 mod asker;
 mod consumer;
 mod publisher;
+mod replies;
 mod status;
 mod window;
 
@@ -49,6 +52,8 @@ pub struct AmqpBroker {
     commands: mpsc::UnboundedSender<Command>,
     deliveries: Mutex<mpsc::UnboundedReceiver<Delivery>>,
     epoch: Arc<AtomicU64>,
+    names: Names,
+    limit: Arc<Limit>,
 }
 
 /// What was said of queues that differ without harm: once a process is enough, however many connections find it.
@@ -105,8 +110,11 @@ impl AmqpBroker {
         let (status, stop) = (Arc::new(Status::new()), CancellationToken::new());
         // From anywhere: a receipt of another process or broker is void here too.
         let epoch = Arc::new(AtomicU64::new(fastrand::u64(..u64::MAX / 2)));
-        let publisher = Publisher::start(first, Arc::clone(&dial), Arc::clone(&status), stop.clone());
-        let asker = Asker::new(Arc::clone(&dial), stop.clone());
+        let limit = Arc::<Limit>::default();
+        let publisher =
+            Publisher::start(first, Arc::clone(&dial), Arc::clone(&status), Arc::clone(&limit), stop.clone());
+        let asker = Asker::new(Arc::clone(&dial), Arc::clone(&limit), stop.clone());
+
         let (wanted, wanted_now) = watch::channel(Vec::new());
         let (commands, commanded) = mpsc::unbounded_channel();
         let (sender, deliveries) = mpsc::unbounded_channel();
@@ -118,10 +126,12 @@ impl AmqpBroker {
             commands: commanded,
             deliveries: sender,
             epoch: Arc::clone(&epoch),
+            limit: Arc::clone(&limit),
             windows: BTreeMap::new(),
         };
         tokio::spawn(consuming.run());
-        Ok(Self { publisher, asker, status, stop, wanted, commands, deliveries: Mutex::new(deliveries), epoch })
+        let (names, deliveries) = (Names::new(namespace), Mutex::new(deliveries));
+        Ok(Self { publisher, asker, status, stop, wanted, commands, deliveries, epoch, names, limit })
     }
 }
 
@@ -217,6 +227,27 @@ impl Broker for AmqpBroker {
 
     async fn ask(&self, request: &Message, within: Duration) -> Result<Option<Message>, PublishError> {
         self.asker.ask(request, within).await
+    }
+
+    /// The first time by the channel of the request. If it comes again, that may be because its answer has ended the
+    /// connection (RabbitMQ closes one where a `reply_to` cannot be decoded, or its user may not write there): then it goes by
+    /// itself, and if it ends that connection too, that was it.
+    async fn reply(&self, delivery: &Delivery, reply: Reply) -> Result<(), PublishError> {
+        if self.names.is_ours(&reply.to) {
+            let error = format!("queue {} is the fleet's own: no answer goes there", reply.to);
+            return Err(PublishError::Invalid(error));
+        }
+        if delivery.deliveries == 0 {
+            self.limit.check(&reply.message).map_err(PublishError::TooLarge)?;
+            let _ = self.commands.send(Command::Reply(delivery.receipt, Box::new(reply)));
+            return Ok(());
+        }
+        let outgoing = Outgoing { to: To::Reply(reply.to), delay: Duration::ZERO, message: reply.message };
+        let mut sent = self.publisher.publish(&outgoing).await;
+        if let Err(PublishError::Away(_) | PublishError::Refused(_) | PublishError::Unconfirmed) = sent {
+            sent = self.publisher.publish(&outgoing).await;
+        }
+        sent
     }
 
     fn ack(&self, receipt: Receipt) {

@@ -8,6 +8,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::sync::watch;
 
+use crate::domain::asking::Reply;
 use crate::domain::message::{Message, Outgoing, Queue, To};
 use crate::embedded::{Handed, Room, Store, WriteError, letters};
 
@@ -76,6 +77,10 @@ impl Broker for EmbeddedBroker {
         Err(PublishError::Away(
             "the gates of a file are asked by the process that owns it, over HTTP: start `hookfleet up`".to_owned(),
         ))
+    }
+
+    async fn reply(&self, _: &Delivery, _: Reply) -> Result<(), PublishError> {
+        Err(PublishError::Invalid("a file has no queues for requests and answers".to_owned()))
     }
 
     fn ack(&self, receipt: Receipt) {

@@ -195,7 +195,7 @@ pub(super) static SETTINGS: [Setting; 52] = [
     one(
         "gates.concurrency",
         "64",
-        "Requests to gates that this process decides at a time, beside its other work. 0: none of the queue's.",
+        "Requests to gates that this process decides at a time, beside its other work. 0: none.",
     ),
     one(
         "gates.deadline",

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use super::message::{Asking, Message, Outgoing, Properties, To};
+use super::message::{Asking, Message, Properties};
 
 /// Header with the moment by which who asks needs the answer, in milliseconds since 1970 by the clock of who asks.
 pub const DEADLINE: &str = "hookfleet-deadline";
@@ -18,7 +18,7 @@ const DECISION: &str = "hookfleet.decision";
 const PROBLEM_JSON: &str = "application/problem+json";
 /// Of what is left, this part is kept for what follows the last hook, up to [`MARGIN_MAX`].
 const MARGIN_PART: u32 = 10;
-const MARGIN_MAX: Duration = Duration::from_millis(250);
+const MARGIN_MAX: Duration = Duration::from_millis(500);
 
 /// How long a request that has just arrived may take; `None`: nobody waits for it any more.
 ///
@@ -46,15 +46,23 @@ pub fn time_of_hooks(left: Duration) -> Duration {
     left.saturating_sub((left / MARGIN_PART).min(MARGIN_MAX))
 }
 
-/// A decision on its way to who has asked, if anybody waits for it.
+/// An answer on its way to who has asked.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Reply {
+    /// The queue that it is read from. No queue of the fleet is one.
+    pub to: String,
+    pub message: Message,
+}
+
+/// A decision for who has asked, if anybody waits for it.
 #[must_use]
-pub fn reply(asking: Option<&Asking>, decision: &str) -> Option<Outgoing> {
+pub fn reply(asking: Option<&Asking>, decision: &str) -> Option<Reply> {
     answer(asking, "application/json", DECISION, decision.to_owned())
 }
 
 /// Why there is no decision, to who has asked: the request is no event, or one that nobody takes.
 #[must_use]
-pub fn refusal(asking: Option<&Asking>, detail: &str) -> Option<Outgoing> {
+pub fn refusal(asking: Option<&Asking>, detail: &str) -> Option<Reply> {
     let problem = json!({ "type": "about:blank", "title": "Unprocessable Content", "status": 422, "detail": detail });
     answer(asking, PROBLEM_JSON, "hookfleet.problem", problem.to_string())
 }
@@ -79,9 +87,9 @@ pub fn read(answer: &Message) -> Answered {
     Answered::Refused(problem["detail"].as_str().unwrap_or("it was refused").to_owned())
 }
 
-fn answer(asking: Option<&Asking>, content_type: &str, kind: &str, body: String) -> Option<Outgoing> {
+fn answer(asking: Option<&Asking>, content_type: &str, kind: &str, body: String) -> Option<Reply> {
     let asking = asking?;
-    let queue = asking.reply_to.clone().filter(|queue| !queue.is_empty())?;
+    let to = asking.reply_to.clone().filter(|queue| !queue.is_empty())?;
     let properties = Properties {
         content_type: Some(content_type.to_owned()),
         kind: Some(kind.to_owned()),
@@ -89,7 +97,7 @@ fn answer(asking: Option<&Asking>, content_type: &str, kind: &str, body: String)
     };
     let asking = Asking { correlation_id: asking.correlation_id.clone(), ..Asking::default() };
     let message = Message { body: body.into(), properties, asking: Some(asking), ..Message::default() };
-    Some(Outgoing { to: To::Reply(queue), delay: Duration::ZERO, message })
+    Some(Reply { to, message })
 }
 
 #[cfg(test)]
@@ -129,7 +137,7 @@ mod tests {
 
     #[test]
     fn time_is_kept_for_what_follows() {
-        for (left_ms, hooks_ms) in [(0, 0), (100, 90), (1_000, 900), (5_000, 4_750), (60_000, 59_750)] {
+        for (left_ms, hooks_ms) in [(0, 0), (100, 90), (1_000, 900), (5_000, 4_500), (60_000, 59_500)] {
             assert_eq!(time_of_hooks(Duration::from_millis(left_ms)).as_millis(), hooks_ms);
         }
     }
@@ -141,8 +149,8 @@ mod tests {
             correlation_id: Some("7".into()),
             expiration: Some(Duration::from_secs(1)),
         };
-        let Outgoing { to, message, .. } = reply(Some(&asking), r#"{"verdict":"allow"}"#).unwrap();
-        assert_eq!(to, To::Reply("amq.gen-1".into()));
+        let Reply { to, message } = reply(Some(&asking), r#"{"verdict":"allow"}"#).unwrap();
+        assert_eq!(to, "amq.gen-1");
         let back = message.asking.clone().unwrap();
         assert_eq!((back.reply_to, back.correlation_id.as_deref(), back.expiration), (None, Some("7"), None));
         assert_eq!(read(&message), Answered::Decision(r#"{"verdict":"allow"}"#.into()));

@@ -15,11 +15,15 @@
 //!      |              v | claim          |  \--advance--> buried   (a letter is out)
 //!   forgotten        out <---------------'claim by n+1
 //! ```
+//!
+//! A request to gates is claimed as a whole, under a key of its own, and ends as `decided`: what was decided first is
+//! there for whoever claims it again, however many runs were at it.
 
 use std::fmt;
+use std::time::Duration;
 
 use super::flaw::Flaw;
-use super::settle::Next;
+use super::settle::{Next, millis};
 
 /// Where an invocation stands: the generation counts replays, the attempt counts tries. The pair only grows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -71,6 +75,8 @@ pub enum Claim {
     Done { generation: u32, token: Token },
     /// Given up on, up to and including this generation: with a letter, or cancelled.
     Buried { generation: u32, cancelled: bool },
+    /// Of a request to gates: what the run `token` has decided, as JSON. It stays, whatever comes.
+    Decided { token: Token, decision: String },
 }
 
 /// What the store found under the key.
@@ -110,6 +116,23 @@ pub struct ClaimRequest {
     pub limits: DeathLimits,
     pub lease_ms: u64,
     pub floor_ms: u64,
+}
+
+impl ClaimRequest {
+    /// For what is done once and has neither attempts nor a lane of its own: as many workers as `deaths_max` may die of it.
+    #[must_use]
+    pub fn alone(token: Token, deaths_max: u32, lease: Duration, floor: Duration) -> Self {
+        Self {
+            at: Point::first(0),
+            token,
+            deaths: 0,
+            forced: 0,
+            in_suspect: true,
+            limits: DeathLimits { suspect: deaths_max, poisoned: deaths_max },
+            lease_ms: millis(lease),
+            floor_ms: millis(floor),
+        }
+    }
 }
 
 /// What a finished run writes.
@@ -152,6 +175,14 @@ pub enum Request {
         generation: u32,
         keep_ms: u64,
     },
+    /// Keeps what the run `token` has decided, unless a decision is kept.
+    Decide {
+        token: Token,
+        decision: String,
+        keep_ms: u64,
+    },
+    /// What is decided?
+    Recall,
 }
 
 /// What the store answers.
@@ -175,6 +206,8 @@ pub enum Answer {
     NotYours,
     /// It will not run any more.
     Cancelled { before: Before },
+    /// The decision that is kept, which the run `token` has made.
+    Decided { token: Token, decision: String },
 }
 
 /// What stood under a key before it was cancelled.
@@ -233,7 +266,31 @@ pub fn step_with(flaw: Flaw, found: Option<&Found>, request: &Request) -> Step {
         Request::Advance { at, token, keep_ms } => advance(found, *at, *token, *keep_ms),
         Request::Release { token, keep_ms } => release(flaw, found, *token, *keep_ms),
         Request::Cancel { generation, keep_ms } => cancel(found, *generation, *keep_ms),
+        Request::Decide { token, decision, keep_ms } => decide(found, *token, decision, *keep_ms),
+        Request::Recall => recall(found).unwrap_or_else(|| Step::keep(Answer::NotYours)),
     }
+}
+
+/// The decision that is kept.
+fn recall(found: Option<&Found>) -> Option<Step> {
+    match found.map(|found| &found.claim) {
+        Some(Claim::Decided { token, decision }) => {
+            Some(Step::keep(Answer::Decided { token: *token, decision: decision.clone() }))
+        }
+        Some(
+            Claim::Held { .. } | Claim::Settled { .. } | Claim::Out { .. } | Claim::Done { .. } | Claim::Buried { .. },
+        )
+        | None => None,
+    }
+}
+
+/// The first decision stays, whoever holds the claim: two runs that decide at a time are told one.
+fn decide(found: Option<&Found>, token: Token, decision: &str, keep_ms: u64) -> Step {
+    recall(found).unwrap_or_else(|| {
+        let decision = decision.to_owned();
+        let claim = Claim::Decided { token, decision: decision.clone() };
+        Step::write(claim, keep_ms, Answer::Decided { token, decision })
+    })
 }
 
 fn claim_step(flaw: Flaw, found: Option<&Found>, request: &ClaimRequest) -> Step {
@@ -285,6 +342,7 @@ fn claim_step(flaw: Flaw, found: Option<&Found>, request: &ClaimRequest) -> Step
                 win(request, Some((*at, *deaths)), false)
             }
         }
+        Claim::Decided { token, decision } => Step::keep(Answer::Decided { token: *token, decision: decision.clone() }),
     }
 }
 
@@ -320,7 +378,12 @@ fn renew(found: Option<&Found>, own: Token, lease_ms: u64) -> Step {
             Step::write(claim.clone(), lease_ms + floor_ms, Answer::Ok)
         }
         Some(
-            Claim::Held { .. } | Claim::Settled { .. } | Claim::Out { .. } | Claim::Done { .. } | Claim::Buried { .. },
+            Claim::Held { .. }
+            | Claim::Settled { .. }
+            | Claim::Out { .. }
+            | Claim::Done { .. }
+            | Claim::Buried { .. }
+            | Claim::Decided { .. },
         )
         | None => Step::keep(Answer::NotYours),
     }
@@ -347,7 +410,12 @@ fn settle(
         }
         Some(Claim::Settled { token, .. } | Claim::Done { token, .. }) if *token == own => Step::keep(Answer::Ok),
         Some(
-            Claim::Held { .. } | Claim::Settled { .. } | Claim::Done { .. } | Claim::Out { .. } | Claim::Buried { .. },
+            Claim::Held { .. }
+            | Claim::Settled { .. }
+            | Claim::Done { .. }
+            | Claim::Out { .. }
+            | Claim::Buried { .. }
+            | Claim::Decided { .. },
         ) => Step::keep(Answer::NotYours),
     }
 }
@@ -362,7 +430,12 @@ fn advance(found: Option<&Found>, from: Point, own: Token, keep_ms: u64) -> Step
             Step::write(claim, keep_ms, Answer::Ok)
         }
         Some(
-            Claim::Held { .. } | Claim::Settled { .. } | Claim::Out { .. } | Claim::Done { .. } | Claim::Buried { .. },
+            Claim::Held { .. }
+            | Claim::Settled { .. }
+            | Claim::Out { .. }
+            | Claim::Done { .. }
+            | Claim::Buried { .. }
+            | Claim::Decided { .. },
         )
         | None => Step::keep(Answer::NotYours),
     }
@@ -375,7 +448,12 @@ fn release(flaw: Flaw, found: Option<&Found>, own: Token, keep_ms: u64) -> Step 
             Step::write(Claim::Out { at, deaths: *deaths }, keep_ms, Answer::Ok)
         }
         Some(
-            Claim::Held { .. } | Claim::Settled { .. } | Claim::Out { .. } | Claim::Done { .. } | Claim::Buried { .. },
+            Claim::Held { .. }
+            | Claim::Settled { .. }
+            | Claim::Out { .. }
+            | Claim::Done { .. }
+            | Claim::Buried { .. }
+            | Claim::Decided { .. },
         )
         | None => Step::keep(Answer::NotYours),
     }
@@ -384,6 +462,7 @@ fn release(flaw: Flaw, found: Option<&Found>, own: Token, keep_ms: u64) -> Step 
 fn cancel(found: Option<&Found>, generation: u32, keep_ms: u64) -> Step {
     let (stored, before) = match found.map(|found| &found.claim) {
         Some(Claim::Done { token, .. }) => return Step::keep(Answer::Done { token: *token }),
+        Some(Claim::Decided { .. }) => return Step::keep(Answer::NotYours), // no invocation
         Some(Claim::Held { at, .. }) => (at.generation, Before::Held),
         Some(Claim::Settled { at, .. } | Claim::Out { at, .. }) => (at.generation, Before::Pending),
         Some(Claim::Buried { generation, cancelled: false }) => (*generation, Before::Buried),
@@ -395,148 +474,4 @@ fn cancel(found: Option<&Found>, generation: u32, keep_ms: u64) -> Step {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::domain::settle::Class;
-
-    const T1: Token = Token { run: 1, body: 0 };
-    const T2: Token = Token { run: 2, body: 0 };
-
-    fn at(generation: u32, attempt: u32) -> Point {
-        Point { generation, attempt }
-    }
-
-    fn retry() -> Next {
-        Next::Retry { delay_ms: 1000, spent_ms: 5, report: None }
-    }
-
-    fn bury() -> Next {
-        Next::Bury { class: Class::Exhausted, report: None }
-    }
-
-    fn held_by(token: Token, at: Point, deaths: u32) -> Claim {
-        Claim::Held { at, token, deaths, floor_ms: 100 }
-    }
-
-    fn ask(at: Point) -> ClaimRequest {
-        ClaimRequest {
-            at,
-            token: T2,
-            deaths: 0,
-            forced: 0,
-            in_suspect: false,
-            limits: DeathLimits::default(),
-            lease_ms: 30,
-            floor_ms: 100,
-        }
-    }
-
-    fn check(found: Option<Claim>, lease_left_ms: u64, request: &ClaimRequest, expected: &str) {
-        let found = found.map(|claim| Found { claim, lease_left_ms });
-        let step = step(found.as_ref(), &Request::Claim(request.clone()));
-        let answer = match step.answer {
-            Answer::Won { deaths, taken_over } => format!("won {deaths}{}", if taken_over { " takeover" } else { "" }),
-            Answer::Done { .. } => "done".into(),
-            Answer::Superseded => "superseded".into(),
-            Answer::Busy { lease_left_ms } => format!("busy {lease_left_ms}"),
-            Answer::Resume { next, .. } => format!("resume {}", if next.is_bury() { "bury" } else { "retry" }),
-            Answer::Suspect { deaths } => format!("suspect {deaths}"),
-            Answer::Ok | Answer::NotYours | Answer::Cancelled { .. } => "illegal".into(),
-        };
-        assert_eq!(answer, expected, "{found:?} asked {:?}", request.at);
-    }
-
-    #[test]
-    fn the_table_of_claims() {
-        check(None, 0, &ask(at(0, 1)), "won 0");
-        let done = || Some(Claim::Done { generation: 0, token: T1 });
-        check(done(), 0, &ask(at(1, 1)), "done");
-        check(done(), 0, &ClaimRequest { forced: 1, ..ask(at(1, 1)) }, "won 0");
-        let finished = || Some(Claim::Done { generation: 1, token: T1 });
-        check(finished(), 0, &ClaimRequest { forced: 1, ..ask(at(2, 1)) }, "done"); // what was forced is done
-        let buried = || Some(Claim::Buried { generation: 0, cancelled: false });
-        check(buried(), 0, &ask(at(0, 9)), "superseded");
-        check(buried(), 0, &ask(at(1, 1)), "won 0");
-        check(Some(held_by(T2, at(0, 1), 1)), 5, &ask(at(0, 1)), "won 1");
-        check(Some(held_by(T1, at(0, 2), 0)), 0, &ask(at(0, 1)), "superseded");
-        check(Some(held_by(T1, at(0, 1), 0)), 5, &ask(at(0, 1)), "busy 5");
-        check(Some(held_by(T1, at(0, 1), 0)), 0, &ask(at(0, 1)), "won 1 takeover");
-        let settled = |next| Some(Claim::Settled { at: at(1, 2), token: T1, deaths: 0, next });
-        check(settled(retry()), 0, &ask(at(0, 5)), "superseded");
-        check(settled(retry()), 0, &ask(at(1, 2)), "resume retry");
-        check(settled(retry()), 0, &ask(at(1, 1)), "resume retry");
-        check(settled(retry()), 0, &ask(at(1, 3)), "won 0");
-        check(settled(bury()), 0, &ask(at(1, 3)), "resume bury");
-        check(settled(bury()), 0, &ask(at(2, 1)), "won 0");
-        let out = || Some(Claim::Out { at: at(0, 2), deaths: 0 });
-        check(out(), 0, &ask(at(0, 1)), "superseded");
-        check(out(), 0, &ask(at(0, 2)), "won 0");
-    }
-
-    #[test]
-    fn deaths_lead_to_suspect_and_then_to_the_letters() {
-        check(Some(held_by(T1, at(0, 1), 1)), 0, &ask(at(0, 1)), "suspect 2");
-        let in_suspect = |deaths| ClaimRequest { in_suspect: true, deaths, ..ask(at(0, 1)) };
-        check(Some(held_by(T1, at(0, 1), 1)), 0, &in_suspect(0), "won 2 takeover");
-        check(Some(held_by(T1, at(0, 1), 4)), 0, &in_suspect(0), "resume bury");
-        check(None, 0, &ClaimRequest { deaths: 2, ..ask(at(0, 1)) }, "suspect 2");
-        check(None, 0, &in_suspect(5), "resume bury");
-        check(Some(held_by(T1, at(0, 1), 4)), 0, &ask(at(1, 1)), "won 0 takeover"); // a new generation starts at 0
-    }
-
-    fn check_request(found: Option<Claim>, request: &Request, expected: Option<Claim>, answer: Answer) {
-        let found = found.map(|claim| Found { claim, lease_left_ms: 1 });
-        let step = step(found.as_ref(), request);
-        assert_eq!((step.write.map(|write| write.claim), step.answer), (expected, answer), "{found:?} {request:?}");
-    }
-
-    #[test]
-    fn only_the_own_token_writes() {
-        let done = Claim::Done { generation: 0, token: T2 };
-        let settle = |token| Request::Settle { at: at(0, 1), token, deaths: 0, verdict: Verdict::Done, keep_ms: 9 };
-        check_request(Some(held_by(T2, at(0, 1), 0)), &settle(T2), Some(done.clone()), Answer::Ok);
-        check_request(None, &settle(T2), Some(done.clone()), Answer::Ok);
-        check_request(Some(done.clone()), &settle(T2), None, Answer::Ok);
-        check_request(Some(held_by(T1, at(0, 1), 0)), &settle(T2), None, Answer::NotYours);
-        check_request(Some(done), &settle(T1), None, Answer::NotYours);
-
-        let settled = Claim::Settled { at: at(0, 1), token: T1, deaths: 1, next: retry() };
-        let advance = |token, at| Request::Advance { at, token, keep_ms: 9 };
-        let out = Claim::Out { at: at(0, 2), deaths: 1 };
-        check_request(Some(settled.clone()), &advance(T1, at(0, 1)), Some(out.clone()), Answer::Ok);
-        check_request(Some(settled.clone()), &advance(T2, at(0, 1)), None, Answer::NotYours);
-        check_request(Some(out), &advance(T1, at(0, 1)), None, Answer::NotYours);
-
-        let release = Request::Release { token: T1, keep_ms: 9 };
-        check_request(
-            Some(held_by(T1, at(1, 3), 2)),
-            &release,
-            Some(Claim::Out { at: at(1, 3), deaths: 2 }),
-            Answer::Ok,
-        );
-        check_request(Some(held_by(T2, at(1, 3), 2)), &release, None, Answer::NotYours);
-
-        let cancel = Request::Cancel { generation: 0, keep_ms: 9 };
-        let buried = |generation, cancelled| Claim::Buried { generation, cancelled };
-        let answer = |before| Answer::Cancelled { before };
-        check_request(None, &cancel, Some(buried(0, true)), answer(Before::Nothing));
-        check_request(Some(settled), &cancel, Some(buried(0, true)), answer(Before::Pending));
-        check_request(
-            Some(Claim::Out { at: at(0, 2), deaths: 0 }),
-            &cancel,
-            Some(buried(0, true)),
-            answer(Before::Pending),
-        );
-        check_request(Some(held_by(T1, at(1, 1), 0)), &cancel, Some(buried(1, true)), answer(Before::Held));
-        check_request(Some(buried(2, false)), &cancel, Some(buried(2, true)), answer(Before::Buried));
-        check_request(Some(buried(0, true)), &cancel, Some(buried(0, true)), answer(Before::Cancelled));
-        check_request(Some(Claim::Done { generation: 0, token: T1 }), &cancel, None, Answer::Done { token: T1 });
-    }
-
-    #[test]
-    fn a_renewal_keeps_the_stored_floor() {
-        let found = Found { claim: held_by(T1, at(0, 1), 0), lease_left_ms: 1 };
-        let step = step(Some(&found), &Request::Renew { token: T1, lease_ms: 30 });
-        assert_eq!(step.write.map(|write| write.ttl_ms), Some(130));
-    }
-}
+mod tests;

@@ -130,7 +130,7 @@ pub enum To {
     Dead,
     /// The requests' exchange, as who asks would.
     Gates,
-    /// The queue that who has asked reads answers from. No queue of the fleet is one.
+    /// The queue that who has asked reads answers from.
     Reply(String),
 }
 

@@ -310,9 +310,10 @@ fn claimed(job: &Job, answer: claim::Answer) -> Stage {
         }
         claim::Answer::Suspect { deaths } => Stage::Publishing(Follow::Suspect { deaths }),
         claim::Answer::Superseded => ack(job),
-        claim::Answer::Ok | claim::Answer::NotYours | claim::Answer::Cancelled { .. } => {
-            Stage::Claiming { repeat: true }
-        }
+        claim::Answer::Ok
+        | claim::Answer::NotYours
+        | claim::Answer::Cancelled { .. }
+        | claim::Answer::Decided { .. } => Stage::Claiming { repeat: true },
     }
 }
 

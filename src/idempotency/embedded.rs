@@ -67,22 +67,6 @@ impl Idempotency for EmbeddedClaims {
         Ok(if owner_now == owner.to_string() { Taken::Ours } else { Taken::Anothers })
     }
 
-    async fn decide(&self, event: EventDigest, decision: &str, keep_ms: u64) -> Result<String, StoreError> {
-        let (key, decision, sweeps) = (decision_key(event), decision.to_owned(), self.sweeps());
-        let work = move |batch: &mut Batch<'_>| {
-            if sweeps {
-                sweep(batch)?;
-            }
-            take(batch, &key, keep_ms.max(1), &decision)
-        };
-        Ok(self.store.write(work).await?)
-    }
-
-    async fn decided(&self, event: EventDigest) -> Result<Option<String>, StoreError> {
-        let key = decision_key(event);
-        Ok(self.store.write(move |batch: &mut Batch<'_>| text(batch, &key)).await?)
-    }
-
     async fn ping(&self) -> Result<(), StoreError> {
         Ok(self.store.ping().await?)
     }
@@ -110,25 +94,17 @@ fn answer(batch: &Batch<'_>, key: &str, request: &Request) -> rusqlite::Result<A
     Ok(Ok(step.answer))
 }
 
-/// Who has taken a window, and what is decided, is a row like a claim, with a text as its value: the first stays. Answers
-/// the one that is there then.
+/// Who has taken a window is a row like a claim, with a text as its value: the first stays. Answers the one that is there
+/// then.
 fn take(batch: &Batch<'_>, key: &str, length_ms: u64, value: &str) -> rusqlite::Result<String> {
-    if let Some(found) = text(batch, key)? {
+    let sql = "SELECT value FROM claims WHERE key = ?1 AND expires_ms > ?2";
+    if let Some(found) = batch.prepare(sql)?.query_row(params![key, batch.now_ms()], |row| row.get(0)).optional()? {
         return Ok(found);
     }
     let expires_ms = batch.now_ms().saturating_add_unsigned(length_ms);
     let sql = "INSERT OR REPLACE INTO claims VALUES (?1, ?2, ?3, ?4)";
     batch.prepare(sql)?.execute(params![key, value, expires_ms, batch.owner()])?;
     Ok(value.to_owned())
-}
-
-fn text(batch: &Batch<'_>, key: &str) -> rusqlite::Result<Option<String>> {
-    let sql = "SELECT value FROM claims WHERE key = ?1 AND expires_ms > ?2";
-    batch.prepare(sql)?.query_row(params![key, batch.now_ms()], |row| row.get(0)).optional()
-}
-
-fn decision_key(event: EventDigest) -> String {
-    format!("decision/{event}")
 }
 
 /// What stands under the key, if it has not expired.
@@ -148,7 +124,12 @@ fn find(batch: &Batch<'_>, key: &str, now_ms: i64) -> rusqlite::Result<Result<Op
 fn in_force(claim: Claim, ttl_ms: i64, own: bool) -> Found {
     let lease_left_ms = match &claim {
         Claim::Held { floor_ms, .. } if own => u64::try_from(ttl_ms).unwrap_or_default().saturating_sub(*floor_ms),
-        Claim::Held { .. } | Claim::Settled { .. } | Claim::Out { .. } | Claim::Done { .. } | Claim::Buried { .. } => 0,
+        Claim::Held { .. }
+        | Claim::Settled { .. }
+        | Claim::Out { .. }
+        | Claim::Done { .. }
+        | Claim::Buried { .. }
+        | Claim::Decided { .. } => 0,
     };
     Found { claim, lease_left_ms }
 }

@@ -45,10 +45,6 @@ impl RedisClaims {
         [&self.namespace, ":claim:{", &key.event.to_string(), "}:", key.hook.as_str()].concat()
     }
 
-    fn decision(&self, event: EventDigest) -> String {
-        format!("{}:decision:{{{event}}}", self.namespace)
-    }
-
     fn arguments(&self, request: &Request) -> Vec<String> {
         match request {
             Request::Claim(claim) => vec![
@@ -86,6 +82,11 @@ impl RedisClaims {
             Request::Cancel { generation, keep_ms } => {
                 vec!["cancel".to_owned(), generation.to_string(), keep_ms.to_string()]
             }
+            Request::Decide { token, decision, keep_ms } => {
+                let claim = Claim::Decided { token: *token, decision: decision.clone() };
+                vec!["decide".to_owned(), value::encode(&claim), keep_ms.to_string()]
+            }
+            Request::Recall => vec!["recall".to_owned()],
         }
     }
 }
@@ -104,7 +105,14 @@ impl Idempotency for RedisClaims {
             }
         }
         let answer: Vec<String> = call.run(&self.step, &key, &self.arguments(request)).await?;
-        read_answer(&answer).unwrap_or_else(|| Err(StoreError::Unreadable(answer.join(" "))))
+        let read = read_answer(&answer).unwrap_or_else(|| Err(StoreError::Unreadable(answer.join(" "))))?;
+        Ok(match request {
+            // It is not sent back to whoever has sent it.
+            Request::Decide { token, decision, .. } if read == Answer::Ok => {
+                Answer::Decided { token: *token, decision: decision.clone() }
+            }
+            _ => read,
+        })
     }
 
     async fn take(&self, window: &Window, owner: EventDigest) -> Result<Taken, StoreError> {
@@ -114,20 +122,6 @@ impl Idempotency for RedisClaims {
         // It may be sent twice: whoever has it is told so again.
         let found: Option<String> = self.link.call().query(&set).await?;
         Ok(if found.is_none_or(|found| found == owner) { Taken::Ours } else { Taken::Anothers })
-    }
-
-    async fn decide(&self, event: EventDigest, decision: &str, keep_ms: u64) -> Result<String, StoreError> {
-        let mut set = cmd("SET");
-        set.arg(self.decision(event)).arg(decision).arg("NX").arg("GET").arg("PX").arg(keep_ms.max(1));
-        // It may be sent twice: the second time it answers what the first has written.
-        let found: Option<String> = self.link.call().query(&set).await?;
-        Ok(found.unwrap_or_else(|| decision.to_owned()))
-    }
-
-    async fn decided(&self, event: EventDigest) -> Result<Option<String>, StoreError> {
-        let mut get = cmd("GET");
-        get.arg(self.decision(event));
-        Ok(self.link.call().query(&get).await?)
     }
 
     async fn ping(&self) -> Result<(), StoreError> {
@@ -161,6 +155,7 @@ fn answer_at_once(found: Option<&str>, claim: &ClaimRequest) -> Result<Option<An
     };
     match value::decode(found)? {
         Claim::Done { generation, token } if claim.forced <= generation => Ok(Some(Answer::Done { token })),
+        Claim::Decided { token, decision } => Ok(Some(Answer::Decided { token, decision })),
         Claim::Done { .. } | Claim::Held { .. } | Claim::Settled { .. } | Claim::Out { .. } | Claim::Buried { .. } => {
             Ok(None)
         }
@@ -178,6 +173,11 @@ fn read_answer(answer: &[String]) -> Option<Result<Answer, StoreError>> {
         ["suspect", deaths] => Answer::Suspect { deaths: deaths.parse().ok()? },
         ["resume", stored] => match value::decode(stored) {
             Ok(Claim::Settled { at, token, deaths, next }) => Answer::Resume { at, token, deaths, next },
+            Ok(_) => return None,
+            Err(error) => return Some(Err(error)),
+        },
+        ["decided", stored] => match value::decode(stored) {
+            Ok(Claim::Decided { token, decision }) => Answer::Decided { token, decision },
             Ok(_) => return None,
             Err(error) => return Some(Err(error)),
         },

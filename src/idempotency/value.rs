@@ -7,6 +7,7 @@
 //! d GENERATION TOKEN                                  done
 //! b GENERATION                                        buried, with a letter
 //! b GENERATION c                                      buried: cancelled
+//! v TOKEN JSON                                        decided
 //! ```
 
 use crate::domain::claim::{Claim, Point, Token};
@@ -28,6 +29,7 @@ pub fn encode(claim: &Claim) -> String {
         Claim::Out { at, deaths } => format!("o {} {} {deaths}", at.generation, at.attempt),
         Claim::Done { generation, token } => format!("d {generation} {token}"),
         Claim::Buried { generation, cancelled } => format!("b {generation}{}", if *cancelled { " c" } else { "" }),
+        Claim::Decided { token, decision } => format!("v {token} {decision}"),
     }
 }
 
@@ -46,6 +48,10 @@ pub fn decode(text: &str) -> Result<Claim, StoreError> {
 }
 
 fn parse(text: &str) -> Option<Claim> {
+    if let Some(decided) = text.strip_prefix("v ") {
+        let (by, decision) = decided.split_once(' ')?;
+        return Some(Claim::Decided { token: token(by)?, decision: decision.to_owned() });
+    }
     let mut fields = text.splitn(7, ' ');
     let state = fields.next()?;
     let generation = fields.next()?.parse().ok()?;
@@ -112,6 +118,7 @@ mod tests {
             Claim::Done { generation: 0, token },
             Claim::Buried { generation: 2, cancelled: false },
             Claim::Buried { generation: 2, cancelled: true },
+            Claim::Decided { token, decision: "{\"reason\": \"a  b\"}".to_owned() },
         ] {
             assert_eq!(decode(&encode(&claim)).unwrap(), claim);
         }
@@ -119,7 +126,9 @@ mod tests {
 
     #[test]
     fn strangers_are_refused() {
-        for text in ["", "x", "h", "h 1 2", "d 0 zz", "b 1 2", "o 1 2 3 4", "s 0 1 0 00000000000000ab000000cd r {}"] {
+        for text in
+            ["", "x", "h", "h 1 2", "d 0 zz", "b 1 2", "o 1 2 3 4", "s 0 1 0 00000000000000ab000000cd r {}", "v 0 {}"]
+        {
             assert!(decode(text).is_err(), "{text}");
         }
     }

@@ -109,6 +109,7 @@ pub(super) fn check(world: &World, weather: &Weather) {
     // A reading on lane `suspect` is over when it is forgotten.
     for (key, claim) in world.shelf.claims().into_iter().filter(|(key, _)| owed.contains(key)) {
         match claim {
+            Claim::Decided { .. } => unreachable!("nobody asks gates here"),
             Claim::Done { .. } => assert!(weather.losses > 0 || !open.contains(&Subject::of(&key)), "{key} is done"),
             Claim::Buried { .. } => assert!(open.contains(&Subject::of(&key)), "{key} has no letter"),
             // Its letter is out; only the mark that says so is not.

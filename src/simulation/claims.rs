@@ -60,7 +60,11 @@ impl Shelf {
         let found = claims.get(key).filter(|(_, until)| *until > now).map(|(claim, until)| {
             let left = match claim {
                 Claim::Held { floor_ms, .. } => millis(*until - now).saturating_sub(*floor_ms),
-                Claim::Settled { .. } | Claim::Out { .. } | Claim::Done { .. } | Claim::Buried { .. } => 0,
+                Claim::Settled { .. }
+                | Claim::Out { .. }
+                | Claim::Done { .. }
+                | Claim::Buried { .. }
+                | Claim::Decided { .. } => 0,
             };
             Found { claim: claim.clone(), lease_left_ms: left }
         });
@@ -132,14 +136,6 @@ impl Idempotency for Claims {
 
     async fn take(&self, window: &Window, owner: EventDigest) -> Result<Taken, StoreError> {
         self.call(|shelf| shelf.take(window, owner)).await
-    }
-
-    async fn decide(&self, _: EventDigest, decision: &str, _: u64) -> Result<String, StoreError> {
-        Ok(decision.to_owned()) // nobody asks here
-    }
-
-    async fn decided(&self, _: EventDigest) -> Result<Option<String>, StoreError> {
-        Ok(None)
     }
 
     async fn ping(&self) -> Result<(), StoreError> {

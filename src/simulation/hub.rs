@@ -13,6 +13,7 @@ use super::process::Life;
 use super::revisions::{COMING, LEAVING};
 use crate::broker::{Broker, Delivery, Health, PublishError, Receipt, Wanted};
 use crate::dead_letters::{DeadLetterError, DeadLetters, Keeping, Reading};
+use crate::domain::asking::Reply;
 use crate::domain::dead_letter::{Item, Offset, Record};
 use crate::domain::event;
 use crate::domain::invocation::{Envelope, InvocationKey};
@@ -232,6 +233,10 @@ impl Broker for Port {
                 Err(None) => changed.await,
             }
         }
+    }
+
+    async fn reply(&self, _: &Delivery, _: Reply) -> Result<(), PublishError> {
+        unreachable!("nobody asks here")
     }
 
     async fn drain(&self) -> Vec<Delivery> {

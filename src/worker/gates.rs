@@ -1,7 +1,7 @@
 //! Gates: hooks that decide, for somebody who waits.
 //!
 //! ```text
-//! request -> match -> claim -> ask one after the other -> keep the decision -> reply, and publish the event with it -> ack
+//! request -> claim -> ask who matches, one after the other -> keep the decision -> reply, publish the event with it -> ack
 //! ```
 //!
 //! A request is claimed as a whole, under a lease so short that nobody waits long for a worker that died. What is kept
@@ -15,6 +15,9 @@
 //! | the decision is kept, before the reply | found: replied and published without asking anybody |
 //! | the reply, before the event's confirm or the ack | as above: the same reply once more, which who asked passes over |
 //!
+//! Replies go by the channel of the requests, before their acks, so that nothing has to confirm them. The claim and what is
+//! decided are one value of the store: it is asked twice before a reply, and not after it.
+//!
 //! A request that came over HTTP is in no queue: who asked sees the connection end, and asks again.
 //!
 //! While the store is away there is no claim, and nothing can be looked up or kept: what `on_failure` says is answered, and
@@ -26,11 +29,12 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
+use super::store::Unanswered;
 use super::{Aside, Worker};
-use crate::broker::{Delivery, PublishError};
+use crate::broker::Delivery;
 use crate::crash;
-use crate::domain::asking;
-use crate::domain::claim::{Point, Request, Token, Verdict};
+use crate::domain::asking::{self, Reply};
+use crate::domain::claim::{Point, Request, Token};
 use crate::domain::dead_letter::{Letter, Record};
 use crate::domain::decision::{Decided, Decision};
 use crate::domain::event::{Event, Malformed};
@@ -68,14 +72,6 @@ pub struct Ruling {
     pub decision: String,
     /// What failed on the way.
     letters: Vec<Letter>,
-    /// Of the claim that is to be finished.
-    claim: Option<Token>,
-}
-
-impl Ruling {
-    fn kept(decision: String) -> Self {
-        Self { decision, letters: Vec::new(), claim: None }
-    }
 }
 
 impl Worker {
@@ -100,8 +96,9 @@ impl Worker {
         };
         match decided {
             Ok(ruling) => {
-                let replied = self.reply(delivery, &ruling.decision, until);
-                tokio::join!(replied, self.conclude(&event, &ruling));
+                self.reply(delivery, asking::reply(message.asking.as_ref(), &ruling.decision)).await;
+                crash::Point::GateReplied.reached(&event.id);
+                self.conclude(&event, &ruling).await;
                 crash::Point::GatePublished.reached(&event.id);
                 self.broker.ack(delivery.receipt);
             }
@@ -122,11 +119,7 @@ impl Worker {
 
     /// A request that is no event: its body becomes a letter, and who asked is told why.
     pub(super) async fn refuse(&self, delivery: &Delivery, malformed: Malformed) {
-        if let Some(told) = asking::refusal(delivery.message.asking.as_ref(), &malformed.error)
-            && let Err(error) = self.broker.publish(told).await
-        {
-            tracing::warn!(%error, "an answer was not sent");
-        }
+        self.reply(delivery, asking::refusal(delivery.message.asking.as_ref(), &malformed.error)).await;
         self.put_aside(delivery, Aside::Malformed(malformed)).await;
     }
 
@@ -161,17 +154,9 @@ impl Worker {
         decided
     }
 
-    /// What follows from a decision: its event goes to those who observe it, with the decision, what failed is put on
-    /// record, and the claim is finished. Returns once all that is safe.
+    /// What follows from a decision: its event goes to those who observe it, with the decision, and what failed is put on
+    /// record. Returns once all that is safe.
     pub async fn conclude(&self, event: &Arc<Event>, ruling: &Ruling) {
-        let finished = async {
-            if let Some(token) = ruling.claim {
-                let key = InvocationKey::of_request(event.digest);
-                let (at, keep_ms) = (Point::first(0), millis(self.rules.window));
-                let settle = Request::Settle { at, token, deaths: 0, verdict: Verdict::Done, keep_ms };
-                let _ = self.store.ask(&key, &settle).await; // the decision is kept anyway
-            }
-        };
         let recorded = async {
             for letter in &ruling.letters {
                 self.meters.buried(letter.class, letter.hook.as_deref());
@@ -179,7 +164,7 @@ impl Worker {
             }
         };
         let decision = Decided::of_kept(&ruling.decision);
-        tokio::join!(finished, recorded, self.publish_decided(event, decision, Duration::ZERO));
+        tokio::join!(recorded, self.publish_decided(event, decision, Duration::ZERO));
     }
 
     /// Nobody has decided in time, as far as anybody here knows: those who observe the event are told so.
@@ -200,6 +185,7 @@ impl Worker {
         let kept = loop {
             match self.store.decided(whole.event.digest).await {
                 Ok(kept) => break kept,
+                Err(Unanswered::Unreadable) => break None,
                 Err(_) if timeout_at(until, self.store.back()).await.is_err() => break None,
                 Err(_) => sleep(LOOK_EVERY).await,
             }
@@ -223,24 +209,13 @@ impl Worker {
         self.send(Outgoing::to_lane(Lane::Default, wait, message)).await;
     }
 
-    /// Tells who asked, as often as it takes and there is time.
-    async fn reply(&self, delivery: &Delivery, decision: &str, until: Instant) {
-        let Some(reply) = asking::reply(delivery.message.asking.as_ref(), decision) else { return };
-        while Instant::now() < until {
-            match timeout_at(until, self.broker.publish(reply.clone())).await {
-                Ok(Ok(())) => {
-                    let id = delivery.message.properties.message_id.as_deref().unwrap_or_default();
-                    return crash::Point::GateReplied.reached(id);
-                }
-                Ok(Err(error @ (PublishError::Invalid(_) | PublishError::TooLarge(_)))) => {
-                    return tracing::warn!(%error, "an answer cannot be sent");
-                }
-                Ok(Err(error)) => tracing::debug!(%error, "an answer is not confirmed, sending it again"),
-                Err(_) => {}
-            }
-            sleep(LOOK_EVERY).await;
+    /// Tells who asked, if anybody waits.
+    async fn reply(&self, delivery: &Delivery, reply: Option<Reply>) {
+        if let Some(reply) = reply
+            && let Err(error) = self.broker.reply(delivery, reply).await
+        {
+            tracing::warn!(%error, "an answer cannot be sent");
         }
-        tracing::warn!("an answer was not confirmed in time");
     }
 
     async fn decide_by(&self, case: &Case<'_>) -> Result<Ruling, Undecided> {
@@ -250,7 +225,7 @@ impl Worker {
             case.progress.is_others.store(matches!(claimed, Claimed::Busy(_)), Ordering::Relaxed);
             let (deaths, is_held) = match claimed {
                 Claimed::Ours { deaths, is_held } => (deaths, is_held),
-                Claimed::Kept(decision) => return Ok(Ruling::kept(decision)),
+                Claimed::Kept(decision) => return Ok(Ruling { decision, letters: Vec::new() }),
                 Claimed::Busy(wait) => {
                     sleep(wait.min(LOOK_EVERY)).await;
                     continue;
@@ -258,8 +233,8 @@ impl Worker {
                 Claimed::Away => {
                     let (decision, letters) = turn.fail_all(Class::Exhausted, "the store of claims is away");
                     let decision = decision.to_json();
-                    self.store.decide_later(case.event.digest, &decision, millis(self.rules.window));
-                    return Ok(Ruling { decision, letters, claim: None });
+                    self.store.ask_later(&case.key, case.decides(&decision, self.rules.window));
+                    return Ok(Ruling { decision, letters });
                 }
             };
             crash::Point::GateClaimed.reached(&case.event.id);
@@ -277,11 +252,11 @@ impl Worker {
             crash::Point::GateAsked.reached(&case.event.id);
             case.progress.is_made.store(true, Ordering::Relaxed);
             let made = decision.to_json();
-            let decision = self.keep(case.event, &made).await;
+            let decision = self.keep(case, made.clone()).await;
             crash::Point::GateDecided.reached(&case.event.id);
             // Where another worker was first, what failed here did not count.
             let letters = if decision == made { letters } else { Vec::new() };
-            return Ok(Ruling { decision, letters, claim: is_held.then_some(case.token) });
+            return Ok(Ruling { decision, letters });
         }
     }
 }

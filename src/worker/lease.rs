@@ -93,14 +93,6 @@ mod tests {
             Ok(Taken::Ours)
         }
 
-        async fn decide(&self, _: EventDigest, decision: &str, _: u64) -> Result<String, StoreError> {
-            Ok(decision.to_owned())
-        }
-
-        async fn decided(&self, _: EventDigest) -> Result<Option<String>, StoreError> {
-            Ok(None)
-        }
-
         async fn ping(&self) -> Result<(), StoreError> {
             Ok(())
         }

@@ -18,7 +18,7 @@ use crate::domain::settle::Class;
 use crate::telemetry::{Metric, now_ms};
 
 /// Answers to claims, by the names of their series.
-const ANSWERS: [&str; 8] = ["won", "takeover", "done", "superseded", "busy", "resume", "suspect", "other"];
+const ANSWERS: [&str; 9] = ["won", "takeover", "done", "superseded", "busy", "resume", "suspect", "decided", "other"];
 
 /// Between two lines about the same thing.
 const TELL_EVERY: Duration = Duration::from_mins(1);
@@ -82,6 +82,7 @@ impl Meters {
             Answer::Busy { .. } => "busy",
             Answer::Resume { .. } => "resume",
             Answer::Suspect { .. } => "suspect",
+            Answer::Decided { .. } => "decided",
             Answer::Ok | Answer::NotYours | Answer::Cancelled { .. } => "other",
         };
         if let Some(counter) = self.claims.get(name) {

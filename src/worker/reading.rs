@@ -14,7 +14,7 @@ use super::store::Unanswered;
 use super::{Aside, Worker};
 use crate::broker::Delivery;
 use crate::config::WhenAway;
-use crate::domain::claim::{Answer, ClaimRequest, DeathLimits, Point, Request, Token};
+use crate::domain::claim::{Answer, ClaimRequest, Request, Token};
 use crate::domain::event::{EventDigest, Malformed};
 use crate::domain::hook::HookId;
 use crate::domain::invocation::{Envelope, InvocationKey};
@@ -34,7 +34,8 @@ impl Worker {
         loop {
             let token = Token { run: fastrand::u64(..), body: crc32fast::hash(&delivery.message.body) };
             let release = Request::Release { token, keep_ms: millis(FLOOR) };
-            match self.store.ask(&key, &claim(token)).await {
+            let claim = Request::Claim(ClaimRequest::alone(token, DEATHS_MAX, LEASE, FLOOR));
+            match self.store.ask(&key, &claim).await {
                 Ok(Answer::Busy { lease_left_ms }) => sleep(Duration::from_millis(lease_left_ms)).await,
                 Ok(Answer::Resume { deaths, .. }) => {
                     let error = format!("{deaths} workers died reading it, each alone with it");
@@ -62,19 +63,6 @@ impl Worker {
             read => read.map_err(Aside::Malformed),
         }
     }
-}
-
-fn claim(token: Token) -> Request {
-    Request::Claim(ClaimRequest {
-        at: Point::first(0),
-        token,
-        deaths: 0,
-        forced: 0,
-        in_suspect: true,
-        limits: DeathLimits { suspect: DEATHS_MAX, poisoned: DEATHS_MAX },
-        lease_ms: millis(LEASE),
-        floor_ms: millis(FLOOR),
-    })
 }
 
 /// The same for every delivery of this message, and of no event: no event has this source.

@@ -16,8 +16,9 @@ use crate::telemetry::Metric;
 /// Between two pings of a store that is away.
 const PING_EVERY: Duration = Duration::from_millis(500);
 
-/// Abandoned claims remembered; what is beyond that counts as a death, as it would after a crash.
-const ABANDONED_MAX: usize = 16_384;
+/// So much is remembered for a store that is away; beyond that, an abandoned claim counts as a death, as it would after a
+/// crash.
+const UNSAID_MAX: usize = 16_384;
 
 /// The facade of the idempotency seam.
 pub struct Store {
@@ -25,9 +26,8 @@ pub struct Store {
     away: watch::Sender<Option<String>>,
     /// It is back. Wakes in the order of those who wait, which a watch does not: a simulation has to be the same twice.
     returned: Notify,
-    abandoned: Mutex<Vec<(InvocationKey, Request)>>,
-    /// Decisions that were given without the store, with how long they are kept.
-    unkept: Mutex<Vec<(EventDigest, String, u64)>>,
+    /// What it is told as soon as it is back.
+    unsaid: Mutex<Vec<(InvocationKey, Request)>>,
 }
 
 /// Why there is no answer.
@@ -43,13 +43,7 @@ impl Store {
     /// The store, taken to be there until a call says otherwise.
     #[must_use]
     pub fn new(claims: Arc<dyn Idempotency>) -> Self {
-        Self {
-            claims,
-            away: watch::Sender::new(None),
-            returned: Notify::new(),
-            abandoned: Mutex::default(),
-            unkept: Mutex::default(),
-        }
+        Self { claims, away: watch::Sender::new(None), returned: Notify::new(), unsaid: Mutex::default() }
     }
 
     /// Why the store is away, while it is.
@@ -73,15 +67,12 @@ impl Store {
         self.claims.take(window, owner).await.map_err(|error| self.unanswered(&error, &window.digest))
     }
 
-    /// Keeps a decision unless there is one; answers the one that is kept. The call may have run although it was not
-    /// answered.
-    pub async fn decide(&self, event: EventDigest, decision: &str, keep_ms: u64) -> Result<String, Unanswered> {
-        self.claims.decide(event, decision, keep_ms).await.map_err(|error| self.unanswered(&error, &event))
-    }
-
-    /// The decision that is kept.
+    /// What is decided on an event.
     pub async fn decided(&self, event: EventDigest) -> Result<Option<String>, Unanswered> {
-        self.claims.decided(event).await.map_err(|error| self.unanswered(&error, &event))
+        Ok(match self.ask(&InvocationKey::of_request(event), &Request::Recall).await? {
+            Answer::Decided { decision, .. } => Some(decision),
+            _ => None,
+        })
     }
 
     fn unanswered(&self, error: &StoreError, key: &dyn std::fmt::Display) -> Unanswered {
@@ -105,44 +96,29 @@ impl Store {
     /// A claim that may have been made and that nobody will use: it is given back when the store is. A store that goes
     /// away time and again would else bury the innocent: a claim that just ends counts as a death.
     pub fn abandon(&self, key: &InvocationKey, token: Token, keep_ms: u64) {
-        let mut abandoned = self.abandoned();
-        if abandoned.len() < ABANDONED_MAX {
-            abandoned.push((key.clone(), Request::Release { token, keep_ms }));
+        self.ask_later(key, Request::Release { token, keep_ms });
+    }
+
+    /// Something that is to be said to the store before it is taken to be back.
+    pub fn ask_later(&self, key: &InvocationKey, request: Request) {
+        let mut unsaid = self.unsaid();
+        if unsaid.len() < UNSAID_MAX {
+            unsaid.push((key.clone(), request));
         }
     }
 
-    async fn release_abandoned(&self) -> Result<(), Unanswered> {
+    async fn say(&self) -> Result<(), Unanswered> {
         loop {
-            let Some((key, release)) = self.abandoned().pop() else { return Ok(()) };
-            if let Err(Unanswered::Away) = self.ask(&key, &release).await {
-                self.abandoned().push((key, release));
+            let Some((key, request)) = self.unsaid().pop() else { return Ok(()) };
+            if let Err(Unanswered::Away) = self.ask(&key, &request).await {
+                self.unsaid().push((key, request));
                 return Err(Unanswered::Away);
             }
         }
     }
 
-    /// A decision that was given while the store is away: it is kept when the store is back, unless there is another by then,
-    /// so that who asks again is told the same.
-    pub fn decide_later(&self, event: EventDigest, decision: &str, keep_ms: u64) {
-        let mut unkept = self.unkept.lock().unwrap_or_else(PoisonError::into_inner);
-        if unkept.len() < ABANDONED_MAX {
-            unkept.push((event, decision.to_owned(), keep_ms));
-        }
-    }
-
-    async fn keep_decisions(&self) -> Result<(), Unanswered> {
-        loop {
-            let next = self.unkept.lock().unwrap_or_else(PoisonError::into_inner).pop();
-            let Some((event, decision, keep_ms)) = next else { return Ok(()) };
-            if let Err(Unanswered::Away) = self.decide(event, &decision, keep_ms).await {
-                self.decide_later(event, &decision, keep_ms);
-                return Err(Unanswered::Away);
-            }
-        }
-    }
-
-    fn abandoned(&self) -> MutexGuard<'_, Vec<(InvocationKey, Request)>> {
-        self.abandoned.lock().unwrap_or_else(PoisonError::into_inner)
+    fn unsaid(&self) -> MutexGuard<'_, Vec<(InvocationKey, Request)>> {
+        self.unsaid.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Waits until the store is taken to be there.
@@ -164,7 +140,7 @@ impl Store {
                 return;
             }
             let is_back = self.claims.ping().await.is_ok();
-            if is_back && self.release_abandoned().await.is_ok() && self.keep_decisions().await.is_ok() {
+            if is_back && self.say().await.is_ok() {
                 tracing::info!("the store of claims is back");
                 self.away.send_replace(None);
                 self.returned.notify_waiters();
@@ -206,14 +182,6 @@ mod tests {
 
         async fn take(&self, _: &Window, _: EventDigest) -> Result<Taken, StoreError> {
             Ok(Taken::Ours)
-        }
-
-        async fn decide(&self, _: EventDigest, decision: &str, _: u64) -> Result<String, StoreError> {
-            Ok(decision.to_owned())
-        }
-
-        async fn decided(&self, _: EventDigest) -> Result<Option<String>, StoreError> {
-            Ok(None)
         }
 
         async fn ping(&self) -> Result<(), StoreError> {

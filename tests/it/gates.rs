@@ -18,6 +18,7 @@ use crate::servers::{client, namespace, shared};
 use crate::sink::{Call, Sink};
 
 mod kills;
+mod refusals;
 mod vectors;
 
 /// Answers that go straight to the channel that has asked.
@@ -263,7 +264,8 @@ async fn observers(place: Place) {
         assert_eq!(payload["decision"], decision);
     }
     // Of both targets the second request, and its event once more.
-    worker.until_metric("hookfleet_claims_total", "\"done\"", 4.0).await;
+    worker.until_metric("hookfleet_claims_total", "\"decided\"", 2.0).await;
+    worker.until_metric("hookfleet_claims_total", "\"done\"", 2.0).await;
     assert_eq!(worker.stop().await, Some(0));
     assert_eq!(sink.count(), 2, "each once");
     assert!(site.letters().is_empty());
@@ -321,53 +323,6 @@ async fn who_fails_open_and_who_fails_closed_on_servers() {
 #[tokio::test]
 async fn who_fails_open_and_who_fails_closed_in_a_file() {
     failing(Place::File).await;
-}
-
-/// What is no event is refused with a reason, and kept; an answer goes into no queue of the fleet; and a gate that takes
-/// its time has failed by the deadline of who asks.
-#[tokio::test]
-async fn what_is_no_event_is_refused() {
-    let sink = Sink::start().await;
-    // Of a deadline of 3 s or more a quarter of a second is left for what follows the last hook.
-    let slow = gate("slow", "slow", "sleep 60", ", on_failure: closed, timeout: 90s");
-    let hooks = [slow, hook(&sink, "watch", "ask", "")];
-    let site = site(Place::Servers).await.with_gateway().hooks(&hooks.join("\n")).set(ALLOW, "sh");
-    let mut worker = site.worker().await;
-    let mut asker = Asker::new(&site, DIRECT).await;
-    for (id, body, why) in [
-        ("cut", "{", "expected an event in JSON"),
-        ("nameless", r#"{"specversion":"1.0","type":"ask","source":"/test"}"#, "expected the attribute `id`"),
-    ] {
-        asker.send("ask", id, body.as_bytes()).await;
-        let reply = asker.answer(id).await;
-        assert_eq!(reply.content_type, "application/problem+json", "{}", reply.body);
-        assert!(reply.json()["detail"].as_str().unwrap().contains(why), "{}", reply.body);
-    }
-    let letters = until_letters(&site, 2, "open").await;
-    let mut classes: Vec<&str> = letters.iter().map(|letter| letter["letter"]["class"].as_str().unwrap()).collect();
-    classes.sort_unstable();
-    assert_eq!(classes, ["unidentified", "unreadable"]);
-
-    let asking = Asker::asking(&format!("{}.lane.default", site.namespace), "stray");
-    asker.publish("ask", &with_data("ask", "stray", &json!({})), asking).await;
-    sink.until("what follows", Duration::from_secs(60), |calls| calls.len() == 1).await;
-    assert_eq!(asker.ask("ask", "good", &json!({})).await["verdict"], "allow", "nobody is against it");
-
-    let event = |kind| with_data(kind, "over-http", &json!({}));
-    let batch = Bytes::from(format!("[{}]", String::from_utf8_lossy(&event("ask"))));
-    let (status, body) = post(&worker, "5s", "application/cloudevents-batch+json", batch).await;
-    assert!(status == 422 && body.contains("expected one event, found a batch"), "{status}: {body}");
-    let (status, body) = post(&worker, "soon", STRUCTURED, event("ask")).await;
-    assert!(status == 400 && body.contains("deadline: expected"), "{status}: {body}");
-    let (status, body) = post(&worker, "3s", STRUCTURED, event("slow")).await;
-    assert_eq!(status, 200, "{body}");
-    let decision: Value = serde_json::from_str(&body).unwrap();
-    assert_eq!(decision["verdict"], "deny", "{decision:#}");
-    assert!(body.contains("it has not answered by the deadline of the request"), "{body}");
-
-    assert!(worker.log().contains("is the fleet's own: no answer goes there"), "{}", worker.log());
-    until_letters(&site, 3, "open").await; // of the slow gate, and none of an answer that went astray
-    assert_eq!(worker.stop().await, Some(0));
 }
 
 /// A few lines of Python are a client.

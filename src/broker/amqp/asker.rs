@@ -15,7 +15,8 @@ use tokio_util::sync::CancellationToken;
 use super::super::PublishError;
 use super::Dial;
 use crate::amqp::connection::{self, call};
-use crate::amqp::{convert, size};
+use crate::amqp::convert;
+use crate::amqp::size::Limit;
 use crate::domain::asking::DEADLINE;
 use crate::domain::message::{Asking, Message};
 use crate::telemetry::now_ms;
@@ -60,24 +61,26 @@ struct Link {
 /// The asking half of the broker.
 pub(super) struct Asker {
     dial: Arc<Dial>,
+    limit: Arc<Limit>,
     link: Arc<tokio::sync::Mutex<Option<Arc<Link>>>>,
     stop: CancellationToken,
 }
 
 impl Asker {
     /// Asks until `stop`. The topology is declared by then, on the connection that publishes.
-    pub(super) fn new(dial: Arc<Dial>, stop: CancellationToken) -> Self {
-        Self { dial, link: Arc::default(), stop }
+    pub(super) fn new(dial: Arc<Dial>, limit: Arc<Limit>, stop: CancellationToken) -> Self {
+        Self { dial, limit, link: Arc::default(), stop }
     }
 
     /// Sends a request until it is answered: a connection that is lost costs a repeat, which finds what was decided by then.
     pub(super) async fn ask(&self, request: &Message, within: Duration) -> Result<Option<Message>, PublishError> {
-        size::check_headers(request, 0).map_err(PublishError::TooLarge)?;
         let until = Instant::now() + within;
         let mut away = None;
         loop {
+            // Each time: a refusal tells of the limit, by the end of the channel.
+            self.limit.check(request).map_err(PublishError::TooLarge)?;
             let tried = tokio::select! {
-                tried = timeout_at(until, self.once(request, until)) => tried,
+                tried = timeout_at(until, self.once(request, until, &mut away)) => tried,
                 () = self.stop.cancelled() => return Err(PublishError::Away("closed".to_owned())),
             };
             match tried {
@@ -99,7 +102,8 @@ impl Asker {
         let _ = timeout(CLOSE_TIMEOUT, closed).await;
     }
 
-    async fn once(&self, request: &Message, until: Instant) -> Result<Message, String> {
+    /// Forgets why it was `away` once the request is on its way.
+    async fn once(&self, request: &Message, until: Instant, away: &mut Option<String>) -> Result<Message, String> {
         let link = self.link().await?;
         let place = Place { waiting: &link.waiting, id: format!("{:032x}", fastrand::u128(..)) };
         let (sender, answer) = oneshot::channel();
@@ -123,12 +127,13 @@ impl Asker {
             convert::properties(&message),
         );
         sent.await.map_err(|error| error.to_string())?; // nothing is confirmed here: the answer is
+        *away = None;
         answer.await.map_err(|_| "the connection ended before the answer".to_owned())
     }
 
     /// The open channel, or a new one. It is opened by a task, which brings that to its end even where who waits for it goes.
     async fn link(&self) -> Result<Arc<Link>, String> {
-        let (dial, link) = (Arc::clone(&self.dial), Arc::clone(&self.link));
+        let (dial, limit, link) = (Arc::clone(&self.dial), Arc::clone(&self.limit), Arc::clone(&self.link));
         let opening = tokio::spawn(async move {
             let mut link = link.lock().await;
             if let Some(link) = link.as_ref()
@@ -137,7 +142,7 @@ impl Asker {
             {
                 return Ok(Arc::clone(link));
             }
-            let opened = Arc::new(open(&dial).await?);
+            let opened = Arc::new(open(&dial, limit).await?);
             *link = Some(Arc::clone(&opened));
             Ok(opened)
         });
@@ -145,20 +150,27 @@ impl Asker {
     }
 }
 
-async fn open(dial: &Dial) -> Result<Link, String> {
+async fn open(dial: &Dial, limit: Arc<Limit>) -> Result<Link, String> {
     let connection = connection::connect(&dial.server, &super::name(ASK)).await.map_err(|error| error.to_string())?;
     let channel = call("open a channel", connection.create_channel()).await?;
     let options = BasicConsumeOptions { no_ack: true, ..BasicConsumeOptions::default() };
     let consumer = channel.basic_consume(REPLY_TO.into(), "".into(), options, FieldTable::default());
     let consumer = call("wait for answers", consumer).await?;
     let waiting = Arc::new(Waiting::default());
-    tokio::spawn(hear(consumer, Arc::clone(&waiting)));
+    tokio::spawn(hear(consumer, Arc::clone(&waiting), limit));
     Ok(Link { connection, channel, waiting })
 }
 
 /// Hands answers to who waits for them, until the channel ends: then nobody is answered any more.
-async fn hear(mut consumer: Consumer, waiting: Arc<Waiting>) {
-    while let Some(Ok(received)) = consumer.next().await {
+async fn hear(mut consumer: Consumer, waiting: Arc<Waiting>, limit: Arc<Limit>) {
+    while let Some(received) = consumer.next().await {
+        let received = match received {
+            Ok(received) => received,
+            Err(error) => {
+                limit.learn(&error.to_string());
+                break;
+            }
+        };
         let message = convert::message(received.data, &received.properties);
         let id = message.asking.as_ref().and_then(|asking| asking.correlation_id.as_deref());
         // What nobody waits for any more was late.

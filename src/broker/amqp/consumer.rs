@@ -17,11 +17,14 @@ use tokio_util::sync::CancellationToken;
 use super::super::{Delivery, Receipt, Wanted};
 use super::acks::Acks;
 use super::publisher::until_lost;
+use super::replies::Sending;
 use super::status::{Part, Status};
 use super::window::Window;
 use super::{Dial, Pace};
 use crate::amqp::connection::call;
 use crate::amqp::convert;
+use crate::amqp::size::Limit;
+use crate::domain::asking::Reply;
 use crate::domain::message::Queue;
 
 /// Finished deliveries wait this long for their neighbours.
@@ -32,6 +35,8 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 /// What the rest of the process asks of the consuming half.
 pub(super) enum Command {
     Ack(Receipt),
+    /// Send this to who has sent the delivery.
+    Reply(Receipt, Box<Reply>),
     /// Consume no more, and answer once all that had come by then is handed on.
     Stop(oneshot::Sender<()>),
     /// Write all acks asked for so far, close, answer.
@@ -47,6 +52,7 @@ pub(super) struct Consuming {
     pub(super) commands: mpsc::UnboundedReceiver<Command>,
     pub(super) deliveries: mpsc::UnboundedSender<Delivery>,
     pub(super) epoch: Arc<AtomicU64>,
+    pub(super) limit: Arc<Limit>,
     pub(super) windows: BTreeMap<Queue, Window>,
 }
 
@@ -72,6 +78,7 @@ enum Notice {
 struct Link {
     channel: Channel,
     acks: Acks,
+    replies: Sending,
     consuming: Option<Active>,
 }
 
@@ -100,7 +107,7 @@ impl Consuming {
                 _ = self.wanted.wait_for(|wanted| !wanted.is_empty()) => break,
                 command = self.commands.recv() => command,
             };
-            if let Some(Command::Ack(_) | Command::Stop(_)) = command {
+            if let Some(Command::Ack(_) | Command::Reply(..) | Command::Stop(_)) = command {
                 continue; // nothing has come from here
             }
             self.stop.cancel();
@@ -170,7 +177,10 @@ impl Consuming {
             };
             let outcome = tokio::select! {
                 Some(notice) = heard.recv() => match notice {
-                    Notice::Lost(reason) => Err(reason),
+                    Notice::Lost(reason) => {
+                        self.limit.learn(&reason); // of an answer, perhaps
+                        Err(reason)
+                    }
                     Notice::Outgrown(queue, window) => {
                         self.windows.insert(queue, window);
                         session.windows.insert(queue, window);
@@ -196,6 +206,7 @@ impl Consuming {
             for command in commands.drain(..) {
                 match command {
                     Command::Ack(receipt) => session.finish(receipt),
+                    Command::Reply(receipt, reply) => session.reply(receipt, *reply),
                     Command::Stop(answer) => match session.follow(&self.dial, &[]).await {
                         Ok(()) => drop(answer.send(())),
                         Err(reason) => return End::Lost(reason),
@@ -221,6 +232,7 @@ impl Session {
     async fn close(&mut self) {
         for link in self.links.values_mut() {
             link.acks.close_window();
+            let _ = timeout(CLOSE_TIMEOUT, link.replies.gone()).await; // else the acks behind them are not written either
         }
         if let Err(reason) = self.flush(false).await {
             tracing::debug!(reason, "the last acks were not written; their messages come again");
@@ -228,19 +240,28 @@ impl Session {
         let _ = timeout(CLOSE_TIMEOUT, self.connection.close(200, "bye".into())).await;
     }
 
+    /// The link by which a delivery has come, unless it was of an earlier session.
+    fn link(&mut self, receipt: Receipt) -> Option<&mut Link> {
+        self.links.get_mut(&receipt.queue).filter(|_| receipt.epoch == self.epoch)
+    }
+
     fn finish(&mut self, receipt: Receipt) {
-        if receipt.epoch == self.epoch
-            && let Some(link) = self.links.get_mut(&receipt.queue)
-        {
+        if let Some(link) = self.link(receipt) {
             link.acks.finish(receipt.tag);
+        }
+    }
+
+    fn reply(&mut self, receipt: Receipt, reply: Reply) {
+        if let Some(link) = self.link(receipt) {
+            link.replies.send(&link.channel, reply);
         }
     }
 
     /// Writes acks: all that wait, or only where waiting would hold the queue up.
     async fn flush(&mut self, pressing_only: bool) -> Result<(), String> {
         for link in self.links.values_mut() {
-            if pressing_only && !link.acks.is_pressing() {
-                continue;
+            if (pressing_only && !link.acks.is_pressing()) || !link.replies.is_gone() {
+                continue; // the next tick is soon
             }
             for ack in link.acks.flush() {
                 call("ack", link.channel.basic_ack(ack.tag, BasicAckOptions { multiple: ack.multiple })).await?;
@@ -276,7 +297,7 @@ impl Session {
             std::collections::btree_map::Entry::Occupied(link) => link.into_mut(),
             std::collections::btree_map::Entry::Vacant(place) => {
                 let channel = call("open a channel", self.connection.create_channel()).await?;
-                place.insert(Link { channel, acks: Acks::new(prefetch), consuming: None })
+                place.insert(Link { channel, acks: Acks::new(prefetch), replies: Sending::default(), consuming: None })
             }
         };
         link.acks.resize(prefetch);

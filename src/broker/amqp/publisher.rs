@@ -16,7 +16,7 @@ use super::{Dial, PUBLISH, Pace};
 use crate::amqp::connection::call;
 use crate::amqp::convert;
 use crate::amqp::size::Limit;
-use crate::domain::message::{Outgoing, To};
+use crate::domain::message::Outgoing;
 
 /// Unconfirmed messages at a time: the library scans all of them at every cumulative confirm.
 const WINDOW: usize = 512;
@@ -34,7 +34,7 @@ pub(super) struct Publisher {
     dial: Arc<Dial>,
     link: watch::Receiver<Option<Arc<Link>>>,
     window: Semaphore,
-    limit: Limit,
+    limit: Arc<Limit>,
 }
 
 struct Link {
@@ -63,7 +63,13 @@ impl Link {
 
 impl Publisher {
     /// Starts the supervisor, with a connection on which everything is declared; it ends with `stop`.
-    pub(super) fn start(first: Connection, dial: Arc<Dial>, status: Arc<Status>, stop: CancellationToken) -> Self {
+    pub(super) fn start(
+        first: Connection,
+        dial: Arc<Dial>,
+        status: Arc<Status>,
+        limit: Arc<Limit>,
+        stop: CancellationToken,
+    ) -> Self {
         let (sender, link) = watch::channel(None);
         let supervised = Arc::clone(&dial);
         let mut first = Some(first);
@@ -79,7 +85,7 @@ impl Publisher {
                 }
             }
         });
-        Self { dial, link, window: Semaphore::new(WINDOW), limit: Limit::default() }
+        Self { dial, link, window: Semaphore::new(WINDOW), limit }
     }
 
     pub(super) async fn publish(&self, outgoing: &Outgoing) -> Result<(), PublishError> {
@@ -88,9 +94,6 @@ impl Publisher {
         };
         let link = self.link().await?;
         let (exchange, key) = convert::route(&self.dial.names, outgoing);
-        if matches!(&outgoing.to, To::Reply(queue) if self.dial.names.is_ours(queue)) {
-            return Err(PublishError::Invalid(format!("queue {key} is the fleet's own: no answer goes there")));
-        }
         let properties = convert::properties(&outgoing.message);
         let body = &outgoing.message.body;
         self.limit.check(&outgoing.message).map_err(PublishError::TooLarge)?;

@@ -114,7 +114,7 @@ fn is_closed(key: &Key) -> bool {
 fn deaths(key: &Key) -> u32 {
     match key.claim {
         Some(Claim::Held { deaths, .. } | Claim::Settled { deaths, .. } | Claim::Out { deaths, .. }) => deaths,
-        Some(Claim::Done { .. } | Claim::Buried { .. }) | None => 0,
+        Some(Claim::Done { .. } | Claim::Buried { .. } | Claim::Decided { .. }) | None => 0,
     }
 }
 
@@ -137,7 +137,7 @@ fn reached_in_vain(job: &Job, key: &Key) -> bool {
         Some(Claim::Held { token, .. } | Claim::Settled { token, .. } | Claim::Done { token, .. }) => {
             token == job.token
         }
-        Some(Claim::Out { .. } | Claim::Buried { .. }) | None => false,
+        Some(Claim::Out { .. } | Claim::Buried { .. } | Claim::Decided { .. }) | None => false,
     };
     succeeded && !own
 }

@@ -250,7 +250,12 @@ impl Key {
     /// Every token that it may yet be compared with.
     pub(super) fn tokens(&mut self) -> impl Iterator<Item = &mut Token> {
         let stored = match &mut self.claim {
-            Some(Claim::Held { token, .. } | Claim::Settled { token, .. } | Claim::Done { token, .. }) => Some(token),
+            Some(
+                Claim::Held { token, .. }
+                | Claim::Settled { token, .. }
+                | Claim::Done { token, .. }
+                | Claim::Decided { token, .. },
+            ) => Some(token),
             Some(Claim::Out { .. } | Claim::Buried { .. }) | None => None,
         };
         let late = match &mut self.late {
@@ -259,9 +264,10 @@ impl Key {
                 Request::Settle { token, .. }
                 | Request::Advance { token, .. }
                 | Request::Release { token, .. }
-                | Request::Renew { token, .. },
+                | Request::Renew { token, .. }
+                | Request::Decide { token, .. },
             ) => Some(token),
-            Some(Request::Cancel { .. }) | None => None,
+            Some(Request::Cancel { .. } | Request::Recall) | None => None,
         };
         stored.into_iter().chain(late)
     }

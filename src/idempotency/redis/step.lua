@@ -17,6 +17,8 @@ if stored then
   elseif state == 'b' then
     cancelled = string.match(stored, '^b (%d+) c$')
     G = cancelled or string.match(stored, '^b (%d+)$')
+  elseif state == 'v' then
+    G = string.match(stored, '^v %x+ ') and '0'
   end
   if not G then return {'unreadable', stored} end
   G, N, deaths, floor = tonumber(G), tonumber(N), tonumber(deaths), tonumber(floor)
@@ -53,6 +55,7 @@ if request == 'claim' then
   end
 
   if not stored then return win(false, false) end
+  if state == 'v' then return {'decided', stored} end
   local lower = G and (g < G or (g == G and N and n < N))
   if state == 'd' then
     if forced > G then return win(false, false) end
@@ -112,8 +115,17 @@ elseif request == 'release' then
 elseif request == 'cancel' then
   local g, keep = tonumber(ARGV[2]), tonumber(ARGV[3])
   if state == 'd' then return {'done', token} end
+  if state == 'v' then return {'not yours'} end
   write('b ' .. int(math.max(g, G or g)) .. ' c', keep)
   return {'cancelled', cancelled and 'c' or state or 'n'}
+
+elseif request == 'decide' then
+  if state == 'v' then return {'decided', stored} end
+  write(ARGV[2], tonumber(ARGV[3]))
+  return {'ok'}
+
+elseif request == 'recall' then
+  if state == 'v' then return {'decided', stored} end
 end
 
 return {'not yours'}

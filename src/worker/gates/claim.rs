@@ -11,7 +11,7 @@ use super::super::lease::{Gone, Lease};
 use super::super::store::Unanswered;
 use super::{DEATHS_MAX, LOOK_EVERY};
 use crate::config::WhenAway;
-use crate::domain::claim::{Answer, ClaimRequest, DeathLimits, Point, Request, Token};
+use crate::domain::claim::{Answer, ClaimRequest, Request, Token};
 use crate::domain::event::Event;
 use crate::domain::invocation::InvocationKey;
 use crate::domain::settle::millis;
@@ -60,6 +60,11 @@ impl Case<'_> {
         self.until.saturating_duration_since(self.began)
     }
 
+    /// What is said to the store of a decision.
+    pub(super) fn decides(&self, decision: &str, window: Duration) -> Request {
+        Request::Decide { token: self.token, decision: decision.to_owned(), keep_ms: millis(window) }
+    }
+
     /// How long a store that is away is waited for.
     fn patience(&self) -> Instant {
         (self.began + self.left() / 2).max(Instant::now() + PATIENCE_MIN)
@@ -70,7 +75,8 @@ impl Worker {
     /// One try for the claim of a request; waits for a store that is away for as long as there is patience.
     pub(super) async fn claim_request(&self, case: &Case<'_>) -> Claimed {
         let unheld = |deaths| Claimed::Ours { deaths, is_held: false };
-        let (patience, request) = (case.patience(), self.claim(case.token));
+        let request = Request::Claim(ClaimRequest::alone(case.token, DEATHS_MAX, LEASE, self.rules.window));
+        let patience = case.patience();
         let holds = self.rules.when_away == WhenAway::Hold;
         let answer = loop {
             // Before it is taken to be back, what was decided without it is kept.
@@ -90,26 +96,20 @@ impl Worker {
             }
         };
         self.meters.claimed(&answer);
-        if let Answer::Won { deaths, taken_over: false } = answer {
-            return Claimed::Ours { deaths, is_held: true };
-        }
-        if let Answer::Done { token } = &answer
-            && token.body != case.event.body_digest
-        {
-            Metric::EventsConflicting.count(&[]);
-            tracing::warn!(
-                event = case.event.id,
-                "a request with this source and id but another body was decided before"
-            );
-        }
-        if let Ok(Some(kept)) = self.store.decided(case.event.digest).await {
-            return Claimed::Kept(kept);
-        }
         match answer {
             Answer::Won { deaths, .. } => Claimed::Ours { deaths, is_held: true },
+            Answer::Decided { token, decision } => {
+                if token.body != case.event.body_digest {
+                    Metric::EventsConflicting.count(&[]);
+                    tracing::warn!(
+                        event = case.event.id,
+                        "a request with this source and id but another body was decided before"
+                    );
+                }
+                Claimed::Kept(decision)
+            }
             Answer::Busy { lease_left_ms } => Claimed::Busy(Duration::from_millis(lease_left_ms.max(1))),
             Answer::Resume { deaths, .. } => unheld(deaths),
-            // Done, but what was decided is forgotten.
             Answer::Done { .. }
             | Answer::Superseded
             | Answer::Suspect { .. }
@@ -121,15 +121,20 @@ impl Worker {
 
     /// Keeps a decision; answers the one that is kept. Without an answer of the store there is none, unless this fleet goes
     /// on without its store.
-    pub(super) async fn keep(&self, event: &Event, decision: &str) -> String {
+    pub(super) async fn keep(&self, case: &Case<'_>, decision: String) -> String {
+        let request = case.decides(&decision, self.rules.window);
         loop {
-            match self.store.decide(event.digest, decision, millis(self.rules.window)).await {
-                Ok(kept) => return kept,
-                Err(_) if self.rules.when_away == WhenAway::Proceed => return decision.to_owned(),
-                Err(_) => {
+            match self.store.ask(&case.key, &request).await {
+                Ok(Answer::Decided { decision, .. }) => return decision,
+                Err(Unanswered::Away) if self.rules.when_away == WhenAway::Hold => {
                     sleep(LOOK_EVERY).await;
                     self.store.back().await;
                 }
+                Err(Unanswered::Away) => {
+                    self.store.ask_later(&case.key, request);
+                    return decision;
+                }
+                Ok(_) | Err(Unanswered::Unreadable) => return decision, // what is there cannot be told
             }
         }
     }
@@ -147,18 +152,5 @@ impl Worker {
                 return;
             }
         }
-    }
-
-    fn claim(&self, token: Token) -> Request {
-        Request::Claim(ClaimRequest {
-            at: Point::first(0),
-            token,
-            deaths: 0,
-            forced: 0,
-            in_suspect: true,
-            limits: DeathLimits { suspect: DEATHS_MAX, poisoned: DEATHS_MAX },
-            lease_ms: millis(LEASE),
-            floor_ms: millis(self.rules.window),
-        })
     }
 }

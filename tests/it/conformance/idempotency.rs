@@ -88,26 +88,32 @@ async fn a_window_is_one_events(store: &dyn Idempotency) {
     }
 }
 
-/// Of many decisions on one event one is kept, for as long as it was to be, and everybody is told that one.
+/// Of many decisions under one key one is kept, for as long as it was to be, and everybody is told that one.
 async fn one_decision_is_kept(store: &dyn Idempotency) {
-    let source = format!("/{}", fastrand::u64(..));
-    let event = |number: u32| EventDigest::of(&source, &number.to_string());
-    let on = event(91);
-    assert_eq!(store.decided(on).await, Ok(None));
-    let told = stream::iter(0..50)
-        .map(async |number| store.decide(on, &format!("{{\"number\":{number}}}"), HOUR_MS).await.expect("an answer"));
-    let told: BTreeSet<String> = told.buffer_unordered(50).collect().await;
-    assert_eq!(told.len(), 1, "{told:?}");
-    assert_eq!(store.decided(on).await, Ok(told.first().cloned()));
-    assert_eq!(store.decided(event(92)).await, Ok(None), "of another event");
+    let recall = async |key: &InvocationKey| store.ask(key, &Request::Recall).await.expect("an answer");
+    let decide = async |key: &InvocationKey, run: u64, keep_ms| {
+        let decision = format!("{{\"run\": {run},\n \"reason\": \"ü ' \\\" %d\"}}");
+        store.ask(key, &Request::Decide { token: token(run), decision, keep_ms }).await.expect("an answer")
+    };
+    let (on, another, short) = (fresh("decided"), fresh("another"), fresh("short"));
+    assert_eq!(recall(&on).await, Answer::NotYours);
+    won(store, &on, &claim(7, HOUR_MS, HOUR_MS), false).await;
+    assert_eq!(recall(&on).await, Answer::NotYours, "held, not decided");
+    let told: Vec<Answer> =
+        stream::iter(0..50).map(|run| decide(&on, run, HOUR_MS)).buffer_unordered(50).collect().await;
+    assert!(told.iter().all(|answer| *answer == told[0]), "{told:?}");
+    assert!(matches!(told[0], Answer::Decided { .. }), "{told:?}");
+    assert_eq!(recall(&on).await, told[0]);
+    assert_eq!(store.ask(&on, &claim(8, HOUR_MS, HOUR_MS)).await, Ok(told[0].clone()), "whoever claims it is told");
+    assert_eq!(recall(&another).await, Answer::NotYours);
 
-    store.decide(event(93), "short", 100).await.expect("an answer");
+    decide(&short, 1, 100).await;
     let began = Instant::now();
-    while store.decided(event(93)).await != Ok(None) {
+    while recall(&short).await != Answer::NotYours {
         assert!(began.elapsed() < DEADLINE, "it is kept for ever");
         sleep(Duration::from_millis(10)).await;
     }
-    assert_eq!(store.decide(event(93), "later", HOUR_MS).await, Ok("later".to_owned()));
+    assert!(matches!(decide(&short, 2, HOUR_MS).await, Answer::Decided { token: by, .. } if by == token(2)));
 }
 
 /// `HOOKFLEET_SEED` repeats a failed sequence as the first one.
@@ -119,7 +125,19 @@ async fn random_sequences(store: &dyn Idempotency, peek: &impl Peek, size: Seque
     let sequences = (0..size.count).map(|n| sequence(store, peek, base.wrapping_add(n)));
     let seen: BTreeSet<&str> =
         stream::iter(sequences).buffer_unordered(size.at_a_time).flat_map(stream::iter).collect().await;
-    let all = ["busy", "cancelled", "done", "not yours", "ok", "resume", "superseded", "suspect", "taken over", "won"];
+    let all = [
+        "busy",
+        "cancelled",
+        "decided",
+        "done",
+        "not yours",
+        "ok",
+        "resume",
+        "superseded",
+        "suspect",
+        "taken over",
+        "won",
+    ];
     assert_eq!(seen.into_iter().collect::<Vec<_>>(), all, "answers that were given, base seed {base}");
 }
 
@@ -159,7 +177,12 @@ impl Model {
     fn apply(&mut self, request: &Request, Write { claim, ttl_ms }: Write) {
         let lease_left_ms = match request {
             Request::Claim(ClaimRequest { lease_ms, .. }) | Request::Renew { lease_ms, .. } => *lease_ms,
-            Request::Settle { .. } | Request::Advance { .. } | Request::Release { .. } | Request::Cancel { .. } => 0,
+            Request::Settle { .. }
+            | Request::Advance { .. }
+            | Request::Release { .. }
+            | Request::Cancel { .. }
+            | Request::Decide { .. }
+            | Request::Recall => 0,
         };
         *self = Self { found: Some(Found { claim, lease_left_ms }), ttl_ms };
     }
@@ -197,6 +220,7 @@ fn kind(answer: &Answer) -> &'static str {
         Answer::Ok => "ok",
         Answer::NotYours => "not yours",
         Answer::Cancelled { .. } => "cancelled",
+        Answer::Decided { .. } => "decided",
     }
 }
 
@@ -206,7 +230,7 @@ fn request(rng: &mut fastrand::Rng) -> Request {
     let keep_ms = HOUR_MS * rng.u64(1..=3);
     let lease_ms = if rng.bool() { HOUR_MS } else { 0 }; // over at once
     let deaths = [0, 0, 0, 1, 2, 4][rng.usize(0..6)];
-    match rng.u8(0..20) {
+    match rng.u8(0..22) {
         0..=9 => Request::Claim(ClaimRequest {
             at,
             token,
@@ -221,6 +245,8 @@ fn request(rng: &mut fastrand::Rng) -> Request {
         14..=15 => Request::Advance { at, token, keep_ms },
         16..=17 => Request::Renew { token, lease_ms },
         18 => Request::Release { token, keep_ms },
+        19 => Request::Decide { token, decision: ["", "{}", "a  b\n%"][rng.usize(0..3)].to_owned(), keep_ms },
+        20 => Request::Recall,
         _ => Request::Cancel { generation: at.generation, keep_ms },
     }
 }

@@ -2,20 +2,22 @@
 //! is told one thing, or what holds then.
 
 use std::collections::{HashMap, HashSet};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use futures_util::future::join_all;
 use hookfleet::{Event, Verdict};
+use lapin::BasicProperties;
+use lapin::types::{AMQPValue, FieldTable};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
-use super::{ALLOW, Asker, DIRECT, FREEZE, STRUCTURED, WITHIN, decide, gate};
+use super::{ALLOW, Asker, DIRECT, FREEZE, STRUCTURED, WITHIN, decide, gate, posted};
 use crate::fleet::Site;
 use crate::pipeline::{Place, Stage, hook, site, stage, until_letters};
-use crate::publishing::{event, with_data};
+use crate::publishing::{Publisher, event, with_data};
 use crate::servers::redis::Redis;
-use crate::servers::{client, shared};
-use crate::sink::{Answer, Sink};
+use crate::servers::{Make, Rabbit, client, shared};
+use crate::sink::{Answer, Call, Sink};
 
 /// Every gap between two effects of a decision.
 const POINTS: [&str; 5] = ["gate-claimed", "gate-asked", "gate-decided", "gate-replied", "gate-published"];
@@ -42,7 +44,8 @@ async fn a_hundred_kills_and_never_two_decisions() {
         body: Some(json!({ "additional_contexts": [format!("answer {before}")] }).to_string()),
         ..Answer::status(200)
     });
-    let site = site(Place::Servers).await.hooks(&hook(&sink, "gate", "ask", ", mode: gate, on_failure: closed"));
+    let hooks = [hook(&sink, "gate", "ask", ", mode: gate, on_failure: closed"), hook(&sink, "watch", "ask", "")];
+    let site = site(Place::Servers).await.hooks(&hooks.join("\n"));
     let mut staying = [site.worker().await, site.worker().await];
     let mut asker = Asker::new(&site, DIRECT).await;
     let began = Instant::now();
@@ -65,6 +68,11 @@ async fn a_hundred_kills_and_never_two_decisions() {
     {
         told.entry(reply.id).or_default().push(reply.body);
     }
+    // Who observes is told of every request, whoever died between the reply and the confirm.
+    let watched = |calls: &[Call]| {
+        calls.iter().filter(|call| call.hook == "watch").map(|call| &call.event).collect::<HashSet<_>>().len()
+    };
+    sink.until("the observer", WITHIN, |calls| watched(calls) == requests).await;
     for worker in &mut staying {
         assert_eq!(worker.stop().await, Some(0), "{}", worker.log()); // what they were at is done
     }
@@ -75,23 +83,40 @@ async fn a_hundred_kills_and_never_two_decisions() {
 
     let real = told.values().filter(|bodies| is_real(&bodies[0])).count();
     let replies: usize = told.values().map(Vec::len).sum();
-    let calls = sink.calls();
+    let (observed, calls): (Vec<_>, Vec<_>) = sink.calls().into_iter().partition(|call| call.hook == "watch");
     println!(
         "{DEATHS} deaths within {:.0} s: {requests} requests, {} answered, {real} by the gate; {replies} answers, {} \
-         questions",
+         questions, {} told to the observer",
         began.elapsed().as_secs_f64(),
         told.len(),
         calls.len(),
+        observed.len(),
     );
     for (id, bodies) in &told {
         assert!(bodies.iter().all(|body| *body == bodies[0]), "{id} was told two things: {bodies:#?}");
     }
+    is_told_the_same(&observed, &told);
     assert!(real * 100 >= requests * 99, "{real} of {requests} were decided");
+    has_one_key(calls.into_iter().chain(observed));
+}
+
+/// Who observes a request is told what who asked was told, if they were.
+fn is_told_the_same(observed: &[Call], told: &HashMap<String, Vec<String>>) {
+    for call in observed {
+        let payload: Value = serde_json::from_slice(&call.body).unwrap();
+        let told = told.get(&call.event).map(|bodies| serde_json::from_str::<Value>(&bodies[0]).unwrap());
+        let differs = told.is_some_and(|told| payload["decision"] != told);
+        assert!(!differs, "{}: who observes is told another thing than who asked: {payload:#}", call.event);
+    }
+}
+
+/// However often a hook was called for an event, it was with one key.
+fn has_one_key(calls: impl Iterator<Item = Call>) {
     let mut keys: HashMap<String, HashSet<String>> = HashMap::new();
     for call in calls {
-        keys.entry(call.event).or_default().insert(call.key);
+        keys.entry(format!("{} of {}", call.event, call.hook)).or_default().insert(call.key);
     }
-    assert!(keys.values().all(|keys| keys.len() == 1), "one key an event: {keys:#?}");
+    assert!(keys.values().all(|keys| keys.len() == 1), "one key an event and hook: {keys:#?}");
 }
 
 /// A backlog of slow work: who asks a gate does not stand behind it.
@@ -209,4 +234,78 @@ async fn the_store_goes_away() {
     assert_eq!(asker.ask("deploy", "while", &data).await, decision, "who asks again is told the same");
     until_letters(&site, 1, "open").await;
     assert_eq!(worker.stop().await, Some(0));
+}
+
+/// One node has the queue of requests. While that is down nobody is asked over AMQP, and everything else goes on, with
+/// workers that start meanwhile too: events, and requests over HTTP. Once it is back, so are requests over AMQP.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_node_that_has_the_requests_is_killed() {
+    let mut rabbit = Rabbit::make(Make { cluster: true, ..Make::of_environment() }).await;
+    let sink = Sink::start().await;
+    let hooks = [hook(&sink, "gate", "deploy", ", mode: gate, on_failure: closed"), hook(&sink, "watch", "order", "")];
+    let site = Site::servers(&rabbit, &shared().await.1).with_gateway().hooks(&hooks.join("\n"));
+    let asked = |id: &str, deadline| decide(&site, id, &Value::Null, &["--deadline", deadline]);
+    let mut workers = vec![site.worker().await];
+    let (ended, decision, said) = asked("before", "30s");
+    assert_eq!((ended, &decision["matched_hooks"]), (Some(0), &json!(["gate"])), "{said}");
+    let home = rabbit.leader(&format!("{}.gates", site.namespace));
+    rabbit.kill_node(home);
+
+    workers.push(site.worker().await);
+    for (number, worker) in workers.iter().enumerate() {
+        let id = format!("while-{number}");
+        let decision = posted(worker, with_data("deploy", &id, &Value::Null)).await;
+        assert_eq!(decision["matched_hooks"], json!(["gate"]), "{decision:#}");
+        Publisher::http(worker.port).send(event("order", &id)).await;
+    }
+    sink.until("events", Duration::from_secs(60), |calls| {
+        calls.iter().filter(|call| call.hook == "watch").count() == 2
+    })
+    .await;
+    let (ended, _, said) = asked("while", "2s");
+    assert_eq!(ended, Some(1), "{said}");
+
+    rabbit.restart().await;
+    let began = Instant::now();
+    for number in 0.. {
+        let (ended, decision, said) = asked(&format!("after-{number}"), "5s");
+        if ended == Some(0) {
+            assert_eq!(decision["matched_hooks"], json!(["gate"]), "{decision:#}");
+            break;
+        }
+        assert!(began.elapsed() < Duration::from_secs(90), "requests are not back: {said}");
+    }
+    for worker in &mut workers {
+        assert_eq!(worker.stop().await, Some(0), "{}", worker.log());
+    }
+}
+
+/// The deadline of a request is over when it arrives: it is not asked, and who observes is told that nobody has decided, once
+/// another worker that may still have been at it would have told them otherwise.
+#[tokio::test]
+async fn a_request_that_comes_too_late_is_not_asked() {
+    let sink = Sink::start().await;
+    let hooks = [hook(&sink, "gate", "ask", ", mode: gate, on_failure: closed"), hook(&sink, "watch", "ask", "")];
+    let site = site(Place::Servers).await.hooks(&hooks.join("\n"));
+    let mut worker = site.worker().await;
+    let mut asker = Asker::new(&site, DIRECT).await;
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    let past = i64::try_from(now.as_millis()).unwrap() - 10_000;
+    let mut headers = FieldTable::default();
+    headers.insert("hookfleet-deadline".into(), AMQPValue::LongLongInt(past));
+    // No expiration: beside one, a deadline that is over for so long would be taken for a clock that is wrong.
+    let properties = BasicProperties::default()
+        .with_content_type(STRUCTURED.into())
+        .with_reply_to(DIRECT.into())
+        .with_correlation_id("late".into())
+        .with_headers(headers);
+    let began = Instant::now();
+    asker.publish("ask", &with_data("ask", "late", &Value::Null), properties).await;
+    sink.until("the observer", Duration::from_secs(90), |calls| !calls.is_empty()).await;
+    assert!(began.elapsed() > Duration::from_secs(30), "told too soon to be sure: {:?}", began.elapsed());
+    assert_eq!(worker.stop().await, Some(0));
+    let calls = sink.calls();
+    let payload: Value = serde_json::from_slice(&calls[0].body).unwrap();
+    assert_eq!((calls.len(), &calls[0].hook[..], payload.get("decision")), (1, "watch", Some(&Value::Null)));
+    assert!(asker.next(Instant::now()).await.is_none(), "nobody waits for a late answer");
 }

@@ -1,0 +1,46 @@
+//! Answers to requests, which go the way that the acks of their requests go.
+//!
+//! So nothing has to confirm them: an answer that is lost with its connection is asked for again, since the ack behind it is
+//! lost too. For that no ack may overtake an answer, and in the library acks do overtake messages that wait to be written:
+//! whoever acks has to see [`Sending::is_gone`] first.
+
+use std::pin::Pin;
+
+use futures_util::FutureExt as _;
+use lapin::Channel;
+use lapin::options::BasicPublishOptions;
+
+use crate::amqp::convert;
+use crate::domain::asking::Reply;
+
+/// Answers of one channel that may not be written yet.
+#[derive(Default)]
+pub(super) struct Sending(Vec<Pin<Box<dyn Future<Output = ()> + Send>>>);
+
+impl Sending {
+    /// Hands it to the library. Nobody is woken once it is written: whoever acks looks.
+    pub(super) fn send(&mut self, channel: &Channel, Reply { to, message }: Reply) {
+        let channel = channel.clone();
+        let mut sending = Box::pin(async move {
+            let (properties, options) = (convert::properties(&message), BasicPublishOptions::default());
+            // What fails ends the channel, which whoever consumes is told.
+            let _ = channel.basic_publish("".into(), to.as_str().into(), options, &message.body, properties).await;
+        });
+        if sending.as_mut().now_or_never().is_none() {
+            self.0.push(sending);
+        }
+    }
+
+    /// Whether all are written.
+    pub(super) fn is_gone(&mut self) -> bool {
+        self.0.retain_mut(|sending| sending.as_mut().now_or_never().is_none());
+        self.0.is_empty()
+    }
+
+    /// Waits for that.
+    pub(super) async fn gone(&mut self) {
+        for sending in self.0.drain(..) {
+            sending.await;
+        }
+    }
+}
