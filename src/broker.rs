@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use crate::domain::asking::Reply;
 use crate::domain::message::{Message, Outgoing, Queue};
@@ -96,11 +97,11 @@ pub trait Broker: Send + Sync {
     async fn ask(&self, request: &Message, within: Duration) -> Result<Option<Message>, PublishError>;
 
     /// Sends an answer to who has sent this delivery, before its ack: an answer that is lost on the way comes again with its
-    /// request. One that is lost once more is given up.
+    /// request. One that the broker does not take then, or not `until` then, is given up.
     ///
     /// # Errors
-    /// The broker does not take it: ack the request all the same.
-    async fn reply(&self, delivery: &Delivery, reply: Reply) -> Result<(), PublishError>;
+    /// It is given up: ack the request all the same.
+    async fn reply(&self, delivery: &Delivery, reply: Reply, until: Instant) -> Result<(), PublishError>;
 
     /// Acks a delivery, some time soon. A void receipt is ignored.
     fn ack(&self, receipt: Receipt);

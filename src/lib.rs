@@ -74,8 +74,9 @@
 //!
 //! - Nothing in `domain` does I/O, reads a clock or rolls a die. The model, the stores and the pipeline drive the same
 //!   `domain::claim::step` and `domain::settle::next_effect`.
-//! - A delivery is acked only when everything that follows from it is confirmed. Nothing is nacked, ever: what cannot be
-//!   done now goes round the delay ladder, and what is handed back is published again.
+//! - A delivery is acked only when everything that follows from it is confirmed; the answer to a request, which nothing
+//!   confirms, goes before its ack by the same channel. Nothing is nacked, ever: what cannot be done now goes round the
+//!   delay ladder, and what is handed back is published again.
 //! - An exchange that is published to has the dead letters as its alternate, since returns cannot be relied on. One that
 //!   queues dead-letter to has none: they keep what has no way on, as everything where a broker starts.
 //! - No delivery is held longer than `worker.hold`: a longer run leaves a guard (the same message, due when its lease

@@ -1,7 +1,7 @@
 //! RabbitMQ 3.10 and newer, through lapin.
 //!
-//! Two connections, because a broker that blocks publishers stops reading the whole connection, acks included. Each has
-//! its own supervisor; recovery by the library stays off, since it hides losses from its users.
+//! Two connections, because a broker that blocks publishers stops reading the whole connection, acks included (only where
+//! requests are answered does the one that consumes publish too; who asks is blocked then as well). Each has its own supervisor; recovery by the library stays off, since it hides losses from its users.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use lapin::Connection;
 use tokio::sync::{Mutex, mpsc, oneshot, watch};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use super::{Broker, Delivery, Health, PublishError, Receipt, Wanted};
@@ -39,6 +39,10 @@ mod window;
 const STARTUP_PATIENCE: Duration = Duration::from_secs(15);
 /// Time for the consuming half to stop, and to close.
 const FAREWELL_TIMEOUT: Duration = Duration::from_secs(5);
+/// Tries of an answer that may have ended a connection, and what is between them: longer than it takes to see that a channel
+/// has ended.
+const REPLY_TRIES: u32 = 3;
+const REPLY_AGAIN_AFTER: Duration = Duration::from_millis(600);
 /// A session that lived this long starts the backoff anew.
 const SETTLED_AFTER: Duration = Duration::from_secs(10);
 
@@ -54,6 +58,8 @@ pub struct AmqpBroker {
     epoch: Arc<AtomicU64>,
     names: Names,
     limit: Arc<Limit>,
+    /// Held by the one answer that is sent again.
+    alone: Mutex<()>,
 }
 
 /// What was said of queues that differ without harm: once a process is enough, however many connections find it.
@@ -131,7 +137,19 @@ impl AmqpBroker {
         };
         tokio::spawn(consuming.run());
         let (names, deliveries) = (Names::new(namespace), Mutex::new(deliveries));
-        Ok(Self { publisher, asker, status, stop, wanted, commands, deliveries, epoch, names, limit })
+        Ok(Self {
+            publisher,
+            asker,
+            status,
+            stop,
+            wanted,
+            commands,
+            deliveries,
+            epoch,
+            names,
+            limit,
+            alone: Mutex::default(),
+        })
     }
 }
 
@@ -230,9 +248,9 @@ impl Broker for AmqpBroker {
     }
 
     /// The first time by the channel of the request. If it comes again, that may be because its answer has ended the
-    /// connection (RabbitMQ closes one where a `reply_to` cannot be decoded, or its user may not write there): then it goes by
-    /// itself, and if it ends that connection too, that was it.
-    async fn reply(&self, delivery: &Delivery, reply: Reply) -> Result<(), PublishError> {
+    /// connection (RabbitMQ closes one where a `reply_to` cannot be decoded, or its user may not write there): then it goes one at
+    /// a time, by the other connection, and if it ends that too, and again, it is given up.
+    async fn reply(&self, delivery: &Delivery, reply: Reply, until: Instant) -> Result<(), PublishError> {
         if self.names.is_ours(&reply.to) {
             let error = format!("queue {} is the fleet's own: no answer goes there", reply.to);
             return Err(PublishError::Invalid(error));
@@ -243,11 +261,21 @@ impl Broker for AmqpBroker {
             return Ok(());
         }
         let outgoing = Outgoing { to: To::Reply(reply.to), delay: Duration::ZERO, message: reply.message };
-        let mut sent = self.publisher.publish(&outgoing).await;
-        if let Err(PublishError::Away(_) | PublishError::Refused(_) | PublishError::Unconfirmed) = sent {
-            sent = self.publisher.publish(&outgoing).await;
-        }
-        sent
+        let again = async {
+            let _alone = self.alone.lock().await;
+            let mut tries = 0;
+            loop {
+                self.publisher.ready().await;
+                tries += 1;
+                match self.publisher.publish(&outgoing).await {
+                    Err(PublishError::Away(_) | PublishError::Refused(_) | PublishError::Unconfirmed)
+                        if tries < REPLY_TRIES => {}
+                    ended => break ended,
+                }
+                sleep(REPLY_AGAIN_AFTER).await;
+            }
+        };
+        timeout_at(until, again).await.unwrap_or(Err(PublishError::Unconfirmed))
     }
 
     fn ack(&self, receipt: Receipt) {

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use crate::domain::asking::Reply;
 use crate::domain::message::{Message, Outgoing, Queue, To};
@@ -79,7 +80,7 @@ impl Broker for EmbeddedBroker {
         ))
     }
 
-    async fn reply(&self, _: &Delivery, _: Reply) -> Result<(), PublishError> {
+    async fn reply(&self, _: &Delivery, _: Reply, _: Instant) -> Result<(), PublishError> {
         Err(PublishError::Invalid("a file has no queues for requests and answers".to_owned()))
     }
 

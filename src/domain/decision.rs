@@ -173,21 +173,22 @@ impl Answer {
         serde_json::from_str(object).map_err(wrong)
     }
 
-    /// It says why.
+    /// It says why, of itself or of a permission.
     #[must_use]
     pub fn has_reason(&self) -> bool {
-        self.stop_reason.is_some()
+        self.stop_reason.is_some() || self.updated_permissions.iter().any(|rule| rule.reason.is_some())
     }
 
-    /// The same, with a reason that shows none of these, nor what looks like a secret. What else it says is for who asks, as
+    /// The same, with reasons that show none of these, nor what looks like a secret. What else it says is for who asks, as
     /// the hook means it.
     #[must_use]
     pub fn redacted(mut self, secrets: &Secrets) -> Self {
-        let reason = self.stop_reason.take();
-        self.stop_reason = reason.map(|text| {
-            let lines: Vec<String> = text.lines().map(|line| redact(line, secrets)).collect();
-            lines.join("\n")
-        });
+        let rules = self.updated_permissions.iter_mut().map(|rule| &mut rule.reason);
+        for reason in rules.chain([&mut self.stop_reason]).flatten() {
+            // As a whole first: a secret of many lines has short ones.
+            let lines: Vec<String> = secrets.replaced(reason).lines().map(|line| redact(line, secrets)).collect();
+            *reason = lines.join("\n");
+        }
         self
     }
 

@@ -58,7 +58,7 @@ impl Secrets {
     }
 
     /// The text with every one of them replaced, and what is left of one that was cut off at its end.
-    fn replaced(&self, text: &str) -> String {
+    pub(super) fn replaced(&self, text: &str) -> String {
         let Some(finder) = &self.finder else { return text.to_owned() };
         let mut replaced = String::with_capacity(text.len());
         finder.replace_all_with(text, &mut replaced, |_, _, to| {

@@ -235,7 +235,7 @@ impl Broker for Port {
         }
     }
 
-    async fn reply(&self, _: &Delivery, _: Reply) -> Result<(), PublishError> {
+    async fn reply(&self, _: &Delivery, _: Reply, _: Instant) -> Result<(), PublishError> {
         unreachable!("nobody asks here")
     }
 

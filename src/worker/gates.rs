@@ -24,7 +24,7 @@
 //! kept once the store is back. Only then, and where two workers answer so about one request, two answers can differ.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
@@ -42,7 +42,7 @@ use crate::domain::invocation::{Envelope, InvocationKey, WholeEvent};
 use crate::domain::message::{Lane, Outgoing, To};
 use crate::domain::settle::{Class, millis};
 use crate::telemetry::{Metric, now_ms};
-use claim::{Case, Claimed, Progress};
+use claim::{Case, Claimed};
 use turn::Turn;
 
 mod claim;
@@ -96,9 +96,8 @@ impl Worker {
         };
         match decided {
             Ok(ruling) => {
-                self.reply(delivery, asking::reply(message.asking.as_ref(), &ruling.decision)).await;
-                crash::Point::GateReplied.reached(&event.id);
-                self.conclude(&event, &ruling).await;
+                let replied = self.reply(delivery, asking::reply(message.asking.as_ref(), &ruling.decision), until);
+                tokio::join!(replied, self.conclude(&event, &ruling));
                 crash::Point::GatePublished.reached(&event.id);
                 self.broker.ack(delivery.receipt);
             }
@@ -119,7 +118,8 @@ impl Worker {
 
     /// A request that is no event: its body becomes a letter, and who asked is told why.
     pub(super) async fn refuse(&self, delivery: &Delivery, malformed: Malformed) {
-        self.reply(delivery, asking::refusal(delivery.message.asking.as_ref(), &malformed.error)).await;
+        let refusal = asking::refusal(delivery.message.asking.as_ref(), &malformed.error);
+        self.reply(delivery, refusal, Instant::now() + self.rules.gate_deadline).await;
         self.put_aside(delivery, Aside::Malformed(malformed)).await;
     }
 
@@ -131,9 +131,9 @@ impl Worker {
     pub async fn decide(&self, event: &Arc<Event>, until: Instant) -> Result<Ruling, Undecided> {
         let (token, began) = (Token { run: fastrand::u64(..), body: event.body_digest }, Instant::now());
         let key = InvocationKey::of_request(event.digest);
-        let case = Case { event, key, token, progress: Progress::default(), began, until };
+        let case = Case { event, key, token, is_others: AtomicBool::default(), began, until };
         let _entered = self.running.enter(&case.key, Point::first(0));
-        let is_ours = || !case.progress.is_others.load(Ordering::Relaxed);
+        let is_ours = || !case.is_others.load(Ordering::Relaxed);
         let decided = tokio::select! {
             biased;
             decided = self.decide_by(&case) => decided,
@@ -144,8 +144,8 @@ impl Worker {
             let verdict = serde_json::from_str::<Decision>(&ruling.decision).unwrap_or_default().verdict;
             Metric::GateDecisions.count(&[("verdict", format!("{verdict:?}").to_lowercase())]);
             Metric::GateSeconds.record(began.elapsed().as_secs_f64());
-        } else if !case.progress.is_made.load(Ordering::Relaxed) {
-            // Whoever claims next must not take its end for a death. With a decision made, it has to look for that.
+        } else {
+            // Whoever claims next must not take its end for a death. If it is decided by now, this comes to nothing.
             let release = Request::Release { token, keep_ms: millis(self.rules.window) };
             if self.store.ask(&case.key, &release).await.is_err() {
                 self.store.abandon(&case.key, token, millis(self.rules.window));
@@ -210,9 +210,9 @@ impl Worker {
     }
 
     /// Tells who asked, if anybody waits.
-    async fn reply(&self, delivery: &Delivery, reply: Option<Reply>) {
+    async fn reply(&self, delivery: &Delivery, reply: Option<Reply>, until: Instant) {
         if let Some(reply) = reply
-            && let Err(error) = self.broker.reply(delivery, reply).await
+            && let Err(error) = self.broker.reply(delivery, reply, until).await
         {
             tracing::warn!(%error, "an answer cannot be sent");
         }
@@ -222,7 +222,7 @@ impl Worker {
         let turn = Turn { worker: self, event: case.event, until: case.began + asking::time_of_hooks(case.left()) };
         loop {
             let claimed = self.claim_request(case).await;
-            case.progress.is_others.store(matches!(claimed, Claimed::Busy(_)), Ordering::Relaxed);
+            case.is_others.store(matches!(claimed, Claimed::Busy(_)), Ordering::Relaxed);
             let (deaths, is_held) = match claimed {
                 Claimed::Ours { deaths, is_held } => (deaths, is_held),
                 Claimed::Kept(decision) => return Ok(Ruling { decision, letters: Vec::new() }),
@@ -250,7 +250,6 @@ impl Worker {
                 () = self.taken_over(case, is_held) => continue,
             };
             crash::Point::GateAsked.reached(&case.event.id);
-            case.progress.is_made.store(true, Ordering::Relaxed);
             let made = decision.to_json();
             let decision = self.keep(case, made.clone()).await;
             crash::Point::GateDecided.reached(&case.event.id);

@@ -1,5 +1,6 @@
 //! The store of claims as the pipeline sees it: counted, and with its health known to everyone.
 
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -16,9 +17,44 @@ use crate::telemetry::Metric;
 /// Between two pings of a store that is away.
 const PING_EVERY: Duration = Duration::from_millis(500);
 
-/// So much is remembered for a store that is away; beyond that, an abandoned claim counts as a death, as it would after a
-/// crash.
+/// So many requests, of so many bytes together, are remembered for a store that is away. Beyond that, an abandoned claim
+/// counts as a death, as it would after a crash, and who asks again may be told another decision.
 const UNSAID_MAX: usize = 16_384;
+const UNSAID_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// Requests for later, in their order.
+#[derive(Default)]
+struct Unsaid {
+    requests: VecDeque<(InvocationKey, Request)>,
+    bytes: usize,
+}
+
+impl Unsaid {
+    fn bytes_of(request: &Request) -> usize {
+        if let Request::Decide { decision, .. } = request { decision.len() } else { 0 }
+    }
+
+    fn push(&mut self, key: &InvocationKey, request: Request) -> bool {
+        let bytes = self.bytes + Self::bytes_of(&request);
+        let has_room = self.requests.len() < UNSAID_MAX && bytes <= UNSAID_BYTES_MAX;
+        if has_room {
+            self.requests.push_back((key.clone(), request));
+            self.bytes = bytes;
+        }
+        has_room
+    }
+
+    fn pop(&mut self) -> Option<(InvocationKey, Request)> {
+        let next = self.requests.pop_front();
+        self.bytes -= next.as_ref().map_or(0, |(_, request)| Self::bytes_of(request));
+        next
+    }
+
+    fn put_back(&mut self, next: (InvocationKey, Request)) {
+        self.bytes += Self::bytes_of(&next.1);
+        self.requests.push_front(next);
+    }
+}
 
 /// The facade of the idempotency seam.
 pub struct Store {
@@ -27,7 +63,7 @@ pub struct Store {
     /// It is back. Wakes in the order of those who wait, which a watch does not: a simulation has to be the same twice.
     returned: Notify,
     /// What it is told as soon as it is back.
-    unsaid: Mutex<Vec<(InvocationKey, Request)>>,
+    unsaid: Mutex<Unsaid>,
 }
 
 /// Why there is no answer.
@@ -81,16 +117,19 @@ impl Store {
             tracing::error!(%error, %key, "a claim cannot be read: its messages go round until it can");
             return Unanswered::Unreadable;
         }
-        let reason = error.to_string();
+        self.is_away(&error.to_string());
+        Unanswered::Away
+    }
+
+    fn is_away(&self, reason: &str) {
         self.away.send_if_modified(|away| {
             let first = away.is_none();
             if first {
                 tracing::warn!(reason, "the store of claims is away");
             }
-            *away = Some(reason);
+            *away = Some(reason.to_owned());
             first
         });
-        Unanswered::Away
     }
 
     /// A claim that may have been made and that nobody will use: it is given back when the store is. A store that goes
@@ -101,23 +140,23 @@ impl Store {
 
     /// Something that is to be said to the store before it is taken to be back.
     pub fn ask_later(&self, key: &InvocationKey, request: Request) {
-        let mut unsaid = self.unsaid();
-        if unsaid.len() < UNSAID_MAX {
-            unsaid.push((key.clone(), request));
+        if !self.unsaid().push(key, request) {
+            tracing::warn!(%key, "too much waits for the store of claims: this is forgotten");
         }
+        self.is_away("a call was not waited for to its end"); // else nobody says it
     }
 
     async fn say(&self) -> Result<(), Unanswered> {
         loop {
             let Some((key, request)) = self.unsaid().pop() else { return Ok(()) };
             if let Err(Unanswered::Away) = self.ask(&key, &request).await {
-                self.unsaid().push((key, request));
+                self.unsaid().put_back((key, request));
                 return Err(Unanswered::Away);
             }
         }
     }
 
-    fn unsaid(&self) -> MutexGuard<'_, Vec<(InvocationKey, Request)>> {
+    fn unsaid(&self) -> MutexGuard<'_, Unsaid> {
         self.unsaid.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

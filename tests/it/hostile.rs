@@ -224,7 +224,7 @@ async fn harm_costs_its_deadline_and_little_memory() {
     publisher.send(event("b", "b")).await;
     let all = others + BUSY.len();
     over(all).await;
-    let (peak, starved) = (memory(pid, "VmHWM"), starved_ms(pid) - starved_before);
+    let (peak, starved) = (memory(pid, "VmHWM"), starved_ms(pid).saturating_sub(starved_before));
     println!(
         "{all} runs against {} behaviours, {RUNS} of each at a time: {:.1} s, {starved} ms of it without a core, \
          {before} KiB before, at most {peak} KiB",

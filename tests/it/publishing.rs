@@ -16,7 +16,7 @@ use crate::servers::{Rabbit, client};
 
 /// Publishes events and repeats each until it is confirmed.
 pub(crate) enum Publisher {
-    Amqp(AmqpBroker),
+    Amqp(Box<AmqpBroker>),
     Http(reqwest::Client, String),
 }
 
@@ -32,7 +32,7 @@ pub(crate) fn with_data(kind: &str, id: &str, data: &Value) -> Bytes {
 
 impl Publisher {
     pub(crate) async fn amqp(rabbit: &Rabbit, site: &Site) -> Self {
-        Self::Amqp(AmqpBroker::connect(&rabbit.server(), &site.namespace).await.unwrap())
+        Self::Amqp(Box::new(AmqpBroker::connect(&rabbit.server(), &site.namespace).await.unwrap()))
     }
 
     /// To whichever process listens on this port.

@@ -169,12 +169,6 @@ impl Consuming {
         let mut flush_at: Option<Instant> = None;
         let mut commands = Vec::with_capacity(64);
         loop {
-            let tick = async {
-                match flush_at {
-                    Some(at) => sleep_until(at).await,
-                    None => std::future::pending().await,
-                }
-            };
             let outcome = tokio::select! {
                 Some(notice) = heard.recv() => match notice {
                     Notice::Lost(reason) => {
@@ -198,7 +192,8 @@ impl Consuming {
                     }
                     Err(_) => Err("closed".to_owned()),
                 },
-                () = tick => { flush_at = None; session.flush(false).await }
+                () = moment(flush_at) => { flush_at = None; session.flush(false).await }
+                () = session.written() => Ok(()),
             };
             if let Err(reason) = outcome {
                 return End::Lost(reason);
@@ -257,11 +252,19 @@ impl Session {
         }
     }
 
+    /// Returns once the answers are written that hold up acks which press; never if there are none.
+    async fn written(&mut self) {
+        match self.links.values_mut().find(|link| link.acks.is_pressing() && !link.replies.is_empty()) {
+            Some(link) => link.replies.gone().await,
+            None => std::future::pending().await,
+        }
+    }
+
     /// Writes acks: all that wait, or only where waiting would hold the queue up.
     async fn flush(&mut self, pressing_only: bool) -> Result<(), String> {
         for link in self.links.values_mut() {
             if (pressing_only && !link.acks.is_pressing()) || !link.replies.is_gone() {
-                continue; // the next tick is soon
+                continue;
             }
             for ack in link.acks.flush() {
                 call("ack", link.channel.basic_ack(ack.tag, BasicAckOptions { multiple: ack.multiple })).await?;
@@ -329,6 +332,14 @@ impl Session {
         });
         link.consuming = Some(Active { tag, prefetch, cancelled, handing_on });
         Ok(())
+    }
+}
+
+/// Waits for it; without one, for ever.
+async fn moment(at: Option<Instant>) {
+    match at {
+        Some(at) => sleep_until(at).await,
+        None => std::future::pending().await,
     }
 }
 

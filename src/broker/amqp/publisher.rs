@@ -123,6 +123,11 @@ impl Publisher {
         }
     }
 
+    /// Waits until there is a connection, or will be none any more.
+    pub(super) async fn ready(&self) {
+        let _ = self.link.clone().wait_for(Option::is_some).await;
+    }
+
     async fn link(&self) -> Result<Arc<Link>, PublishError> {
         let mut link = self.link.clone();
         let ready = async { link.wait_for(Option::is_some).await.ok().and_then(|link| link.clone()) };

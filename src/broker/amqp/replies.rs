@@ -4,13 +4,16 @@
 //! lost too. For that no ack may overtake an answer, and in the library acks do overtake messages that wait to be written:
 //! whoever acks has to see [`Sending::is_gone`] first.
 
+use std::future::poll_fn;
 use std::pin::Pin;
+use std::task::Poll;
 
 use futures_util::FutureExt as _;
 use lapin::Channel;
 use lapin::options::BasicPublishOptions;
 
 use crate::amqp::convert;
+use crate::crash;
 use crate::domain::asking::Reply;
 
 /// Answers of one channel that may not be written yet.
@@ -25,10 +28,17 @@ impl Sending {
             let (properties, options) = (convert::properties(&message), BasicPublishOptions::default());
             // What fails ends the channel, which whoever consumes is told.
             let _ = channel.basic_publish("".into(), to.as_str().into(), options, &message.body, properties).await;
+            let id = message.asking.and_then(|asking| asking.correlation_id).unwrap_or_default();
+            crash::Point::GateReplied.reached(&id);
         });
         if sending.as_mut().now_or_never().is_none() {
             self.0.push(sending);
         }
+    }
+
+    /// Whether it is known that all are written.
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
     }
 
     /// Whether all are written.
@@ -37,10 +47,12 @@ impl Sending {
         self.0.is_empty()
     }
 
-    /// Waits for that.
+    /// Waits for that. Cancel-safe.
     pub(super) async fn gone(&mut self) {
-        for sending in self.0.drain(..) {
-            sending.await;
-        }
+        poll_fn(|context| {
+            self.0.retain_mut(|sending| sending.as_mut().poll(context).is_pending());
+            if self.0.is_empty() { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
     }
 }

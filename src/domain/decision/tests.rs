@@ -206,10 +206,18 @@ fn what_travels_with_the_event() {
 
 #[test]
 fn reasons_show_no_secrets() {
-    let secrets = Secrets::new(["tops3cret".to_owned()]);
-    let answer = Answer::refusal("api_key=sk-1234567890\nsee tops3cret").redacted(&secrets);
+    let secrets = Secrets::new(["tops3cret".to_owned(), "first-line\nend".to_owned()]);
+    let answer = Answer::refusal("api_key=sk-1234567890\nsee tops3cret\nfirst-line\nend").redacted(&secrets);
     let mut merge = Merge::default();
     merge.add(&hook(1), answer, 1, 1);
     let reason = merge.done().reason.unwrap();
     assert!(!reason.contains("sk-1234567890") && !reason.contains("tops3cret") && reason.contains('\n'), "{reason}");
+    assert!(!reason.contains("end"), "{reason}");
+
+    let rule = r#"{"scope": "session", "tool_name_pattern": "x", "behavior": "allow", "reason": "as tops3cret says"}"#;
+    let answer = Answer::read(&format!("{{\"updated_permissions\": [{rule}]}}")).unwrap();
+    assert!(answer.has_reason());
+    let mut merge = Merge::default();
+    merge.add(&hook(1), answer.redacted(&secrets), 1, 1);
+    assert_eq!(merge.done().updated_permissions[0].reason.as_deref(), Some("as [REDACTED] says"));
 }

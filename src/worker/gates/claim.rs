@@ -36,21 +36,13 @@ pub(super) enum Claimed {
     Away,
 }
 
-/// How far a decision has got when its time is over.
-#[derive(Default)]
-pub(super) struct Progress {
-    /// Another worker was at it when this one looked last.
-    pub(super) is_others: AtomicBool,
-    /// The decision is on its way to the store, or there.
-    pub(super) is_made: AtomicBool,
-}
-
 /// A request on its way to a decision.
 pub(super) struct Case<'a> {
     pub(super) event: &'a Arc<Event>,
     pub(super) key: InvocationKey,
     pub(super) token: Token,
-    pub(super) progress: Progress,
+    /// Another worker was at it when this one looked last.
+    pub(super) is_others: AtomicBool,
     pub(super) began: Instant,
     pub(super) until: Instant,
 }

@@ -54,6 +54,20 @@ async fn a_request_over_the_limit_of_the_broker_is_refused() {
     broker.close().await;
 }
 
+/// A process that is to ask no gates says so, and takes no request from the queue.
+#[tokio::test]
+async fn who_asks_no_gates_says_so() {
+    let sink = Sink::start().await;
+    for place in [Place::Servers, Place::File] {
+        let site = site(place).await.with_gateway().set("HOOKFLEET_GATES_CONCURRENCY", "0");
+        let mut worker = site.hooks(&hook(&sink, "gate", "ask", ", mode: gate")).worker().await;
+        let (status, body) = post(&worker, "5s", STRUCTURED, with_data("ask", "1", &json!({}))).await;
+        assert!(status == 503 && body.contains("gates.concurrency is 0"), "{place:?} {status}: {body}");
+        assert_eq!(worker.stop().await, Some(0));
+    }
+    assert_eq!(sink.count(), 0);
+}
+
 /// What is no event is refused with a reason, and kept; an answer goes into no queue of the fleet; and a gate that takes
 /// its time has failed by the deadline of who asks.
 #[tokio::test]
