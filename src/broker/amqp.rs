@@ -1,7 +1,8 @@
 //! RabbitMQ 3.10 and newer, through lapin.
 //!
-//! Two connections, because a broker that blocks publishers stops reading the whole connection, acks included (only where
-//! requests are answered does the one that consumes publish too; who asks is blocked then as well). Each has its own supervisor; recovery by the library stays off, since it hides losses from its users.
+//! Two connections, because a broker that blocks publishers stops reading the whole connection, acks included. (Where
+//! requests are answered the one that consumes publishes too; but then who asks is blocked as well.) Each has its own
+//! supervisor; recovery by the library stays off, since it hides losses from its users.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -120,7 +121,6 @@ impl AmqpBroker {
         let publisher =
             Publisher::start(first, Arc::clone(&dial), Arc::clone(&status), Arc::clone(&limit), stop.clone());
         let asker = Asker::new(Arc::clone(&dial), Arc::clone(&limit), stop.clone());
-
         let (wanted, wanted_now) = watch::channel(Vec::new());
         let (commands, commanded) = mpsc::unbounded_channel();
         let (sender, deliveries) = mpsc::unbounded_channel();
