@@ -70,9 +70,9 @@ const MATCHING_RATIO_MAX: f64 = 2.0;
 
 /// How much longer the command line may take to read every letter than a bare loop that only receives them.
 const READING_RATIO_MAX: f64 = 3.0;
-/// How much longer who asks may wait for a gate's decision than for that of a bare loop which keeps it too, at the median, and
-/// than for that of one which keeps nothing, at the 99th percentile.
-const GATE_P50_RATIO_MAX: f64 = 1.5;
+/// How much longer who asks may wait for a gate's decision than for that of a bare loop. The p50 is an aim that is missed: a
+/// loop which keeps its decisions in Redis misses it too under load.
+const GATE_P50_RATIO_MAX: f64 = 1.3;
 const GATE_P99_RATIO_MAX: f64 = 2.0;
 
 /// One side of one pair.
