@@ -133,6 +133,11 @@ impl Site {
         self
     }
 
+    pub(crate) fn without(mut self, name: &str) -> Self {
+        self.env.remove(name);
+        self
+    }
+
     /// All workers here, one after the other, listen on one port.
     pub(crate) fn on_one_port(mut self) -> Self {
         self.port = Some(free_port());

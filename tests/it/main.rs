@@ -29,6 +29,7 @@ mod faults;
 mod fleet;
 mod fuzz;
 mod gates;
+mod golden;
 mod hostile;
 mod input;
 mod language;
