@@ -13,13 +13,14 @@ use crate::broker::Broker;
 use crate::dead_letters::projection::Projection;
 use crate::dead_letters::{DeadLetterError, DeadLetters, Reading};
 use crate::domain::browse::{Cursor, Filter, Group, Page};
-use crate::domain::dead_letter::{Body, Item, LOG, Letter, LetterId, Mark, Offset, Record};
+use crate::domain::dead_letter::{Body, Item, LOG, Letter, Mark, Offset, Record};
 use crate::domain::edit::{Edit, edit};
+use crate::domain::escape;
 use crate::domain::fold::{Entry, State};
+use crate::domain::id::LetterId;
 use crate::domain::redaction::{Pointer, REDACTED, redact_event, redact_unknown};
 use crate::domain::replay::Operator;
 use crate::domain::selection::Selection;
-use crate::domain::shown;
 use crate::flow::Kept;
 use crate::telemetry::now_ms;
 use wire::{Listed, PageAsked};
@@ -214,9 +215,9 @@ impl Desk {
     pub async fn resolve(&self, selection: &Selection, reason: &str, by: &str) -> Result<usize, DeskError> {
         let reason = match reason.trim() {
             "" => "operator resolved".to_owned(),
-            reason => shown::sentence(&redact_unknown(reason), REASON_CHARS_MAX),
+            reason => escape::sentence(&redact_unknown(reason), REASON_CHARS_MAX),
         };
-        let by = shown::sentence(by, replay::BY_CHARS_MAX);
+        let by = escape::sentence(by, replay::BY_CHARS_MAX);
         let (marks, unknown) = self.letters.now().await?.closing(selection, &by, &reason, now_ms());
         if let Some(id) = unknown.into_iter().next() {
             return Err(DeskError::Unknown(id));
@@ -244,7 +245,7 @@ impl Desk {
                 return Err(DeskError::Refused(error));
             }
         }
-        let name = shown::sentence(by, replay::BY_CHARS_MAX);
+        let name = escape::sentence(by, replay::BY_CHARS_MAX);
         let operator = Operator { name, now_ms: now_ms(), seen_ms: detail.newest_ms };
         let edited = edit(&detail.letter, change, &operator).map_err(DeskError::Refused)?;
         let generation = edited.generation;

@@ -16,11 +16,11 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::config;
 use crate::domain::decision::{Answer, Json};
+use crate::domain::failure::Class;
 use crate::domain::hook::{Action, Hook, HttpAction};
 use crate::domain::invocation::Invocation;
 use crate::domain::outcome::Outcome;
 use crate::domain::redaction::Secrets;
-use crate::domain::settle::Class;
 
 pub mod callback;
 mod clients;
@@ -235,7 +235,8 @@ mod fixture {
 
     use super::*;
     use crate::domain::event::{Event, Reading};
-    use crate::domain::hook::{HookId, fixture};
+    use crate::domain::hook::fixture;
+    use crate::domain::id::HookId;
     use crate::domain::message::{Message, Properties};
     use crate::domain::outcome::{Again, Failure};
 
@@ -283,7 +284,8 @@ mod fixture {
 mod tests {
     use super::*;
     use crate::domain::claim::Point;
-    use crate::domain::hook::{CommandAction, HookId};
+    use crate::domain::hook::CommandAction;
+    use crate::domain::id::HookId;
 
     #[test]
     fn the_wire_payload() {

@@ -17,7 +17,7 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
 use crate::domain::flow::{Opened, Rate, Slots};
-use crate::domain::hook::HookId;
+use crate::domain::id::HookId;
 
 pub mod local;
 pub mod redis;

@@ -23,10 +23,10 @@ use crate::desk::wire::{
     Resolved, split,
 };
 use crate::desk::{Desk, DeskError, Detail, Export, Replayed};
-use crate::domain::dead_letter::LetterId;
+use crate::domain::escape::quoted;
+use crate::domain::id::LetterId;
 use crate::domain::redaction::Pointer;
 use crate::domain::selection::Selection;
-use crate::domain::shown::quoted;
 use crate::telemetry::now_ms;
 
 /// A request about letters: an edit holds an event's data, of which RabbitMQ 4 takes 16 MiB, and its escapes.

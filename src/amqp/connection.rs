@@ -346,7 +346,7 @@ pub async fn call<T>(what: &str, future: impl Future<Output = lapin::Result<T>>)
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::hook::Secret;
+    use crate::domain::secret::Secret;
 
     #[test]
     fn backoff_grows_to_its_bound() {

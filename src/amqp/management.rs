@@ -13,7 +13,7 @@ use super::connection::{login, vhost};
 use super::policy::Policy;
 use super::tls;
 use crate::config::BrokerServer;
-use crate::domain::hook::Secret;
+use crate::domain::secret::Secret;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 const TIMEOUT: Duration = Duration::from_secs(15);

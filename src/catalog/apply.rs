@@ -218,7 +218,7 @@ mod tests {
 
     use super::*;
     use crate::config::{Redis, Tls, Topology};
-    use crate::domain::hook::Secret;
+    use crate::domain::secret::Secret;
     use crate::flow::local::LocalFlow;
     use crate::redis::link::Link;
 

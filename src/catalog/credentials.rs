@@ -8,7 +8,7 @@ use base64::engine::general_purpose::STANDARD;
 use super::Outside;
 use super::http::check_header;
 use super::secret::pieces;
-use crate::domain::hook::Secret;
+use crate::domain::secret::Secret;
 use crate::domain::template::{Form, Piece, Text};
 use crate::domain::tls::{Credentials, Identity, Tls};
 use crate::yaml::problem::Mismatch;

@@ -6,8 +6,9 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::domain::expression::Expression;
-use crate::domain::glob::Glob;
-use crate::domain::hook::{Action, Compression, Hook, Limits, Mode, OncePer, Pattern};
+use crate::domain::hook::{Action, Compression, Hook, Limits, Mode, OncePer};
+use crate::domain::pattern::Glob;
+use crate::domain::pattern::Pattern;
 use crate::domain::retry::RetryPolicy;
 use crate::yaml::problem::{Place, Problem};
 use crate::yaml::scalar::show_duration;

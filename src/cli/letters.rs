@@ -11,8 +11,8 @@ use super::output::{table, time};
 use super::{operator, output};
 use crate::config::Settings;
 use crate::desk::wire::{Asked, EditAsked, Grouped, Listed, PageAsked, ResolveAsked};
-use crate::domain::dead_letter::LetterId;
 use crate::domain::fold::Entry;
+use crate::domain::id::LetterId;
 
 mod reach;
 mod replay;

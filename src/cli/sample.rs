@@ -17,10 +17,11 @@ use super::output;
 use crate::broker::Broker;
 use crate::catalog::{self, Terms};
 use crate::config::{Egress, Settings};
+use crate::domain::claim::Next;
 use crate::domain::event::Reading;
 use crate::domain::matching::HookSet;
 use crate::domain::outcome::Outcome;
-use crate::domain::settle::{Next, Settlement};
+use crate::domain::settle::Settlement;
 use crate::publish::prepare;
 use crate::worker::{Attempted, Listener};
 

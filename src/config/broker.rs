@@ -6,7 +6,7 @@ use super::raw::Raw;
 use super::redis::parse_path;
 use super::resolve::parse_server;
 use super::{BrokerServer, ClientCertificate, Tls};
-use crate::domain::hook::Secret;
+use crate::domain::secret::Secret;
 use crate::yaml::problem::Mismatch;
 
 /// Everything under `broker.`. Every value is read, whether there is a URL or not.

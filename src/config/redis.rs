@@ -7,7 +7,7 @@ use url::Url;
 use super::raw::Raw;
 use super::resolve::parse_server;
 use super::{ClientCertificate, Node, Redis, Tls, Topology};
-use crate::domain::hook::Secret;
+use crate::domain::secret::Secret;
 use crate::yaml::problem::Mismatch;
 use crate::yaml::scalar::flag;
 

@@ -7,8 +7,8 @@ use utoipa::ToSchema;
 
 use super::DeskError;
 use crate::domain::claim::{Answer, Before, Request};
-use crate::domain::invocation::InvocationKey;
-use crate::domain::settle::millis;
+use crate::domain::id::InvocationKey;
+use crate::domain::time::millis;
 use crate::idempotency::Idempotency;
 
 /// What was found of an invocation that was to be cancelled.

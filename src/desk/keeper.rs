@@ -10,8 +10,8 @@ use tokio::time::sleep;
 use super::{Desk, DeskError};
 use crate::dead_letters::Keeping;
 use crate::domain::carry::Carry;
+use crate::domain::failure::Class;
 use crate::domain::fold::Standing;
-use crate::domain::settle::Class;
 use crate::flow::Kept;
 use crate::telemetry::{Metric, now_ms};
 

@@ -18,11 +18,12 @@ use utoipa::ToSchema;
 use super::{Desk, DeskError, Replayed};
 use crate::broker::PublishError;
 use crate::dead_letters::DeadLetterError;
-use crate::domain::dead_letter::{Item, Letter, LetterId, Offset, Record};
-use crate::domain::hook::HookId;
+use crate::domain::dead_letter::{Item, Letter, Offset, Record};
+use crate::domain::escape;
+use crate::domain::id::HookId;
+use crate::domain::id::LetterId;
 use crate::domain::replay::{Operator, Replay, redirect, replay};
 use crate::domain::selection::{Picked, Plan, Purpose, Selection};
-use crate::domain::shown;
 use crate::telemetry::now_ms;
 
 /// Publishes that await their confirm at a time: with more, new events wait behind them.
@@ -64,7 +65,7 @@ impl Manner {
             let found = format!("rate: expected {RATE_MIN} to {RATE_MAX} letters a second, found {rate}");
             return Err(DeskError::Invalid(found));
         }
-        Ok(Self { by: shown::sentence(by, BY_CHARS_MAX), to_hook, rate })
+        Ok(Self { by: escape::sentence(by, BY_CHARS_MAX), to_hook, rate })
     }
 }
 

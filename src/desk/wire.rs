@@ -11,13 +11,13 @@ use utoipa::{IntoParams, ToSchema};
 use super::DeskError;
 use super::replay::Progress;
 use crate::domain::browse::{Filter, Group, States};
-use crate::domain::dead_letter::LetterId;
 use crate::domain::edit::Edit;
+use crate::domain::escape::quoted;
+use crate::domain::failure::Class;
 use crate::domain::fold::Entry;
-use crate::domain::glob::Glob;
+use crate::domain::id::LetterId;
+use crate::domain::pattern::Glob;
 use crate::domain::selection::{Plan, Selection};
-use crate::domain::settle::Class;
-use crate::domain::shown::quoted;
 use crate::yaml::scalar;
 
 /// Longest time that is looked back.

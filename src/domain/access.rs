@@ -5,8 +5,8 @@ use std::fmt;
 use sha2::{Digest as _, Sha256};
 use subtle::{Choice, ConstantTimeEq as _};
 
-use super::hook::Secret;
-use super::refusal::Refusal;
+use super::secret::Secret;
+use super::text_error::Refusal;
 
 /// A shorter token can be guessed.
 pub const TOKEN_BYTES_MIN: usize = 16;

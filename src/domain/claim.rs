@@ -22,7 +22,10 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::settle::{Next, millis};
+use serde::{Deserialize, Serialize};
+
+use super::failure::{AttemptReport, Class};
+use super::time::millis;
 
 mod transition;
 
@@ -135,6 +138,40 @@ impl ClaimRequest {
             lease_ms: millis(lease),
             floor_ms: millis(floor),
         }
+    }
+}
+
+/// What follows a failed attempt.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Next {
+    /// The next attempt, this long after its message is published. `spent_ms` counts runs and planned waits so far,
+    /// this one included.
+    Retry { delay_ms: u64, spent_ms: u64, report: Option<AttemptReport> },
+    /// A letter.
+    Bury { class: Class, report: Option<AttemptReport> },
+}
+
+impl Next {
+    /// What becomes of an invocation that killed too many workers.
+    #[must_use]
+    pub const fn poisoned() -> Self {
+        Self::Bury { class: Class::Poisoned, report: None }
+    }
+
+    /// The wait that it plans, for which its claim must be remembered longer.
+    #[must_use]
+    pub const fn wait_ms(&self) -> u64 {
+        match self {
+            Self::Retry { delay_ms, .. } => *delay_ms,
+            Self::Bury { .. } => 0,
+        }
+    }
+
+    /// Whether no attempt of this generation follows.
+    #[must_use]
+    pub const fn is_bury(&self) -> bool {
+        matches!(self, Self::Bury { .. })
     }
 }
 

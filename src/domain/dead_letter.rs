@@ -1,7 +1,5 @@
 //! Dead letters: an append-only log of letters and marks. Which of them are open is the fold's to say.
 
-use std::fmt;
-
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
@@ -10,20 +8,18 @@ use sha2::{Digest as _, Sha256};
 use utoipa::ToSchema;
 
 use super::claim::Point;
-use super::event::{Event, EventDigest, Malformed};
-use super::invocation::{Client, Invocation, InvocationKey, WholeEvent};
-use super::settle::{AttemptReport, Class};
+use super::event::{Event, Malformed};
+use super::failure::{AttemptReport, Class};
+use super::id::EventDigest;
+use super::id::InvocationKey;
+use super::id::LetterId;
+use super::invocation::{Client, Invocation, WholeEvent};
 
 pub use self::origin::Origin;
 pub use self::record::{Item, LOG, Mark, Offset, RECORD, RECORD_VERSION, Record, Subject};
 
 mod origin;
 mod record;
-
-/// The id of a letter: a digest, so that the same failure always has the same id.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
-#[serde(transparent)]
-pub struct LetterId(String);
 
 impl LetterId {
     /// Of an invocation that was given up on at this generation.
@@ -43,42 +39,6 @@ impl LetterId {
     #[must_use]
     pub fn of_event(event: &Event) -> Self {
         Self::digest(&[b"event", &event.digest.0, &event.body])
-    }
-
-    fn digest(parts: &[&[u8]]) -> Self {
-        let mut hash = Sha256::new();
-        for part in parts {
-            hash.update((part.len() as u64).to_be_bytes());
-            hash.update(part);
-        }
-        Self(hex::encode(&hash.finalize()[..12]))
-    }
-
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-
-    /// Its digest, by which it is looked up; of an id that is none, one of its own.
-    #[must_use]
-    pub fn bytes(&self) -> [u8; 12] {
-        let mut bytes = [0; 12];
-        if hex::decode_to_slice(&self.0, &mut bytes).is_err() {
-            bytes.copy_from_slice(&Sha256::digest(&self.0)[..12]);
-        }
-        bytes
-    }
-}
-
-impl From<&str> for LetterId {
-    fn from(id: &str) -> Self {
-        Self(id.to_owned())
-    }
-}
-
-impl fmt::Display for LetterId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
     }
 }
 

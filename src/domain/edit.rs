@@ -15,7 +15,7 @@ use sha2::{Digest as _, Sha256};
 use super::claim::Point;
 use super::dead_letter::{LOG, Letter, Mark, Record};
 use super::event::{Event, Reading};
-use super::hook::HookId;
+use super::id::HookId;
 use super::invocation::{Invocation, WholeEvent};
 use super::message::{Lane, Message, Outgoing};
 use super::replay::{Operator, Replay, generation, refuse_record};
@@ -163,7 +163,7 @@ fn patched(old: &RawValue, patch: &Value) -> Result<Box<RawValue>, String> {
         Value::Object(_) => merged(Some(old), patch),
         other => {
             let expected = "expected a patch: an object to merge (RFC 7396) or a list of operations (RFC 6902)";
-            Err(format!("{expected}, found {}", super::shown::quoted(&other.to_string())))
+            Err(format!("{expected}, found {}", super::escape::quoted(&other.to_string())))
         }
     }
 }
@@ -190,9 +190,9 @@ mod tests {
     use super::*;
     use crate::domain::dead_letter::Cause;
     use crate::domain::event::Malformed;
+    use crate::domain::failure::Class;
     use crate::domain::invocation::{Client, Envelope};
     use crate::domain::message::{Properties, Queue};
-    use crate::domain::settle::Class;
 
     fn operator() -> Operator {
         Operator { name: "me".into(), now_ms: 5, seen_ms: 1 }

@@ -1,8 +1,6 @@
 //! An event: something that happened, as CloudEvents 1.0 says it. (source, id) is its identity.
 
 use std::borrow::Cow;
-use std::fmt;
-use std::str::FromStr;
 
 use bytes::Bytes;
 use serde::Deserialize;
@@ -11,10 +9,11 @@ use serde_json::value::RawValue;
 use sha2::{Digest as _, Sha256};
 
 use super::decision::Decided;
+use super::escape::{self, quoted};
+use super::failure::Class;
+use super::failure::ERROR_CHARS_MAX;
+use super::id::EventDigest;
 use super::message::Message;
-use super::outcome::ERROR_CHARS_MAX;
-use super::settle::Class;
-use super::shown::{self, quoted};
 
 pub mod binary;
 
@@ -29,44 +28,6 @@ pub const HOPS: &str = "hookfleet-hops";
 const TRACEPARENT_BYTES_MAX: usize = 512;
 /// Longest id, source or type that is taken.
 const NAME_BYTES_MAX: usize = 1024;
-
-/// The identity of an event as 16 bytes: SHA-256 of (source, id), cut.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct EventDigest(pub [u8; 16]);
-
-impl EventDigest {
-    #[must_use]
-    pub fn of(source: &str, id: &str) -> Self {
-        let mut hash = Sha256::new();
-        hash.update((source.len() as u64).to_be_bytes()); // so that no two pairs run together
-        hash.update(source);
-        hash.update(id);
-        let mut bytes = [0; 16];
-        bytes.copy_from_slice(&hash.finalize()[..16]);
-        Self(bytes)
-    }
-}
-
-impl FromStr for EventDigest {
-    type Err = String;
-
-    /// As `Display` writes it.
-    fn from_str(text: &str) -> Result<Self, String> {
-        let mut bytes = [0; 16];
-        match hex::decode_to_slice(text, &mut bytes) {
-            Ok(()) if !text.bytes().any(|byte| byte.is_ascii_uppercase()) => Ok(Self(bytes)),
-            Ok(()) | Err(_) => Err(format!("expected the 32 hexadecimal digits of an event, found {}", quoted(text))),
-        }
-    }
-}
-
-impl fmt::Display for EventDigest {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut text = [0; 32];
-        hex::encode_to_slice(self.0, &mut text).map_err(|_| fmt::Error)?;
-        f.write_str(std::str::from_utf8(&text).map_err(|_| fmt::Error)?)
-    }
-}
 
 /// A decoded event.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -101,7 +62,7 @@ impl Malformed {
     /// What a publisher wrote is in many a sentence, and becomes a line of a letter.
     #[must_use]
     pub fn new(class: Class, error: impl Into<String>) -> Self {
-        Self { class, error: shown::sentence(&error.into(), ERROR_CHARS_MAX) }
+        Self { class, error: escape::sentence(&error.into(), ERROR_CHARS_MAX) }
     }
 }
 

@@ -4,18 +4,18 @@
 //! republish builds its properties and headers afresh, so that nothing of a client's (`user_id`, `expiration`,
 //! `x-death`) can close a channel or make the broker drop a message.
 
-use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::claim::Point;
-use super::dead_letter::LetterId;
 use super::decision::Decided;
-use super::event::{CLOUDEVENTS_JSON, Event, EventDigest, HOPS, Malformed, Reading, TRACEPARENT, binary};
-use super::hook::HookId;
+use super::event::{CLOUDEVENTS_JSON, Event, HOPS, Malformed, Reading, TRACEPARENT, binary};
+use super::failure::{AttemptReport, Class};
+use super::id::HookId;
+use super::id::InvocationKey;
+use super::id::LetterId;
 use super::message::{FORMAT_VERSION, Header, Message, Properties, Queue};
 use super::revision::Revision;
-use super::settle::{AttemptReport, Class};
 
 const VERSION: &str = "hookfleet-version";
 const KIND: &str = "hookfleet-kind";
@@ -37,27 +37,6 @@ const HISTORY_MAX: usize = 20;
 const HISTORY_BYTES_MAX: usize = 32 * 1024;
 /// What a message carries of a client's headers; the largest are left out first.
 const CLIENT_BYTES_MAX: usize = 64 * 1024;
-
-/// The key of an invocation, stable over redeliveries, attempts and replays.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct InvocationKey {
-    pub event: EventDigest,
-    pub hook: HookId,
-}
-
-impl InvocationKey {
-    /// Of an event as a request to gates.
-    #[must_use]
-    pub fn of_request(event: EventDigest) -> Self {
-        Self { event, hook: HookId::of_requests() }
-    }
-}
-
-impl fmt::Display for InvocationKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.event, self.hook)
-    }
-}
 
 /// One event for one hook, at one attempt.
 #[derive(Debug, Clone, PartialEq, Eq)]

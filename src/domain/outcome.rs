@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
+use super::failure::Class;
 use super::redaction::{Secrets, redact};
-use super::settle::Class;
 
 /// The end of one attempt.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,9 +51,6 @@ pub struct Failure {
 
 /// Reply code of AMQP 0-9-1: a message came back that no queue is bound for.
 pub const NO_ROUTE: i32 = 312;
-
-/// Longest error text that is kept with an attempt.
-pub const ERROR_CHARS_MAX: usize = 1024;
 
 /// Whether trying again can help.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -96,7 +96,8 @@ mod tests {
 
     use super::*;
     use crate::domain::event::{CLOUDEVENTS_JSON, Event, Reading};
-    use crate::domain::hook::{Action, HookId, fixture};
+    use crate::domain::hook::{Action, fixture};
+    use crate::domain::id::HookId;
     use crate::domain::message::Header;
     use crate::domain::template::{Form, Piece, Text};
 

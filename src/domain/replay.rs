@@ -14,10 +14,10 @@ use super::claim::Point;
 use super::dead_letter::{Cause, Letter, Mark, Record};
 use super::decision::Decided;
 use super::event::{Event, Malformed, Reading};
-use super::hook::HookId;
+use super::failure::Class;
+use super::id::HookId;
 use super::invocation::{self, Envelope, Invocation, WholeEvent};
 use super::message::{Lane, Message, Outgoing, Queue};
-use super::settle::Class;
 
 /// A replay: publish, await the confirm, then append the mark.
 #[derive(Debug, Clone, PartialEq)]

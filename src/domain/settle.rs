@@ -17,127 +17,15 @@
 
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
-
-use super::claim::{self, Point, Token, Verdict};
+use super::claim::{self, Next, Point, Token, Verdict};
+use super::failure::{AttemptReport, Class, ERROR_CHARS_MAX};
 use super::flaw::Flaw;
-use super::outcome::{Again, ERROR_CHARS_MAX, Failure, Outcome};
+use super::outcome::{Again, Failure, Outcome};
 use super::retry::RetryPolicy;
+use super::time::millis;
 
 /// How long a message goes round the ladder when it could not be claimed because the store is away.
 pub const STORE_AWAY_WAIT: Duration = Duration::from_secs(8);
-
-/// Why something became a letter.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Class {
-    /// Every attempt failed.
-    Exhausted,
-    /// The target refused for good (most 4xx, 3xx).
-    Rejected,
-    /// The target's address is not allowed.
-    TargetBlocked,
-    /// The body could not be read as an event.
-    Unreadable,
-    /// The event has no identity.
-    Unidentified,
-    /// Readable, but not a valid event or message.
-    Invalid,
-    /// Nothing was bound for it.
-    Unrouted,
-    /// It killed every worker that ran it.
-    Poisoned,
-    /// Its hook is no longer in the catalog.
-    HookRemoved,
-    /// Its hook is disabled.
-    HookDisabled,
-    /// It waited longer than it may.
-    Expired,
-}
-
-impl Class {
-    /// Every class.
-    pub const ALL: [Self; 11] = [
-        Self::Exhausted,
-        Self::Rejected,
-        Self::TargetBlocked,
-        Self::Unreadable,
-        Self::Unidentified,
-        Self::Invalid,
-        Self::Unrouted,
-        Self::Poisoned,
-        Self::HookRemoved,
-        Self::HookDisabled,
-        Self::Expired,
-    ];
-
-    /// By its name.
-    ///
-    /// # Errors
-    /// One sentence: there is none of this name.
-    pub fn named(name: &str) -> Result<Self, String> {
-        let found = Self::ALL.into_iter().find(|class| class.name() == name);
-        found.ok_or_else(|| {
-            let all: Vec<String> = Self::ALL.iter().map(|class| format!("`{}`", class.name())).collect();
-            format!("class: expected one of {}, found {}", all.join(", "), super::shown::quoted(name))
-        })
-    }
-
-    /// As letters and metrics have it.
-    #[must_use]
-    pub fn name(self) -> String {
-        let name = serde_json::to_value(self).ok();
-        name.as_ref().and_then(serde_json::Value::as_str).unwrap_or_default().to_owned()
-    }
-}
-
-/// What is kept of one failed attempt.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
-pub struct AttemptReport {
-    pub attempt: u32,
-    /// Start, in milliseconds since 1970.
-    pub at_ms: u64,
-    pub took_ms: u64,
-    /// HTTP status or exit code.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub status: Option<i32>,
-    pub error: String,
-}
-
-/// What follows a failed attempt.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Next {
-    /// The next attempt, this long after its message is published. `spent_ms` counts runs and planned waits so far,
-    /// this one included.
-    Retry { delay_ms: u64, spent_ms: u64, report: Option<AttemptReport> },
-    /// A letter.
-    Bury { class: Class, report: Option<AttemptReport> },
-}
-
-impl Next {
-    /// What becomes of an invocation that killed too many workers.
-    #[must_use]
-    pub const fn poisoned() -> Self {
-        Self::Bury { class: Class::Poisoned, report: None }
-    }
-
-    /// The wait that it plans, for which its claim must be remembered longer.
-    #[must_use]
-    pub const fn wait_ms(&self) -> u64 {
-        match self {
-            Self::Retry { delay_ms, .. } => *delay_ms,
-            Self::Bury { .. } => 0,
-        }
-    }
-
-    /// Whether no attempt of this generation follows.
-    #[must_use]
-    pub const fn is_bury(&self) -> bool {
-        matches!(self, Self::Bury { .. })
-    }
-}
 
 /// What follows from one attempt.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -185,12 +73,6 @@ pub fn settle(tried: &Tried, outcome: Outcome, policy: &RetryPolicy, roll: f64) 
         }
         None => Settlement::Next(Next::Bury { class: Class::Exhausted, report }),
     }
-}
-
-/// Whole milliseconds, as they travel in headers and values.
-#[must_use]
-pub fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// What [`next_effect`] needs to know of the invocation in hand.

@@ -21,8 +21,8 @@ use super::excerpt::excerpt;
 use super::{Attempt, Said, timed_out};
 use crate::domain::decision::{Answer, Decision};
 use crate::domain::event::Event;
+use crate::domain::failure::Class;
 use crate::domain::outcome::{Again, Failure, Outcome};
-use crate::domain::settle::Class;
 
 type Running = Pin<Box<dyn Future<Output = Result<Option<Box<Answer>>, Failed>> + Send>>;
 type Callback = Arc<dyn Fn(Call) -> Running + Send + Sync>;

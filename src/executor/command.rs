@@ -23,10 +23,11 @@ use super::shim::{self, Order, Report};
 use super::{Attempt, Said, answer, timed_out};
 use crate::config;
 use crate::domain::decision::Answer;
-use crate::domain::hook::{CommandAction, Exit, ExitCodes, Fences, Secret};
+use crate::domain::failure::Class;
+use crate::domain::hook::{CommandAction, Exit, ExitCodes, Fences};
 use crate::domain::outcome::{Again, Failure, Outcome};
 use crate::domain::redaction::Secrets;
-use crate::domain::settle::Class;
+use crate::domain::secret::Secret;
 
 /// What is kept of each output; the rest is read and dropped, so that the program is never stopped by a full pipe.
 const OUTPUT_BYTES_MAX: usize = 128 * 1024;

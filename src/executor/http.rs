@@ -19,10 +19,10 @@ use super::hint::retry_after;
 use super::{Attempt, Said, answer, timed_out};
 use crate::config;
 use crate::domain::event::TRACEPARENT;
+use crate::domain::failure::Class;
 use crate::domain::hook::{Compression, HttpAction, Method};
 use crate::domain::outcome::{Again, Failure, Outcome};
 use crate::domain::request::Request;
-use crate::domain::settle::Class;
 use crate::domain::template::{Piece, Text};
 use crate::telemetry::{Metric, now_ms};
 
@@ -314,7 +314,8 @@ mod tests {
     use super::super::{Callbacks, Execute as _, Executors, payload};
     use super::*;
     use crate::domain::decision::{Merge, Verdict};
-    use crate::domain::hook::{Action, Hook, HookId};
+    use crate::domain::hook::{Action, Hook};
+    use crate::domain::id::HookId;
     use crate::domain::signature::{Algorithm, Encoding, PlainKey, Signing, StandardKey};
     use crate::domain::template::Form;
 
@@ -578,7 +579,7 @@ mod tests {
 
     #[test]
     fn what_is_hidden_is_so_wherever_it_was_put() {
-        let hidden = |secret: &str| Piece::Hidden(crate::domain::hook::Secret::new(secret.to_owned()));
+        let hidden = |secret: &str| Piece::Hidden(crate::domain::secret::Secret::new(secret.to_owned()));
         let text = |secret: &str| Text::new(vec![Piece::Literal("a=".into()), hidden(secret)], Form::Plain).unwrap();
         let mut action = HttpAction::plain("https://x.example/".parse().unwrap(), &[]);
         action.headers = vec![("x".to_owned(), text("in-a-header"))];

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::{Card, Crew, Flow, FlowError, GONE_AFTER, Pause};
 use crate::domain::flow::{Opened, PROBE, RESERVE_AHEAD, Rate, Slots, open_time};
-use crate::domain::hook::HookId;
+use crate::domain::id::HookId;
 use crate::redis::link::Link;
 use crate::redis::script::Script;
 use crate::redis::trouble::Failure;

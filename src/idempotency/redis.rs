@@ -12,11 +12,11 @@ use async_trait::async_trait;
 
 use super::value;
 use super::{Idempotency, StoreError};
+use crate::domain::claim::Next;
 use crate::domain::claim::{Answer, Before, Claim, ClaimRequest, Request, Verdict};
-use crate::domain::event::EventDigest;
-use crate::domain::invocation::InvocationKey;
-use crate::domain::once::{Taken, Window};
-use crate::domain::settle::Next;
+use crate::domain::dedup_window::{Taken, Window};
+use crate::domain::id::EventDigest;
+use crate::domain::id::InvocationKey;
 use crate::redis::link::Link;
 use crate::redis::script::Script;
 use crate::redis::trouble::Failure;

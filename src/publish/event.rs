@@ -6,10 +6,10 @@ use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
 
 use super::reading::{Fields, Rejected, from_fields};
+use crate::domain::escape::quoted;
 use crate::domain::event::{self, CLOUDEVENTS_JSON, Reading, TRACEPARENT};
 use crate::domain::event_type::{EventTypes, Misfit};
 use crate::domain::message::{Header, Message, Outgoing, Properties, To};
-use crate::domain::shown::quoted;
 
 /// Names that are no extension's.
 const RESERVED: [&str; 9] =

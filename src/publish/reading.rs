@@ -6,11 +6,11 @@ use bytes::Bytes;
 use serde_json::value::{RawValue, to_raw_value};
 
 use super::event::Event;
+use crate::domain::escape;
 use crate::domain::event::binary;
 use crate::domain::event::{self, CLOUDEVENTS_JSON, Reading, TRACEPARENT};
+use crate::domain::failure::Class;
 use crate::domain::message::{Message, Properties};
-use crate::domain::settle::Class;
-use crate::domain::shown;
 
 /// Content type of many events at once.
 const BATCH: &str = "application/cloudevents-batch+json";
@@ -92,7 +92,7 @@ pub fn prepare(
     if !matches!(essence.as_str(), CLOUDEVENTS_JSON | "application/json") {
         let error = format!(
             "expected {CLOUDEVENTS_JSON}, {BATCH}, or `ce-` headers with any type; found {}",
-            shown::name(&essence)
+            escape::name(&essence)
         );
         return Err(Rejected::ContentType(error));
     }
@@ -167,11 +167,11 @@ fn binary_mode(
             }
             continue;
         };
-        let text =
-            unescape(value).map_err(|error| Rejected::Event(format!("the header `{}`: {error}", shown::name(name))))?;
+        let text = unescape(value)
+            .map_err(|error| Rejected::Event(format!("the header `{}`: {error}", escape::name(name))))?;
         let header = binary::header(attribute);
         if message.headers.contains_key(&header) {
-            return Err(Rejected::Event(format!("the header `{}` is given twice", shown::name(name))));
+            return Err(Rejected::Event(format!("the header `{}` is given twice", escape::name(name))));
         }
         message = message.with(&header, text);
     }

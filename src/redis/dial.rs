@@ -25,7 +25,7 @@ use url::Url;
 
 use super::trouble::{Failure, Hello, Place, PlaceKind, Trouble, judge};
 use crate::config::{Node, Redis, Tls, Topology};
-use crate::domain::hook::Secret;
+use crate::domain::secret::Secret;
 
 /// Longest wait for one server: address, TCP, TLS and greeting.
 const SERVER_TIMEOUT: Duration = Duration::from_secs(2);

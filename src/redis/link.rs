@@ -317,7 +317,7 @@ impl Call<'_> {
 pub(crate) mod fixture {
     use super::*;
     use crate::config::{Tls, Topology};
-    use crate::domain::hook::Secret;
+    use crate::domain::secret::Secret;
 
     /// A way to where nobody listens.
     pub(crate) fn nowhere() -> Link {

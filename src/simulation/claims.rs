@@ -10,11 +10,11 @@ use tokio::time::{Instant, sleep};
 use super::chance::{Chance, Fate};
 use super::process::Life;
 use crate::domain::claim::{Answer, Claim, Found, Request, Write, step_with};
-use crate::domain::event::EventDigest;
+use crate::domain::dedup_window::{Taken, Window};
 use crate::domain::flaw::Flaw;
-use crate::domain::invocation::InvocationKey;
-use crate::domain::once::{Taken, Window};
-use crate::domain::settle::millis;
+use crate::domain::id::EventDigest;
+use crate::domain::id::InvocationKey;
+use crate::domain::time::millis;
 use crate::idempotency::{Idempotency, StoreError};
 
 /// How long a call waits for an answer.

@@ -16,7 +16,8 @@ use crate::dead_letters::{DeadLetterError, DeadLetters, Keeping, Reading};
 use crate::domain::asking::Reply;
 use crate::domain::dead_letter::{Item, Offset, Record};
 use crate::domain::event;
-use crate::domain::invocation::{Envelope, InvocationKey};
+use crate::domain::id::InvocationKey;
+use crate::domain::invocation::Envelope;
 use crate::domain::message::{Message, Outgoing, Queue, To};
 
 /// An ack that was written so short a time ago may not have arrived when the connection is cut.

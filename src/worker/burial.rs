@@ -6,11 +6,14 @@ use super::store::Unanswered;
 use super::{Aside, Worker, resolved};
 use crate::broker::Delivery;
 use crate::config::WhenAway;
+use crate::domain::claim::Next;
 use crate::domain::claim::{Answer, ClaimRequest, DeathLimits, Request, Token, Verdict};
 use crate::domain::dead_letter::{Cause, Letter, Record, Subject};
+use crate::domain::failure::Class;
 use crate::domain::invocation::Invocation;
 use crate::domain::message::LADDER_UNIT;
-use crate::domain::settle::{Class, Next, STORE_AWAY_WAIT, millis};
+use crate::domain::settle::STORE_AWAY_WAIT;
+use crate::domain::time::millis;
 use crate::telemetry::now_ms;
 
 impl Worker {

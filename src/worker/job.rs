@@ -16,13 +16,14 @@ use super::store::Unanswered;
 use crate::config::WhenAway;
 use crate::crash;
 use crate::domain::claim::{ClaimRequest, DeathLimits, Point, Request, Token, Verdict};
+use crate::domain::dedup_window::{Taken, Window};
 use crate::domain::flaw::Flaw;
 use crate::domain::hook::Hook;
 use crate::domain::invocation::Invocation;
 use crate::domain::message::{Lane, Outgoing, Queue};
-use crate::domain::once::{Taken, Window};
 use crate::domain::outcome::Outcome;
-use crate::domain::settle::{self, Answer, Follow, Settlement, Stage, Tried, millis, next_effect_with};
+use crate::domain::settle::{self, Answer, Follow, Settlement, Stage, Tried, next_effect_with};
+use crate::domain::time::millis;
 use crate::telemetry::{Metric, now_ms};
 
 /// Between two tries of bookkeeping that was not answered.

@@ -6,8 +6,8 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use super::store::Store;
 use crate::domain::claim::{Answer, Request, Token};
-use crate::domain::invocation::InvocationKey;
-use crate::domain::settle::millis;
+use crate::domain::id::InvocationKey;
+use crate::domain::time::millis;
 
 /// A run stops this long before the end of a lease that could not be renewed.
 const MARGIN: Duration = Duration::from_secs(2);
@@ -68,9 +68,9 @@ mod tests {
     use async_trait::async_trait;
 
     use super::*;
-    use crate::domain::event::EventDigest;
-    use crate::domain::hook::HookId;
-    use crate::domain::once::{Taken, Window};
+    use crate::domain::dedup_window::{Taken, Window};
+    use crate::domain::id::EventDigest;
+    use crate::domain::id::HookId;
     use crate::idempotency::{Idempotency, StoreError};
 
     /// Renews so many times, then answers like this.

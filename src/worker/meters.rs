@@ -11,10 +11,10 @@ use tokio::time::Instant;
 use crate::domain::claim::Answer;
 use crate::domain::event::Event;
 use crate::domain::event_type::Misfit;
-use crate::domain::hook::HookId;
+use crate::domain::failure::Class;
+use crate::domain::id::HookId;
 use crate::domain::message::Queue;
 use crate::domain::outcome::Outcome;
-use crate::domain::settle::Class;
 use crate::telemetry::{Metric, now_ms};
 
 /// Answers to claims, by the names of their series.

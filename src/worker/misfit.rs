@@ -5,8 +5,8 @@ use crate::broker::Delivery;
 use crate::domain::dead_letter::{Letter, Record};
 use crate::domain::event::Malformed;
 use crate::domain::event_type::EventTypes;
+use crate::domain::failure::Class;
 use crate::domain::invocation::WholeEvent;
-use crate::domain::settle::Class;
 use crate::telemetry::{Metric, now_ms};
 
 impl Worker {

@@ -15,10 +15,14 @@ use super::{Aside, Worker};
 use crate::broker::Delivery;
 use crate::config::WhenAway;
 use crate::domain::claim::{Answer, ClaimRequest, Request, Token};
-use crate::domain::event::{EventDigest, Malformed};
-use crate::domain::hook::HookId;
-use crate::domain::invocation::{Envelope, InvocationKey};
-use crate::domain::settle::{Class, STORE_AWAY_WAIT, millis};
+use crate::domain::event::Malformed;
+use crate::domain::failure::Class;
+use crate::domain::id::EventDigest;
+use crate::domain::id::HookId;
+use crate::domain::id::InvocationKey;
+use crate::domain::invocation::Envelope;
+use crate::domain::settle::STORE_AWAY_WAIT;
+use crate::domain::time::millis;
 
 /// A reading takes milliseconds; a worker that was frozen for this long in the middle of one counts as dead.
 const LEASE: Duration = Duration::from_secs(5);

@@ -7,7 +7,7 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use metrics::Gauge;
 
 use crate::domain::claim::Point;
-use crate::domain::invocation::InvocationKey;
+use crate::domain::id::InvocationKey;
 use crate::telemetry::Metric;
 
 /// The invocations under way, by name.

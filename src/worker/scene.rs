@@ -10,12 +10,15 @@ use super::Worker;
 use super::admission::{Elsewhere, Gate, Permit};
 use crate::crash;
 use crate::domain::claim;
+use crate::domain::claim::Next;
 use crate::domain::dead_letter::{Cause, Letter, Mark, Record, Subject};
 use crate::domain::hook::Hook;
-use crate::domain::invocation::{Invocation, InvocationKey};
+use crate::domain::id::InvocationKey;
+use crate::domain::invocation::Invocation;
 use crate::domain::message::{Lane, Outgoing, Queue};
 use crate::domain::outcome::Outcome;
-use crate::domain::settle::{Follow, Next, Settlement, millis};
+use crate::domain::settle::{Follow, Settlement};
+use crate::domain::time::millis;
 use crate::telemetry::{Metric, now_ms};
 
 /// An invocation that has waited in overflow as long as a delivery is held there goes round for this long, and up to a

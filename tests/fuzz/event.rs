@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use hookfleet::domain::event::{Event, EventDigest, Malformed, Reading};
+use hookfleet::domain::event::{Event, Malformed, Reading};
+use hookfleet::domain::failure::Class;
+use hookfleet::domain::id::EventDigest;
 use hookfleet::domain::invocation::{Envelope, suspect};
 use hookfleet::domain::message::{Lane, Message, Queue};
-use hookfleet::domain::settle::Class;
 use hookfleet::publish::{self, Rejected, Request};
 use serde_json::value::RawValue;
 

@@ -2,10 +2,12 @@
 
 use std::time::{Duration, SystemTime};
 
+use hookfleet::domain::claim::Next;
+use hookfleet::domain::failure::Class;
 use hookfleet::domain::message::{LADDER_LEVELS, LADDER_UNIT, Lane, Message, Outgoing, PARK_LEVELS, To, WAIT_AFTER};
 use hookfleet::domain::outcome::{Again, Failure, Outcome};
 use hookfleet::domain::retry::RetryPolicy;
-use hookfleet::domain::settle::{Class, Next, Settlement, Tried, settle};
+use hookfleet::domain::settle::{Settlement, Tried, settle};
 use hookfleet::executor::hint::retry_after as read;
 
 /// The year 9999, the last that HTTP can name.

@@ -8,7 +8,7 @@ use hookfleet::broker::embedded::EmbeddedBroker;
 use hookfleet::broker::{Broker, Wanted};
 use hookfleet::dead_letters::DeadLetters;
 use hookfleet::dead_letters::embedded::EmbeddedLetters;
-use hookfleet::domain::invocation::InvocationKey;
+use hookfleet::domain::id::InvocationKey;
 use hookfleet::domain::message::{Lane, Message, Outgoing, Queue};
 use hookfleet::embedded::Store;
 use hookfleet::idempotency::Idempotency;

@@ -5,8 +5,9 @@ use serde_json::json;
 
 use crate::catalog::view::{self, HookView};
 use crate::cli::output;
-use crate::domain::hook::{Hook, Pattern};
+use crate::domain::hook::Hook;
 use crate::domain::matching::HookSet;
+use crate::domain::pattern::Pattern;
 use crate::yaml::scalar::show_duration;
 
 #[derive(Debug, Args)]

@@ -14,7 +14,7 @@ use crate::desk::wire::{
     Asked, EditAsked, Grouped, JobShown, Listed, OneAsked, PageAsked, Preview, ReplayAsked, ResolveAsked, Resolved,
 };
 use crate::desk::{Desk, Replayed};
-use crate::domain::dead_letter::LetterId;
+use crate::domain::id::LetterId;
 use crate::domain::redaction::Pointer;
 use crate::domain::selection::Plan;
 use crate::embedded;

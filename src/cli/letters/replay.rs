@@ -18,8 +18,9 @@ use crate::cli::output::{self, table, time};
 use crate::desk::replay::Progress;
 use crate::desk::wire::{Preview, ReplayAsked};
 use crate::domain::browse::Group;
-use crate::domain::dead_letter::LetterId;
-use crate::domain::settle::{Class, millis};
+use crate::domain::failure::Class;
+use crate::domain::id::LetterId;
+use crate::domain::time::millis;
 use crate::telemetry::now_ms;
 
 /// Exit code of what the person at the terminal stopped, as shells have it.
@@ -179,7 +180,7 @@ fn shown(preview: &Preview, window: Duration) -> String {
         lines.push(format!("{} more are out already: they are resolved when they have finished", preview.out));
     }
     let mut named = |ids: &[_], what: &str| {
-        lines.extend(ids.iter().map(|id: &crate::domain::dead_letter::LetterId| format!("{id}: {what}")));
+        lines.extend(ids.iter().map(|id: &crate::domain::id::LetterId| format!("{id}: {what}")));
     };
     named(&preview.unknown, "no letter has this id: see `hookfleet dead-letters list`");
     named(&preview.resolved, "resolved; --force runs it again under a key of its own");

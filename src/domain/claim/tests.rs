@@ -1,5 +1,5 @@
 use super::*;
-use crate::domain::settle::Class;
+use crate::domain::failure::Class;
 
 const T1: Token = Token { run: 1, body: 0 };
 const T2: Token = Token { run: 2, body: 0 };

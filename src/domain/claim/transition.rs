@@ -1,8 +1,7 @@
 //! What becomes of a claim that is asked for something.
 
-use super::{Answer, Before, Claim, ClaimRequest, Found, Point, Request, Step, Token, Verdict};
+use super::{Answer, Before, Claim, ClaimRequest, Found, Next, Point, Request, Step, Token, Verdict};
 use crate::domain::flaw::Flaw;
-use crate::domain::settle::Next;
 
 /// The whole protocol: one transition of one key.
 #[must_use]

@@ -3,10 +3,12 @@
 use super::Fleet;
 use super::action::{Action, Call, End, Place};
 use super::state::{Delivery, Invocation, Job, Message, NEW_TOKEN, State, WAIT_MS};
+use crate::domain::claim::Next;
 use crate::domain::claim::{self, Request};
+use crate::domain::failure::Class;
 use crate::domain::fold;
 use crate::domain::replay;
-use crate::domain::settle::{Answer, Class, Follow, Next, Settlement, Stage};
+use crate::domain::settle::{Answer, Follow, Settlement, Stage};
 
 /// Attempts a generation.
 const ATTEMPTS: u32 = 2;

@@ -5,9 +5,10 @@ use stateright::Property;
 use super::Fleet;
 use super::action::Fault;
 use super::state::{Breach, Job, Key, LIMITS, NEW_TOKEN, State};
+use crate::domain::claim::Next;
 use crate::domain::claim::{Answer, Claim, Request, Verdict};
 use crate::domain::fold;
-use crate::domain::settle::{Follow, Next, Stage};
+use crate::domain::settle::{Follow, Stage};
 
 /// What must be true of a state.
 pub(super) type Condition = fn(&Fleet, &State) -> bool;

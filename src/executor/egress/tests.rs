@@ -5,7 +5,8 @@ use tokio::net::TcpListener;
 
 use super::*;
 use crate::config;
-use crate::domain::hook::{Action, HttpAction, PublishAction, Secret, Server};
+use crate::domain::hook::{Action, HttpAction, PublishAction, Server};
+use crate::domain::secret::Secret;
 use crate::domain::template::Text;
 use crate::domain::tls::Tls;
 use crate::executor::fixture::{hook, invocation, line};

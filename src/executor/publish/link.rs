@@ -20,8 +20,8 @@ use super::Guard;
 use crate::amqp::connection::{connect, connect_at};
 use crate::amqp::{convert, size, tls};
 use crate::config::BrokerServer;
-use crate::domain::hook::Secret;
 use crate::domain::message::Message;
+use crate::domain::secret::Secret;
 use crate::domain::tls::Credentials;
 
 /// Messages under way at a time on one connection: no more than half of its channels either.

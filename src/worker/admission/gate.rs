@@ -14,7 +14,8 @@ use super::ration::Ration;
 use super::share::Share;
 use super::target::Target;
 use crate::domain::flow::Rate;
-use crate::domain::hook::{Hook, HookId, HookLane, Mode};
+use crate::domain::hook::{Hook, HookLane, Mode};
+use crate::domain::id::HookId;
 use crate::domain::message::Lane;
 use crate::worker::meters::HookMeters;
 

@@ -13,8 +13,8 @@ use super::{DEATHS_MAX, LOOK_EVERY};
 use crate::config::WhenAway;
 use crate::domain::claim::{Answer, ClaimRequest, Request, Token};
 use crate::domain::event::Event;
-use crate::domain::invocation::InvocationKey;
-use crate::domain::settle::millis;
+use crate::domain::id::InvocationKey;
+use crate::domain::time::millis;
 use crate::telemetry::Metric;
 
 /// A worker that decides renews its claim every third of this.

@@ -12,12 +12,13 @@ use crate::domain::claim::Point;
 use crate::domain::dead_letter::{Cause, Letter};
 use crate::domain::decision::{Answer, Decision, Json, Merge};
 use crate::domain::event::Event;
+use crate::domain::failure::{AttemptReport, Class};
 use crate::domain::hook::{Hook, Mode, OnFailure};
 use crate::domain::invocation::Invocation;
 use crate::domain::matching::HookSet;
 use crate::domain::message::Queue;
 use crate::domain::outcome::{Again, Failure, Outcome};
-use crate::domain::settle::{AttemptReport, Class, millis};
+use crate::domain::time::millis;
 use crate::telemetry::now_ms;
 
 /// One event before its gates.

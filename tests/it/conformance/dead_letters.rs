@@ -11,10 +11,10 @@ use hookfleet::desk::{Desk, keeper};
 use hookfleet::domain::browse::Filter;
 use hookfleet::domain::dead_letter::{Body, Item, Letter, Mark, Offset, Record};
 use hookfleet::domain::event::Malformed;
+use hookfleet::domain::failure::Class;
 use hookfleet::domain::fold::State;
 use hookfleet::domain::invocation::Client;
 use hookfleet::domain::message::{Message, Outgoing};
-use hookfleet::domain::settle::Class;
 use tokio::task::JoinSet;
 
 /// Every check, one after the other.

@@ -6,12 +6,13 @@ use std::time::{Duration, Instant};
 
 use futures_util::StreamExt as _;
 use futures_util::stream;
+use hookfleet::domain::claim::Next;
 use hookfleet::domain::claim::{Answer, ClaimRequest, DeathLimits, Found, Point, Request, Token, Verdict, Write, step};
-use hookfleet::domain::event::EventDigest;
-use hookfleet::domain::hook::HookId;
-use hookfleet::domain::invocation::InvocationKey;
-use hookfleet::domain::once::{Taken, Window};
-use hookfleet::domain::settle::{AttemptReport, Class, Next};
+use hookfleet::domain::dedup_window::{Taken, Window};
+use hookfleet::domain::failure::{AttemptReport, Class};
+use hookfleet::domain::id::EventDigest;
+use hookfleet::domain::id::HookId;
+use hookfleet::domain::id::InvocationKey;
 use hookfleet::idempotency::{Idempotency, value};
 use tokio::time::sleep;
 

@@ -2,10 +2,11 @@
 //!
 //! The window remembers whose it is, so that the event that took it goes on, however often it is delivered.
 
-use super::event::{Event, EventDigest};
+use super::event::Event;
 use super::expression::Facts;
 use super::hook::Hook;
-use super::settle::millis;
+use super::id::EventDigest;
+use super::time::millis;
 
 /// What events share that are alike for a hook.
 #[derive(Debug, Clone, PartialEq, Eq)]

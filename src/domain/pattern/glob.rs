@@ -1,6 +1,6 @@
 //! Globs over attributes of events: `*` is any run of characters, none included, `?` any one of them.
 
-use super::shown::quoted;
+use crate::domain::escape::quoted;
 
 /// Longest glob: as long as an attribute may be.
 const BYTES_MAX: usize = 1024;
