@@ -45,3 +45,4 @@ pub mod template;
 pub mod text_error;
 pub mod time;
 pub mod tls;
+pub mod trace;

@@ -10,12 +10,11 @@
 //! transaction, commits, and answers. So an fsync is shared by all that wait, and no runtime thread ever waits for the
 //! disk. A store waits as long as the disk does: there are no time-outs here.
 
-use std::fs;
-use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread::{self, JoinHandle};
+use std::{fs, io};
 
 use rusqlite::Connection;
 use tokio::sync::watch;

@@ -196,7 +196,7 @@ pub(crate) fn payload(hook: &Hook, invocation: &Invocation, key: &str, input: Op
         key, hook.id, invocation.at.attempt, invocation.at.generation,
     );
     whole.extend_from_slice(event);
-    if let Some(decision) = &invocation.event.decision {
+    if let Some(decision) = &invocation.decision {
         let _ = write!(whole, r#","decision":{}"#, decision.as_json());
     }
     if let Some(input) = input {

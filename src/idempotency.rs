@@ -5,8 +5,7 @@ use async_trait::async_trait;
 
 use crate::domain::claim::{Answer, Request};
 use crate::domain::dedup_window::{Taken, Window};
-use crate::domain::id::EventDigest;
-use crate::domain::id::InvocationKey;
+use crate::domain::id::{EventDigest, InvocationKey};
 
 pub mod embedded;
 pub mod redis;

@@ -35,7 +35,7 @@ use crate::domain::event::{Malformed, Reading};
 use crate::domain::failure::Class;
 use crate::domain::flaw::Flaw;
 use crate::domain::hook::{Hook, HookLane};
-use crate::domain::invocation::{self, Client, Envelope, Invocation, WholeEvent};
+use crate::domain::invocation::{self, Client, Envelope, EventMessage, Invocation, ReplayOf};
 use crate::domain::matching::HookSet;
 use crate::domain::message::{LADDER_UNIT, Lane, Outgoing, Queue, WAIT_AFTER};
 use crate::domain::outcome::Outcome;
@@ -234,7 +234,7 @@ impl Worker {
     }
 
     /// Runs every hook that wants the event; acks once each has a claim that is settled, a guard, or a message.
-    async fn event(&self, delivery: &Delivery, whole: WholeEvent, hold_until: Instant) {
+    async fn event(&self, delivery: &Delivery, whole: EventMessage, hold_until: Instant) {
         let hooks = self.catalog.borrow().clone();
         if self.is_misfit(delivery, &whole, hooks.types()).await {
             return;
@@ -251,11 +251,11 @@ impl Worker {
         }
         let jobs = matches.hooks.into_iter().map(|hook| {
             let revision = hooks.revision().clone();
-            (Arc::clone(hook), Invocation::first(Arc::clone(&whole.event), hook.id.clone(), revision))
+            (Arc::clone(hook), whole.invocation(hook.id.clone(), revision))
         });
         let jobs: Vec<_> = jobs.collect();
         let finished = async {
-            if let Some((letter, generation)) = &whole.letter {
+            if let Some(ReplayOf { letter, generation }) = &whole.replay_of {
                 let subject = Subject::Message(letter.clone());
                 self.append(&resolved(subject, *generation)).await;
             }

@@ -11,9 +11,7 @@ use utoipa_axum::routes;
 use super::Admin;
 use super::problem::{Details, Problem};
 use crate::desk::cancel::{Cancelled, cancel as cancel_invocation};
-use crate::domain::id::EventDigest;
-use crate::domain::id::HookId;
-use crate::domain::id::InvocationKey;
+use crate::domain::id::{EventDigest, HookId, InvocationKey};
 
 /// The routes that change something.
 pub(super) fn operating() -> OpenApiRouter<Admin> {

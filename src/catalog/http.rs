@@ -5,10 +5,9 @@ use std::collections::{BTreeMap, HashSet};
 
 use url::Url;
 
-use super::Outside;
 use super::credentials::{AUTHORIZATION, read_auth, read_tls};
 use super::secret::{guessed, pieces};
-use super::signing;
+use super::{Outside, signing};
 use crate::domain::address::{literal, refusal};
 use crate::domain::hook::{Compression, HttpAction, Method};
 use crate::domain::secret::Secret;

@@ -6,8 +6,7 @@ use crate::domain::event::{self, Event};
 use crate::domain::hook::{Action, Hook, HookLane, HttpAction, Mode, OnFailure};
 use crate::domain::invocation::Invocation;
 use crate::domain::message::Message;
-use crate::domain::pattern::Glob;
-use crate::domain::pattern::Pattern;
+use crate::domain::pattern::{Glob, Pattern};
 use crate::domain::request::{Request, Shown};
 use crate::domain::retry::RetryPolicy;
 

@@ -7,8 +7,7 @@ use utoipa::ToSchema;
 
 use crate::domain::expression::Expression;
 use crate::domain::hook::{Action, Compression, Hook, Limits, Mode, OncePer};
-use crate::domain::pattern::Glob;
-use crate::domain::pattern::Pattern;
+use crate::domain::pattern::{Glob, Pattern};
 use crate::domain::retry::RetryPolicy;
 use crate::yaml::problem::{Place, Problem};
 use crate::yaml::scalar::show_duration;

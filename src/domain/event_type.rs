@@ -12,8 +12,7 @@ use serde_json::value::RawValue;
 
 use super::escape;
 use super::event::Event;
-use super::pattern::Index;
-use super::pattern::Pattern;
+use super::pattern::{Index, Pattern};
 
 /// Mistakes of one event that are told one by one.
 const MISTAKES_MAX: usize = 20;

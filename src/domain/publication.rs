@@ -2,11 +2,12 @@
 
 use std::borrow::Cow;
 
-use super::event::{HOPS, TRACEPARENT};
+use super::event::HOPS;
 use super::hook::{Hook, PublishAction};
 use super::invocation::Invocation;
 use super::message::{Message, Properties};
 use super::request::Print;
+use super::trace::TraceContext;
 
 /// Through how many publish hooks a message goes, one after the other: more of them are a circle.
 pub const HOPS_MAX: u32 = 16;
@@ -77,9 +78,7 @@ impl<'a> Publication<'a> {
             ..Properties::default()
         };
         let mut message = Message { body, properties, ..Message::default() };
-        if let Some(trace) = &event.traceparent {
-            message = message.with(TRACEPARENT, trace.as_str());
-        }
+        message = TraceContext::onto(event.trace.as_ref(), message);
         for (name, text) in &action.headers {
             let value = print.text(text).map_err(|error| of(&format!("headers.{name}"), error))?;
             message = message.with(name, value.into_owned());
@@ -100,6 +99,7 @@ mod tests {
     use crate::domain::id::HookId;
     use crate::domain::message::Header;
     use crate::domain::template::{Form, Piece, Text};
+    use crate::domain::trace::TRACEPARENT;
 
     fn invocation(hops: i64) -> Invocation {
         let body = r#"{"specversion":"1.0","id":"1","source":"/s","type":"a.b","data":{"n":7,"t":"x\"y"}}"#;

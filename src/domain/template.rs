@@ -6,9 +6,8 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::fmt;
-use std::io;
 use std::sync::Arc;
+use std::{fmt, io};
 
 use minijinja::value::Value;
 use minijinja::{Environment, Error, ErrorKind};

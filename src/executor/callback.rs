@@ -19,7 +19,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::excerpt::excerpt;
 use super::{Attempt, Said, timed_out};
-use crate::domain::decision::{Answer, Decision};
+use crate::domain::decision::{Answer, Decided, Decision};
 use crate::domain::event::Event;
 use crate::domain::failure::Class;
 use crate::domain::outcome::{Again, Failure, Outcome};
@@ -122,6 +122,7 @@ pub struct Call {
     /// How often an operator has sent it again.
     pub generation: u32,
     event: Arc<Event>,
+    decision: Option<Decided>,
 }
 
 impl Call {
@@ -133,6 +134,7 @@ impl Call {
             attempt: invocation.at.attempt,
             generation: invocation.at.generation,
             event: Arc::clone(&invocation.event),
+            decision: invocation.decision.clone(),
         }
     }
 
@@ -169,7 +171,7 @@ impl Call {
     /// What gates have said of the event, where they were asked; of one that nobody decided in time, nothing.
     #[must_use]
     pub fn decision(&self) -> Option<Decision> {
-        serde_json::from_str(self.event.decision.as_ref()?.as_json()).ok()
+        serde_json::from_str(self.decision.as_ref()?.as_json()).ok()
     }
 
     /// The event's data; of an event without any, what `null` is read as.

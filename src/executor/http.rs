@@ -18,12 +18,12 @@ use super::excerpt::{excerpt, with_excerpt};
 use super::hint::retry_after;
 use super::{Attempt, Said, answer, timed_out};
 use crate::config;
-use crate::domain::event::TRACEPARENT;
 use crate::domain::failure::Class;
 use crate::domain::hook::{Compression, HttpAction, Method};
 use crate::domain::outcome::{Again, Failure, Outcome};
 use crate::domain::request::Request;
 use crate::domain::template::{Piece, Text};
+use crate::domain::trace::TraceContext;
 use crate::telemetry::{Metric, now_ms};
 
 /// A reply is read up to here; a connection with more on it is closed.
@@ -153,9 +153,12 @@ fn headers(request: &Request<'_>, attempt: &Attempt<'_>) -> Result<HeaderMap, St
     headers.entry(CONTENT_TYPE).or_insert(HeaderValue::from_static("application/json"));
     headers.insert(IDEMPOTENCY_KEY, HeaderValue::from_str(&attempt.key).map_err(|_| "the key is not valid in HTTP")?);
     headers.insert(ATTEMPT, attempt.invocation.at.attempt.into());
-    // The event's publisher wrote it: what is no header is left out.
-    if let Some(Ok(trace)) = attempt.invocation.event.traceparent.as_deref().map(HeaderValue::from_str) {
-        headers.insert(TRACEPARENT, trace);
+    let trace = attempt.invocation.event.trace.iter().flat_map(TraceContext::headers);
+    for (name, value) in trace {
+        // The event's publisher wrote it: what is no header is left out.
+        if let Ok(value) = HeaderValue::from_str(value) {
+            headers.insert(name, value);
+        }
     }
     Ok(headers)
 }

@@ -9,8 +9,7 @@ use rusqlite::{OptionalExtension as _, params};
 
 use crate::domain::claim::{Answer, Claim, Found, Request, Write, step};
 use crate::domain::dedup_window::{Taken, Window};
-use crate::domain::id::EventDigest;
-use crate::domain::id::InvocationKey;
+use crate::domain::id::{EventDigest, InvocationKey};
 use crate::embedded::{Batch, Store, WriteError};
 
 use super::{Idempotency, StoreError, value};
@@ -151,8 +150,7 @@ impl From<WriteError> for StoreError {
 mod tests {
     use super::*;
     use crate::domain::claim::Token;
-    use crate::domain::id::EventDigest;
-    use crate::domain::id::HookId;
+    use crate::domain::id::{EventDigest, HookId};
 
     fn store() -> (tempfile::TempDir, Store) {
         let folder = tempfile::tempdir().unwrap();

@@ -10,13 +10,10 @@
 use ::redis::{Cmd, cmd};
 use async_trait::async_trait;
 
-use super::value;
-use super::{Idempotency, StoreError};
-use crate::domain::claim::Next;
-use crate::domain::claim::{Answer, Before, Claim, ClaimRequest, Request, Verdict};
+use super::{Idempotency, StoreError, value};
+use crate::domain::claim::{Answer, Before, Claim, ClaimRequest, Next, Request, Verdict};
 use crate::domain::dedup_window::{Taken, Window};
-use crate::domain::id::EventDigest;
-use crate::domain::id::InvocationKey;
+use crate::domain::id::{EventDigest, InvocationKey};
 use crate::redis::link::Link;
 use crate::redis::script::Script;
 use crate::redis::trouble::Failure;

@@ -10,8 +10,7 @@
 //! v TOKEN JSON                                        decided
 //! ```
 
-use crate::domain::claim::Next;
-use crate::domain::claim::{Claim, Point, Token};
+use crate::domain::claim::{Claim, Next, Point, Token};
 
 use super::StoreError;
 

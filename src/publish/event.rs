@@ -7,9 +7,10 @@ use serde_json::value::{RawValue, to_raw_value};
 
 use super::reading::{Fields, Rejected, from_fields};
 use crate::domain::escape::quoted;
-use crate::domain::event::{self, CLOUDEVENTS_JSON, Reading, TRACEPARENT};
+use crate::domain::event::{self, CLOUDEVENTS_JSON, Reading};
 use crate::domain::event_type::{EventTypes, Misfit};
 use crate::domain::message::{Header, Message, Outgoing, Properties, To};
+use crate::domain::trace::TraceContext;
 
 /// Names that are no extension's.
 const RESERVED: [&str; 9] =
@@ -108,10 +109,7 @@ impl Event {
             ..Properties::default()
         };
         let message = Message { body: event.body.clone(), properties, ..Message::default() };
-        let message = match &event.traceparent {
-            Some(trace) => message.with(TRACEPARENT, trace.as_str()),
-            None => message,
-        };
+        let message = TraceContext::onto(event.trace.as_ref(), message);
         Outgoing { to: To::Events, delay: Duration::ZERO, message }
     }
 }

@@ -12,9 +12,7 @@ use crate::domain::dead_letter::{Item, Offset, Record, Subject};
 use crate::domain::event::{Event, Reading};
 use crate::domain::failure::Class;
 use crate::domain::fold::{Fold, State};
-use crate::domain::id::EventDigest;
-use crate::domain::id::HookId;
-use crate::domain::id::InvocationKey;
+use crate::domain::id::{EventDigest, HookId, InvocationKey};
 
 fn fold(world: &World) -> Fold {
     let mut fold = Fold::default();

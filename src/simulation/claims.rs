@@ -12,8 +12,7 @@ use super::process::Life;
 use crate::domain::claim::{Answer, Claim, Found, Request, Write, step_with};
 use crate::domain::dedup_window::{Taken, Window};
 use crate::domain::flaw::Flaw;
-use crate::domain::id::EventDigest;
-use crate::domain::id::InvocationKey;
+use crate::domain::id::{EventDigest, InvocationKey};
 use crate::domain::time::millis;
 use crate::idempotency::{Idempotency, StoreError};
 

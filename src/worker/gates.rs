@@ -40,7 +40,7 @@ use crate::domain::decision::{Decided, Decision};
 use crate::domain::event::{Event, Malformed};
 use crate::domain::failure::Class;
 use crate::domain::id::InvocationKey;
-use crate::domain::invocation::{Envelope, WholeEvent};
+use crate::domain::invocation::{Envelope, EventMessage};
 use crate::domain::message::{Lane, Outgoing, To};
 use crate::domain::time::millis;
 use crate::telemetry::{Metric, now_ms};
@@ -183,7 +183,7 @@ impl Worker {
 
     /// The event of a request that nobody took in time, with what was decided all the same. Waits for the store as long as
     /// the delivery may be held.
-    pub(super) async fn with_decision(&self, whole: WholeEvent, until: Instant) -> WholeEvent {
+    pub(super) async fn with_decision(&self, whole: EventMessage, until: Instant) -> EventMessage {
         let kept = loop {
             match self.store.decided(whole.event.digest).await {
                 Ok(kept) => break kept,
@@ -196,7 +196,7 @@ impl Worker {
             Metric::GatesUndecided.count(&[("why", "expired".to_owned())]);
         }
         let decision = Some(kept.map_or_else(Decided::nobody, |kept| Decided::of_kept(&kept)));
-        WholeEvent { event: Arc::new(Event { decision, ..(*whole.event).clone() }), ..whole }
+        EventMessage { decision, ..whole }
     }
 
     /// To those who observe the event, if there are any: as for every event, the catalog of whoever takes it says so.
@@ -206,8 +206,8 @@ impl Worker {
         if matches.hooks.is_empty() && matches.failed.is_empty() && hooks.types().misfit(event).is_none() {
             return Metric::EventsUnmatched.count(&[]);
         }
-        let event = Arc::new(Event { decision: Some(decision), ..(**event).clone() });
-        let message = WholeEvent { event, letter: None }.message();
+        let event = Arc::clone(event);
+        let message = EventMessage { event, decision: Some(decision), replay_of: None }.message();
         self.send(Outgoing::to_lane(Lane::Default, wait, message)).await;
     }
 

@@ -69,8 +69,7 @@ mod tests {
 
     use super::*;
     use crate::domain::dedup_window::{Taken, Window};
-    use crate::domain::id::EventDigest;
-    use crate::domain::id::HookId;
+    use crate::domain::id::{EventDigest, HookId};
     use crate::idempotency::{Idempotency, StoreError};
 
     /// Renews so many times, then answers like this.

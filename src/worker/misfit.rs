@@ -6,13 +6,13 @@ use crate::domain::dead_letter::{Letter, Record};
 use crate::domain::event::Malformed;
 use crate::domain::event_type::EventTypes;
 use crate::domain::failure::Class;
-use crate::domain::invocation::WholeEvent;
+use crate::domain::invocation::EventMessage;
 use crate::telemetry::{Metric, now_ms};
 
 impl Worker {
     /// Hooks ask for the data of an event, and it cannot be read: they would be passed over without a word. A letter says
     /// so; the hooks that ask for nothing run.
-    pub(super) async fn tell_unreadable(&self, delivery: &Delivery, whole: &WholeEvent) {
+    pub(super) async fn tell_unreadable(&self, delivery: &Delivery, whole: &EventMessage) {
         let error = "hooks ask for its data by `when`, which is no JSON that can be read (a lone surrogate, a number \
                      beyond all bounds, or nested too deeply)";
         let malformed = Malformed::new(Class::Unreadable, error);
@@ -23,7 +23,7 @@ impl Worker {
     }
 
     /// Tells of an event that does not fit its type. Where the type is strict the event ends here, as a letter: true then.
-    pub(super) async fn is_misfit(&self, delivery: &Delivery, whole: &WholeEvent, types: &EventTypes) -> bool {
+    pub(super) async fn is_misfit(&self, delivery: &Delivery, whole: &EventMessage, types: &EventTypes) -> bool {
         let Some(misfit) = types.misfit(&whole.event) else { return false };
         let (id, source) = (&whole.event.id, &whole.event.source);
         let action = if misfit.strict { "buried" } else { "warned" };

@@ -9,8 +9,7 @@ use tokio::time::sleep;
 
 use crate::domain::claim::{Answer, Request, Token};
 use crate::domain::dedup_window::{Taken, Window};
-use crate::domain::id::EventDigest;
-use crate::domain::id::InvocationKey;
+use crate::domain::id::{EventDigest, InvocationKey};
 use crate::idempotency::{Idempotency, StoreError};
 use crate::telemetry::Metric;
 
@@ -197,8 +196,7 @@ mod tests {
 
     use super::*;
     use crate::domain::claim::{Claim, ClaimRequest, DeathLimits, Found, Point, Write, step};
-    use crate::domain::id::EventDigest;
-    use crate::domain::id::HookId;
+    use crate::domain::id::{EventDigest, HookId};
 
     /// One key; makes what it is asked for and, while it is mute, says nothing of it.
     #[derive(Default)]

@@ -115,9 +115,8 @@ fn event(kind: &str) -> Event {
         body: Bytes::new(),
         digest: EventDigest::of("/s", "1"),
         body_digest: 0,
-        traceparent: None,
+        trace: None,
         hops: 0,
-        decision: None,
     }
 }
 

@@ -9,9 +9,7 @@ use std::time::{Duration, Instant};
 
 use hookfleet::config::{ClientCertificate, Node, Redis as Settings, Tls, Topology};
 use hookfleet::domain::claim::{Answer, ClaimRequest, DeathLimits, Point, Request, Token, Verdict};
-use hookfleet::domain::id::EventDigest;
-use hookfleet::domain::id::HookId;
-use hookfleet::domain::id::InvocationKey;
+use hookfleet::domain::id::{EventDigest, HookId, InvocationKey};
 use hookfleet::domain::secret::Secret;
 use hookfleet::executor::install_crypto;
 use hookfleet::idempotency::redis::RedisClaims;

@@ -11,9 +11,7 @@ use crate::cli::output;
 use crate::cli::remote::Remote;
 use crate::config::{Backend, Settings};
 use crate::desk::cancel::{Cancelled, Found, cancel};
-use crate::domain::id::EventDigest;
-use crate::domain::id::HookId;
-use crate::domain::id::InvocationKey;
+use crate::domain::id::{EventDigest, HookId, InvocationKey};
 use crate::embedded;
 
 /// An event that is still to be handled by a hook is so no more. No dead letter is written.

@@ -7,9 +7,7 @@ use utoipa::ToSchema;
 use super::Letter;
 use crate::domain::event::Malformed;
 use crate::domain::failure::Class;
-use crate::domain::id::HookId;
-use crate::domain::id::InvocationKey;
-use crate::domain::id::LetterId;
+use crate::domain::id::{HookId, InvocationKey, LetterId};
 use crate::domain::invocation::Client;
 use crate::domain::message::{Message, Properties};
 

@@ -9,8 +9,7 @@ use super::words::Words;
 use super::{Place, State, SubjectKey};
 use crate::domain::dead_letter::{Letter, Mark, Offset, Subject};
 use crate::domain::failure::Class;
-use crate::domain::id::EventDigest;
-use crate::domain::id::LetterId;
+use crate::domain::id::{EventDigest, LetterId};
 
 /// A letter without its body and its attempts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]

@@ -3,12 +3,10 @@
 use super::Fleet;
 use super::action::{Action, Call, End, Place};
 use super::state::{Delivery, Invocation, Job, Message, NEW_TOKEN, State, WAIT_MS};
-use crate::domain::claim::Next;
-use crate::domain::claim::{self, Request};
+use crate::domain::claim::{self, Next, Request};
 use crate::domain::failure::Class;
-use crate::domain::fold;
-use crate::domain::replay;
 use crate::domain::settle::{Answer, Follow, Settlement, Stage};
+use crate::domain::{fold, replay};
 
 /// Attempts a generation.
 const ATTEMPTS: u32 = 2;

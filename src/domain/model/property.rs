@@ -5,8 +5,7 @@ use stateright::Property;
 use super::Fleet;
 use super::action::Fault;
 use super::state::{Breach, Job, Key, LIMITS, NEW_TOKEN, State};
-use crate::domain::claim::Next;
-use crate::domain::claim::{Answer, Claim, Request, Verdict};
+use crate::domain::claim::{Answer, Claim, Next, Request, Verdict};
 use crate::domain::fold;
 use crate::domain::settle::{Follow, Stage};
 

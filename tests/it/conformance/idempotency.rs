@@ -4,15 +4,13 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use futures_util::StreamExt as _;
-use futures_util::stream;
-use hookfleet::domain::claim::Next;
-use hookfleet::domain::claim::{Answer, ClaimRequest, DeathLimits, Found, Point, Request, Token, Verdict, Write, step};
+use futures_util::{StreamExt as _, stream};
+use hookfleet::domain::claim::{
+    Answer, ClaimRequest, DeathLimits, Found, Next, Point, Request, Token, Verdict, Write, step,
+};
 use hookfleet::domain::dedup_window::{Taken, Window};
 use hookfleet::domain::failure::{AttemptReport, Class};
-use hookfleet::domain::id::EventDigest;
-use hookfleet::domain::id::HookId;
-use hookfleet::domain::id::InvocationKey;
+use hookfleet::domain::id::{EventDigest, HookId, InvocationKey};
 use hookfleet::idempotency::{Idempotency, value};
 use tokio::time::sleep;
 
