@@ -17,10 +17,12 @@ use crate::domain::asking::{self, Answered};
 use crate::domain::decision::{Decision, Verdict};
 use crate::domain::event::Reading;
 
+mod builder;
 mod event;
 mod reading;
 
-pub use event::{Event, EventBuilder, InvalidEvent};
+pub use builder::EventBuilder;
+pub use event::{Event, InvalidEvent};
 pub use reading::{Fields, Rejected, Request, prepare, read, request_bytes_max};
 
 /// The pause before an event is sent again.

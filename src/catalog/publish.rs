@@ -7,7 +7,7 @@ use super::credentials::read_tls;
 use super::http::form_of;
 use super::secret::{guessed, pieces};
 use crate::amqp::connection::vhost;
-use crate::config::parse_server;
+use crate::config::parse;
 use crate::domain::address::{literal, refusal};
 use crate::domain::event::CLOUDEVENTS_JSON;
 use crate::domain::hook::{PublishAction, Secret, Server};
@@ -148,7 +148,7 @@ fn known_server(pieces: Vec<Piece>) -> Result<(url::Url, Text), Mismatch> {
     if text.is_template() {
         return Err(Mismatch::new("a URL that is the same for every event").found("a template"));
     }
-    let url = parse_server(text.prefix(), &SCHEMES).map_err(|mismatch| {
+    let url = parse::server(text.prefix(), &SCHEMES).map_err(|mismatch| {
         mismatch.help("in user and password `/`, `@`, `:`, `?`, `#` and `%` are written as %2F, %40 and so on")
     })?;
     vhost(&url).map_err(|_| Mismatch::new("a URL that AMQP can use (vhost, parameters)").found("something else"))?;
