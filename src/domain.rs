@@ -19,6 +19,7 @@ pub mod flaw;
 pub mod flow;
 pub mod fold;
 pub mod glob;
+pub mod headers;
 pub mod health;
 pub mod hook;
 pub mod invocation;

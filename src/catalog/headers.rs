@@ -1,21 +1,7 @@
 //! Headers that hooks set in HTTP: which names and values are allowed.
 
+use crate::domain::headers::is_reserved_in_http;
 use crate::yaml::problem::Mismatch;
-
-/// Headers that are not the hook's to set: the invocation's key, and what frames a message on its connection.
-const RESERVED: [&str; 11] = [
-    "idempotency-key",
-    "connection",
-    "content-length",
-    "expect",
-    "host",
-    "keep-alive",
-    "proxy-connection",
-    "te",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
-];
 
 /// The name of a header that a hook may set, in lower case.
 pub(super) fn name(text: &str) -> Result<String, Mismatch> {
@@ -23,15 +9,10 @@ pub(super) fn name(text: &str) -> Result<String, Mismatch> {
     if !is_token(&name) {
         return Err(Mismatch::new("the name of an HTTP header").found("another text"));
     }
-    if is_reserved(&name) {
+    if is_reserved_in_http(&name) {
         return Err(Mismatch::new("a header that a hook may set").found(format!("`{name}`")));
     }
     Ok(name)
-}
-
-/// Whether no hook may set a header of this name in lower case.
-pub(super) fn is_reserved(name: &str) -> bool {
-    RESERVED.contains(&name)
 }
 
 /// RFC 9110, 5.6.2.

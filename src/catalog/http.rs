@@ -9,6 +9,7 @@ use super::credentials::{AUTHORIZATION, read_auth, read_tls};
 use super::secret::{guessed, pieces};
 use super::{Outside, headers, signing};
 use crate::domain::address::{literal, refusal};
+use crate::domain::headers::is_reserved_in_http;
 use crate::domain::hook::{Compression, HttpAction, Method, Secret};
 use crate::domain::signature::Signing;
 use crate::domain::template::{Form, Piece, Text};
@@ -282,7 +283,7 @@ fn read_headers(value: &Value<'_>, outside: &Outside<'_>) -> Option<Vec<(String,
         let name = key.name.to_ascii_lowercase();
         if !headers::is_token(&name) {
             value.wrong_key(key, Mismatch::new("the name of an HTTP header"));
-        } else if headers::is_reserved(&name) {
+        } else if is_reserved_in_http(&name) {
             value.wrong_key(key, Mismatch::new("a header that a hook may set"));
         } else if !names.insert(name.clone()) {
             value.wrong_key(key, Mismatch::new("each header once, in any case of its letters"));

@@ -19,6 +19,7 @@ use super::hint::retry_after;
 use super::{Attempt, Said, answer, timed_out};
 use crate::config;
 use crate::domain::event::TRACEPARENT;
+use crate::domain::headers::{self, is_framing};
 use crate::domain::hook::{Compression, HttpAction, Method};
 use crate::domain::outcome::{Again, Failure, Outcome};
 use crate::domain::request::Request;
@@ -32,11 +33,8 @@ const REPLY_BYTES_MAX: usize = 128 * 1024;
 const REPLY_WAIT: Duration = Duration::from_millis(250);
 /// As much of a refusal's body as the excerpt is made from.
 const REFUSAL_BYTES_MAX: usize = 8 * 1024;
-const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static(headers::IDEMPOTENCY_KEY);
 const ATTEMPT: HeaderName = HeaderName::from_static("hookfleet-attempt");
-/// Headers that say where a message ends or what becomes of its connection: the client's own.
-const FRAMING: [&str; 8] =
-    ["connection", "content-length", "expect", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade"];
 /// Shorter values, and shorter words in them, hide nothing.
 const SECRET_BYTES_MIN: usize = 4;
 const SECRET_WORD_BYTES_MIN: usize = 8;
@@ -143,7 +141,7 @@ fn headers(request: &Request<'_>, attempt: &Attempt<'_>) -> Result<HeaderMap, St
     for (name, value) in &request.headers {
         let invalid = || format!("the hook's header `{}` is not valid in HTTP", name.escape_debug());
         let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_| invalid())?;
-        if FRAMING.contains(&name.as_str()) {
+        if is_framing(name.as_str()) {
             return Err(format!("the hook's header `{name}` is set by the HTTP client alone"));
         }
         let mut value = HeaderValue::from_str(value).map_err(|_| invalid())?;
