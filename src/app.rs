@@ -10,8 +10,6 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
-use crate::admin::access::Door;
-use crate::admin::{self, Admin, Part, Scope};
 use crate::broker::Broker;
 use crate::broker::amqp::AmqpBroker;
 use crate::broker::embedded::EmbeddedBroker;
@@ -25,9 +23,6 @@ use crate::crash;
 use crate::dead_letters::DeadLetters;
 use crate::dead_letters::embedded::EmbeddedLetters;
 use crate::dead_letters::stream::StreamLetters;
-use crate::desk::Desk;
-use crate::desk::jobs::Jobs;
-use crate::desk::keeper;
 use crate::domain::hook::HookLane;
 use crate::embedded;
 use crate::executor;
@@ -36,9 +31,14 @@ use crate::fleet::{self, Fleet, Halts};
 use crate::flow::local::LocalFlow;
 use crate::flow::redis::RedisFlow;
 use crate::flow::{Card, Flow, Refused};
+use crate::http::access::Door;
+use crate::http::{self, Admin, Part, Scope};
 use crate::idempotency::embedded::EmbeddedClaims;
 use crate::idempotency::redis::RedisClaims;
 use crate::idempotency::{Idempotency, StoreError};
+use crate::operations::Operations;
+use crate::operations::jobs::Jobs;
+use crate::operations::keeper;
 use crate::redis::link::Link;
 use crate::telemetry::{self, now_ms};
 use crate::worker::admission::{Admission, Limits};
@@ -116,8 +116,8 @@ impl Backends {
 
     /// What operators work at.
     #[must_use]
-    pub fn desk(&self) -> Desk {
-        Desk::new(Arc::clone(&self.broker), Arc::clone(&self.letters))
+    pub fn operations(&self) -> Operations {
+        Operations::new(Arc::clone(&self.broker), Arc::clone(&self.letters))
     }
 }
 
@@ -172,7 +172,7 @@ impl App {
         // A file has one owner, and its one thread that writes is what bounds it.
         let count = if backends.file.is_some() { 1 } else { settings.worker.cells };
         let (broker, claims) = (Arc::clone(&backends.broker), Arc::clone(&backends.claims));
-        let (desk, file, flow) = (backends.desk(), backends.file.clone(), Arc::clone(&backends.flow));
+        let (operations, file, flow) = (backends.operations(), backends.file.clone(), Arc::clone(&backends.flow));
         let fleet = shared.fleet(backends, wanted(settings, count), true)?;
         let cells = Box::pin(shared.others(count)).await?;
         let parts: Vec<_> =
@@ -180,7 +180,7 @@ impl App {
         let admin = Admin {
             metrics,
             totals,
-            publisher: admin::publisher(Arc::clone(&broker), &settings.events),
+            publisher: http::publisher(Arc::clone(&broker), &settings.events),
             broker,
             gates: gates_of(settings, &parts),
             parts,
@@ -193,7 +193,7 @@ impl App {
             reading: settings.events,
             admission: Arc::clone(&shared.admission),
             scope,
-            desk,
+            operations,
             jobs: Jobs::default(),
             claims,
             redact: settings.redact.as_slice().into(),
@@ -223,7 +223,7 @@ impl App {
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> anyhow::Result<Vec<String>> {
         let Self { fleet, cells, shared, admin, listener, door, file, following, pause } = self;
         let card = card(&shared.settings, &admin);
-        let (desk, retention) = (admin.desk.clone(), shared.settings.dead_letter_retention);
+        let (operations, retention) = (admin.operations.clone(), shared.settings.dead_letter_retention);
         let flow = Arc::clone(&admin.flow);
         let metrics = admin.metrics.clone();
         let upkeep = async {
@@ -248,9 +248,9 @@ impl App {
             () = upkeep => Ok(Vec::new()),
             () = shared.admission.keep(card) => Ok(Vec::new()),
             () = following => Ok(Vec::new()),
-            () = keeper::keep(&desk, retention) => Ok(Vec::new()),
+            () = keeper::keep(&operations, retention) => Ok(Vec::new()),
             () = fleet::follow_pause(flow.as_ref(), &pause) => Ok(Vec::new()),
-            served = admin::serve(listener, admin, door) => {
+            served = http::serve(listener, admin, door) => {
                 served.map(|()| Vec::new()).context("the HTTP listener broke")
             }
         };
@@ -313,7 +313,7 @@ fn card(settings: &Settings, admin: &Admin) -> impl Fn() -> Card + use<> {
         in_flight: admin.in_flight(),
         revision: admin.catalog.hooks.borrow().revision().to_string(),
         idle: admin.idle(),
-        keeper: *admin.desk.kept.borrow(),
+        keeper: *admin.operations.kept.borrow(),
         refused: admin.catalog.standing.borrow().refused.as_ref().map(refused),
         ..fixed.clone()
     }

@@ -12,7 +12,6 @@ use tokio_util::task::TaskTracker;
 
 use super::wanted::{requests, wanted};
 use super::{Backends, rules};
-use crate::admin::Part;
 use crate::broker::Wanted;
 use crate::config::{Backend, Settings};
 use crate::domain::matching::HookSet;
@@ -20,6 +19,7 @@ use crate::executor::Executors;
 use crate::executor::callback::Callbacks;
 use crate::executor::publish::Home;
 use crate::fleet::{Fleet, Halts};
+use crate::http::Part;
 use crate::worker::admission::Admission;
 use crate::worker::meters::Meters;
 use crate::worker::store::Store;

@@ -1,12 +1,12 @@
 //! A worker in a program of one's own, whose functions hooks may call.
 
 use super::{App, Backends};
-use crate::admin::Scope;
 use crate::catalog::follow::Source;
 use crate::catalog::{self, Terms, variable};
 use crate::config::{CatalogFrom, Settings};
 use crate::domain::decision::Answer;
 use crate::executor::callback::{Call, Callbacks, Failed};
+use crate::http::Scope;
 use crate::worker::nobody;
 
 /// Runs hooks in this process: all that `hookfleet up` does for an embedded file, and `hookfleet worker` on servers,

@@ -15,12 +15,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::output;
 use super::trial::{self, Trial};
-use crate::admin::Scope;
 use crate::app::{App, Backends};
 use crate::catalog::follow::Source;
 use crate::catalog::{self, Terms};
 use crate::config::Settings;
 use crate::executor::callback::Callbacks;
+use crate::http::Scope;
 use crate::publish::{Event, Publisher, PublisherOptions};
 use crate::worker::nobody;
 use sink::Sink;

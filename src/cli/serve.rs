@@ -12,12 +12,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::output;
 use super::sample::Sample;
-use crate::admin::Scope;
 use crate::app::embed::source;
 use crate::app::{App, Backends};
 use crate::catalog::follow::Source;
 use crate::config::{Backend, Settings};
 use crate::executor::callback::Callbacks;
+use crate::http::Scope;
 use crate::telemetry;
 use crate::worker::{Worker, nobody};
 

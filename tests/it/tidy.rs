@@ -8,8 +8,8 @@ const LAYERS: [&[&str]; 9] = [
     &["main"],
     &["cli"],
     &["app", "doctor"],
-    &["fleet", "admin", "catalog"],
-    &["worker", "desk", "publish"],
+    &["fleet", "http", "catalog"],
+    &["worker", "operations", "publish"],
     &["executor"],
     &["broker", "dead_letters", "flow", "idempotency"],
     &["amqp", "redis", "embedded", "config", "crash", "telemetry"],
@@ -18,7 +18,7 @@ const LAYERS: [&[&str]; 9] = [
 
 /// Sideways uses within a layer, each with its reason.
 const SIDEWAYS: [(&str, &str); 8] = [
-    ("admin", "catalog"),       // shows it
+    ("http", "catalog"),        // shows it
     ("dead_letters", "broker"), // appends through its confirmed publishing
     ("worker", "publish"),      // wrapped events are published as any other
     ("amqp", "config"),         // how the broker is reached

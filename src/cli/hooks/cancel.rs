@@ -10,11 +10,11 @@ use crate::app::Backends;
 use crate::cli::output;
 use crate::cli::remote::Remote;
 use crate::config::{Backend, Settings};
-use crate::desk::cancel::{Cancelled, Found, cancel};
 use crate::domain::event::EventDigest;
 use crate::domain::hook::HookId;
 use crate::domain::invocation::InvocationKey;
 use crate::embedded;
+use crate::operations::cancel::{Cancelled, Found, cancel};
 
 /// An event that is still to be handled by a hook is so no more. No dead letter is written.
 #[derive(Debug, Args)]

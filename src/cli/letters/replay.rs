@@ -11,15 +11,15 @@ use tokio::sync::watch;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-use super::reach::{Reach, Ready, manner};
+use super::client::{Client, Ready, manner};
 use super::{Which, ids};
 use crate::cli::operator;
 use crate::cli::output::{self, table, time};
-use crate::desk::replay::Progress;
-use crate::desk::wire::{Preview, ReplayAsked};
 use crate::domain::browse::Group;
 use crate::domain::dead_letter::LetterId;
 use crate::domain::settle::{Class, millis};
+use crate::operations::api_types::{Preview, ReplayAsked};
+use crate::operations::progress::Progress;
 use crate::telemetry::now_ms;
 
 /// Exit code of what the person at the terminal stopped, as shells have it.
@@ -60,7 +60,7 @@ fn rate(text: &str) -> Result<f64, String> {
     rate.ok_or_else(|| format!("expected a number of letters a second, such as 50/s, found \"{text}\""))
 }
 
-pub(super) async fn run(reach: &Reach, replay: Replay, window: Duration) -> anyhow::Result<ExitCode> {
+pub(super) async fn run(client: &Client, replay: Replay, window: Duration) -> anyhow::Result<ExitCode> {
     let Replay { ids: named, which, all, dry_run, rate, to_hook, force, yes, json } = replay;
     let asked = ReplayAsked {
         ids: ids(&named),
@@ -73,7 +73,7 @@ pub(super) async fn run(reach: &Reach, replay: Replay, window: Duration) -> anyh
         by: Some(operator()),
     };
     let manner = manner(&asked)?; // before anything is asked of anyone
-    let (ready, preview) = reach.plan(&asked).await?;
+    let (ready, preview) = client.plan(&asked).await?;
     if dry_run {
         output::out(&if json { serde_json::to_string(&preview)? } else { shown(&preview, window) });
         return Ok(ExitCode::SUCCESS);
@@ -82,7 +82,7 @@ pub(super) async fn run(reach: &Reach, replay: Replay, window: Duration) -> anyh
         && !json
         && asked.rate.is_none()
     {
-        return one(reach, &asked, id).await;
+        return one(client, &asked, id).await;
     }
     if !json {
         output::err(&shown(&preview, window));
@@ -97,20 +97,20 @@ pub(super) async fn run(reach: &Reach, replay: Replay, window: Duration) -> anyh
     }
     let progress = match ready {
         Ready::Here(plan) => {
-            let Reach::Desk(desk, _) = reach else { bail!("the letters are elsewhere") };
+            let Client::Operations(operations, _) = client else { bail!("the letters are elsewhere") };
             let (sender, receiver) = watch::channel(Progress { total: plan.picked.len(), ..Progress::default() });
             let stop = CancellationToken::new();
             let following = follow(receiver.clone(), &stop);
             let ((), ()) = tokio::join!(
                 async {
-                    desk.replay_all(plan, &manner, &sender, &stop).await;
+                    operations.replay_all(plan, &manner, &sender, &stop).await;
                     drop(sender);
                 },
                 following
             );
             receiver.borrow().clone()
         }
-        Ready::There => of_job(reach, &asked).await?,
+        Ready::There => of_job(client, &asked).await?,
     };
     let is_whole = progress.failed == 0 && progress.ended.is_none();
     output::out(&if json { serde_json::to_string(&progress)? } else { ended(&progress, asked.force) });
@@ -118,9 +118,9 @@ pub(super) async fn run(reach: &Reach, replay: Replay, window: Duration) -> anyh
 }
 
 /// One letter: no way to follow, but the reason if it cannot be sent.
-async fn one(reach: &Reach, asked: &ReplayAsked, id: &LetterId) -> anyhow::Result<ExitCode> {
+async fn one(client: &Client, asked: &ReplayAsked, id: &LetterId) -> anyhow::Result<ExitCode> {
     let asked = ReplayAsked { ids: Vec::new(), filter: None, ..asked.clone() };
-    let sent = reach.replay(&asked, id).await?;
+    let sent = client.replay(&asked, id).await?;
     output::out(&format!("{id} replayed as generation {}", sent.generation));
     Ok(ExitCode::SUCCESS)
 }
@@ -232,19 +232,19 @@ async fn follow(mut progress: watch::Receiver<Progress>, stop: &CancellationToke
     bar.finish_and_clear();
 }
 
-async fn of_job(reach: &Reach, asked: &ReplayAsked) -> anyhow::Result<Progress> {
-    let mut job = reach.start(asked).await?;
+async fn of_job(client: &Client, asked: &ReplayAsked) -> anyhow::Result<Progress> {
+    let mut job = client.start(asked).await?;
     let bar = bar(job.progress.total);
     let interrupted = tokio::signal::ctrl_c();
     tokio::pin!(interrupted);
     let mut cancelled = false;
     while job.running {
         tokio::select! {
-            () = sleep(LOOK_EVERY) => job = reach.job(&job.id).await?,
+            () = sleep(LOOK_EVERY) => job = client.job(&job.id).await?,
             _ = &mut interrupted, if !cancelled => {
                 cancelled = true;
                 bar.println("stopping: what is under way is finished");
-                job = reach.job(&format!("{}/cancel", job.id)).await?;
+                job = client.job(&format!("{}/cancel", job.id)).await?;
             }
         }
         show(&bar, &job.progress);

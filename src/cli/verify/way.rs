@@ -11,11 +11,11 @@ use tokio::sync::watch;
 
 use crate::app::Backends;
 use crate::broker::PublishError;
-use crate::cli::letters::Reach;
+use crate::cli::letters::Client;
 use crate::cli::remote::Remote;
 use crate::config::{Backend, Http, Settings};
-use crate::desk::wire::Asked;
 use crate::domain::asking::Answered;
+use crate::operations::api_types::Asked;
 use crate::publish::{Event, Publisher, PublisherOptions, Route};
 
 /// The way in and out.
@@ -57,13 +57,13 @@ impl Way {
 
     /// Every dead letter, as the command line lists them.
     pub(super) async fn letters(&self, owner: SocketAddr) -> anyhow::Result<Vec<Value>> {
-        let reach = match self {
-            Self::Servers(backends) => Reach::Desk(backends.desk(), Backends::clone(backends)),
-            Self::File(http) => Reach::Owner(Remote::new(owner, http)?),
+        let client = match self {
+            Self::Servers(backends) => Client::Operations(backends.operations(), Backends::clone(backends)),
+            Self::File(http) => Client::Owner(Remote::new(owner, http)?),
         };
         let mut letters = Vec::new();
         let mut keep = |line: &str| letters.extend(serde_json::from_str::<Value>(line).ok());
-        reach.export(&Asked::default(), false, &[], &mut keep).await.context("cannot read the dead letters")?;
+        client.export(&Asked::default(), false, &[], &mut keep).await.context("cannot read the dead letters")?;
         Ok(letters)
     }
 

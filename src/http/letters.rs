@@ -17,16 +17,16 @@ use utoipa_axum::routes;
 
 use super::Admin;
 use super::problem::{Away, Details, NoJob, NoLetter, Problem, Refused, TooLarge, Unclear, Whole, parsed};
-use crate::desk::replay::Manner;
-use crate::desk::wire::{
-    Asked, CloseAsked, EditAsked, Grouped, JobShown, Listed, OneAsked, PageAsked, Preview, ReplayAsked, ResolveAsked,
-    Resolved, split,
-};
-use crate::desk::{Desk, DeskError, Detail, Export, Replayed};
 use crate::domain::dead_letter::LetterId;
 use crate::domain::redaction::Pointer;
 use crate::domain::selection::Selection;
 use crate::domain::shown::quoted;
+use crate::operations::api_types::{
+    Asked, CloseAsked, EditAsked, Grouped, JobShown, Listed, OneAsked, PageAsked, Preview, ReplayAsked, ResolveAsked,
+    Resolved, split,
+};
+use crate::operations::replay::Manner;
+use crate::operations::{Detail, Export, OperationError, Operations, Replayed};
 use crate::telemetry::now_ms;
 
 /// A request about letters: an edit holds an event's data, of which RabbitMQ 4 takes 16 MiB, and its escapes.
@@ -83,7 +83,7 @@ const SOMEBODY: &str = "operator";
     )
 )]
 pub(super) async fn list(State(admin): State<Admin>, Query(query): Query<Texts>) -> Result<Json<Listed>, Problem> {
-    Ok(Json(admin.desk.list(&PageAsked::of(query)?).await?))
+    Ok(Json(admin.operations.list(&PageAsked::of(query)?).await?))
 }
 
 /// Letters by cause.
@@ -99,7 +99,7 @@ pub(super) async fn list(State(admin): State<Admin>, Query(query): Query<Texts>)
 )]
 pub(super) async fn groups(State(admin): State<Admin>, Query(query): Query<Texts>) -> Result<Json<Grouped>, Problem> {
     let (asked, []) = split(query, [])?;
-    let items = admin.desk.groups(&asked.filter(now_ms())?).await?;
+    let items = admin.operations.groups(&asked.filter(now_ms())?).await?;
     Ok(Json(Grouped { items }))
 }
 
@@ -121,9 +121,9 @@ pub(super) async fn show(
 ) -> Result<Json<Value>, Problem> {
     let body = flag("body", query.remove("body").as_deref())?;
     if let Some(name) = query.keys().next() {
-        return Err(DeskError::Invalid(format!("expected `body` alone, found {}", quoted(name))).into());
+        return Err(OperationError::Invalid(format!("expected `body` alone, found {}", quoted(name))).into());
     }
-    Ok(Json(admin.desk.find(&id).await?.view(body, &admin.redact)))
+    Ok(Json(admin.operations.find(&id).await?.view(body, &admin.redact)))
 }
 
 /// Letters in full as NDJSON, oldest first.
@@ -141,16 +141,16 @@ pub(super) async fn show(
 pub(super) async fn export(State(admin): State<Admin>, Query(query): Query<Texts>) -> Result<Response, Problem> {
     let (which, [body]) = split(query, ["body"])?;
     let body = flag("body", body.as_deref())?;
-    let export = admin.desk.export(&which.filter(now_ms())?).await?;
+    let export = admin.operations.export(&which.filter(now_ms())?).await?;
     let lines = stream::unfold(Some(export), move |export| lines(export, body, Arc::clone(&admin.redact)));
     Ok(([(header::CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(lines)).into_response())
 }
 
-fn flag(name: &str, text: Option<&str>) -> Result<bool, DeskError> {
+fn flag(name: &str, text: Option<&str>) -> Result<bool, OperationError> {
     match text {
         None | Some("false") => Ok(false),
         Some("true") => Ok(true),
-        Some(other) => Err(DeskError::Invalid(format!("{name}: expected true or false, found {}", quoted(other)))),
+        Some(other) => Err(OperationError::Invalid(format!("{name}: expected true or false, found {}", quoted(other)))),
     }
 }
 
@@ -195,7 +195,7 @@ pub(super) async fn replay(
     let asked: OneAsked = if body.is_empty() { OneAsked::default() } else { parsed(&body)? };
     let manner = Manner::new(asked.by.as_deref().unwrap_or(SOMEBODY), asked.to_hook.as_deref(), None)?;
     known(&admin, &manner)?;
-    Ok(Json(admin.desk.replay(&id, asked.force, &manner).await?))
+    Ok(Json(admin.operations.replay(&id, asked.force, &manner).await?))
 }
 
 /// Sends many letters out again, as a job; with `dry_run` it says what it would send.
@@ -216,28 +216,28 @@ pub(super) async fn replay(
 pub(super) async fn replay_all(State(admin): State<Admin>, Whole(body): WholeAsked) -> Result<Response, Problem> {
     let asked: ReplayAsked = parsed(&body)?;
     let (manner, selection) = (manner(&asked)?, asked.chosen().selection(now_ms())?);
-    let plan = admin.desk.plan(&selection, manner.purpose(asked.force)?).await?;
+    let plan = admin.operations.plan(&selection, manner.purpose(asked.force)?).await?;
     if asked.dry_run {
         return Ok(Json(Preview::from(&plan)).into_response());
     }
     known(&admin, &manner)?;
     if let Some(unknown) = plan.unknown.first() {
-        return Err(DeskError::Unknown(unknown.clone()).into()); // nothing is sent of what was not meant
+        return Err(OperationError::Unknown(unknown.clone()).into()); // nothing is sent of what was not meant
     }
-    let job = admin.jobs.start(&admin.desk, plan, manner);
+    let job = admin.jobs.start(&admin.operations, plan, manner);
     let job = job.ok_or_else(|| Problem::new(StatusCode::TOO_MANY_REQUESTS, "too many replays go on: wait for one"))?;
     Ok((StatusCode::ACCEPTED, Json(job)).into_response())
 }
 
-fn manner(asked: &ReplayAsked) -> Result<Manner, DeskError> {
+fn manner(asked: &ReplayAsked) -> Result<Manner, OperationError> {
     Manner::new(asked.by.as_deref().unwrap_or(SOMEBODY), asked.to_hook.as_deref(), asked.rate)
 }
 
 /// Another hook has to be there: what it cannot do would be letters again.
-fn known(admin: &Admin, manner: &Manner) -> Result<(), DeskError> {
+fn known(admin: &Admin, manner: &Manner) -> Result<(), OperationError> {
     match &manner.to_hook {
         Some(hook) if admin.catalog.hooks.borrow().get(hook.as_str()).is_none() => {
-            Err(DeskError::Invalid(format!("to_hook: the catalog has no hook {hook}")))
+            Err(OperationError::Invalid(format!("to_hook: the catalog has no hook {hook}")))
         }
         _ => Ok(()),
     }
@@ -301,8 +301,8 @@ pub(super) async fn resolve(
     Whole(body): WholeAsked,
 ) -> Result<Json<Value>, Problem> {
     let asked: CloseAsked = if body.is_empty() { CloseAsked::default() } else { parsed(&body)? };
-    close(&admin.desk, &Selection::Ids(vec![id.clone()]), &asked.reason, asked.by.as_deref()).await?;
-    Ok(Json(admin.desk.find(&id).await?.view(false, &[])))
+    close(&admin.operations, &Selection::Ids(vec![id.clone()]), &asked.reason, asked.by.as_deref()).await?;
+    Ok(Json(admin.operations.find(&id).await?.view(false, &[])))
 }
 
 /// Closes many letters.
@@ -322,11 +322,16 @@ pub(super) async fn resolve_all(
 ) -> Result<Json<Resolved>, Problem> {
     let asked: ResolveAsked = parsed(&body)?;
     let selection = asked.chosen().selection(now_ms())?;
-    Ok(Json(Resolved { resolved: close(&admin.desk, &selection, &asked.reason, asked.by.as_deref()).await? }))
+    Ok(Json(Resolved { resolved: close(&admin.operations, &selection, &asked.reason, asked.by.as_deref()).await? }))
 }
 
-async fn close(desk: &Desk, selection: &Selection, reason: &str, by: Option<&str>) -> Result<usize, DeskError> {
-    desk.resolve(selection, reason, by.unwrap_or(SOMEBODY)).await
+async fn close(
+    operations: &Operations,
+    selection: &Selection,
+    reason: &str,
+    by: Option<&str>,
+) -> Result<usize, OperationError> {
+    operations.resolve(selection, reason, by.unwrap_or(SOMEBODY)).await
 }
 
 /// Sends a letter's event out with other data, as a new event.
@@ -348,5 +353,5 @@ pub(super) async fn edit(
 ) -> Result<Json<Replayed>, Problem> {
     let asked: EditAsked = parsed(&body)?;
     let by = asked.by.clone().unwrap_or_else(|| SOMEBODY.to_owned());
-    Ok(Json(admin.desk.edit(&id, &asked.edit()?, &by).await?))
+    Ok(Json(admin.operations.edit(&id, &asked.edit()?, &by).await?))
 }

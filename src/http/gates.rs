@@ -13,7 +13,7 @@ use utoipa::IntoParams;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::events::{events_of, refuse_misfits};
+use super::gateway::{events_of, refuse_misfits};
 use super::problem::{Details, Problem};
 use super::{Admin, Part};
 use crate::domain::asking::TIME_MAX;

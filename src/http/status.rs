@@ -70,7 +70,7 @@ async fn letters(admin: &Admin) -> Option<Result<letters::Standing, String>> {
     if admin.scope == Scope::Operations {
         return None; // a worker keeps no index of them
     }
-    let reading = timeout(PATIENCE, admin.desk.letters.lately()).await;
+    let reading = timeout(PATIENCE, admin.operations.letters.lately()).await;
     Some(match reading {
         Ok(Ok(fold)) => Ok(fold.standing()),
         Ok(Err(error)) => Err(error.to_string()),

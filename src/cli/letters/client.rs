@@ -9,15 +9,15 @@ use crate::app::Backends;
 use crate::cli::remote::Remote;
 use crate::config::{Backend, Settings};
 use crate::dead_letters::Recovered;
-use crate::desk::replay::Manner;
-use crate::desk::wire::{
-    Asked, EditAsked, Grouped, JobShown, Listed, OneAsked, PageAsked, Preview, ReplayAsked, ResolveAsked, Resolved,
-};
-use crate::desk::{Desk, Replayed};
 use crate::domain::dead_letter::LetterId;
 use crate::domain::redaction::Pointer;
 use crate::domain::selection::Plan;
 use crate::embedded;
+use crate::operations::api_types::{
+    Asked, EditAsked, Grouped, JobShown, Listed, OneAsked, PageAsked, Preview, ReplayAsked, ResolveAsked, Resolved,
+};
+use crate::operations::replay::Manner;
+use crate::operations::{Operations, Replayed};
 use crate::telemetry::now_ms;
 
 const PATH: &str = "/v1/runtime/hooks/dead-letter";
@@ -26,8 +26,8 @@ const PATH: &str = "/v1/runtime/hooks/dead-letter";
 const BROKEN_OFF: &str = "{\"error\":";
 
 /// The letters where they are.
-pub(in crate::cli) enum Reach {
-    Desk(Desk, Backends),
+pub(in crate::cli) enum Client {
+    Operations(Operations, Backends),
     Owner(Remote),
 }
 
@@ -40,7 +40,7 @@ pub(super) enum Ready {
 /// Reading a whole log takes a core: workers on the same machine go first.
 const NICENESS: i32 = 10;
 
-impl Reach {
+impl Client {
     pub(super) async fn open(settings: &Settings) -> anyhow::Result<Self> {
         if let Backend::Embedded { path } = &settings.backend
             && let Some(address) = embedded::owner(path)
@@ -49,26 +49,28 @@ impl Reach {
         }
         let _ = rustix::process::nice(NICENESS); // where that cannot be had, it is only slower for others
         let backends = Backends::open(settings).await?;
-        Ok(Self::Desk(backends.desk(), backends))
+        Ok(Self::Operations(backends.operations(), backends))
     }
 
     pub(super) async fn list(&self, asked: &PageAsked) -> anyhow::Result<Listed> {
         match self {
-            Self::Desk(desk, _) => Ok(desk.list(asked).await?),
+            Self::Operations(operations, _) => Ok(operations.list(asked).await?),
             Self::Owner(remote) => get(remote, &format!("{PATH}?{}", query(asked))).await,
         }
     }
 
     pub(super) async fn groups(&self, asked: &Asked) -> anyhow::Result<Grouped> {
         match self {
-            Self::Desk(desk, _) => Ok(Grouped { items: desk.groups(&asked.filter(now_ms())?).await? }),
+            Self::Operations(operations, _) => {
+                Ok(Grouped { items: operations.groups(&asked.filter(now_ms())?).await? })
+            }
             Self::Owner(remote) => get(remote, &format!("{PATH}/groups?{}", query(asked))).await,
         }
     }
 
     pub(super) async fn show(&self, id: &str, body: bool, without: &[Pointer]) -> anyhow::Result<Value> {
         match self {
-            Self::Desk(desk, _) => Ok(desk.find(&LetterId::from(id)).await?.view(body, without)),
+            Self::Operations(operations, _) => Ok(operations.find(&LetterId::from(id)).await?.view(body, without)),
             Self::Owner(remote) => get(remote, &format!("{PATH}/{}?body={body}", segment(id))).await,
         }
     }
@@ -82,8 +84,8 @@ impl Reach {
         sink: &mut (dyn FnMut(&str) + Send),
     ) -> anyhow::Result<()> {
         match self {
-            Self::Desk(desk, _) => {
-                let mut export = desk.export(&asked.filter(now_ms())?).await?;
+            Self::Operations(operations, _) => {
+                let mut export = operations.export(&asked.filter(now_ms())?).await?;
                 while let Some(details) = export.next().await? {
                     for detail in details {
                         sink(&detail.view(body, without).to_string());
@@ -106,9 +108,9 @@ impl Reach {
     /// What a replay would send.
     pub(super) async fn plan(&self, asked: &ReplayAsked) -> anyhow::Result<(Ready, Preview)> {
         match self {
-            Self::Desk(desk, _) => {
+            Self::Operations(operations, _) => {
                 let purpose = manner(asked)?.purpose(asked.force)?;
-                let plan = desk.plan(&asked.chosen().selection(now_ms())?, purpose).await?;
+                let plan = operations.plan(&asked.chosen().selection(now_ms())?, purpose).await?;
                 let preview = Preview::from(&plan);
                 Ok((Ready::Here(plan), preview))
             }
@@ -122,7 +124,7 @@ impl Reach {
     /// Sends one letter out again.
     pub(super) async fn replay(&self, asked: &ReplayAsked, id: &LetterId) -> anyhow::Result<Replayed> {
         match self {
-            Self::Desk(desk, _) => Ok(desk.replay(id, asked.force, &manner(asked)?).await?),
+            Self::Operations(operations, _) => Ok(operations.replay(id, asked.force, &manner(asked)?).await?),
             Self::Owner(remote) => {
                 let ReplayAsked { force, to_hook, by, .. } = asked.clone();
                 let path = format!("{PATH}/{}/replay", segment(id.as_str()));
@@ -133,7 +135,7 @@ impl Reach {
 
     pub(super) async fn job(&self, path: &str) -> anyhow::Result<JobShown> {
         match self {
-            Self::Desk(..) => anyhow::bail!("jobs are those of a running `hookfleet up`"),
+            Self::Operations(..) => anyhow::bail!("jobs are those of a running `hookfleet up`"),
             Self::Owner(remote) if path.ends_with("/cancel") => post(remote, &format!("{PATH}/jobs/{path}"), &()).await,
             Self::Owner(remote) => get(remote, &format!("{PATH}/jobs/{path}")).await,
         }
@@ -141,16 +143,16 @@ impl Reach {
 
     pub(super) async fn start(&self, asked: &ReplayAsked) -> anyhow::Result<JobShown> {
         match self {
-            Self::Desk(..) => anyhow::bail!("jobs are those of a running `hookfleet up`"),
+            Self::Operations(..) => anyhow::bail!("jobs are those of a running `hookfleet up`"),
             Self::Owner(remote) => post(remote, &format!("{PATH}/replay"), asked).await,
         }
     }
 
     pub(super) async fn edit(&self, id: &str, asked: EditAsked) -> anyhow::Result<Replayed> {
         match self {
-            Self::Desk(desk, _) => {
+            Self::Operations(operations, _) => {
                 let by = asked.by.clone().unwrap_or_default();
-                Ok(desk.edit(&LetterId::from(id), &asked.edit()?, &by).await?)
+                Ok(operations.edit(&LetterId::from(id), &asked.edit()?, &by).await?)
             }
             Self::Owner(remote) => post(remote, &format!("{PATH}/{}/edit", segment(id)), &asked).await,
         }
@@ -158,10 +160,10 @@ impl Reach {
 
     pub(super) async fn resolve(&self, asked: ResolveAsked) -> anyhow::Result<Resolved> {
         match self {
-            Self::Desk(desk, _) => {
+            Self::Operations(operations, _) => {
                 let selection = asked.chosen().selection(now_ms())?;
                 let by = asked.by.clone().unwrap_or_default();
-                Ok(Resolved { resolved: desk.resolve(&selection, &asked.reason, &by).await? })
+                Ok(Resolved { resolved: operations.resolve(&selection, &asked.reason, &by).await? })
             }
             Self::Owner(remote) => post(remote, &format!("{PATH}/resolve"), &asked).await,
         }
@@ -169,19 +171,19 @@ impl Reach {
 
     pub(super) async fn recover(&self) -> anyhow::Result<String> {
         match self {
-            Self::Desk(desk, backends) if backends.file.is_none() => {
-                let Recovered { copies, appended } = desk.letters.log.recover().await?;
+            Self::Operations(operations, backends) if backends.file.is_none() => {
+                let Recovered { copies, appended } = operations.letters.log.recover().await?;
                 Ok(format!("{copies} copies compared, {appended} records were missing and are back"))
             }
-            Self::Desk(..) | Self::Owner(_) => {
+            Self::Operations(..) | Self::Owner(_) => {
                 Ok("nothing to recover: the file is on disk before a letter is confirmed".to_owned())
             }
         }
     }
 
     pub(super) async fn close(self) {
-        if let Self::Desk(desk, backends) = self {
-            desk.broker.close().await;
+        if let Self::Operations(operations, backends) = self {
+            operations.broker.close().await;
             if let Some(file) = backends.file {
                 file.close().await;
             }
@@ -189,7 +191,7 @@ impl Reach {
     }
 }
 
-/// As the desk wants it.
+/// As the operations wants it.
 pub(super) fn manner(asked: &ReplayAsked) -> anyhow::Result<Manner> {
     let by = asked.by.as_deref().unwrap_or_default();
     Ok(Manner::new(by, asked.to_hook.as_deref(), asked.rate)?)

@@ -10,10 +10,10 @@ use utoipa_axum::routes;
 
 use super::Admin;
 use super::problem::{Details, Problem};
-use crate::desk::cancel::{Cancelled, cancel as cancel_invocation};
 use crate::domain::event::EventDigest;
 use crate::domain::hook::HookId;
 use crate::domain::invocation::InvocationKey;
+use crate::operations::cancel::{Cancelled, cancel as cancel_invocation};
 
 /// The routes that change something.
 pub(super) fn operating() -> OpenApiRouter<Admin> {

@@ -16,33 +16,33 @@ use crate::broker::{Broker, Health};
 use crate::catalog::follow::Followed;
 use crate::catalog::revisions::Revisions;
 use crate::config::WhenAway;
-use crate::desk::Desk;
-use crate::desk::jobs::Jobs;
 use crate::domain::access::Role;
 use crate::domain::event::Reading;
 use crate::domain::redaction::Pointer;
 use crate::flow::Flow;
 use crate::idempotency::Idempotency;
+use crate::operations::Operations;
+use crate::operations::jobs::Jobs;
 use crate::publish::Publisher;
 use crate::telemetry::Totals;
 use crate::worker::Worker;
 use crate::worker::admission::Admission;
 
 pub mod access;
-pub mod api;
 mod browser;
-mod events;
+mod catalog;
 mod gates;
-mod health;
-mod hooks;
+mod gateway;
 mod invocations;
 mod letters;
+pub mod openapi;
+mod probes;
 mod problem;
 mod status;
 
 use access::Door;
 use browser::Loopback;
-pub use events::publisher;
+pub use gateway::publisher;
 
 /// What the handlers work with.
 #[derive(Clone)]
@@ -69,7 +69,7 @@ pub struct Admin {
     pub publisher: Arc<Publisher>,
     /// Which parts are served here.
     pub scope: Scope,
-    pub desk: Desk,
+    pub operations: Operations,
     pub jobs: Jobs,
     pub claims: Arc<dyn Idempotency>,
     /// Places in the data of events that nobody is shown.
@@ -115,19 +115,19 @@ pub async fn serve(listener: TcpListener, admin: Admin, door: Arc<Door>) -> std:
 /// tokens.
 fn routes_of(scope: Scope, door: Option<&Arc<Door>>) -> OpenApiRouter<Admin> {
     let open =
-        api::base().routes(routes!(health::metrics)).routes(routes!(health::alive)).routes(routes!(health::ready));
-    let reading = OpenApiRouter::default().routes(routes!(status::status)).merge(api::own());
+        openapi::base().routes(routes!(probes::metrics)).routes(routes!(probes::alive)).routes(routes!(probes::ready));
+    let reading = OpenApiRouter::default().routes(routes!(status::status)).merge(openapi::own());
     match scope {
-        Scope::Operations => open.merge(api::behind(Role::Read, reading, door)),
+        Scope::Operations => open.merge(openapi::behind(Role::Read, reading, door)),
         Scope::Everything => open
-            .merge(api::behind(Role::Read, reading.merge(hooks::reading()).merge(letters::reading()), door))
-            .merge(api::behind(Role::Publish, events::publishing().merge(gates::asking()), door))
-            .merge(api::behind(Role::Operate, operating(), door)),
+            .merge(openapi::behind(Role::Read, reading.merge(catalog::reading()).merge(letters::reading()), door))
+            .merge(openapi::behind(Role::Publish, gateway::publishing().merge(gates::asking()), door))
+            .merge(openapi::behind(Role::Operate, operating(), door)),
     }
 }
 
 fn operating() -> OpenApiRouter<Admin> {
-    hooks::operating().merge(invocations::operating()).merge(letters::operating())
+    catalog::operating().merge(invocations::operating()).merge(letters::operating())
 }
 
 impl Admin {
