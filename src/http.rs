@@ -1,173 +1,147 @@
-//! HTTP for people and probes: metrics, health, and where asked for the event gateway and the dead letters.
+//! HTTP for people, programs and probes: groups of routes, each with a state of its own.
+//!
+//! Which groups a process serves is a list: [`Kind::groups`] says it for the commands of the program, and [`Routes`] are
+//! the groups with what their handlers work with. `app` puts them together.
 
-use std::future::IntoFuture as _;
 use std::sync::Arc;
-use std::time::Duration;
 
+use axum::Router;
 use axum::middleware::from_fn_with_state;
-use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::net::TcpListener;
-use tokio::runtime::Handle;
-use tokio::sync::watch;
 use utoipa_axum::router::OpenApiRouter;
-use utoipa_axum::routes;
-
-use crate::broker::{Broker, Health};
-use crate::catalog::follow::Followed;
-use crate::catalog::revisions::Revisions;
-use crate::config::WhenAway;
-use crate::domain::access::Role;
-use crate::domain::event::Reading;
-use crate::domain::redaction::Pointer;
-use crate::flow::Flow;
-use crate::idempotency::Idempotency;
-use crate::operations::Operations;
-use crate::operations::jobs::Jobs;
-use crate::publish::Publisher;
-use crate::telemetry::Totals;
-use crate::worker::Worker;
-use crate::worker::admission::Admission;
 
 pub mod access;
 mod browser;
-mod catalog;
-mod gates;
-mod gateway;
-mod invocations;
-mod letters;
+pub mod catalog;
+pub mod gates;
+pub mod gateway;
+mod intake;
+pub mod invocations;
+pub mod letters;
 pub mod openapi;
-mod probes;
+pub mod probes;
 mod problem;
+pub mod process;
 mod status;
+mod unknown;
 
 use access::Door;
 use browser::Loopback;
-pub use gateway::publisher;
+use catalog::Catalog;
+use gates::Gates;
+use gateway::Gateway;
+use invocations::Invocations;
+use letters::Letters;
+use probes::Probes;
 
-/// What the handlers work with.
-#[derive(Clone)]
-pub struct Admin {
-    pub metrics: PrometheusHandle,
-    pub totals: Arc<Totals>,
-    pub broker: Arc<dyn Broker>,
-    /// Where gates are asked, if this process asks any.
-    pub gates: Option<Part>,
-    /// What readiness asks, a cell each.
-    pub parts: Vec<Part>,
-    pub when_away: WhenAway,
-    pub catalog: Followed,
-    /// The fleet's catalog, if that is what is followed.
-    pub revisions: Option<Arc<Revisions>>,
-    pub flow: Arc<dyn Flow>,
-    /// Why the fleet is paused, while it is.
-    pub paused: watch::Receiver<Option<String>>,
-    /// Longest `Retry-After` that hooks honour.
-    pub hint_max: Duration,
-    pub reading: Reading,
-    pub admission: Arc<Admission>,
-    /// See [`publisher`].
-    pub publisher: Arc<Publisher>,
-    /// Which parts are served here.
-    pub scope: Scope,
-    pub operations: Operations,
-    pub jobs: Jobs,
-    pub claims: Arc<dyn Idempotency>,
-    /// Places in the data of events that nobody is shown.
-    pub redact: Arc<[Pointer]>,
-    /// How long an invocation is remembered that an operator cancelled.
-    pub cancelled_for: Duration,
-}
+pub use intake::Intake;
 
-/// How one cell is doing.
-#[derive(Clone)]
-pub struct Part {
-    pub health: watch::Receiver<Health>,
-    /// Why the store of claims is away, while it is.
-    pub store_away: watch::Receiver<Option<String>>,
-    pub worker: Arc<Worker>,
-    /// Its thread.
-    pub runtime: Handle,
-    /// It does nothing but ask gates: without it the process takes events all the same.
-    pub is_of_gates: bool,
-}
-
-/// Which parts are served.
+/// A kind of process, by the command that starts it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Scope {
-    /// Metrics and health.
-    Operations,
-    /// The event gateway and the dead letters too.
-    Everything,
+pub enum Kind {
+    /// `hookfleet worker`: runs hooks.
+    Worker,
+    /// `hookfleet up`: runs hooks, and serves everything.
+    Up,
 }
 
-/// Serves until the process ends.
+/// Routes that belong together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Group {
+    /// Metrics, health, status and the document of all routes.
+    Probes,
+    /// The hooks in force, and changing them.
+    Catalog,
+    /// Single invocations.
+    Invocations,
+    /// Dead letters.
+    Letters,
+    /// Events in.
+    Gateway,
+    /// Decisions.
+    Gates,
+}
+
+impl Group {
+    const ALL: [Self; 6] = [Self::Probes, Self::Catalog, Self::Invocations, Self::Letters, Self::Gateway, Self::Gates];
+
+    /// Its routes as a document.
+    fn documented(self) -> OpenApiRouter {
+        let document = match self {
+            Self::Probes => probes::router(None).into_openapi(),
+            Self::Catalog => catalog::router(None).into_openapi(),
+            Self::Invocations => invocations::router(None).into_openapi(),
+            Self::Letters => letters::router(None).into_openapi(),
+            Self::Gateway => gateway::router(None).into_openapi(),
+            Self::Gates => gates::router(None).into_openapi(),
+        };
+        OpenApiRouter::with_openapi(document)
+    }
+}
+
+impl Kind {
+    const ALL: [Self; 2] = [Self::Worker, Self::Up];
+
+    /// The command that starts it.
+    #[must_use]
+    pub const fn command(self) -> &'static str {
+        match self {
+            Self::Worker => "hookfleet worker",
+            Self::Up => "hookfleet up",
+        }
+    }
+
+    /// What it serves.
+    #[must_use]
+    pub const fn groups(self) -> &'static [Group] {
+        match self {
+            Self::Worker => &[Group::Probes],
+            Self::Up => &Group::ALL,
+        }
+    }
+}
+
+/// A group of routes, with the state of its handlers.
+#[derive(Clone)]
+pub enum Routes {
+    Probes(Probes),
+    Catalog(Catalog),
+    Invocations(Invocations),
+    Letters(Letters),
+    Gateway(Gateway),
+    Gates(Gates),
+}
+
+impl Routes {
+    /// The routes behind the roles that they take; without a door behind none.
+    fn router(self, door: Option<&Arc<Door>>) -> OpenApiRouter {
+        match self {
+            Self::Probes(state) => probes::router(door).with_state(state),
+            Self::Catalog(state) => catalog::router(door).with_state(state),
+            Self::Invocations(state) => invocations::router(door).with_state(state),
+            Self::Letters(state) => letters::router(door).with_state(state),
+            Self::Gateway(state) => gateway::router(door).with_state(state),
+            Self::Gates(state) => gates::router(door).with_state(state),
+        }
+    }
+}
+
+/// These routes for calls within the process, which need no role.
+pub fn in_process(served: Vec<Routes>) -> Router {
+    merged(served, None).split_for_parts().0
+}
+
+fn merged(served: Vec<Routes>, door: Option<&Arc<Door>>) -> OpenApiRouter {
+    served.into_iter().map(|routes| routes.router(door)).fold(openapi::base(), OpenApiRouter::merge)
+}
+
+/// Serves these routes as a process of this kind until the process ends.
 ///
 /// # Errors
 /// The listener broke.
-pub async fn serve(listener: TcpListener, admin: Admin, door: Arc<Door>) -> std::io::Result<()> {
+pub async fn serve(listener: TcpListener, kind: Kind, served: Vec<Routes>, door: Arc<Door>) -> std::io::Result<()> {
     let loopback = Loopback(listener.local_addr()?.ip().is_loopback());
-    let (routes, _) = routes_of(admin.scope, Some(&door)).split_for_parts();
-    let guarded = routes.with_state(admin).layer(from_fn_with_state(loopback, browser::guard));
-    axum::serve(listener, guarded).into_future().await
-}
-
-/// Every route, with its document, behind the role that it takes. What is open tells of health, to probes that know no
-/// tokens.
-fn routes_of(scope: Scope, door: Option<&Arc<Door>>) -> OpenApiRouter<Admin> {
-    let open =
-        openapi::base().routes(routes!(probes::metrics)).routes(routes!(probes::alive)).routes(routes!(probes::ready));
-    let reading = OpenApiRouter::default().routes(routes!(status::status)).merge(openapi::own());
-    match scope {
-        Scope::Operations => open.merge(openapi::behind(Role::Read, reading, door)),
-        Scope::Everything => open
-            .merge(openapi::behind(Role::Read, reading.merge(catalog::reading()).merge(letters::reading()), door))
-            .merge(openapi::behind(Role::Publish, gateway::publishing().merge(gates::asking()), door))
-            .merge(openapi::behind(Role::Operate, operating(), door)),
-    }
-}
-
-fn operating() -> OpenApiRouter<Admin> {
-    catalog::operating().merge(invocations::operating()).merge(letters::operating())
-}
-
-impl Admin {
-    /// Why this process can take no work, if it cannot: each reason once, whichever cells have it.
-    fn troubles(&self) -> Vec<String> {
-        let mut troubles = Vec::new();
-        for part in self.parts.iter().filter(|part| !part.is_of_gates) {
-            if let Health::Down(reason) = &*part.health.borrow() {
-                troubles.push(format!("broker: {reason}"));
-            }
-            // While it proceeds work goes on: the status says so.
-            if let (Some(reason), WhenAway::Hold) = (&*part.store_away.borrow(), self.when_away) {
-                troubles.push(format!("holding: {reason}"));
-            }
-        }
-        troubles.extend(self.halted());
-        troubles.sort();
-        troubles.dedup();
-        troubles
-    }
-
-    fn halted(&self) -> Option<String> {
-        self.catalog.halt.borrow().as_ref().map(|reason| format!("catalog: {reason}"))
-    }
-
-    /// Why this process takes no work: it cannot, or shall not.
-    #[must_use]
-    pub fn idle(&self) -> Vec<String> {
-        self.paused.borrow().iter().cloned().chain(self.troubles()).collect()
-    }
-
-    /// Why it decides nothing. Without the store of claims it does, as the gates' `on_failure` says, and a broker that is away
-    /// may be back in time.
-    fn undecided(&self) -> Option<String> {
-        self.paused.borrow().clone().or_else(|| self.halted())
-    }
-
-    /// Runs under way, in all cells.
-    #[must_use]
-    pub fn in_flight(&self) -> usize {
-        self.parts.iter().map(|part| part.worker.running.count()).sum()
-    }
+    let (all, _) = merged(served, Some(&door)).split_for_parts();
+    let guarded = unknown::answered(all, kind).layer(from_fn_with_state(loopback, browser::guard));
+    axum::serve(listener, guarded).await
 }

@@ -20,7 +20,7 @@ use crate::catalog::follow::Source;
 use crate::catalog::{self, Terms};
 use crate::config::Settings;
 use crate::executor::callback::Callbacks;
-use crate::http::Scope;
+use crate::http::Kind;
 use crate::publish::{Event, Publisher, PublisherOptions};
 use crate::worker::nobody;
 use sink::Sink;
@@ -96,8 +96,7 @@ async fn measure(trial: &Trial, bench: &Bench) -> anyhow::Result<Figures> {
     let options =
         PublisherOptions { patience: Duration::from_secs(bench.limit), body_bytes_max, ..PublisherOptions::default() };
     let publisher = Publisher::new(Arc::clone(&backends.broker), options);
-    let app =
-        App::new(settings, backends, Source::Fixed(hooks), Scope::Operations, nobody(), Callbacks::default()).await?;
+    let app = App::new(settings, backends, Source::Fixed(hooks), Kind::Worker, nobody(), Callbacks::default()).await?;
     let stop = CancellationToken::new();
     let running = app.run(stop.clone().cancelled_owned());
     let load = async {

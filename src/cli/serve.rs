@@ -17,7 +17,7 @@ use crate::app::{App, Backends};
 use crate::catalog::follow::Source;
 use crate::config::{Backend, Settings};
 use crate::executor::callback::Callbacks;
-use crate::http::Scope;
+use crate::http::Kind;
 use crate::telemetry;
 use crate::worker::{Worker, nobody};
 
@@ -43,7 +43,7 @@ pub(super) async fn worker(settings: Settings) -> anyhow::Result<ExitCode> {
     let file = source(&settings, &Callbacks::default())?;
     let backends = Backends::open(&settings).await?;
     let source = file.map_or_else(|| backends.shared(&settings), Ok)?;
-    let app = App::new(&settings, backends, source, Scope::Operations, nobody(), Callbacks::default()).await?;
+    let app = App::new(&settings, backends, source, Kind::Worker, nobody(), Callbacks::default()).await?;
     tracing::info!(address = %app.address()?, "a worker is up");
     finish(&app.run(shutdown(CancellationToken::new())).await?)
 }
@@ -67,7 +67,7 @@ pub(super) async fn up(mut settings: Settings, up: Up) -> anyhow::Result<ExitCod
     }
     let (broker, done) = (Arc::clone(&backends.broker), CancellationToken::new());
     let listener = sample.as_ref().map_or_else(nobody, Sample::listener);
-    let app = App::new(&settings, backends, source, Scope::Everything, listener, Callbacks::default()).await?;
+    let app = App::new(&settings, backends, source, Kind::Up, listener, Callbacks::default()).await?;
     tracing::info!(address = %app.address()?, "up");
     let (worker, address) = (app.worker(), app.address()?);
     let running = app.run(shutdown(done.clone()));

@@ -4,7 +4,7 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::{Query, Request, State};
+use axum::extract::{FromRef, Query, Request, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
@@ -13,9 +13,12 @@ use utoipa::IntoParams;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::gateway::{events_of, refuse_misfits};
+use super::access::Door;
+use super::intake::Intake;
+use super::openapi;
 use super::problem::{Details, Problem};
-use super::{Admin, Part};
+use super::process::{CellView, Process};
+use crate::domain::access::Role;
 use crate::domain::asking::TIME_MAX;
 use crate::domain::decision::Decision;
 use crate::publish;
@@ -24,9 +27,26 @@ use crate::yaml::scalar::duration;
 
 const DEADLINES: RangeInclusive<Duration> = Duration::from_millis(1)..=TIME_MAX;
 
+/// What the handlers work with.
+#[derive(Clone)]
+pub struct Gates {
+    pub intake: Intake,
+    /// How long a request may take that does not say so.
+    pub deadline: Duration,
+    pub process: Arc<Process>,
+    /// The cell that asks gates, if one does.
+    pub cell: Option<CellView>,
+}
+
+impl FromRef<Gates> for Intake {
+    fn from_ref(gates: &Gates) -> Self {
+        gates.intake.clone()
+    }
+}
+
 /// The route that asks.
-pub(super) fn asking() -> OpenApiRouter<Admin> {
-    OpenApiRouter::default().routes(routes!(decide))
+pub(super) fn router(door: Option<&Arc<Door>>) -> OpenApiRouter<Gates> {
+    openapi::behind(Role::Publish, OpenApiRouter::default().routes(routes!(decide)), door)
 }
 
 /// How long it may take.
@@ -67,30 +87,31 @@ pub(super) struct Asked {
     )
 )]
 pub(super) async fn decide(
-    State(admin): State<Admin>,
+    State(gates): State<Gates>,
+    State(intake): State<Intake>,
     Query(asked): Query<Asked>,
     request: Request,
 ) -> Result<Response, Problem> {
-    let Some(Part { worker, runtime, .. }) = admin.gates.clone() else {
+    let Some(CellView { worker, runtime, .. }) = gates.cell.clone() else {
         return Err(unavailable("this process asks no gates: gates.concurrency is 0".to_owned()));
     };
     let deadline = match &asked.deadline {
-        None => worker.rules.gate_deadline,
+        None => gates.deadline,
         Some(text) => duration(DEADLINES)(text).map_err(|mismatch| {
             let expected = mismatch.expected;
             Problem::new(StatusCode::BAD_REQUEST, format!("deadline: expected {expected}, found {text:?}"))
         })?,
     };
     let until = Instant::now() + deadline;
-    let publish::Request::One(event) = events_of(&admin, request).await? else {
+    let publish::Request::One(event) = intake.events_of(request).await? else {
         let detail = "expected one event, found a batch: each is decided on its own";
         return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, detail));
     };
-    refuse_misfits(std::slice::from_ref(&event), admin.catalog.hooks.borrow().types())?;
+    intake.refuse_misfits(std::slice::from_ref(&event))?;
     if worker.tasks.is_closed() {
         return Err(unavailable("this process ends".to_owned()));
     }
-    if let Some(reason) = admin.undecided() {
+    if let Some(reason) = gates.process.undecided() {
         return Err(unavailable(format!("this process takes no work now: {reason}")));
     }
     let event = Arc::new(event.decoded().clone());

@@ -1,12 +1,47 @@
-//! For probes and scrapers: open to whoever reaches the address.
+//! For probes and scrapers, which know no tokens: open to everybody who reaches the address. The status and the document
+//! take the role `read`.
 
-use axum::extract::State;
+use std::sync::Arc;
+
+use axum::extract::{FromRef, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Json, Response};
+use metrics_exporter_prometheus::PrometheusHandle;
 use serde::Serialize;
 use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
-use super::Admin;
+use super::access::Door;
+use super::process::Process;
+use super::{openapi, status};
+use crate::domain::access::Role;
+
+/// What the handlers work with.
+#[derive(Clone)]
+pub struct Probes {
+    pub metrics: PrometheusHandle,
+    pub process: Arc<Process>,
+}
+
+impl FromRef<Probes> for PrometheusHandle {
+    fn from_ref(probes: &Probes) -> Self {
+        probes.metrics.clone()
+    }
+}
+
+impl FromRef<Probes> for Arc<Process> {
+    fn from_ref(probes: &Probes) -> Self {
+        Arc::clone(&probes.process)
+    }
+}
+
+/// The routes that every process serves.
+pub(super) fn router(door: Option<&Arc<Door>>) -> OpenApiRouter<Probes> {
+    let open = OpenApiRouter::default().routes(routes!(metrics)).routes(routes!(alive)).routes(routes!(ready));
+    let reading = OpenApiRouter::default().routes(routes!(status::status)).merge(openapi::own());
+    open.merge(openapi::behind(Role::Read, reading, door))
+}
 
 /// Counters of this process, for Prometheus.
 #[utoipa::path(
@@ -15,8 +50,8 @@ use super::Admin;
     operation_id = "metrics",
     responses((status = 200, description = "In Prometheus' text format", body = String, content_type = "text/plain"))
 )]
-pub(super) async fn metrics(State(admin): State<Admin>) -> Response {
-    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], admin.metrics.render()).into_response()
+pub(super) async fn metrics(State(metrics): State<PrometheusHandle>) -> Response {
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], metrics.render()).into_response()
 }
 
 /// The process is alive.
@@ -48,8 +83,8 @@ pub(super) struct Readiness {
         (status = 503, description = "It cannot", body = Readiness),
     )
 )]
-pub(super) async fn ready(State(admin): State<Admin>) -> Response {
-    let reasons = admin.troubles();
+pub(super) async fn ready(State(process): State<Arc<Process>>) -> Response {
+    let reasons = process.troubles();
     let code = if reasons.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (code, Json(Readiness { ready: reasons.is_empty(), reasons })).into_response()
 }

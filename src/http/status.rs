@@ -1,5 +1,6 @@
 //! How this process is doing, for people and their tools.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
@@ -9,10 +10,11 @@ use serde::Serialize;
 use tokio::time::timeout;
 use utoipa::ToSchema;
 
-use super::{Admin, Scope};
+use super::process::Process;
 use crate::catalog::follow::Standing;
 use crate::config::WhenAway;
 use crate::domain::fold as letters;
+use crate::operations::Operations;
 use crate::telemetry::Totals;
 use crate::worker::admission::GateStatus;
 
@@ -66,11 +68,8 @@ struct Counts {
 }
 
 /// How it stands with the letters, if they are served here.
-async fn letters(admin: &Admin) -> Option<Result<letters::Standing, String>> {
-    if admin.scope == Scope::Operations {
-        return None; // a worker keeps no index of them
-    }
-    let reading = timeout(PATIENCE, admin.operations.letters.lately()).await;
+async fn letters(operations: Option<&Operations>) -> Option<Result<letters::Standing, String>> {
+    let reading = timeout(PATIENCE, operations?.letters.lately()).await;
     Some(match reading {
         Ok(Ok(fold)) => Ok(fold.standing()),
         Ok(Err(error)) => Err(error.to_string()),
@@ -79,9 +78,9 @@ async fn letters(admin: &Admin) -> Option<Result<letters::Standing, String>> {
 }
 
 impl Counts {
-    fn of(admin: &Admin, configured_count: usize, log: Option<Result<letters::Standing, String>>) -> Self {
-        let Totals { attempts, failed, retries, letters, letters_unconfirmed } = &*admin.totals;
-        let last = admin.parts.iter().filter_map(|part| part.worker.meters.last_letter()).max();
+    fn of(process: &Process, configured_count: usize, log: Option<Result<letters::Standing, String>>) -> Self {
+        let Totals { attempts, failed, retries, letters, letters_unconfirmed } = &*process.totals;
+        let last = process.cells.iter().filter_map(|cell| cell.worker.meters.last_letter()).max();
         let (standing, dead_letter_read_error) = match log {
             Some(Ok(standing)) => (Some(standing), None),
             Some(Err(error)) => (None, Some(error)),
@@ -130,29 +129,29 @@ struct CatalogStatus {
     operation_id = "status",
     responses((status = 200, description = "How it is doing", body = Status))
 )]
-pub(super) async fn status(State(admin): State<Admin>) -> Json<Status> {
-    let hooks = admin.catalog.hooks.borrow().clone();
-    let reasons = admin.troubles();
-    let store = admin.parts.iter().find_map(|part| part.store_away.borrow().clone());
-    let counts = Counts::of(&admin, hooks.hooks().len(), letters(&admin).await);
+pub(super) async fn status(State(process): State<Arc<Process>>) -> Json<Status> {
+    let hooks = process.catalog.hooks.borrow().clone();
+    let reasons = process.troubles();
+    let store = process.cells.iter().find_map(|cell| cell.store_away.borrow().clone());
+    let counts = Counts::of(&process, hooks.hooks().len(), letters(process.letters.as_ref()).await);
     Json(Status {
         version: env!("CARGO_PKG_VERSION"),
         ready: reasons.is_empty(),
         reasons,
-        paused: admin.paused.borrow().clone(),
+        paused: process.paused.borrow().clone(),
         store_of_claims: store.map_or_else(
             || "up".to_owned(),
-            |reason| match admin.when_away {
+            |reason| match process.when_away {
                 WhenAway::Hold => format!("away, holding: {reason}"),
                 WhenAway::Proceed => format!("away, proceeding without claims: {reason}"),
             },
         ),
-        hooks: admin.admission.hooks(),
-        broken_targets: admin.admission.broken(),
+        hooks: process.admission.hooks(),
+        broken_targets: process.admission.broken(),
         catalog: CatalogStatus {
             revision: hooks.revision().to_string(),
             hooks: hooks.hooks().len(),
-            standing: admin.catalog.standing.borrow().clone(),
+            standing: process.catalog.standing.borrow().clone(),
         },
         warnings: counts.warnings(),
         counts,
