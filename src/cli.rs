@@ -9,6 +9,8 @@ use crate::config::{Environment, Overrides, Settings};
 use crate::yaml::problem::Problems;
 use verify::launch::Launch;
 
+mod answer;
+mod api;
 mod bench;
 mod decide;
 mod doctor;

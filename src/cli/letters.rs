@@ -151,17 +151,17 @@ async fn act(client: &Client, letters: Letters, settings: &Settings) -> anyhow::
         }
         Letters::Groups { which, json } => groups(&client.groups(&which.asked()).await?, json)?,
         Letters::Show { id, body } => {
-            output::out(&serde_json::to_string_pretty(&client.show(&id, body, &settings.redact).await?)?);
+            output::out(&serde_json::to_string_pretty(&client.show(&id, body).await?)?);
         }
         Letters::Export { which, body, ndjson: _ } => {
-            client.export(&which.asked(), body, &settings.redact, &mut |lines| output::out(lines)).await?;
+            client.export(&which.asked(), body, &mut |line| output::out(line)).await?;
         }
         Letters::Replay(replay) => return replay::run(client, replay, settings.claims.window).await,
         Letters::Edit { id, data, patch } => {
             let data = data.map(|text| given("--data", &text)).transpose()?.map(Value::String);
             let patch = patch.map(|text| given("--patch", &text)).transpose()?;
             let patch = patch.map(|text| serde_json::from_str(&text)).transpose().context("--patch: expected JSON")?;
-            let sent = client.edit(&id, EditAsked { data, patch, by: Some(operator()) }).await?;
+            let sent = client.edit(&id, &EditAsked { data, patch, by: Some(operator()) }).await?;
             output::out(&format!("{} sent with other data, as generation {}", sent.id, sent.generation));
         }
         Letters::Resolve { ids: named, which, all, reason, yes } => {
@@ -170,7 +170,7 @@ async fn act(client: &Client, letters: Letters, settings: &Settings) -> anyhow::
             if !(yes || named.len() == 1 || replay::confirmed("Close these letters?")?) {
                 return Ok(ExitCode::FAILURE);
             }
-            output::out(&format!("{} letters resolved", client.resolve(asked).await?.resolved));
+            output::out(&format!("{} letters resolved", client.resolve(&asked).await?.resolved));
         }
         Letters::Recover => output::out(&client.recover().await?),
     }
