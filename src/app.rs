@@ -32,8 +32,8 @@ use crate::flow::Flow;
 use crate::flow::local::LocalFlow;
 use crate::flow::redis::RedisFlow;
 use crate::http::access::Door;
-use crate::http::gates::Gates;
-use crate::http::probes::Probes;
+use crate::http::gates::{Decider, Gates};
+use crate::http::probes::{self, Probes};
 use crate::http::process::Process;
 use crate::http::{self, Group, Intake, Kind, Routes};
 use crate::idempotency::embedded::EmbeddedClaims;
@@ -54,6 +54,7 @@ mod cells;
 pub mod embed;
 mod heartbeat;
 pub mod routes;
+pub mod server;
 mod wanted;
 
 /// Between two rounds of the metrics' housekeeping.
@@ -202,7 +203,8 @@ impl App {
         let process = Arc::new(process);
         let served =
             Served { settings, backends: &backends, catalog: &process.catalog, revisions, operations: &operations };
-        let probes = Probes { metrics: metrics.clone(), process: Arc::clone(&process) };
+        let source = probes::Source::Process(Arc::clone(&process));
+        let probes = Probes { metrics: metrics.clone(), source };
         let routes = served.routes(kind, &probes, |intake| gates(settings, &process, intake));
         let (file, flow) = (backends.file.clone(), Arc::clone(&backends.flow));
         let http = Http { listener, door, kind, routes };
@@ -256,7 +258,7 @@ impl App {
             () = following => Ok(Vec::new()),
             () = keeper::keep(&operations, retention) => Ok(Vec::new()),
             () = fleet::follow_pause(flow.as_ref(), &pause) => Ok(Vec::new()),
-            served = http::serve(http.listener, http.kind, http.routes, http.door) => {
+            served = http::serve(http.listener, http.kind, http.routes, http.door, std::future::pending()) => {
                 served.map(|()| Vec::new()).context("the HTTP listener broke")
             }
         };
@@ -293,7 +295,8 @@ fn gates(settings: &Settings, process: &Arc<Process>, intake: Intake) -> Gates {
     let cells = &process.cells;
     let of_gates = cells.iter().find(|cell| cell.is_of_gates).or_else(|| cells.first());
     let cell = of_gates.filter(|_| settings.gates.concurrency > 0).cloned();
-    Gates { intake, deadline: settings.gates.deadline, process: Arc::clone(process), cell }
+    let decider = Decider::Here { process: Arc::clone(process), cell };
+    Gates { intake, deadline: settings.gates.deadline, decider }
 }
 
 /// The fleet's catalog, if that is what is followed.

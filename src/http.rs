@@ -13,6 +13,7 @@ use utoipa_axum::router::OpenApiRouter;
 pub mod access;
 mod browser;
 pub mod catalog;
+pub mod fleet;
 pub mod gates;
 pub mod gateway;
 mod intake;
@@ -41,6 +42,8 @@ pub use intake::Intake;
 pub enum Kind {
     /// `hookfleet worker`: runs hooks.
     Worker,
+    /// `hookfleet server`: serves everything for the fleet, and runs no hooks.
+    Server,
     /// `hookfleet up`: runs hooks, and serves everything.
     Up,
 }
@@ -80,13 +83,14 @@ impl Group {
 }
 
 impl Kind {
-    const ALL: [Self; 2] = [Self::Worker, Self::Up];
+    const ALL: [Self; 3] = [Self::Worker, Self::Server, Self::Up];
 
     /// The command that starts it.
     #[must_use]
     pub const fn command(self) -> &'static str {
         match self {
             Self::Worker => "hookfleet worker",
+            Self::Server => "hookfleet server",
             Self::Up => "hookfleet up",
         }
     }
@@ -96,7 +100,7 @@ impl Kind {
     pub const fn groups(self) -> &'static [Group] {
         match self {
             Self::Worker => &[Group::Probes],
-            Self::Up => &Group::ALL,
+            Self::Server | Self::Up => &Group::ALL,
         }
     }
 }
@@ -135,13 +139,19 @@ fn merged(served: Vec<Routes>, door: Option<&Arc<Door>>) -> OpenApiRouter {
     served.into_iter().map(|routes| routes.router(door)).fold(openapi::base(), OpenApiRouter::merge)
 }
 
-/// Serves these routes as a process of this kind until the process ends.
+/// Serves these routes as a process of this kind until `shutdown` completes and the requests under way are answered.
 ///
 /// # Errors
 /// The listener broke.
-pub async fn serve(listener: TcpListener, kind: Kind, served: Vec<Routes>, door: Arc<Door>) -> std::io::Result<()> {
+pub async fn serve(
+    listener: TcpListener,
+    kind: Kind,
+    served: Vec<Routes>,
+    door: Arc<Door>,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> std::io::Result<()> {
     let loopback = Loopback(listener.local_addr()?.ip().is_loopback());
     let (all, _) = merged(served, Some(&door)).split_for_parts();
     let guarded = unknown::answered(all, kind).layer(from_fn_with_state(loopback, browser::guard));
-    axum::serve(listener, guarded).await
+    axum::serve(listener, guarded).with_graceful_shutdown(shutdown).await
 }

@@ -27,6 +27,7 @@ pub(super) fn heartbeat(settings: &Settings, process: &Process, operations: &Ope
         revision: process.catalog.hooks.borrow().revision().to_string(),
         idle: process.idle(),
         keeper: *operations.kept.borrow(),
+        counts: Some(process.counts()),
         refused: process.catalog.standing.borrow().refused.as_ref().map(refused),
         ..fixed.clone()
     }

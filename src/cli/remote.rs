@@ -66,7 +66,7 @@ fn needed(method: &Method, path: &str) -> Role {
     match (method, path) {
         (&Method::GET, _) => Role::Read,
         (_, "/v1/events") => Role::Publish,
-        (_, path) if path.starts_with("/v1/gates") => Role::Publish,
+        (_, path) if path.starts_with("/v1/gates") => Role::Decide,
         (..) => Role::Operate,
     }
 }

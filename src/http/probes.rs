@@ -13,6 +13,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::access::Door;
+use super::fleet::Fleet;
 use super::process::Process;
 use super::{openapi, status};
 use crate::domain::access::Role;
@@ -21,7 +22,16 @@ use crate::domain::access::Role;
 #[derive(Clone)]
 pub struct Probes {
     pub metrics: PrometheusHandle,
-    pub process: Arc<Process>,
+    pub source: Source,
+}
+
+/// Who is asked how it is doing.
+#[derive(Clone)]
+pub enum Source {
+    /// A process with workers tells of itself.
+    Process(Arc<Process>),
+    /// A server tells of the fleet.
+    Fleet(Arc<Fleet>),
 }
 
 impl FromRef<Probes> for PrometheusHandle {
@@ -30,9 +40,9 @@ impl FromRef<Probes> for PrometheusHandle {
     }
 }
 
-impl FromRef<Probes> for Arc<Process> {
+impl FromRef<Probes> for Source {
     fn from_ref(probes: &Probes) -> Self {
-        Arc::clone(&probes.process)
+        probes.source.clone()
     }
 }
 
@@ -65,15 +75,28 @@ pub(super) async fn alive() -> &'static str {
     "ok\n"
 }
 
-/// Whether a process takes work.
+/// Whether a process takes work; of a server, events.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Readiness {
     ready: bool,
-    /// Why it can take none.
+    /// Why it can take none; a server that is ready tells what it cannot do meanwhile.
     reasons: Vec<String>,
 }
 
-/// Whether the process can take work. One that is paused could, and is ready: it is not to be replaced.
+impl Source {
+    fn readiness(&self) -> Readiness {
+        match self {
+            Self::Process(process) => {
+                let reasons = process.troubles();
+                Readiness { ready: reasons.is_empty(), reasons }
+            }
+            Self::Fleet(fleet) => Readiness { ready: fleet.is_ready(), reasons: fleet.troubles() },
+        }
+    }
+}
+
+/// Whether the process can take work. One that is paused could, and is ready: it is not to be replaced. A server is ready
+/// while it reaches the broker.
 #[utoipa::path(
     get,
     path = "/readyz",
@@ -83,8 +106,8 @@ pub(super) struct Readiness {
         (status = 503, description = "It cannot", body = Readiness),
     )
 )]
-pub(super) async fn ready(State(process): State<Arc<Process>>) -> Response {
-    let reasons = process.troubles();
-    let code = if reasons.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    (code, Json(Readiness { ready: reasons.is_empty(), reasons })).into_response()
+pub(super) async fn ready(State(source): State<Source>) -> Response {
+    let readiness = source.readiness();
+    let code = if readiness.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (code, Json(readiness)).into_response()
 }

@@ -1,6 +1,7 @@
 //! What a process with workers knows of itself: for probes, its status, and who asks gates in it.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 
 use tokio::runtime::Handle;
 use tokio::sync::watch;
@@ -8,6 +9,7 @@ use tokio::sync::watch;
 use crate::broker::Health;
 use crate::catalog::follow::Followed;
 use crate::config::WhenAway;
+use crate::flow::WorkCounts;
 use crate::operations::Operations;
 use crate::telemetry::Totals;
 use crate::worker::Worker;
@@ -75,6 +77,23 @@ impl Process {
     #[must_use]
     pub fn undecided(&self) -> Option<String> {
         self.paused.borrow().clone().or_else(|| self.halted())
+    }
+
+    /// What has happened here since the process began.
+    #[must_use]
+    pub fn counts(&self) -> WorkCounts {
+        let Totals { attempts, failed, retries, letters, letters_unconfirmed } = &*self.totals;
+        let last = self.cells.iter().filter_map(|cell| cell.worker.meters.last_letter()).max();
+        WorkCounts {
+            hooks: self.catalog.hooks.borrow().hooks().len(),
+            attempts: attempts.load(Relaxed),
+            failed: failed.load(Relaxed),
+            retries: retries.load(Relaxed),
+            letters: letters.load(Relaxed),
+            letters_unconfirmed: letters_unconfirmed.load(Relaxed),
+            last_letter_at_ms: last.as_ref().map(|last| last.at_ms),
+            last_letter_hook: last.and_then(|last| last.hook),
+        }
     }
 
     /// Runs under way, in all cells.

@@ -97,9 +97,10 @@ mod tests {
         };
         check("GET", "/healthz", 200, "", "ok").await;
         check("POST", "/healthz", 405, "GET,HEAD", "expected GET for /healthz, found POST").await;
-        let elsewhere = "POST /v1/events is served by `hookfleet up`; this process is a `hookfleet worker`";
+        let elsewhere =
+            "POST /v1/events is served by `hookfleet server` and `hookfleet up`; this process is a `hookfleet worker`";
         check("POST", "/v1/events", 404, "", elsewhere).await;
-        let elsewhere = "GET /v1/runtime/hooks/dead-letter/17 is served by `hookfleet up`; this process is a \
+        let elsewhere = "GET /v1/runtime/hooks/dead-letter/17 is served by `hookfleet server` and `hookfleet up`; this process is a \
                          `hookfleet worker`";
         let path = "/v1/runtime/hooks/dead-letter/17";
         check("GET", path, 404, "", elsewhere).await;
