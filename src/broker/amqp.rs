@@ -21,8 +21,7 @@ use crate::amqp::declare::declare;
 use crate::amqp::size::Limit;
 use crate::amqp::topology::{Names, Topology};
 use crate::config::BrokerServer;
-use crate::domain::asking::Reply;
-use crate::domain::message::{Message, Outgoing, To};
+use crate::domain::message::{Destination, Message, Outgoing};
 use asker::Asker;
 use consumer::{Command, Consuming};
 use publisher::Publisher;
@@ -250,24 +249,24 @@ impl Broker for AmqpBroker {
     /// The first time by the channel of the request. If it comes again, that may be because its answer has ended the
     /// connection (RabbitMQ closes one where a `reply_to` cannot be decoded, or its user may not write there): then it goes one at
     /// a time, by the other connection, and if it ends that too, and again, it is given up.
-    async fn reply(&self, delivery: &Delivery, reply: Reply, until: Instant) -> Result<(), PublishError> {
-        if self.names.is_ours(&reply.to) {
-            let error = format!("queue {} is the fleet's own: no answer goes there", reply.to);
-            return Err(PublishError::Invalid(error));
+    async fn reply(&self, delivery: &Delivery, reply: Outgoing, until: Instant) -> Result<(), PublishError> {
+        if let Destination::Reply(queue) = &reply.to
+            && self.names.is_ours(queue)
+        {
+            return Err(PublishError::Invalid(format!("queue {queue} is the fleet's own: no answer goes there")));
         }
         if delivery.deliveries == 0 {
             self.limit.check(&reply.message).map_err(PublishError::TooLarge)?;
             let _ = self.commands.send(Command::Reply(delivery.receipt, Box::new(reply)));
             return Ok(());
         }
-        let outgoing = Outgoing { to: To::Reply(reply.to), delay: Duration::ZERO, message: reply.message };
         let again = async {
             let _alone = self.alone.lock().await;
             let mut tries = 0;
             loop {
                 self.publisher.ready().await;
                 tries += 1;
-                match self.publisher.publish(&outgoing).await {
+                match self.publisher.publish(&reply).await {
                     Err(error) if !error.is_permanent() && tries < REPLY_TRIES => {}
                     ended => break ended,
                 }

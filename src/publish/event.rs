@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::domain::event::{self, CLOUDEVENTS_JSON, TRACEPARENT};
 use crate::domain::event_type::{EventTypes, Misfit};
-use crate::domain::message::{Message, Outgoing, Properties, To};
+use crate::domain::message::{Destination, Message, Outgoing, Properties};
 
 /// A valid event that is ready to go out. Publishing one value again is always safe: it keeps its id.
 ///
@@ -83,6 +83,6 @@ impl Event {
             Some(trace) => message.with(TRACEPARENT, trace.as_str()),
             None => message,
         };
-        Outgoing { to: To::Events, delay: Duration::ZERO, message }
+        Outgoing { to: Destination::Events, delay: Duration::ZERO, message }
     }
 }

@@ -33,13 +33,13 @@ use super::store::Unanswered;
 use super::{Aside, Worker};
 use crate::broker::Delivery;
 use crate::crash;
-use crate::domain::asking::{self, Reply};
+use crate::domain::asking;
 use crate::domain::claim::{Point, Request, Token};
 use crate::domain::dead_letter::{Letter, Record};
 use crate::domain::decision::{Decided, Decision};
 use crate::domain::event::{Event, Malformed};
 use crate::domain::invocation::{Envelope, InvocationKey, WholeEvent};
-use crate::domain::message::{Lane, Outgoing, To};
+use crate::domain::message::{Destination, Lane, Outgoing};
 use crate::domain::settle::{Class, millis};
 use crate::telemetry::{Metric, now_ms};
 use claim::{Case, Claimed};
@@ -111,7 +111,7 @@ impl Worker {
 
     /// Gives a request back that was not begun, for another worker to take while there is time.
     pub(super) async fn hand_back_request(&self, delivery: &Delivery) {
-        self.send(Outgoing { to: To::Gates, delay: Duration::ZERO, message: delivery.message.clone() }).await;
+        self.send(Outgoing { to: Destination::Gates, delay: Duration::ZERO, message: delivery.message.clone() }).await;
         self.broker.ack(delivery.receipt);
         Metric::HandedBack.count(&[]);
     }
@@ -210,7 +210,7 @@ impl Worker {
     }
 
     /// Tells who asked, if anybody waits.
-    async fn reply(&self, delivery: &Delivery, reply: Option<Reply>, until: Instant) {
+    async fn reply(&self, delivery: &Delivery, reply: Option<Outgoing>, until: Instant) {
         if let Some(reply) = reply
             && let Err(error) = self.broker.reply(delivery, reply, until).await
         {

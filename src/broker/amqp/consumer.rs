@@ -24,8 +24,8 @@ use super::{Dial, Pace};
 use crate::amqp::connection::call;
 use crate::amqp::convert;
 use crate::amqp::size::Limit;
-use crate::domain::asking::Reply;
-use crate::domain::message::Queue;
+use crate::amqp::topology::Names;
+use crate::domain::message::{Outgoing, Queue};
 
 /// Finished deliveries wait this long for their neighbours.
 const FLUSH_AFTER: Duration = Duration::from_millis(20);
@@ -36,7 +36,7 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 pub(super) enum Command {
     Ack(Receipt),
     /// Send this to who has sent the delivery.
-    Reply(Receipt, Box<Reply>),
+    Reply(Receipt, Box<Outgoing>),
     /// Consume no more, and answer once all that had come by then is handed on.
     Stop(oneshot::Sender<()>),
     /// Write all acks asked for so far, close, answer.
@@ -201,7 +201,7 @@ impl Consuming {
             for command in commands.drain(..) {
                 match command {
                     Command::Ack(receipt) => session.finish(receipt),
-                    Command::Reply(receipt, reply) => session.reply(receipt, *reply),
+                    Command::Reply(receipt, reply) => session.reply(&self.dial.names, receipt, *reply),
                     Command::Stop(answer) => match session.follow(&self.dial, &[]).await {
                         Ok(()) => drop(answer.send(())),
                         Err(reason) => return End::Lost(reason),
@@ -246,9 +246,9 @@ impl Session {
         }
     }
 
-    fn reply(&mut self, receipt: Receipt, reply: Reply) {
+    fn reply(&mut self, names: &Names, receipt: Receipt, reply: Outgoing) {
         if let Some(link) = self.link(receipt) {
-            link.replies.send(&link.channel, reply);
+            link.replies.send(&link.channel, names, reply);
         }
     }
 

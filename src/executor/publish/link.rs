@@ -22,7 +22,7 @@ use crate::amqp::{convert, size, tls};
 use crate::broker::PublishError;
 use crate::config::BrokerServer;
 use crate::domain::hook::Secret;
-use crate::domain::message::Message;
+use crate::domain::message::{Destination, Message, Outgoing};
 use crate::domain::tls::Credentials;
 
 /// Messages under way at a time on one connection: no more than half of its channels either.
@@ -46,14 +46,6 @@ pub(super) enum Dial {
     },
 }
 
-/// A message on its way.
-pub(super) struct Parcel {
-    pub(super) exchange: String,
-    pub(super) routing_key: String,
-    pub(super) mandatory: bool,
-    pub(super) message: Message,
-}
-
 /// A broker. To be shared.
 pub(super) struct Peer {
     dial: Dial,
@@ -75,7 +67,7 @@ impl Peer {
     }
 
     /// Publishes a message and waits for its confirm. If this is dropped the message may be there or not.
-    pub(super) async fn publish(&self, parcel: Parcel) -> Result<(), PublishError> {
+    pub(super) async fn publish(&self, outgoing: Outgoing, mandatory: bool) -> Result<(), PublishError> {
         let ending = || PublishError::Away(ENDING.to_owned());
         let (link, room) = loop {
             let link = self.link().await?;
@@ -87,13 +79,13 @@ impl Peer {
                 break (link, room); // those who waited for room may find it worn out by others
             }
         };
-        link.check(&parcel.message)?;
+        link.check(&outgoing.message)?;
         if link.connection.status().blocked() {
             return Err(PublishError::Away("the broker takes no messages at present".to_owned())); // an alarm
         }
         // Whoever waits may leave; a channel that is closed with a message on it costs the connection at times.
         let sending = tokio::spawn(async move {
-            let sent = link.send(&parcel).await;
+            let sent = link.send(&outgoing, mandatory).await;
             drop(room);
             sent
         });
@@ -209,12 +201,12 @@ impl Link {
     }
 
     /// Ends with the confirm, or with the connection.
-    async fn send(&self, parcel: &Parcel) -> Result<(), PublishError> {
+    async fn send(&self, outgoing: &Outgoing, mandatory: bool) -> Result<(), PublishError> {
         let channel = self.channel().await.map_err(|error| {
             self.is_worn.store(true, Ordering::Relaxed);
             PublishError::Away(error.to_string()) // whatever it says is not of this message
         })?;
-        let confirmation = self.confirmation(&channel, parcel).await?;
+        let confirmation = self.confirmation(&channel, outgoing, mandatory).await?;
         match confirmation {
             Confirmation::Ack(returned) => {
                 self.keep(channel);
@@ -226,11 +218,20 @@ impl Link {
         }
     }
 
-    async fn confirmation(&self, channel: &Channel, parcel: &Parcel) -> Result<Confirmation, PublishError> {
-        let Parcel { exchange, routing_key, mandatory, message } = parcel;
-        let options = BasicPublishOptions { mandatory: *mandatory, ..BasicPublishOptions::default() };
+    async fn confirmation(
+        &self,
+        channel: &Channel,
+        outgoing: &Outgoing,
+        mandatory: bool,
+    ) -> Result<Confirmation, PublishError> {
+        let Outgoing { to, message, .. } = outgoing;
+        let Destination::Exchange(to) = to else {
+            return Err(PublishError::Invalid("hooks publish to exchanges only".to_owned()));
+        };
+        let exchange = to.name.as_deref().unwrap_or_default().into();
+        let routing_key = to.routing_key.as_str().into();
+        let options = BasicPublishOptions { mandatory, ..BasicPublishOptions::default() };
         let properties = convert::properties(message);
-        let (exchange, routing_key) = (exchange.as_str().into(), routing_key.as_str().into());
         let confirmed =
             async { channel.basic_publish(exchange, routing_key, options, &message.body, properties).await?.await };
         tokio::pin!(confirmed);
