@@ -1,7 +1,8 @@
-//! What a test may do to a process from outside: kill it at a named point, one in every gap of the crash table, or have
-//! it do wrong. Release builds can do neither.
+//! What a test may do to a process from outside: kill it at a named point, one in every gap of the crash table, have it
+//! do wrong, or have it write messages of another version. Release builds can do none of this.
 
 use crate::domain::flaw::Flaw;
+use crate::domain::message;
 
 /// A gap between two effects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,5 +59,16 @@ pub fn flaw() -> Flaw {
         "ack-before-publish" if cfg!(debug_assertions) => Flaw::AckBeforePublish,
         "publish-before-record" if cfg!(debug_assertions) => Flaw::PublishBeforeRecord,
         _ => Flaw::None,
+    }
+}
+
+/// Takes the version of messages that `HOOKFLEET_TEST_FORMAT_VERSION` names for its own, as a later build would. Does
+/// nothing in release builds.
+pub fn pretend_version() {
+    if cfg!(debug_assertions)
+        && let Ok(named) = std::env::var("HOOKFLEET_TEST_FORMAT_VERSION")
+        && let Ok(version) = named.parse()
+    {
+        message::pretend_format_version(version);
     }
 }
