@@ -19,6 +19,7 @@ use super::{Broker, Delivery, Health, PublishError, Receipt, Wanted};
 use crate::amqp::connection::{self, ConnectError};
 use crate::amqp::declare::declare;
 use crate::amqp::size::Limit;
+use crate::amqp::supervised::Supervisor;
 use crate::amqp::topology::{Names, Topology};
 use crate::config::BrokerServer;
 use crate::domain::message::{Destination, Message, Outgoing};
@@ -43,8 +44,6 @@ const FAREWELL_TIMEOUT: Duration = Duration::from_secs(5);
 /// has ended.
 const REPLY_TRIES: u32 = 3;
 const REPLY_AGAIN_AFTER: Duration = Duration::from_millis(600);
-/// A session that lived this long starts the backoff anew.
-const SETTLED_AFTER: Duration = Duration::from_secs(10);
 
 /// A broker reached over AMQP.
 pub struct AmqpBroker {
@@ -117,24 +116,23 @@ impl AmqpBroker {
         // From anywhere: a receipt of another process or broker is void here too.
         let epoch = Arc::new(AtomicU64::new(fastrand::u64(..u64::MAX / 2)));
         let limit = Arc::<Limit>::default();
-        let publisher =
-            Publisher::start(first, Arc::clone(&dial), Arc::clone(&status), Arc::clone(&limit), stop.clone());
+        let supervisor = |part: Part| Supervisor { name: part.name(), report: status.report(part), stop: stop.clone() };
+        let publisher = Publisher::start(supervisor(Part::Publish), first, Arc::clone(&dial), Arc::clone(&limit));
         let asker = Asker::new(Arc::clone(&dial), Arc::clone(&limit), stop.clone());
         let (wanted, wanted_now) = watch::channel(Vec::new());
         let (commands, commanded) = mpsc::unbounded_channel();
         let (sender, deliveries) = mpsc::unbounded_channel();
         let consuming = Consuming {
             dial,
-            status: Arc::clone(&status),
-            stop: stop.clone(),
             wanted: wanted_now,
             commands: commanded,
             deliveries: sender,
             epoch: Arc::clone(&epoch),
             limit: Arc::clone(&limit),
             windows: BTreeMap::new(),
+            closing: None,
         };
-        tokio::spawn(consuming.run());
+        tokio::spawn(consuming.serve(supervisor(Part::Consume)));
         let (names, deliveries) = (Names::new(namespace), Mutex::new(deliveries));
         Ok(Self {
             publisher,
@@ -166,39 +164,6 @@ async fn first_connection(dial: &Dial) -> Result<Connection, ConnectError> {
             }
             Err(error) => return Err(error),
         }
-    }
-}
-
-/// The wait between the sessions of one connection: it grows with every session that ends early.
-struct Pace {
-    part: Part,
-    tries: u32,
-    began: Instant,
-}
-
-impl Pace {
-    fn new(part: Part) -> Self {
-        Self { part, tries: 0, began: Instant::now() }
-    }
-
-    /// A session ended for this reason: reports it and waits. False if there is to be no other.
-    async fn ended(&mut self, reason: String, status: &Status, stop: &CancellationToken) -> bool {
-        if stop.is_cancelled() {
-            status.down(self.part, "closed".to_owned());
-            return false;
-        }
-        if self.began.elapsed() > SETTLED_AFTER {
-            self.tries = 0;
-        }
-        tracing::warn!(part = self.part.name(), reason, "the broker connection ended, connecting again");
-        status.down(self.part, reason);
-        tokio::select! {
-            () = sleep(connection::backoff(self.tries, fastrand::f64())) => {}
-            () = stop.cancelled() => {}
-        }
-        self.tries += 1;
-        self.began = Instant::now();
-        true
     }
 }
 

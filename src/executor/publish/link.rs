@@ -12,12 +12,13 @@ use std::time::Duration;
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use lapin::protocol::{AMQPErrorKind, AMQPSoftError};
 use lapin::{Channel, Confirmation, Connection, Error, ErrorKind};
-use tokio::sync::{Semaphore, watch};
-use tokio::time::{Instant, timeout};
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
 use url::Url;
 
 use super::Guard;
 use crate::amqp::connection::{connect, connect_at};
+use crate::amqp::on_demand::{OnDemand, Usable};
 use crate::amqp::{convert, size, tls};
 use crate::broker::PublishError;
 use crate::config::BrokerServer;
@@ -49,21 +50,12 @@ pub(super) enum Dial {
 /// A broker. To be shared.
 pub(super) struct Peer {
     dial: Dial,
-    /// The connection of now, or that which is being opened, for all who wait for it.
-    current: Mutex<Option<watch::Receiver<Option<Opened>>>>,
-}
-
-type Opened = Result<Arc<Link>, Failed>;
-
-#[derive(Clone)]
-struct Failed {
-    why: PublishError,
-    at: Instant,
+    link: OnDemand<Link, PublishError>,
 }
 
 impl Peer {
     pub(super) const fn new(dial: Dial) -> Self {
-        Self { dial, current: Mutex::new(None) }
+        Self { dial, link: OnDemand::new(REPEAT_AFTER) }
     }
 
     /// Publishes a message and waits for its confirm. If this is dropped the message may be there or not.
@@ -94,48 +86,19 @@ impl Peer {
 
     /// Whether it is not there, or takes nothing: an answer that has not come says nothing of the message then.
     pub(super) fn is_away(&self) -> bool {
-        let current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(current) = current.as_ref() else { return false };
-        match &*current.borrow() {
-            Some(Ok(link)) => link.connection.status().blocked() || !link.connection.status().connected(),
-            Some(Err(_)) | None => true,
-        }
+        self.link.is_away(|link| {
+            let status = link.connection.status();
+            status.blocked() || !status.connected()
+        })
     }
 
     async fn link(&self) -> Result<Arc<Link>, PublishError> {
-        let mut current = self.current();
-        let opened = current.wait_for(Option::is_some).await.ok().and_then(|opened| opened.clone());
-        match opened {
-            Some(opened) => opened.map_err(|failed| failed.why),
-            None => Err(PublishError::Away(ENDING.to_owned())),
-        }
-    }
-
-    fn current(&self) -> watch::Receiver<Option<Opened>> {
-        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(current) = current.as_ref().filter(|current| is_of_use(current)) {
-            return current.clone();
-        }
-        // A task, since whoever waits may leave, and half a connection is no good to the next one.
-        let (sender, opened) = watch::channel(None);
-        let opening = open(self.dial.clone());
-        tokio::spawn(async move {
-            let opened = opening.await.map_err(|why| Failed { why, at: Instant::now() });
-            let _ = sender.send(Some(opened)); // nobody may be left
-        });
-        current.insert(opened).clone()
+        let opened = self.link.get(|| open(self.dial.clone())).await;
+        opened.unwrap_or_else(|| Err(PublishError::Away(ENDING.to_owned())))
     }
 }
 
-fn is_of_use(current: &watch::Receiver<Option<Opened>>) -> bool {
-    match &*current.borrow() {
-        None => current.has_changed().is_ok(), // under way, unless its task has died
-        Some(Ok(link)) => link.is_of_use(),
-        Some(Err(failed)) => failed.at.elapsed() < REPEAT_AFTER,
-    }
-}
-
-async fn open(dial: Dial) -> Result<Arc<Link>, PublishError> {
+async fn open(dial: Dial) -> Result<Link, PublishError> {
     let connection = match dial {
         Dial::Ours(server) => connect(&server, NAME).await.map_err(|error| PublishError::Away(error.to_string()))?,
         Dial::Theirs { url, tls, guard } => {
@@ -152,7 +115,7 @@ async fn open(dial: Dial) -> Result<Arc<Link>, PublishError> {
             connect_at(url, addresses, config, NAME).await.map_err(PublishError::Away)?
         }
     };
-    Ok(Arc::new(Link::new(connection)))
+    Ok(Link::new(connection))
 }
 
 async fn encryption(tls: Option<Arc<Credentials>>) -> Result<rustls::ClientConfig, String> {
@@ -188,11 +151,6 @@ impl Link {
             room: Arc::new(Semaphore::new(room)),
             is_worn: AtomicBool::new(false),
         }
-    }
-
-    fn is_of_use(&self) -> bool {
-        let is_fresh = !self.is_worn.load(Ordering::Relaxed) && self.opened.load(Ordering::Relaxed) < self.opened_max;
-        is_fresh && self.connection.status().connected()
     }
 
     /// What would cost the connection is not sent.
@@ -265,6 +223,13 @@ impl Link {
 
     fn idle(&self) -> std::sync::MutexGuard<'_, Vec<Channel>> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Usable for Link {
+    fn is_of_use(&self) -> bool {
+        let is_fresh = !self.is_worn.load(Ordering::Relaxed) && self.opened.load(Ordering::Relaxed) < self.opened_max;
+        is_fresh && self.connection.status().connected()
     }
 }
 
