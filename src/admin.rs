@@ -13,8 +13,8 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::broker::{Broker, Health};
-use crate::catalog::follow::Followed;
 use crate::catalog::revisions::Revisions;
+use crate::catalog::watch::Followed;
 use crate::config::WhenAway;
 use crate::desk::Desk;
 use crate::desk::jobs::Jobs;

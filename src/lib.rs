@@ -68,7 +68,7 @@
 //! | `broker`, `idempotency`, `dead_letters`, `flow` | the seams: a trait with its contract, and an adapter a file |
 //! | `amqp`, `redis`, `embedded` | what adapters share: AMQP connections, topology, management; the way to Redis; the one SQLite file |
 //! | `config`, `telemetry`, `crash` | settings; metric names and logs; places where tests kill the process, and flaws that they ask for |
-//! | `domain`, `yaml` | every decision, pure; YAML with positions |
+//! | `domain`, `yaml`, `error_chain` | every decision, pure; YAML with positions; walking the sources of an error |
 //!
 //! ## Invariants
 //!
@@ -96,6 +96,8 @@
 
 #[doc(hidden)]
 pub mod domain;
+#[doc(hidden)]
+pub mod error_chain;
 #[doc(hidden)]
 pub mod yaml;
 

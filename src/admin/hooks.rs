@@ -13,12 +13,12 @@ use utoipa_axum::routes;
 use super::Admin;
 use super::problem::{Details, Problem, Whole};
 use crate::catalog::Document;
+use crate::catalog::api_types::{HookView, ProblemView};
 use crate::catalog::apply::{Applied, Done, Refused, Wish, apply as apply_wish};
 use crate::catalog::beside;
 use crate::catalog::diff::Changes;
-use crate::catalog::follow::Standing;
 use crate::catalog::revisions::{About, BYTES_MAX};
-use crate::catalog::view::{HookView, ProblemView};
+use crate::catalog::watch::Standing;
 use crate::domain::revision::Revision;
 use crate::telemetry::now_ms;
 

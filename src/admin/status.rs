@@ -10,7 +10,7 @@ use tokio::time::timeout;
 use utoipa::ToSchema;
 
 use super::{Admin, Scope};
-use crate::catalog::follow::Standing;
+use crate::catalog::watch::Standing;
 use crate::config::WhenAway;
 use crate::domain::fold as letters;
 use crate::telemetry::Totals;

@@ -2,7 +2,7 @@
 
 use super::{App, Backends};
 use crate::admin::Scope;
-use crate::catalog::follow::Source;
+use crate::catalog::watch::Source;
 use crate::catalog::{self, Terms, variable};
 use crate::config::{CatalogFrom, Settings};
 use crate::domain::decision::Answer;

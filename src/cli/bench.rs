@@ -17,7 +17,7 @@ use super::output;
 use super::trial::{self, Trial};
 use crate::admin::Scope;
 use crate::app::{App, Backends};
-use crate::catalog::follow::Source;
+use crate::catalog::watch::Source;
 use crate::catalog::{self, Terms};
 use crate::config::Settings;
 use crate::executor::callback::Callbacks;

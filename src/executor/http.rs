@@ -3,7 +3,6 @@
 
 use std::error::Error;
 use std::io;
-use std::iter::successors;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
@@ -25,6 +24,7 @@ use crate::domain::outcome::{Again, Failure, Outcome};
 use crate::domain::request::Request;
 use crate::domain::settle::Class;
 use crate::domain::template::{Piece, Text};
+use crate::error_chain::{causes, root};
 use crate::telemetry::{Metric, now_ms};
 
 /// A reply is read up to here; a connection with more on it is closed.
@@ -258,19 +258,6 @@ fn is_reset(cause: &(dyn Error + 'static)) -> bool {
             .downcast_ref::<h2::Error>()
             .is_some_and(|error| error.is_remote() && (error.is_go_away() || error.is_reset()))
         || cause.to_string().starts_with("connection closed before message completed") // hyper's words for it
-}
-
-/// An error and what it came from. An I/O error hides the error that it was made of from `source`.
-fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
-    successors(Some(error), |&error| match error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
-        Some(inner) => Some(inner as &(dyn Error + 'static)),
-        None => error.source(),
-    })
-}
-
-/// The first cause. What wraps it may name the URL; it does not.
-pub(super) fn root<'a>(error: &'a (dyn Error + 'static)) -> &'a (dyn Error + 'static) {
-    causes(error).last().unwrap_or(error)
 }
 
 /// What a target could repeat to us and no error may show: header values, the URL behind its host, and whatever stands

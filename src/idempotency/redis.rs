@@ -17,9 +17,9 @@ use crate::domain::event::EventDigest;
 use crate::domain::invocation::InvocationKey;
 use crate::domain::once::{Taken, Window};
 use crate::domain::settle::Next;
-use crate::redis::link::Link;
+use crate::redis::connection::Link;
+use crate::redis::error::Failure;
 use crate::redis::script::Script;
-use crate::redis::trouble::Failure;
 
 /// Claims in Redis.
 pub struct RedisClaims {

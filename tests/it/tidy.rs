@@ -13,7 +13,7 @@ const LAYERS: [&[&str]; 9] = [
     &["executor"],
     &["broker", "dead_letters", "flow", "idempotency"],
     &["amqp", "redis", "embedded", "config", "crash", "telemetry"],
-    &["yaml", "domain"],
+    &["yaml", "domain", "error_chain"],
 ];
 
 /// Sideways uses within a layer, each with its reason.
