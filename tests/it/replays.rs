@@ -151,7 +151,9 @@ async fn a_replay_outlives_its_broker() {
     assert!(told["ended"].as_str().is_some_and(|why| !why.is_empty()), "it says why: {told}");
     let number = |name: &str| usize::try_from(told.get(name).and_then(Value::as_u64).unwrap()).unwrap();
     let left = COUNT - number("sent") - number("skipped");
-    assert!(number("failed") == 0 && (1..=COUNT / 2).contains(&left), "{told}");
+    // What was delivered just before the broker died may not be counted as sent: its mark was not confirmed.
+    let most = COUNT / 2 + hookfleet::operations::replay::WINDOW;
+    assert!(number("failed") == 0 && (1..=most).contains(&left), "{told}");
 
     rabbit.restart().await;
     if worker.process.child.try_wait().unwrap().is_some() {
