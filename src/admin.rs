@@ -168,6 +168,6 @@ impl Admin {
     /// Runs under way, in all cells.
     #[must_use]
     pub fn in_flight(&self) -> usize {
-        self.parts.iter().map(|part| part.worker.running.count()).sum()
+        self.parts.iter().map(|part| part.worker.in_flight.count()).sum()
     }
 }

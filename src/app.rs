@@ -27,6 +27,8 @@ use crate::dead_letters::stream::StreamLetters;
 use crate::desk::jobs::Jobs;
 use crate::desk::{Desk, keeper};
 use crate::domain::hook::HookLane;
+use crate::embedded;
+use crate::executor;
 use crate::executor::callback::Callbacks;
 use crate::fleet::{self, Fleet, Halts};
 use crate::flow::local::LocalFlow;
@@ -38,8 +40,7 @@ use crate::idempotency::{Idempotency, StoreError};
 use crate::redis::link::Link;
 use crate::telemetry::{self, now_ms};
 use crate::worker::admission::{Admission, Limits};
-use crate::worker::{Listener, Rules, Worker};
-use crate::{crash, embedded, executor};
+use crate::worker::{Listener, Protocol, Rules, Worker};
 use cells::{Cell, Shared};
 use wanted::wanted;
 
@@ -79,7 +80,7 @@ impl Backends {
                 executor::install_crypto();
                 let link = Link::new(Redis::clone(redis));
                 let claims = RedisClaims::new(link.clone(), &settings.namespace);
-                let broker: Arc<dyn Broker> = Arc::new(AmqpBroker::connect(server, &settings.namespace).await?);
+                let broker = early(Arc::new(AmqpBroker::connect(server, &settings.namespace).await?));
                 let letters = StreamLetters::new(Arc::clone(&broker), (**server).clone(), &settings.namespace);
                 let flow: Arc<dyn Flow> = Arc::new(RedisFlow::new(link.clone(), &settings.namespace));
                 let redis = Some(link);
@@ -161,7 +162,7 @@ impl App {
             halts: Halts { catalog: catalog.halt.clone(), pause: pause.subscribe() },
             store_away,
             admission: Arc::new(Admission::new(&limits(settings), Arc::clone(&backends.flow))),
-            meters: Arc::default(),
+            metrics: Arc::default(),
             listener: Arc::new(listen),
             callbacks,
             stop: CancellationToken::new(),
@@ -258,6 +259,15 @@ impl App {
     }
 }
 
+/// The broker, or in a test that asks for it, one that confirms too early.
+fn early(broker: Arc<dyn Broker>) -> Arc<dyn Broker> {
+    #[cfg(debug_assertions)]
+    if crate::failpoint::acks_early() {
+        return Arc::new(crate::broker::hasty::Hasty(broker));
+    }
+    broker
+}
+
 /// Waits for the store of claims as long as for the broker: a process may start in the middle of a failover. Who need not
 /// wait to the end is told why the store is away.
 async fn first_ping(claims: &dyn Idempotency, patience: Duration) -> anyhow::Result<Option<String>> {
@@ -352,7 +362,7 @@ fn rules(settings: &Settings) -> Rules {
         when_away: settings.claims.when_away,
         gate_deadline: settings.gates.deadline,
         log_payloads: settings.log.payloads,
-        flaw: crash::flaw(),
+        protocol: Protocol::default(),
     }
 }
 

@@ -17,6 +17,8 @@ use crate::domain::message::{Message, Outgoing, Queue};
 
 pub mod amqp;
 pub mod embedded;
+#[cfg(debug_assertions)]
+pub mod hasty;
 
 /// A message in hand, to be acked once what follows from it is safe.
 #[derive(Debug)]

@@ -18,7 +18,6 @@ pub mod event;
 pub mod event_type;
 pub mod expression;
 pub mod failure;
-pub mod flaw;
 pub mod flow;
 pub mod fold;
 pub mod health;
@@ -29,6 +28,8 @@ pub mod matching;
 pub mod message;
 #[cfg(test)]
 mod model;
+#[cfg(test)]
+pub mod mutation;
 pub mod outcome;
 pub mod pattern;
 pub mod publication;

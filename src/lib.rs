@@ -67,7 +67,7 @@
 //! | `executor` | runs a hook once: http, command, callback, publish |
 //! | `broker`, `idempotency`, `dead_letters`, `flow` | the seams: a trait with its contract, and an adapter a file |
 //! | `amqp`, `redis`, `embedded` | what adapters share: AMQP connections, topology, management; the way to Redis; the one SQLite file |
-//! | `config`, `telemetry`, `crash` | settings; metric names and logs; places where tests kill the process, and flaws that they ask for |
+//! | `config`, `telemetry`, `failpoint` | settings; metric names and logs; points where tests kill the process |
 //! | `domain`, `yaml` | every decision, pure; YAML with positions |
 //!
 //! ## Invariants
@@ -102,7 +102,7 @@ pub mod yaml;
 #[doc(hidden)]
 pub mod config;
 #[doc(hidden)]
-pub mod crash;
+pub mod failpoint;
 #[doc(hidden)]
 pub mod telemetry;
 

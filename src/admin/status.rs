@@ -81,7 +81,7 @@ async fn letters(admin: &Admin) -> Option<Result<letters::Standing, String>> {
 impl Counts {
     fn of(admin: &Admin, configured_count: usize, log: Option<Result<letters::Standing, String>>) -> Self {
         let Totals { attempts, failed, retries, letters, letters_unconfirmed } = &*admin.totals;
-        let last = admin.parts.iter().filter_map(|part| part.worker.meters.last_letter()).max();
+        let last = admin.parts.iter().filter_map(|part| part.worker.metrics.last_letter()).max();
         let (standing, dead_letter_read_error) = match log {
             Some(Ok(standing)) => (Some(standing), None),
             Some(Err(error)) => (None, Some(error)),

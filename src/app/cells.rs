@@ -21,9 +21,9 @@ use crate::executor::callback::Callbacks;
 use crate::executor::publish::Home;
 use crate::fleet::{Fleet, Halts};
 use crate::worker::admission::Admission;
-use crate::worker::meters::Meters;
+use crate::worker::metrics::WorkerMetrics;
 use crate::worker::store::Store;
-use crate::worker::{Listener, Running, Worker};
+use crate::worker::{InFlight, Listener, Worker};
 
 /// What the cells of a process share.
 #[derive(Clone)]
@@ -34,7 +34,7 @@ pub(super) struct Shared {
     /// Why the store of claims was away at the start, if it was.
     pub(super) store_away: Option<String>,
     pub(super) admission: Arc<Admission>,
-    pub(super) meters: Arc<Meters>,
+    pub(super) metrics: Arc<WorkerMetrics>,
     pub(super) listener: Arc<Listener>,
     pub(super) callbacks: Callbacks,
     /// Ends the consuming of all cells.
@@ -72,11 +72,11 @@ impl Shared {
             executors: Arc::new(executors),
             catalog: self.catalog.clone(),
             admission: Arc::clone(&self.admission),
-            meters: Arc::clone(&self.meters),
+            metrics: Arc::clone(&self.metrics),
             rules: rules(settings),
             interrupt: CancellationToken::new(),
             tasks: TaskTracker::new(),
-            running: Running::default(),
+            in_flight: InFlight::default(),
             listener: Arc::clone(&self.listener),
         };
         Ok(Fleet {

@@ -7,7 +7,7 @@ use crate::catalog::{self, Terms, variable};
 use crate::config::{CatalogFrom, Settings};
 use crate::domain::decision::Answer;
 use crate::executor::callback::{Call, Callbacks, Failed};
-use crate::worker::nobody;
+use crate::worker::no_listener;
 
 /// Runs hooks in this process: all that `hookfleet up` does for an embedded file, and `hookfleet worker` on servers,
 /// with functions of this program beside.
@@ -91,7 +91,7 @@ impl Fleet {
         let backends = Backends::open(&settings).await?;
         let source = file.map_or_else(|| backends.shared(&settings), Ok)?;
         let scope = if backends.file.is_some() { Scope::Everything } else { Scope::Operations };
-        let app = App::new(&settings, backends, source, scope, nobody(), callbacks).await?;
+        let app = App::new(&settings, backends, source, scope, no_listener(), callbacks).await?;
         tracing::info!(address = %app.address()?, "a worker is up");
         app.run(shutdown).await
     }

@@ -22,7 +22,7 @@ use crate::catalog::{self, Terms};
 use crate::config::Settings;
 use crate::executor::callback::Callbacks;
 use crate::publish::{Event, Publisher, PublisherOptions};
-use crate::worker::nobody;
+use crate::worker::no_listener;
 use sink::Sink;
 
 mod sink;
@@ -97,7 +97,8 @@ async fn measure(trial: &Trial, bench: &Bench) -> anyhow::Result<Figures> {
         PublisherOptions { patience: Duration::from_secs(bench.limit), body_bytes_max, ..PublisherOptions::default() };
     let publisher = Publisher::new(Arc::clone(&backends.broker), options);
     let app =
-        App::new(settings, backends, Source::Fixed(hooks), Scope::Operations, nobody(), Callbacks::default()).await?;
+        App::new(settings, backends, Source::Fixed(hooks), Scope::Operations, no_listener(), Callbacks::default())
+            .await?;
     let stop = CancellationToken::new();
     let running = app.run(stop.clone().cancelled_owned());
     let load = async {

@@ -19,7 +19,7 @@ use crate::catalog::follow::Source;
 use crate::config::{Backend, Settings};
 use crate::executor::callback::Callbacks;
 use crate::telemetry;
-use crate::worker::{Worker, nobody};
+use crate::worker::{Worker, no_listener};
 
 #[derive(Debug, Args)]
 pub(super) struct Up {
@@ -43,7 +43,7 @@ pub(super) async fn worker(settings: Settings) -> anyhow::Result<ExitCode> {
     let file = source(&settings, &Callbacks::default())?;
     let backends = Backends::open(&settings).await?;
     let source = file.map_or_else(|| backends.shared(&settings), Ok)?;
-    let app = App::new(&settings, backends, source, Scope::Operations, nobody(), Callbacks::default()).await?;
+    let app = App::new(&settings, backends, source, Scope::Operations, no_listener(), Callbacks::default()).await?;
     tracing::info!(address = %app.address()?, "a worker is up");
     finish(&app.run(shutdown(CancellationToken::new())).await?)
 }
@@ -66,7 +66,7 @@ pub(super) async fn up(mut settings: Settings, up: Up) -> anyhow::Result<ExitCod
         bail!("--exit-when-idle needs the embedded broker: nobody can say when a shared one is idle");
     }
     let (broker, done) = (Arc::clone(&backends.broker), CancellationToken::new());
-    let listener = sample.as_ref().map_or_else(nobody, Sample::listener);
+    let listener = sample.as_ref().map_or_else(no_listener, Sample::listener);
     let app = App::new(&settings, backends, source, Scope::Everything, listener, Callbacks::default()).await?;
     tracing::info!(address = %app.address()?, "up");
     let (worker, address) = (app.worker(), app.address()?);
@@ -105,7 +105,7 @@ async fn until_idle(file: &crate::embedded::Store, worker: &Worker) {
     while idle < 2 {
         sleep(Duration::from_millis(100)).await;
         let left = file.messages().await.unwrap_or(u64::MAX);
-        idle = if left == 0 && worker.running.names().is_empty() { idle + 1 } else { 0 };
+        idle = if left == 0 && worker.in_flight.names().is_empty() { idle + 1 } else { 0 };
     }
 }
 

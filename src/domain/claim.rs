@@ -29,7 +29,7 @@ use super::time::millis;
 
 mod transition;
 
-pub use transition::{step, step_with};
+pub use transition::step;
 
 /// Where an invocation stands: the generation counts replays, the attempt counts tries. The pair only grows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

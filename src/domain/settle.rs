@@ -19,7 +19,6 @@ use std::time::Duration;
 
 use super::claim::{self, Next, Point, Token, Verdict};
 use super::failure::{AttemptReport, Class, ERROR_CHARS_MAX};
-use super::flaw::Flaw;
 use super::outcome::{Again, Failure, Outcome};
 use super::retry::RetryPolicy;
 use super::time::millis;
@@ -75,9 +74,9 @@ pub fn settle(tried: &Tried, outcome: Outcome, policy: &RetryPolicy, roll: f64) 
     }
 }
 
-/// What [`next_effect`] needs to know of the invocation in hand.
+/// How far an invocation in hand is, as far as [`next_effect`] needs to know.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Job {
+pub struct Progress {
     pub at: Point,
     /// A guard stands in for the delivery, which is acked: if the run loses its claim, it has nothing left to do.
     pub guarded: bool,
@@ -128,7 +127,7 @@ pub enum Answer {
     Unanswered,
     /// The delivery was held as long as one may be held.
     HeldTooLong,
-    /// The store is away and this job may run without a claim.
+    /// The store is away and this invocation may run without a claim.
     Proceed,
     /// The run ended, and this follows.
     Ran(Settlement),
@@ -146,32 +145,23 @@ pub enum Answer {
 ///
 /// An answer that does not belong to the stage changes nothing: the effect is asked for again.
 #[must_use]
-pub fn next_effect(job: &Job, token: Token, stage: Stage, answer: Answer) -> Stage {
-    next_effect_with(Flaw::None, job, token, stage, answer)
-}
-
-/// [`next_effect`] with a flaw for tests to catch.
-#[must_use]
-pub fn next_effect_with(flaw: Flaw, job: &Job, token: Token, stage: Stage, answer: Answer) -> Stage {
+pub fn next_effect(progress: &Progress, token: Token, stage: Stage, answer: Answer) -> Stage {
     match (stage, answer) {
-        (Stage::Claiming { .. }, Answer::Store(answer)) => claimed(job, answer),
+        (Stage::Claiming { .. }, Answer::Store(answer)) => claimed(progress, answer),
         (Stage::Claiming { .. }, Answer::Unanswered) => Stage::Claiming { repeat: true },
         (Stage::Claiming { .. }, Answer::HeldTooLong) => {
             Stage::Publishing(Follow::Again { wait_ms: millis(STORE_AWAY_WAIT) })
         }
         (Stage::Claiming { .. }, Answer::Proceed) => Stage::Running { deaths: 0 },
-        (Stage::Running { deaths }, Answer::Ran(settlement)) => ran(flaw, job, token, deaths, settlement),
+        (Stage::Running { deaths }, Answer::Ran(settlement)) => ran(progress, deaths, settlement),
         (Stage::Recording { verdict, deaths }, Answer::Store(claim::Answer::Ok)) => {
-            recorded(flaw, job, token, deaths, verdict)
+            recorded(progress, token, deaths, verdict)
         }
-        (Stage::Recording { .. }, Answer::Store(_)) | (Stage::Running { .. }, Answer::LeaseLost) => lost(job),
-        (Stage::Publishing(follow), Answer::Confirmed) => published(flaw, job, token, follow),
-        (Stage::Publishing(follow), Answer::Unconfirmed) if flaw == Flaw::AckBeforePublish => {
-            published(flaw, job, token, follow)
-        }
-        (Stage::Marking { .. }, Answer::Store(_) | Answer::Unanswered) => ack(job), // that it fails is fine
+        (Stage::Recording { .. }, Answer::Store(_)) | (Stage::Running { .. }, Answer::LeaseLost) => lost(progress),
+        (Stage::Publishing(follow), Answer::Confirmed) => published(progress, follow),
+        (Stage::Marking { .. }, Answer::Store(_) | Answer::Unanswered) => ack(progress), // that it fails is fine
         (Stage::Releasing, Answer::Store(_)) => {
-            if job.guarded {
+            if progress.guarded {
                 Stage::Ended
             } else {
                 Stage::Publishing(Follow::Again { wait_ms: 0 })
@@ -182,16 +172,16 @@ pub fn next_effect_with(flaw: Flaw, job: &Job, token: Token, stage: Stage, answe
     }
 }
 
-fn claimed(job: &Job, answer: claim::Answer) -> Stage {
+fn claimed(progress: &Progress, answer: claim::Answer) -> Stage {
     match answer {
         claim::Answer::Won { deaths, .. } => Stage::Running { deaths },
-        claim::Answer::Done { .. } => finished(job),
+        claim::Answer::Done { .. } => finished(progress),
         claim::Answer::Busy { lease_left_ms } => Stage::Publishing(Follow::Again { wait_ms: lease_left_ms }),
         claim::Answer::Resume { at, token, deaths, next } => {
             Stage::Publishing(Follow::Next { at, deaths, next, mark: Some(token) })
         }
         claim::Answer::Suspect { deaths } => Stage::Publishing(Follow::Suspect { deaths }),
-        claim::Answer::Superseded => ack(job),
+        claim::Answer::Superseded => ack(progress),
         claim::Answer::Ok
         | claim::Answer::NotYours
         | claim::Answer::Cancelled { .. }
@@ -199,17 +189,14 @@ fn claimed(job: &Job, answer: claim::Answer) -> Stage {
     }
 }
 
-fn ran(flaw: Flaw, job: &Job, token: Token, deaths: u32, settlement: Settlement) -> Stage {
+fn ran(progress: &Progress, deaths: u32, settlement: Settlement) -> Stage {
     match settlement {
-        Settlement::Release if job.unprotected => Stage::Publishing(Follow::Again { wait_ms: 0 }),
+        Settlement::Release if progress.unprotected => Stage::Publishing(Follow::Again { wait_ms: 0 }),
         Settlement::Release => Stage::Releasing,
-        Settlement::Finish if job.unprotected => ack(job),
+        Settlement::Finish if progress.unprotected => ack(progress),
         Settlement::Finish => Stage::Recording { verdict: Verdict::Done, deaths },
-        Settlement::Next(next) if job.unprotected => {
-            Stage::Publishing(Follow::Next { at: job.at, deaths, next, mark: None })
-        }
-        Settlement::Next(next) if flaw == Flaw::PublishBeforeRecord => {
-            Stage::Publishing(Follow::Next { at: job.at, deaths, next, mark: Some(token) })
+        Settlement::Next(next) if progress.unprotected => {
+            Stage::Publishing(Follow::Next { at: progress.at, deaths, next, mark: None })
         }
         Settlement::Next(next) => Stage::Recording { verdict: Verdict::Next(next), deaths },
     }
@@ -217,37 +204,33 @@ fn ran(flaw: Flaw, job: &Job, token: Token, deaths: u32, settlement: Settlement)
 
 /// The key says that another run owns it. If our delivery is still ours the claim decides again; if a guard has
 /// replaced it, the guard will.
-fn lost(job: &Job) -> Stage {
-    if job.guarded { Stage::Ended } else { Stage::Claiming { repeat: false } }
+fn lost(progress: &Progress) -> Stage {
+    if progress.guarded { Stage::Ended } else { Stage::Claiming { repeat: false } }
 }
 
-fn recorded(flaw: Flaw, job: &Job, token: Token, deaths: u32, verdict: Verdict) -> Stage {
+fn recorded(progress: &Progress, token: Token, deaths: u32, verdict: Verdict) -> Stage {
     match verdict {
-        Verdict::Done => finished(job),
-        Verdict::Next(next) if flaw == Flaw::PublishBeforeRecord => {
-            Stage::Marking { at: job.at, token, wait_ms: next.wait_ms() }
-        }
-        Verdict::Next(next) => Stage::Publishing(Follow::Next { at: job.at, deaths, next, mark: Some(token) }),
+        Verdict::Done => finished(progress),
+        Verdict::Next(next) => Stage::Publishing(Follow::Next { at: progress.at, deaths, next, mark: Some(token) }),
     }
 }
 
 /// A finished replay closes its letter, also when it is only found to be finished.
-fn finished(job: &Job) -> Stage {
-    if job.at.generation > 0 { Stage::Publishing(Follow::Resolved) } else { ack(job) }
+fn finished(progress: &Progress) -> Stage {
+    if progress.at.generation > 0 { Stage::Publishing(Follow::Resolved) } else { ack(progress) }
 }
 
-fn published(flaw: Flaw, job: &Job, own: Token, follow: Follow) -> Stage {
+fn published(progress: &Progress, follow: Follow) -> Stage {
     match follow {
-        Follow::Next { deaths, next, mark, .. } if flaw == Flaw::PublishBeforeRecord && mark == Some(own) => {
-            Stage::Recording { verdict: Verdict::Next(next), deaths }
-        }
         Follow::Next { at, mark: Some(token), next, .. } => Stage::Marking { at, token, wait_ms: next.wait_ms() },
-        Follow::Next { mark: None, .. } | Follow::Resolved | Follow::Again { .. } | Follow::Suspect { .. } => ack(job),
+        Follow::Next { mark: None, .. } | Follow::Resolved | Follow::Again { .. } | Follow::Suspect { .. } => {
+            ack(progress)
+        }
     }
 }
 
-fn ack(job: &Job) -> Stage {
-    if job.guarded { Stage::Ended } else { Stage::Acking }
+fn ack(progress: &Progress) -> Stage {
+    if progress.guarded { Stage::Ended } else { Stage::Acking }
 }
 
 #[cfg(test)]
@@ -279,14 +262,14 @@ mod tests {
         check_settle(1, Outcome::never(Class::Rejected, "404"), "bury Rejected");
     }
 
-    /// The stages of one job, one letter each, given the answers it meets.
+    /// The stages of one progress, one letter each, given the answers it meets.
     fn check(generation: u32, guarded: bool, answers: Vec<Answer>, expected: &str) {
-        let job = Job { at: Point::first(generation), guarded, unprotected: false };
+        let progress = Progress { at: Point::first(generation), guarded, unprotected: false };
         let token = Token { run: 1, body: 0 };
         let mut stage = Stage::Claiming { repeat: false };
         let mut path = name(&stage).to_owned();
         for answer in answers {
-            stage = next_effect(&job, token, stage, answer);
+            stage = next_effect(&progress, token, stage, answer);
             path.push(' ');
             path.push_str(name(&stage));
         }
@@ -311,11 +294,12 @@ mod tests {
 
     #[test]
     fn the_mark_knows_of_the_planned_wait() {
-        let (job, token) = (Job { at: Point::first(0), guarded: false, unprotected: false }, Token { run: 1, body: 0 });
+        let (progress, token) =
+            (Progress { at: Point::first(0), guarded: false, unprotected: false }, Token { run: 1, body: 0 });
         let next = Next::Retry { delay_ms: 7, spent_ms: 9, report: None };
-        let out = Stage::Publishing(Follow::Next { at: job.at, deaths: 0, next, mark: Some(token) });
-        let marking = Stage::Marking { at: job.at, token, wait_ms: 7 };
-        assert_eq!(next_effect(&job, token, out, Answer::Confirmed), marking);
+        let out = Stage::Publishing(Follow::Next { at: progress.at, deaths: 0, next, mark: Some(token) });
+        let marking = Stage::Marking { at: progress.at, token, wait_ms: 7 };
+        assert_eq!(next_effect(&progress, token, out, Answer::Confirmed), marking);
     }
 
     #[test]

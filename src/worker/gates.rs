@@ -29,13 +29,13 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
+use super::Worker;
+use super::set_aside::Aside;
 use super::store::Unanswered;
-use super::{Aside, Worker};
 use crate::broker::Delivery;
-use crate::crash;
 use crate::domain::asking::{self, Reply};
 use crate::domain::claim::{Point, Request, Token};
-use crate::domain::dead_letter::{Letter, Record};
+use crate::domain::dead_letter::Letter;
 use crate::domain::decision::{Decided, Decision};
 use crate::domain::event::{Event, Malformed};
 use crate::domain::failure::Class;
@@ -43,8 +43,9 @@ use crate::domain::id::InvocationKey;
 use crate::domain::invocation::{Envelope, EventMessage};
 use crate::domain::message::{Lane, Outgoing, To};
 use crate::domain::time::millis;
+use crate::failpoint;
 use crate::telemetry::{Metric, now_ms};
-use claim::{Case, Claimed};
+use claim::{Case, Right};
 use turn::Turn;
 
 mod claim;
@@ -100,7 +101,7 @@ impl Worker {
             Ok(ruling) => {
                 let replied = self.reply(delivery, asking::reply(message.asking.as_ref(), &ruling.decision), until);
                 tokio::join!(replied, self.conclude(&event, &ruling));
-                crash::Point::GatePublished.reached(&event.id);
+                failpoint::Point::GatePublished.reached(&event.id);
                 self.broker.ack(delivery.receipt);
             }
             Err(Undecided::Late { is_ours }) => {
@@ -122,7 +123,7 @@ impl Worker {
     pub(super) async fn refuse(&self, delivery: &Delivery, malformed: Malformed) {
         let refusal = asking::refusal(delivery.message.asking.as_ref(), &malformed.error);
         self.reply(delivery, refusal, Instant::now() + self.rules.gate_deadline).await;
-        self.put_aside(delivery, Aside::Malformed(malformed)).await;
+        self.set_aside(delivery, Aside::Malformed(malformed)).await;
     }
 
     /// Asks the gates about an event, or finds what was decided on it before. Not acted upon yet: see
@@ -134,7 +135,7 @@ impl Worker {
         let (token, began) = (Token { run: fastrand::u64(..), body: event.body_digest }, Instant::now());
         let key = InvocationKey::of_request(event.digest);
         let case = Case { event, key, token, is_others: AtomicBool::default(), began, until };
-        let _entered = self.running.enter(&case.key, Point::first(0));
+        let _entered = self.in_flight.enter(&case.key, Point::first(0));
         let is_ours = || !case.is_others.load(Ordering::Relaxed);
         let decided = tokio::select! {
             biased;
@@ -161,8 +162,7 @@ impl Worker {
     pub async fn conclude(&self, event: &Arc<Event>, ruling: &Ruling) {
         let recorded = async {
             for letter in &ruling.letters {
-                self.meters.buried(letter.class, letter.hook.as_deref());
-                self.append(&Record::Letter(Box::new(letter.clone()))).await;
+                self.dead_letter(letter.clone(), "a gate failed; there is nothing to replay").await;
             }
         };
         let decision = Decided::of_kept(&ruling.decision);
@@ -224,22 +224,22 @@ impl Worker {
         let turn = Turn { worker: self, event: case.event, until: case.began + asking::time_of_hooks(case.left()) };
         loop {
             let claimed = self.claim_request(case).await;
-            case.is_others.store(matches!(claimed, Claimed::Busy(_)), Ordering::Relaxed);
-            let (deaths, is_held) = match claimed {
-                Claimed::Ours { deaths, is_held } => (deaths, is_held),
-                Claimed::Kept(decision) => return Ok(Ruling { decision, letters: Vec::new() }),
-                Claimed::Busy(wait) => {
+            case.is_others.store(matches!(claimed, Right::Busy(_)), Ordering::Relaxed);
+            let (deaths, lease) = match claimed {
+                Right::Ours { deaths, lease } => (deaths, lease),
+                Right::Kept(decision) => return Ok(Ruling { decision, letters: Vec::new() }),
+                Right::Busy(wait) => {
                     sleep(wait.min(LOOK_EVERY)).await;
                     continue;
                 }
-                Claimed::Away => {
+                Right::Away => {
                     let (decision, letters) = turn.fail_all(Class::Exhausted, "the store of claims is away");
                     let decision = decision.to_json();
                     self.store.ask_later(&case.key, case.decides(&decision, self.rules.window));
                     return Ok(Ruling { decision, letters });
                 }
             };
-            crash::Point::GateClaimed.reached(&case.event.id);
+            failpoint::Point::GateClaimed.reached(&case.event.id);
             let asked = async {
                 if deaths >= DEATHS_MAX {
                     return Ok(turn.fail_all(Class::Poisoned, &format!("{deaths} workers died while they asked")));
@@ -249,12 +249,12 @@ impl Worker {
             let (decision, letters) = tokio::select! {
                 biased;
                 asked = asked => asked?,
-                () = self.taken_over(case, is_held) => continue,
+                () = self.taken_over(case, lease) => continue,
             };
-            crash::Point::GateAsked.reached(&case.event.id);
+            failpoint::Point::GateAsked.reached(&case.event.id);
             let made = decision.to_json();
             let decision = self.keep(case, made.clone()).await;
-            crash::Point::GateDecided.reached(&case.event.id);
+            failpoint::Point::GateDecided.reached(&case.event.id);
             // Where another worker was first, what failed here did not count.
             let letters = if decision == made { letters } else { Vec::new() };
             return Ok(Ruling { decision, letters });

@@ -12,19 +12,18 @@ const LAYERS: [&[&str]; 9] = [
     &["worker", "desk", "publish"],
     &["executor"],
     &["broker", "dead_letters", "flow", "idempotency"],
-    &["amqp", "redis", "embedded", "config", "crash", "telemetry"],
+    &["amqp", "redis", "embedded", "config", "failpoint", "telemetry"],
     &["yaml", "domain"],
 ];
 
 /// Sideways uses within a layer, each with its reason.
-const SIDEWAYS: [(&str, &str); 8] = [
+const SIDEWAYS: [(&str, &str); 7] = [
     ("admin", "catalog"),       // shows it
     ("dead_letters", "broker"), // appends through its confirmed publishing
     ("worker", "publish"),      // wrapped events are published as any other
     ("amqp", "config"),         // how the broker is reached
     ("redis", "config"),        // where it is and how it is reached
     ("telemetry", "config"),    // the log settings
-    ("crash", "telemetry"),
     ("yaml", "domain"),
 ];
 

@@ -13,8 +13,8 @@ use lapin::Channel;
 use lapin::options::BasicPublishOptions;
 
 use crate::amqp::convert;
-use crate::crash;
 use crate::domain::asking::Reply;
+use crate::failpoint;
 
 /// Answers of one channel that may not be written yet.
 #[derive(Default)]
@@ -29,7 +29,7 @@ impl Sending {
             // What fails ends the channel, which whoever consumes is told.
             let _ = channel.basic_publish("".into(), to.as_str().into(), options, &message.body, properties).await;
             let id = message.asking.and_then(|asking| asking.correlation_id).unwrap_or_default();
-            crash::Point::GateReplied.reached(&id);
+            failpoint::Point::GateReplied.reached(&id);
         });
         if sending.as_mut().now_or_never().is_none() {
             self.0.push(sending);

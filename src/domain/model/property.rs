@@ -126,7 +126,7 @@ fn answered(fleet: &Fleet, state: &State, so: impl Fn(&Key, &Job, &Answer) -> bo
             asked.token = NEW_TOKEN;
         }
         let key = &state.keys[job.of.hook];
-        so(key, job, &key.step(fleet.flaw, &Request::Claim(asked)).answer)
+        so(key, job, &key.step(fleet.mutation, &Request::Claim(asked)).answer)
     })
 }
 

@@ -2,9 +2,9 @@
 
 use super::action::Place;
 use crate::domain::claim::{self, Claim, ClaimRequest, DeathLimits, Found, Point, Request, Token, Verdict};
-use crate::domain::flaw::Flaw;
 use crate::domain::fold;
-use crate::domain::settle::{self, Answer, Follow, Stage, next_effect_with};
+use crate::domain::mutation::Mutation;
+use crate::domain::settle::{self, Answer, Follow, Stage};
 
 /// Low, so that both are reached.
 pub(super) const LIMITS: DeathLimits = DeathLimits { suspect: 1, poisoned: 2 };
@@ -55,10 +55,10 @@ impl Job {
     }
 
     /// The protocol's own transition.
-    pub(super) fn advance(&mut self, flaw: Flaw, answer: Answer) {
-        let job = settle::Job { at: self.of.at, guarded: self.guarded, unprotected: false };
+    pub(super) fn advance(&mut self, mutation: Mutation, answer: Answer) {
+        let job = settle::Progress { at: self.of.at, guarded: self.guarded, unprotected: false };
         let stage = std::mem::replace(&mut self.stage, Stage::Ended);
-        self.stage = next_effect_with(flaw, &job, self.token, stage, answer);
+        self.stage = mutation.next_effect(&job, self.token, stage, answer);
         if !self.has_run() {
             self.token = NO_TOKEN;
         }
@@ -69,7 +69,7 @@ impl Job {
         match &self.stage {
             Stage::Claiming { repeat } => *repeat,
             Stage::Running { .. } | Stage::Recording { .. } | Stage::Releasing => true,
-            Stage::Publishing(Follow::Next { mark, .. }) => *mark == Some(self.token), // recorded later by a flaw
+            Stage::Publishing(Follow::Next { mark, .. }) => *mark == Some(self.token), // recorded later by a mutation
             Stage::Publishing(_) | Stage::Marking { .. } | Stage::Acking | Stage::Ended => false,
         }
     }
@@ -178,15 +178,15 @@ pub(super) struct Key {
 
 impl Key {
     /// What the store would do.
-    pub(super) fn step(&self, flaw: Flaw, request: &Request) -> claim::Step {
+    pub(super) fn step(&self, mutation: Mutation, request: &Request) -> claim::Step {
         let lease_left_ms = if self.lease_over { 0 } else { WAIT_MS };
         let found = self.claim.clone().map(|claim| Found { claim, lease_left_ms });
-        claim::step_with(flaw, found.as_ref(), request)
+        mutation.step(found.as_ref(), request)
     }
 
     /// What the store does and answers.
-    pub(super) fn ask(&mut self, flaw: Flaw, request: &Request) -> claim::Answer {
-        let step = self.step(flaw, request);
+    pub(super) fn ask(&mut self, mutation: Mutation, request: &Request) -> claim::Answer {
+        let step = self.step(mutation, request);
         self.observe(request, &step);
         if let Some(write) = step.write {
             self.lease_over = matches!(write.claim, Claim::Held { floor_ms, .. } if write.ttl_ms <= floor_ms);

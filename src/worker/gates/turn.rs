@@ -176,7 +176,7 @@ impl Turn<'_> {
         let asked = asked.map_err(|outcome| outcome.redacted(hooks.secrets()));
         let outcome = asked.as_ref().err().cloned().unwrap_or(Outcome::Done);
         worker.admission.ended(permit, &outcome);
-        permit.gate().meters.attempted(&outcome, began.elapsed().as_secs_f64());
+        permit.gate().metrics.attempted(&outcome, began.elapsed().as_secs_f64());
         asked.map(|answer| answer.redacted(hooks.secrets()))
     }
 }

@@ -1,5 +1,5 @@
-//! What is counted at every event, its series looked up once, and told of some of it once in a while. Made after the
-//! recorder of the process is installed.
+//! Metrics that are counted at every event, their series looked up once; and log lines that a flood of events would repeat,
+//! once a minute each. Made after the recorder of the process is installed.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -24,10 +24,10 @@ const ANSWERS: [&str; 9] = ["won", "takeover", "done", "superseded", "busy", "re
 const TELL_EVERY: Duration = Duration::from_mins(1);
 
 /// The series of a process.
-pub struct Meters {
+pub struct WorkerMetrics {
     deliveries: HashMap<Queue, Counter>,
     claims: HashMap<&'static str, Counter>,
-    told: Told,
+    logged: LoggedAt,
     last_letter: Mutex<Option<LastLetter>>,
 }
 
@@ -40,28 +40,28 @@ pub struct LastLetter {
     pub hook: Option<String>,
 }
 
-impl Default for Meters {
+impl Default for WorkerMetrics {
     fn default() -> Self {
         let delivered = |&queue: &Queue| (queue, Metric::Deliveries.counter(&[("queue", queue.name().to_owned())]));
         let answered = |name: &'static str| (name, Metric::Claims.counter(&[("answer", name.to_owned())]));
         Self {
             deliveries: Queue::ALL.iter().chain(&Queue::OF_GATES).map(delivered).collect(),
             claims: ANSWERS.into_iter().map(answered).collect(),
-            told: Told::default(),
+            logged: LoggedAt::default(),
             last_letter: Mutex::default(),
         }
     }
 }
 
-impl Meters {
+impl WorkerMetrics {
     pub(super) fn delivered(&self, queue: Queue) {
         if let Some(counter) = self.deliveries.get(&queue) {
             counter.increment(1);
         }
     }
 
-    /// Counts a letter.
-    pub(super) fn buried(&self, class: Class, hook: Option<&str>) {
+    /// Counts a dead letter.
+    pub(super) fn dead_lettered(&self, class: Class, hook: Option<&str>) {
         Metric::Letters.count(&[("class", class.name()), ("hook", hook.unwrap_or_default().to_owned())]);
         let last = LastLetter { at_ms: now_ms(), hook: hook.map(str::to_owned) };
         *self.last_letter.lock().unwrap_or_else(PoisonError::into_inner) = Some(last);
@@ -72,64 +72,67 @@ impl Meters {
         self.last_letter.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Counts an answer to a claim; says what it is called.
-    pub(super) fn claimed(&self, answer: &Answer) -> &'static str {
-        let name = match answer {
-            Answer::Won { taken_over: true, .. } => "takeover",
-            Answer::Won { .. } => "won",
-            Answer::Done { .. } => "done",
-            Answer::Superseded => "superseded",
-            Answer::Busy { .. } => "busy",
-            Answer::Resume { .. } => "resume",
-            Answer::Suspect { .. } => "suspect",
-            Answer::Decided { .. } => "decided",
-            Answer::Ok | Answer::NotYours | Answer::Cancelled { .. } => "other",
-        };
-        if let Some(counter) = self.claims.get(name) {
+    /// Counts an answer to a claim.
+    pub(super) fn claim_answered(&self, answer: &Answer) {
+        if let Some(counter) = self.claims.get(claim_name(answer)) {
             counter.increment(1);
         }
-        name
     }
 }
 
-impl Meters {
+/// The name of an answer to a claim, as metrics and logs have it.
+pub(super) const fn claim_name(answer: &Answer) -> &'static str {
+    match answer {
+        Answer::Won { taken_over: true, .. } => "takeover",
+        Answer::Won { .. } => "won",
+        Answer::Done { .. } => "done",
+        Answer::Superseded => "superseded",
+        Answer::Busy { .. } => "busy",
+        Answer::Resume { .. } => "resume",
+        Answer::Suspect { .. } => "suspect",
+        Answer::Decided { .. } => "decided",
+        Answer::Ok | Answer::NotYours | Answer::Cancelled { .. } => "other",
+    }
+}
+
+impl WorkerMetrics {
     /// An expression of a hook cannot be evaluated for an event.
-    pub(super) fn condition_failed(&self, meters: &HookMeters, field: &str, error: &str) {
-        meters.condition_errors.increment(1);
-        if self.told.is_due("condition", meters.hook.as_str()) {
-            tracing::warn!(hook = %meters.hook, error, "`{field}` cannot be evaluated for an event");
+    pub(super) fn condition_failed(&self, hook: &HookMetrics, field: &str, error: &str) {
+        hook.condition_errors.increment(1);
+        if self.logged.is_due("condition", hook.hook.as_str()) {
+            tracing::warn!(hook = %hook.hook, error, "`{field}` cannot be evaluated for an event");
         }
     }
 
     /// An event is taken whose data is not what its type declares.
     pub(super) fn misfit_taken(&self, event: &Event, misfit: &Misfit) {
-        if self.told.is_due("misfit", &misfit.on) {
+        if self.logged.is_due("misfit", &misfit.on) {
             let (id, source, sentence) = (&event.id, &event.source, misfit.sentence());
             tracing::warn!(event = id, source, misfit = sentence, "an event is not what its type declares");
         }
     }
 }
 
-/// When each thing was told last, so that a flood of events does not become one of lines.
+/// When each thing was logged last, so that a flood of events does not become one of lines.
 #[derive(Default)]
-struct Told(Mutex<HashMap<(&'static str, String), Instant>>);
+struct LoggedAt(Mutex<HashMap<(&'static str, String), Instant>>);
 
-impl Told {
+impl LoggedAt {
     /// Whether to tell of this thing now.
     fn is_due(&self, what: &'static str, name: &str) -> bool {
-        let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut logged = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let key = (what, name.to_owned());
-        let is_due = told.get(&key).is_none_or(|at| at.elapsed() >= TELL_EVERY);
+        let is_due = logged.get(&key).is_none_or(|at| at.elapsed() >= TELL_EVERY);
         if is_due {
-            told.retain(|_, at| at.elapsed() < TELL_EVERY); // what no catalog names any more is not kept
-            told.insert(key, Instant::now());
+            logged.retain(|_, at| at.elapsed() < TELL_EVERY); // what no catalog names any more is not kept
+            logged.insert(key, Instant::now());
         }
         is_due
     }
 }
 
 /// The series of one hook.
-pub struct HookMeters {
+pub struct HookMetrics {
     done: Counter,
     failed: Counter,
     interrupted: Counter,
@@ -138,7 +141,7 @@ pub struct HookMeters {
     hook: HookId,
 }
 
-impl HookMeters {
+impl HookMetrics {
     pub(super) fn new(hook: &HookId) -> Self {
         let label = || ("hook", hook.to_string());
         let ended = |outcome: &str| Metric::Attempts.counter(&[label(), ("outcome", outcome.to_owned())]);
@@ -170,9 +173,9 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn each_thing_is_told_once_a_minute() {
-        let told = Told::default();
-        let check = |what, name, expected| assert_eq!(told.is_due(what, name), expected, "{what} {name}");
+    async fn each_thing_is_logged_once_a_minute() {
+        let logged = LoggedAt::default();
+        let check = |what, name, expected| assert_eq!(logged.is_due(what, name), expected, "{what} {name}");
         check("condition", "a", true);
         check("condition", "a", false);
         check("condition", "b", true);
@@ -184,6 +187,6 @@ mod tests {
         check("condition", "a", true);
         check("condition", "a", false);
         check("condition", "c", false);
-        assert_eq!(told.0.lock().unwrap().len(), 2, "what is over is not kept");
+        assert_eq!(logged.0.lock().unwrap().len(), 2, "what is over is not kept");
     }
 }

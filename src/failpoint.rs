@@ -1,7 +1,5 @@
-//! What a test may do to a process from outside: kill it at a named point, one in every gap of the crash table, or have
-//! it do wrong. Release builds can do neither.
-
-use crate::domain::flaw::Flaw;
+//! What a test may do to a process from outside: kill it at a named point, one in every gap of the crash table, or have it
+//! ack too early. Release builds can do neither.
 
 /// A gap between two effects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,13 +48,9 @@ impl Point {
     }
 }
 
-/// The flaw that `HOOKFLEET_TEST_FLAW` names: tests have to notice what comes of it. None in release builds.
+/// Whether `HOOKFLEET_TEST_FLAW` asks this process to ack deliveries before what follows from them is safe, so that a test can
+/// show that it notices. False in release builds.
 #[must_use]
-pub fn flaw() -> Flaw {
-    let named = std::env::var("HOOKFLEET_TEST_FLAW").unwrap_or_default();
-    match named.as_str() {
-        "ack-before-publish" if cfg!(debug_assertions) => Flaw::AckBeforePublish,
-        "publish-before-record" if cfg!(debug_assertions) => Flaw::PublishBeforeRecord,
-        _ => Flaw::None,
-    }
+pub fn acks_early() -> bool {
+    cfg!(debug_assertions) && std::env::var("HOOKFLEET_TEST_FLAW").is_ok_and(|flaw| flaw == "ack-before-publish")
 }

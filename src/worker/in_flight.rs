@@ -1,4 +1,4 @@
-//! What is under way in this process: for the list of what a shutdown cuts off.
+//! The invocations under way in a process: for the list of runs that a shutdown cuts off.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,7 +12,7 @@ use crate::telemetry::Metric;
 
 /// The invocations under way, by name.
 #[derive(Default)]
-pub struct Running {
+pub struct InFlight {
     runs: Mutex<HashMap<u64, (InvocationKey, Point)>>,
     next: AtomicU64,
     count: OnceLock<Gauge>,
@@ -20,17 +20,17 @@ pub struct Running {
 
 /// An invocation under way, until dropped.
 pub(super) struct Entered<'a> {
-    running: &'a Running,
+    in_flight: &'a InFlight,
     id: u64,
 }
 
-impl Running {
+impl InFlight {
     /// One invocation that has its permit, until what it came to is safe.
     pub(super) fn enter(&self, key: &InvocationKey, at: Point) -> Entered<'_> {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         self.lock().insert(id, (key.clone(), at));
         self.gauge().increment(1.0);
-        Entered { running: self, id }
+        Entered { in_flight: self, id }
     }
 
     /// Their names: for the list of orphans.
@@ -58,7 +58,7 @@ impl Running {
 
 impl Drop for Entered<'_> {
     fn drop(&mut self) {
-        self.running.lock().remove(&self.id);
-        self.running.gauge().decrement(1.0);
+        self.in_flight.lock().remove(&self.id);
+        self.in_flight.gauge().decrement(1.0);
     }
 }
