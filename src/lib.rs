@@ -95,6 +95,8 @@
 //! - Trouble of our own (broker, store) spends no attempt and buries nothing.
 
 #[doc(hidden)]
+pub mod dialect;
+#[doc(hidden)]
 pub mod domain;
 #[doc(hidden)]
 pub mod yaml;

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use super::contract::Dialect;
 use super::expression::Expression;
 use super::flow::Rate;
 use super::id::HookId;
@@ -40,6 +41,8 @@ pub struct Hook {
     /// Of many events that are alike one runs it.
     pub once_per: Option<OncePer>,
     pub action: Action,
+    /// The contract between this fleet and the action's target.
+    pub dialect: Dialect,
     /// [`Action::identity`], worked out once.
     pub identity: String,
     /// One deadline over the whole attempt.
@@ -145,6 +148,7 @@ pub(crate) mod fixture {
             labels: BTreeMap::new(),
             order: 0,
             once_per: None,
+            dialect: Dialect::Native,
             identity: action.identity(),
             action,
             timeout: Duration::from_secs(1),

@@ -17,10 +17,11 @@ use tokio::runtime::Handle;
 use tokio::time::timeout_at;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::excerpt::excerpt;
-use super::{Attempt, Said, timed_out};
+use super::Attempt;
+use crate::domain::contract::{Raw, Reply};
 use crate::domain::decision::{Answer, Decided, Decision};
 use crate::domain::event::Event;
+use crate::domain::excerpt::excerpt;
 use crate::domain::failure::Class;
 use crate::domain::outcome::{Again, Failure, Outcome};
 
@@ -67,7 +68,7 @@ impl Callbacks {
     }
 
     /// Calls it, and leaves it at the attempt's deadline.
-    pub(super) async fn run(&self, name: &str, attempt: &Attempt<'_>) -> Result<Said, Outcome> {
+    pub(super) async fn run(&self, name: &str, attempt: &Attempt<'_>) -> Result<Reply, Outcome> {
         let Some(callback) = self.named.get(name) else {
             return Err(Outcome::never(Class::Invalid, format!("this program has no callback `{name}`")));
         };
@@ -79,8 +80,8 @@ impl Callbacks {
             None => tokio::spawn(running),
         };
         match timeout_at(attempt.deadline, AbortOnDropHandle::new(running)).await {
-            Err(_) => Err(timed_out(attempt.hook.timeout, "")),
-            Ok(Ok(Ok(answer))) => Ok(answer),
+            Err(_) => Err(attempt.timed_out("")),
+            Ok(Ok(Ok(answer))) => attempt.read(Raw::Value(answer), Vec::new),
             Ok(Ok(Err(failed))) => Err(failed.outcome()),
             Ok(Err(error)) if error.is_panic() => Err(Outcome::later("the callback panicked")),
             Ok(Err(_)) => Err(Outcome::Interrupted), // its runtime ends
@@ -129,7 +130,7 @@ impl Call {
     fn of(attempt: &Attempt<'_>) -> Self {
         let invocation = attempt.invocation;
         Self {
-            key: attempt.key.clone(),
+            key: attempt.key.to_owned(),
             hook: attempt.hook.id.to_string(),
             attempt: invocation.at.attempt,
             generation: invocation.at.generation,

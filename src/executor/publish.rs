@@ -12,18 +12,18 @@ use sha2::{Digest as _, Sha256};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::egress::Guard;
-use super::excerpt::excerpt;
-use super::{Attempt, Said, timed_out};
+use super::{Attempt, secrets};
 use crate::amqp::topology::Names;
 use crate::broker::{Broker, PublishError};
 use crate::config::BrokerServer;
+use crate::domain::contract::{Raw, Reply};
+use crate::domain::excerpt::excerpt;
 use crate::domain::failure::Class;
 use crate::domain::hook::{PublishAction, Server};
 use crate::domain::message::{Outgoing, To};
 use crate::domain::outcome::{Again, Failure, NO_ROUTE, Outcome};
 use crate::domain::publication::Publication;
 use crate::domain::secret::Secret;
-use crate::domain::template::{Piece, Text};
 use crate::domain::tls::Tls;
 use link::{Dial, Parcel, Peer, Unsent};
 
@@ -33,8 +33,6 @@ mod link;
 const UNUSED_AFTER: Duration = Duration::from_mins(10);
 /// Before the fleet's own broker is tried again.
 const AGAIN_AFTER: Duration = Duration::from_millis(500);
-/// Shorter values hide nothing.
-const SECRET_BYTES_MIN: usize = 4;
 
 /// Where hooks publish to that name no broker.
 #[derive(Clone, Default)]
@@ -70,8 +68,8 @@ impl Publishing {
     }
 
     /// Publishes the message. Ends at the attempt's deadline.
-    pub(super) async fn run(&self, action: &PublishAction, attempt: &Attempt<'_>) -> Result<Said, Outcome> {
-        let publication = Publication::new(action, attempt.hook, attempt.invocation, &attempt.key)
+    pub(super) async fn run(&self, action: &PublishAction, attempt: &Attempt<'_>) -> Result<Reply, Outcome> {
+        let publication = Publication::new(action, attempt.hook, attempt.invocation, attempt.key)
             .map_err(|error| Outcome::never(Class::Invalid, error))?; // it would be the same next time
         let sent = async {
             loop {
@@ -83,16 +81,16 @@ impl Publishing {
             }
         };
         let unsent = match timeout_at(attempt.deadline, sent).await {
-            Ok(Ok(())) => return Ok(None),
+            Ok(Ok(())) => return attempt.read(Raw::Value(None), Vec::new),
             Ok(Err(unsent)) => unsent,
             Err(_) if action.server.is_none() && self.is_home_away() => {
                 let hook = attempt.hook.id.as_str();
                 tracing::warn!(hook, "the fleet's broker takes no messages of hooks; no attempt is spent");
                 return Err(Outcome::Interrupted); // trouble of our own
             }
-            Err(_) => return Err(timed_out(attempt.hook.timeout, "")),
+            Err(_) => return Err(attempt.timed_out("")),
         };
-        let error = excerpt(unsent.to_string().as_bytes(), secrets(action));
+        let error = excerpt(unsent.to_string().as_bytes(), known_secrets(action));
         Err(match unsent {
             Unsent::Blocked(_) => Outcome::never(Class::TargetBlocked, error),
             Unsent::TooLarge(_) | Unsent::Unusable(_) => Outcome::never(Class::Rejected, error),
@@ -183,13 +181,10 @@ impl From<PublishError> for Unsent {
 }
 
 /// What a broker could repeat to us and no error may show.
-fn secrets(action: &PublishAction) -> Vec<String> {
-    let hidden = action.texts().flat_map(Text::pieces).filter_map(|piece| match piece {
-        Piece::Hidden(value) => Some(value.expose().clone()),
-        Piece::Literal(_) | Piece::Unknown { .. } => None,
-    });
+fn known_secrets(action: &PublishAction) -> Vec<String> {
+    let hidden = secrets::of_texts(action.texts()).map(str::to_owned);
     let password = action.server.iter().filter_map(|server| server.url.expose().password().map(str::to_owned));
-    hidden.chain(password).filter(|value| value.len() >= SECRET_BYTES_MIN).collect()
+    secrets::long_enough(hidden.chain(password)).collect()
 }
 
 #[cfg(test)]

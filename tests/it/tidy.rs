@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Modules from the outermost to the innermost. A module may use those on lines below its own, and its own parts.
-const LAYERS: [&[&str]; 9] = [
+const LAYERS: [&[&str]; 10] = [
     &["main"],
     &["cli"],
     &["app", "doctor"],
@@ -13,6 +13,7 @@ const LAYERS: [&[&str]; 9] = [
     &["executor"],
     &["broker", "dead_letters", "flow", "idempotency"],
     &["amqp", "redis", "embedded", "config", "failpoint", "telemetry"],
+    &["dialect"],
     &["yaml", "domain"],
 ];
 

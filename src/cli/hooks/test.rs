@@ -10,6 +10,7 @@ use clap::Args;
 
 use crate::cli::output;
 use crate::config::{Backend, Settings};
+use crate::dialect;
 use crate::domain::claim::Next;
 use crate::domain::escape::{name, quoted};
 use crate::domain::event::{Event, Reading};
@@ -157,7 +158,8 @@ fn why_not(why: &Unmatched, hook: &Hook, event: &Event) -> String {
 /// What would be sent, as far as it may be shown.
 fn would_run(hook: &Hook, invocation: &Invocation) -> Vec<String> {
     let key = invocation.idempotency_key();
-    let payload = || String::from_utf8_lossy(&executor::payload(hook, invocation, &key, None)).into_owned();
+    let exchange = dialect::encode(hook, invocation, &key, None);
+    let payload = || String::from_utf8_lossy(&exchange.body).into_owned();
     let mut lines = Vec::new();
     match &hook.action {
         Action::Http(action) => match Shown::new(action, hook, invocation, &key) {

@@ -1,12 +1,13 @@
-//! What a target said, made fit for an error text: one line, short, without secrets.
+//! Excerpts of what a target said, fit for an error text: one line, short, without secrets.
 
-use crate::domain::redaction::{Secrets, redact};
+use super::redaction::{Secrets, redact};
 
-/// Longest excerpt.
-pub(super) const EXCERPT_CHARS_MAX: usize = 200;
+/// Longest excerpt, in characters.
+pub const EXCERPT_CHARS_MAX: usize = 200;
 
 /// The beginning of `said` on one line, with every one of `secrets` replaced, and what looks like one.
-pub(super) fn excerpt(said: &[u8], secrets: Vec<String>) -> String {
+#[must_use]
+pub fn excerpt(said: &[u8], secrets: Vec<String>) -> String {
     let text = redact(&String::from_utf8_lossy(said), &Secrets::new(secrets));
     match text.char_indices().nth(EXCERPT_CHARS_MAX) {
         Some((end, _)) => format!("{}…", &text[..end]),
@@ -14,8 +15,9 @@ pub(super) fn excerpt(said: &[u8], secrets: Vec<String>) -> String {
     }
 }
 
-/// `head`, and what was said if anything was.
-pub(super) fn with_excerpt(head: String, said: &str) -> String {
+/// `head`, and behind it what was said, if anything was.
+#[must_use]
+pub fn with_excerpt(head: String, said: &str) -> String {
     if said.is_empty() { head } else { format!("{head}: {said}") }
 }
 
