@@ -50,9 +50,8 @@ pub struct Wanted {
     pub bytes: usize,
 }
 
-/// Why a publish is not known to be safe. Publishing again is always allowed, and doubles are
-/// dropped downstream.
-#[derive(Debug, thiserror::Error)]
+/// Why a message is not known to be safe. Publishing it again is always allowed, and doubles are dropped downstream.
+#[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum PublishError {
     #[error("the broker is away: {0}")]
@@ -61,12 +60,29 @@ pub enum PublishError {
     Unconfirmed,
     #[error("the broker refused the message: {0}")]
     Refused(String),
-    /// Publishing it again is of no use: this broker will never take it.
-    #[error("too large for the broker: {0}")]
+    /// It was mandatory, and no queue is bound for its routing key.
+    #[error("no queue got the message: none is bound for its routing key (with `mandatory: false` that is no failure)")]
+    Unroutable,
+    /// It is larger than this broker takes.
+    #[error("the broker will never take the message: {0}")]
     TooLarge(String),
-    /// It says what nobody will take: a gateway in between has read it.
+    /// The message, or where it is to go, is not valid for this broker, or for a gateway in between.
     #[error("{0}")]
     Invalid(String),
+    /// The fleet, or its rules for targets, allow no publishing there.
+    #[error("{0}")]
+    Forbidden(String),
+}
+
+impl PublishError {
+    /// Whether publishing the same message again is of no use.
+    #[must_use]
+    pub const fn is_permanent(&self) -> bool {
+        match self {
+            Self::TooLarge(_) | Self::Invalid(_) | Self::Forbidden(_) => true,
+            Self::Away(_) | Self::Unconfirmed | Self::Refused(_) | Self::Unroutable => false,
+        }
+    }
 }
 
 /// How the connection is doing, for readiness.

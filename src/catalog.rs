@@ -28,6 +28,7 @@ mod credentials;
 pub mod diff;
 mod event;
 pub mod follow;
+mod headers;
 mod hooks;
 mod http;
 mod publish;

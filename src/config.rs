@@ -24,13 +24,12 @@ use crate::yaml::report::Report;
 mod broker;
 mod catalog;
 mod http;
+pub(crate) mod parse;
 mod raw;
 mod redis;
 mod resolve;
 mod shown;
 mod table;
-
-pub(crate) use resolve::parse_server;
 
 /// The settings file that is read if none is named.
 pub const DEFAULT_FILE: &str = "config/hookfleet.yaml";

@@ -22,6 +22,7 @@ pub mod expression;
 pub mod failure;
 pub mod flow;
 pub mod fold;
+pub mod headers;
 pub mod health;
 pub mod hook;
 pub mod id;

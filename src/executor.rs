@@ -25,6 +25,7 @@ mod clients;
 mod command;
 mod compress;
 mod egress;
+mod error_chain;
 pub mod hint;
 mod http;
 mod process;

@@ -268,8 +268,7 @@ impl Broker for AmqpBroker {
                 self.publisher.ready().await;
                 tries += 1;
                 match self.publisher.publish(&outgoing).await {
-                    Err(PublishError::Away(_) | PublishError::Refused(_) | PublishError::Unconfirmed)
-                        if tries < REPLY_TRIES => {}
+                    Err(error) if !error.is_permanent() && tries < REPLY_TRIES => {}
                     ended => break ended,
                 }
                 sleep(REPLY_AGAIN_AFTER).await;

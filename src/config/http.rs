@@ -4,9 +4,8 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
 
-use super::Http;
 use super::raw::Raw;
-use super::redis::parse_path;
+use super::{Http, parse};
 use crate::domain::access::Token;
 use crate::yaml;
 use crate::yaml::problem::Mismatch;
@@ -22,7 +21,7 @@ pub(super) fn http(raw: &Raw<'_>) -> Option<Http> {
     });
     let expose = raw.read("http.expose", flag);
     let tokens = raw.read_list("http.tokens", |text| Token::parse(text).map_err(Mismatch::from));
-    let tokens_file = raw.read("http.tokens_file", parse_path);
+    let tokens_file = raw.read("http.tokens_file", parse::path);
     let (expose, http) = (expose?, Http { bind: bind?, tokens: tokens?, tokens_file: tokens_file? });
     if !http.bind.ip().is_loopback() && !http.has_tokens() && !expose {
         let mismatch = Mismatch::new("a loopback address such as 127.0.0.1:8733");

@@ -134,12 +134,7 @@ impl Failed {
 
 impl From<PublishError> for Failed {
     fn from(error: PublishError) -> Self {
-        match error {
-            PublishError::Away(_) | PublishError::Unconfirmed | PublishError::Refused(_) => {
-                Self::Away(error.to_string())
-            }
-            PublishError::TooLarge(_) | PublishError::Invalid(_) => Self::Letter(error.to_string()),
-        }
+        if error.is_permanent() { Self::Letter(error.to_string()) } else { Self::Away(error.to_string()) }
     }
 }
 

@@ -8,7 +8,7 @@ use reqwest::{Certificate, Client, ClientBuilder, Identity, redirect};
 use tokio::time::Instant;
 
 use super::egress::Guard;
-use super::http::root;
+use super::error_chain::root;
 use crate::config;
 use crate::domain::tls::{Credentials, Tls};
 

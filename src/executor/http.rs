@@ -5,7 +5,6 @@
 
 use std::error::Error;
 use std::io;
-use std::iter::successors;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
@@ -16,12 +15,14 @@ use tokio::time::{Instant, timeout_at};
 use super::clients::{CONNECT_TIMEOUT, Clients};
 use super::compress::gzipped;
 use super::egress::{Guard, Refused};
+use super::error_chain::{causes, root};
 use super::hint::retry_after;
 use super::{Attempt, secrets};
 use crate::config;
 use crate::domain::contract::{Body, Raw, Reply};
 use crate::domain::excerpt::excerpt;
 use crate::domain::failure::Class;
+use crate::domain::headers::is_framing;
 use crate::domain::hook::{Compression, HttpAction, Method};
 use crate::domain::outcome::Outcome;
 use crate::domain::request::Request;
@@ -33,9 +34,6 @@ const REPLY_BYTES_MAX: usize = 128 * 1024;
 const REPLY_WAIT: Duration = Duration::from_millis(250);
 /// As much of a refusal's body as the excerpt is made from.
 const REFUSAL_BYTES_MAX: usize = 8 * 1024;
-/// Headers that say where a message ends or what becomes of its connection: the client's own.
-const FRAMING: [&str; 8] =
-    ["connection", "content-length", "expect", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade"];
 /// Shorter words in values hide nothing.
 const SECRET_WORD_BYTES_MIN: usize = 8;
 
@@ -128,7 +126,7 @@ fn headers(request: &Request<'_>, attempt: &Attempt<'_>) -> Result<HeaderMap, St
     for (name, value) in &request.headers {
         let invalid = || format!("the hook's header `{}` is not valid in HTTP", name.escape_debug());
         let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_| invalid())?;
-        if FRAMING.contains(&name.as_str()) {
+        if is_framing(name.as_str()) {
             return Err(format!("the hook's header `{name}` is set by the HTTP client alone"));
         }
         let mut value = HeaderValue::from_str(value).map_err(|_| invalid())?;
@@ -248,19 +246,6 @@ fn is_reset(cause: &(dyn Error + 'static)) -> bool {
             .downcast_ref::<h2::Error>()
             .is_some_and(|error| error.is_remote() && (error.is_go_away() || error.is_reset()))
         || cause.to_string().starts_with("connection closed before message completed") // hyper's words for it
-}
-
-/// An error and what it came from. An I/O error hides the error that it was made of from `source`.
-fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
-    successors(Some(error), |&error| match error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
-        Some(inner) => Some(inner as &(dyn Error + 'static)),
-        None => error.source(),
-    })
-}
-
-/// The first cause. What wraps it may name the URL; it does not.
-pub(super) fn root<'a>(error: &'a (dyn Error + 'static)) -> &'a (dyn Error + 'static) {
-    causes(error).last().unwrap_or(error)
 }
 
 /// What a target could repeat to us and no error may show: header values, the URL behind its host, and every value from

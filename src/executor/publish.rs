@@ -25,7 +25,7 @@ use crate::domain::outcome::{Again, Failure, NO_ROUTE, Outcome};
 use crate::domain::publication::Publication;
 use crate::domain::secret::Secret;
 use crate::domain::tls::Tls;
-use link::{Dial, Parcel, Peer, Unsent};
+use link::{Dial, Parcel, Peer};
 
 mod link;
 
@@ -75,14 +75,16 @@ impl Publishing {
             loop {
                 match self.send(action, &publication).await {
                     // The fleet's own: nothing can be settled meanwhile either.
-                    Err(Unsent::Away(_)) if action.server.is_none() => sleep(AGAIN_AFTER).await,
+                    Err(PublishError::Away(_) | PublishError::Unconfirmed) if action.server.is_none() => {
+                        sleep(AGAIN_AFTER).await
+                    }
                     sent => return sent,
                 }
             }
         };
-        let unsent = match timeout_at(attempt.deadline, sent).await {
+        let error = match timeout_at(attempt.deadline, sent).await {
             Ok(Ok(())) => return attempt.read(Raw::Value(None), Vec::new),
-            Ok(Err(unsent)) => unsent,
+            Ok(Err(error)) => error,
             Err(_) if action.server.is_none() && self.is_home_away() => {
                 let hook = attempt.hook.id.as_str();
                 tracing::warn!(hook, "the fleet's broker takes no messages of hooks; no attempt is spent");
@@ -90,16 +92,22 @@ impl Publishing {
             }
             Err(_) => return Err(attempt.timed_out("")),
         };
-        let error = excerpt(unsent.to_string().as_bytes(), known_secrets(action));
-        Err(match unsent {
-            Unsent::Blocked(_) => Outcome::never(Class::TargetBlocked, error),
-            Unsent::TooLarge(_) | Unsent::Unusable(_) => Outcome::never(Class::Rejected, error),
-            Unsent::Away(_) | Unsent::Refused(_) => Outcome::later(error),
-            Unsent::Unroutable => Outcome::Failed(Failure { again: Again::Later(None), status: Some(NO_ROUTE), error }),
+        let said = match &error {
+            PublishError::Away(why) => why.clone(),
+            error => error.to_string(),
+        };
+        let said = excerpt(said.as_bytes(), known_secrets(action));
+        Err(match error {
+            PublishError::Forbidden(_) => Outcome::never(Class::TargetBlocked, said),
+            PublishError::Unroutable => {
+                Outcome::Failed(Failure { again: Again::Later(None), status: Some(NO_ROUTE), error: said })
+            }
+            error if error.is_permanent() => Outcome::never(Class::Rejected, said),
+            _ => Outcome::later(said),
         })
     }
 
-    async fn send(&self, action: &PublishAction, publication: &Publication<'_>) -> Result<(), Unsent> {
+    async fn send(&self, action: &PublishAction, publication: &Publication<'_>) -> Result<(), PublishError> {
         let Publication { exchange, routing_key, message } = publication.clone();
         let (peer, exchange) = match (&action.server, &self.home, exchange) {
             (Some(server), _, exchange) => (self.theirs(server)?, exchange.unwrap_or_default().to_owned()),
@@ -109,14 +117,14 @@ impl Publishing {
             }
             (None, Home::Embedded(broker), None) => {
                 let outgoing = Outgoing { to: To::Events, delay: Duration::ZERO, message };
-                return broker.publish(outgoing).await.map_err(Unsent::from);
+                return broker.publish(outgoing).await;
             }
             (None, Home::Embedded(_), Some(_)) => {
                 let error = "without RabbitMQ there is no exchange but that of events, to which a hook without `exchange` publishes";
-                return Err(Unsent::Unusable(error.to_owned()));
+                return Err(PublishError::Invalid(error.to_owned()));
             }
             (None, Home::None, _) => {
-                return Err(Unsent::Unusable("only a worker publishes to the broker of the fleet".to_owned()));
+                return Err(PublishError::Invalid("only a worker publishes to the broker of the fleet".to_owned()));
             }
         };
         peer.publish(Parcel { exchange, routing_key, mandatory: action.mandatory, message }).await
@@ -127,13 +135,13 @@ impl Publishing {
         peers.get(&None).is_some_and(|(peer, _)| peer.is_away())
     }
 
-    fn theirs(&self, server: &Server) -> Result<Arc<Peer>, Unsent> {
+    fn theirs(&self, server: &Server) -> Result<Arc<Peer>, PublishError> {
         let tls = match &server.tls {
             Tls::Usual => None,
             Tls::Own(credentials) => Some(Arc::clone(credentials)),
             Tls::Unknown(_) => {
                 let error = "the certificates of the hook's `tls` are not known to this process";
-                return Err(Unsent::Unusable(error.to_owned()));
+                return Err(PublishError::Invalid(error.to_owned()));
             }
         };
         let url = server.url.expose().clone();
@@ -159,25 +167,20 @@ impl Publishing {
 }
 
 /// An exchange of the fleet's broker that hooks may publish to.
-fn own_exchange(names: &Names, namespace: &str, exchange: Option<&str>, routing_key: &str) -> Result<String, Unsent> {
+fn own_exchange(
+    names: &Names,
+    namespace: &str,
+    exchange: Option<&str>,
+    routing_key: &str,
+) -> Result<String, PublishError> {
     let Some(exchange) = exchange else { return Ok(names.events()) };
     let ours = |name: &str| name.strip_prefix(namespace).is_some_and(|rest| rest.starts_with('.'));
     if exchange.is_empty() && ours(routing_key) || ours(exchange) && exchange != names.events() {
-        return Err(Unsent::Blocked(
+        return Err(PublishError::Forbidden(
             "exchanges and queues of the fleet are its own, but the one for events".to_owned(),
         ));
     }
     Ok(exchange.to_owned())
-}
-
-impl From<PublishError> for Unsent {
-    fn from(error: PublishError) -> Self {
-        match error {
-            PublishError::Away(_) | PublishError::Unconfirmed => Self::Away(error.to_string()),
-            PublishError::Refused(_) => Self::Refused(error.to_string()),
-            PublishError::TooLarge(_) | PublishError::Invalid(_) => Self::TooLarge(error.to_string()),
-        }
-    }
 }
 
 /// What a broker could repeat to us and no error may show.

@@ -292,7 +292,7 @@ impl Broker for Port {
 impl DeadLetters for Port {
     async fn append(&self, record: &Record) -> Result<(), DeadLetterError> {
         self.life.check().await;
-        let lost = || DeadLetterError::Append("a simulated loss".to_owned());
+        let lost = || DeadLetterError::Append(PublishError::Away("a simulated loss".to_owned()));
         let append = || {
             if !self.life.is_over() {
                 self.hub.state().records.push(record.clone());

@@ -1,4 +1,4 @@
-//! Handing messages out: the last job of a transaction.
+//! Dispatching messages: the last job of a transaction.
 
 use std::sync::Arc;
 
@@ -7,42 +7,48 @@ use rusqlite::{Row, params};
 
 use crate::domain::message::{Message, Queue};
 
-use super::line::{Place, Room};
-use super::{Desk, Handed};
-use crate::embedded::writer::{Batch, Job, WriteError};
+use super::in_flight::{Credit, Place};
+use super::{Dispatched, Queues};
+use crate::embedded::job::{Batch, Job, WriteError};
 
 /// In the order of the places; the place of the last message is the first two parameters.
 pub(super) const AFTER: &str = "SELECT id, due_ms, deliveries, properties, headers, body FROM messages \
     WHERE queue = ?1 AND (due_ms, id) > (?2, ?3) ORDER BY due_ms, id";
 
 /// Raises the count of what is due and wanted; after the commit it goes to the receivers.
-pub(in crate::embedded) struct HandOut {
-    desk: Arc<Desk>,
-    taken: Vec<(Place, Handed)>,
+pub(in crate::embedded) struct Dispatch {
+    queues: Arc<Queues>,
+    taken: Vec<(Place, Dispatched)>,
 }
 
-impl HandOut {
-    pub(in crate::embedded) fn new(desk: &Arc<Desk>) -> Self {
-        Self { desk: Arc::clone(desk), taken: Vec::new() }
+impl Dispatch {
+    pub(in crate::embedded) fn new(queues: &Arc<Queues>) -> Self {
+        Self { queues: Arc::clone(queues), taken: Vec::new() }
     }
 
-    /// Takes messages of a queue that are due, as far as there is room; the due time of the next one, if there is room for it.
-    fn take(&mut self, batch: &Batch<'_>, queue: Queue, mut room: Room, after: Place) -> rusqlite::Result<Option<i64>> {
+    /// Takes messages of a queue that are due, as far as the credit goes; the due time of the next one, if there is credit for it.
+    fn take(
+        &mut self,
+        batch: &Batch<'_>,
+        queue: Queue,
+        mut credit: Credit,
+        after: Place,
+    ) -> rusqlite::Result<Option<i64>> {
         let now_ms = batch.now_ms();
         let mut statement = batch.prepare(AFTER)?;
         let mut rows = statement.query(params![queue.name(), after.due_ms, after.id])?;
         while let Some(row) = rows.next()? {
             let place = Place { due_ms: row.get("due_ms")?, id: row.get("id")? };
-            if self.desk.state().line(queue).holds(place.id) {
+            if self.queues.state().in_flight(queue).holds(place.id) {
                 continue;
             }
             if place.due_ms > now_ms {
                 return Ok(Some(place.due_ms));
             }
-            let handed = handed(queue, place.id, row)?;
-            room = room.less(handed.message.body.len());
-            self.taken.push((place, handed));
-            if room.is_empty() {
+            let dispatched = read(queue, place.id, row)?;
+            credit = credit.less(dispatched.message.body.len());
+            self.taken.push((place, dispatched));
+            if credit.is_empty() {
                 break;
             }
         }
@@ -50,16 +56,16 @@ impl HandOut {
     }
 }
 
-impl Job for HandOut {
+impl Job for Dispatch {
     fn run(&mut self, batch: &mut Batch<'_>) -> rusqlite::Result<()> {
         for queue in Queue::ALL {
-            let (room, after) = {
-                let mut state = self.desk.state();
-                let line = state.line(queue);
-                (line.room(), line.cursor())
+            let (credit, after) = {
+                let mut state = self.queues.state();
+                let in_flight = state.in_flight(queue);
+                (in_flight.credit(), in_flight.cursor())
             };
-            if !room.is_empty() {
-                let next = self.take(batch, queue, room, after)?;
+            if !credit.is_empty() {
+                let next = self.take(batch, queue, credit, after)?;
                 batch.next_due_ms = batch.next_due_ms.into_iter().chain(next).min();
             }
         }
@@ -71,20 +77,20 @@ impl Job for HandOut {
         if outcome.is_err() || self.taken.is_empty() {
             return; // the end of the trouble brings the next try
         }
-        let mut state = self.desk.state();
-        for (place, handed) in self.taken {
-            state.line(handed.queue).handed_out(place, handed);
+        let mut state = self.queues.state();
+        for (place, dispatched) in self.taken {
+            state.in_flight(dispatched.queue).dispatched(place, dispatched);
         }
         drop(state);
-        self.desk.arrivals.notify_one();
+        self.queues.arrivals.notify_one();
     }
 }
 
 /// Headers that cannot be read were not written by us; the message goes on without them, and its reader will say so.
-fn handed(queue: Queue, id: i64, row: &Row<'_>) -> rusqlite::Result<Handed> {
+fn read(queue: Queue, id: i64, row: &Row<'_>) -> rusqlite::Result<Dispatched> {
     let properties = serde_json::from_str(row.get_ref("properties")?.as_str()?).unwrap_or_default();
     let headers = serde_json::from_str(row.get_ref("headers")?.as_str()?).unwrap_or_default();
     let body = Bytes::from(row.get::<_, Vec<u8>>("body")?);
     let deliveries = u32::try_from(row.get::<_, i64>("deliveries")?).unwrap_or_default();
-    Ok(Handed { queue, id, deliveries, message: Message { body, properties, headers, asking: None } })
+    Ok(Dispatched { queue, id, deliveries, message: Message { body, properties, headers, asking: None } })
 }

@@ -1,10 +1,10 @@
-//! The desk where messages are handed out: what is at rest in the file, what is in hand in memory.
+//! The queues of a store: messages at rest are in the file; which of them are in flight is kept in memory.
 //!
-//! A message that is handed out stays in the file, its count of deliveries raised before anyone sees it; an ack deletes
-//! it. Who has what is known by memory only: at the next start nothing is in hand, and all of it is delivered again.
+//! A dispatched message stays in the file until its ack deletes it, and its count of deliveries is raised before a
+//! receiver sees it. What is in flight is known in memory only: after a restart all of it is delivered again.
 //!
 //! ```text
-//! publish: INSERT --commit--> at rest --due, and room: count + 1, commit--> buffered --next--> out --ack--> DELETE
+//! publish: INSERT --commit--> at rest --due, and credit: count + 1, commit--> buffered --next--> out --ack--> DELETE
 //! ```
 
 use std::collections::BTreeMap;
@@ -17,32 +17,32 @@ use tokio::sync::Notify;
 
 use crate::domain::message::{Message, Queue};
 
-pub(super) use self::hand_out::HandOut;
+pub(super) use self::dispatch::Dispatch;
 
-pub(crate) use self::line::Room;
-use self::line::{Line, Place};
+pub(crate) use self::in_flight::Credit;
+use self::in_flight::{InFlight, Place};
 use super::clock::millis;
-use super::writer::{Batch, Job, Order, WriteError, call};
+use super::job::{Batch, Job, Order, WriteError, call};
 
-mod hand_out;
-mod line;
+mod dispatch;
+mod in_flight;
 
-/// A message in hand.
+/// A message in flight.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Handed {
+pub(crate) struct Dispatched {
     pub(crate) queue: Queue,
     /// Its row; used once only while the file has this owner.
     pub(crate) id: i64,
-    /// How often it was handed out before.
+    /// How often it was dispatched before.
     pub(crate) deliveries: u32,
     pub(crate) message: Message,
 }
 
 /// The messages of one store.
 #[derive(Debug)]
-pub(crate) struct Desk {
+pub(crate) struct Queues {
     state: Mutex<State>,
-    /// Something may be there for [`Desk::next`]. Whoever takes one message passes the word on.
+    /// Something may be there for [`Queues::next`]. Whoever takes one message passes the word on.
     arrivals: Notify,
     orders: Sender<Order>,
     owner: i64,
@@ -50,7 +50,7 @@ pub(crate) struct Desk {
 
 #[derive(Debug, Default)]
 struct State {
-    lines: BTreeMap<Queue, Line>,
+    in_flight: BTreeMap<Queue, InFlight>,
     /// Where to look first for the next message, so that no queue waits for another.
     turn: usize,
     last_id: i64,
@@ -62,24 +62,24 @@ struct State {
 }
 
 impl State {
-    fn line(&mut self, queue: Queue) -> &mut Line {
-        self.lines.entry(queue).or_default()
+    fn in_flight(&mut self, queue: Queue) -> &mut InFlight {
+        self.in_flight.entry(queue).or_default()
     }
 
-    fn pop(&mut self) -> Option<Handed> {
+    fn pop(&mut self) -> Option<Dispatched> {
         for step in 0..Queue::ALL.len() {
             let at = (self.turn + step) % Queue::ALL.len();
-            if let Some(handed) = self.line(Queue::ALL[at]).pop() {
+            if let Some(dispatched) = self.in_flight(Queue::ALL[at]).pop() {
                 self.turn = at + 1;
-                return Some(handed);
+                return Some(dispatched);
             }
         }
         None
     }
 }
 
-impl Desk {
-    /// The desk of a file that has just been opened by `owner`.
+impl Queues {
+    /// The queues of a file that has just been opened by `owner`.
     pub(super) fn new(conn: &Connection, owner: i64, orders: Sender<Order>) -> rusqlite::Result<Self> {
         let last_id = conn.query_row("SELECT ifnull(max(id), 0) FROM messages", [], |row| row.get(0))?;
         let state = Mutex::new(State { last_id, ..State::default() });
@@ -91,19 +91,19 @@ impl Desk {
         self.owner
     }
 
-    /// Adds a message that may be handed out after `delay`, never before. On disk when this returns `Ok`.
+    /// Adds a message that may be dispatched after `delay`, never before. On disk when this returns `Ok`.
     pub(crate) async fn publish(
         self: &Arc<Self>,
         queue: Queue,
         delay: Duration,
         message: Message,
     ) -> Result<(), WriteError> {
-        let desk = Arc::clone(self);
+        let queues = Arc::clone(self);
         // Texts, numbers and flags always serialize. Done here, because the writer has enough to do.
         let properties = serde_json::to_string(&message.properties).unwrap_or_default();
         let headers = serde_json::to_string(&message.headers).unwrap_or_default();
         call(&self.orders, move |batch| {
-            let at = desk.place(queue, batch.now_ms(), delay);
+            let at = queues.place(queue, batch.now_ms(), delay);
             batch.prepare("INSERT INTO messages VALUES (?1, ?2, ?3, 0, ?4, ?5, ?6)")?.execute(params![
                 at.id,
                 queue.name(),
@@ -112,7 +112,7 @@ impl Desk {
                 headers,
                 &message.body[..]
             ])?;
-            batch.hand_out = true;
+            batch.dispatch = true;
             Ok(())
         })
         .await
@@ -124,35 +124,35 @@ impl Desk {
         let mut state = self.state();
         state.last_id += 1;
         let place = Place { due_ms: now_ms.saturating_add(wait_ms), id: state.last_id };
-        state.line(queue).arrived(place);
+        state.in_flight(queue).arrived(place);
         place
     }
 
-    /// Hands out messages of exactly these queues from now on, so much of each at a time (at least one message).
-    pub(crate) fn want(&self, wanted: impl IntoIterator<Item = (Queue, Room)>) {
+    /// Dispatches messages of exactly these queues from now on, so much of each at a time (at least one message).
+    pub(crate) fn want(&self, wanted: impl IntoIterator<Item = (Queue, Credit)>) {
         let mut state = self.state();
-        for line in state.lines.values_mut() {
-            line.limit = Room::default();
+        for in_flight in state.in_flight.values_mut() {
+            in_flight.limit = Credit::default();
         }
-        for (queue, Room { messages, bytes }) in wanted.into_iter().filter(|_| !state.closed).collect::<Vec<_>>() {
-            state.line(queue).limit = Room { messages: messages.max(1), bytes: bytes.max(1) };
+        for (queue, Credit { messages, bytes }) in wanted.into_iter().filter(|_| !state.closed).collect::<Vec<_>>() {
+            state.in_flight(queue).limit = Credit { messages: messages.max(1), bytes: bytes.max(1) };
         }
         drop(state);
         self.arrivals.notify_one();
-        self.send(Order::HandOut);
+        self.send(Order::Dispatch);
     }
 
     /// The next message; none once closed. Cancel-safe.
-    pub(crate) async fn next(&self) -> Option<Handed> {
+    pub(crate) async fn next(&self) -> Option<Dispatched> {
         loop {
             let arrival = self.arrivals.notified(); // before looking, so that no word is missed
-            let (handed, closed) = {
+            let (dispatched, closed) = {
                 let mut state = self.state();
                 (state.pop(), state.closed)
             };
-            if handed.is_some() || closed {
+            if dispatched.is_some() || closed {
                 self.arrivals.notify_one();
-                return handed;
+                return dispatched;
             }
             arrival.await;
         }
@@ -161,7 +161,7 @@ impl Desk {
     /// Deletes a message that is out, with the next commits. Anything else is ignored.
     pub(crate) fn ack(self: &Arc<Self>, queue: Queue, id: i64) {
         let mut state = self.state();
-        if state.closed || !state.line(queue).ack(id) {
+        if state.closed || !state.in_flight(queue).ack(id) {
             return;
         }
         state.acks.push((queue, id));
@@ -169,7 +169,7 @@ impl Desk {
         drop(state);
         self.arrivals.notify_one(); // what is buffered beyond a lowered prefetch may come out now
         if first {
-            self.send(Order::Job(Box::new(Deletion { desk: Arc::clone(self), taken: Vec::new() })));
+            self.send(Order::Job(Box::new(Deletion { queues: Arc::clone(self), taken: Vec::new() })));
         }
     }
 
@@ -179,21 +179,21 @@ impl Desk {
         if state.acks.is_empty() || mem::replace(&mut state.acks_sent, true) {
             return None;
         }
-        Some(Box::new(Deletion { desk: Arc::clone(self), taken: Vec::new() }))
+        Some(Box::new(Deletion { queues: Arc::clone(self), taken: Vec::new() }))
     }
 
-    /// Hands nothing out any more, and writes the acks so far. What was counted as delivered and never came out is
-    /// counted down again.
+    /// Stops dispatching, and writes the acks so far. The count of a message that was dispatched and never received is
+    /// lowered again.
     pub(crate) async fn close(self: &Arc<Self>) {
         self.want([]);
         self.end();
         if let Some(acks) = self.acks_to_write() {
             self.send(Order::Job(acks));
         }
-        let desk = Arc::clone(self);
+        let queues = Arc::clone(self);
         let written = call(&self.orders, move |batch| {
             let mut statement = batch.prepare("UPDATE messages SET deliveries = deliveries - 1 WHERE id = ?1")?;
-            let unseen: Vec<i64> = desk.state().lines.values_mut().flat_map(Line::drain).collect();
+            let unseen: Vec<i64> = queues.state().in_flight.values_mut().flat_map(InFlight::drain).collect();
             unseen.into_iter().try_for_each(|id| statement.execute([id]).map(drop))
         });
         let _ = written.await; // then they count as delivered
@@ -214,16 +214,16 @@ impl Desk {
     }
 }
 
-/// Writes acks. If that fails they are kept, and the messages stay in hand.
+/// Writes acks. If that fails they are kept, and the messages stay in flight.
 struct Deletion {
-    desk: Arc<Desk>,
+    queues: Arc<Queues>,
     taken: Vec<(Queue, i64)>,
 }
 
 impl Job for Deletion {
     fn run(&mut self, batch: &mut Batch<'_>) -> rusqlite::Result<()> {
         {
-            let mut state = self.desk.state();
+            let mut state = self.queues.state();
             state.acks_sent = false;
             self.taken = mem::take(&mut state.acks);
         }
@@ -232,19 +232,19 @@ impl Job for Deletion {
             statement.execute([id])?;
         }
         drop(statement);
-        batch.hand_out = true; // there is room for others
+        batch.dispatch = true; // there is credit for others
         Ok(())
     }
 
     fn answer(self: Box<Self>, outcome: Result<(), WriteError>) {
-        let mut state = self.desk.state();
+        let mut state = self.queues.state();
         state.acks_sent &= outcome.is_ok(); // it may have failed before it ran
         if outcome.is_err() {
             state.acks.extend(self.taken);
             return;
         }
         for (queue, id) in self.taken {
-            state.line(queue).gone(id);
+            state.in_flight(queue).gone(id);
         }
     }
 }
