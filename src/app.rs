@@ -5,47 +5,54 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
-use crate::admin::access::Door;
-use crate::admin::{self, Admin, Part, Scope};
 use crate::broker::Broker;
 use crate::broker::amqp::AmqpBroker;
 use crate::broker::embedded::EmbeddedBroker;
 use crate::catalog::follow::cache::Cache;
 use crate::catalog::follow::redis::Shared as SharedCatalog;
-use crate::catalog::follow::{Local, Refusal, Source, follow};
+use crate::catalog::follow::{Local, Source, follow};
 use crate::catalog::revisions::Revisions;
-use crate::catalog::{self, variable};
+use crate::catalog::variable;
 use crate::config::{Backend, Redis, Settings};
 use crate::dead_letters::DeadLetters;
 use crate::dead_letters::embedded::EmbeddedLetters;
 use crate::dead_letters::stream::StreamLetters;
-use crate::desk::jobs::Jobs;
-use crate::desk::{Desk, keeper};
-use crate::domain::hook::HookLane;
 use crate::embedded;
 use crate::executor;
 use crate::executor::callback::Callbacks;
 use crate::fleet::{self, Fleet, Halts};
+use crate::flow::Flow;
 use crate::flow::local::LocalFlow;
 use crate::flow::redis::RedisFlow;
-use crate::flow::{Card, Flow, Refused};
+use crate::http::access::Door;
+use crate::http::gates::{Decider, Gates};
+use crate::http::probes::{self, Probes};
+use crate::http::process::Process;
+use crate::http::{self, Group, Intake, Kind, Routes};
 use crate::idempotency::embedded::EmbeddedClaims;
 use crate::idempotency::redis::RedisClaims;
 use crate::idempotency::{Idempotency, StoreError};
+use crate::operations::{Operations, keeper};
 use crate::redis::link::Link;
-use crate::telemetry::{self, now_ms};
+use crate::telemetry;
 use crate::worker::admission::{Admission, Limits};
 use crate::worker::{Listener, Protocol, Rules, Worker};
 use cells::{Cell, Shared};
+use heartbeat::heartbeat;
+use routes::Served;
 use wanted::wanted;
 
 mod cells;
 pub mod embed;
+mod heartbeat;
+pub mod routes;
+pub mod server;
 mod wanted;
 
 /// Between two rounds of the metrics' housekeeping.
@@ -114,20 +121,30 @@ impl Backends {
 
     /// What operators work at.
     #[must_use]
-    pub fn desk(&self) -> Desk {
-        Desk::new(Arc::clone(&self.broker), Arc::clone(&self.letters))
+    pub fn operations(&self) -> Operations {
+        Operations::new(Arc::clone(&self.broker), Arc::clone(&self.letters))
     }
 }
 
-/// A worker process that is ready to run.
+/// What is served, and where.
+struct Http {
+    listener: TcpListener,
+    door: Arc<Door>,
+    kind: Kind,
+    routes: Vec<Routes>,
+}
+
+/// A process with workers that is ready to run.
 pub struct App {
     /// The cell of this runtime.
     fleet: Fleet,
     cells: Vec<Cell>,
     shared: Shared,
-    admin: Admin,
-    listener: TcpListener,
-    door: Arc<Door>,
+    process: Arc<Process>,
+    http: Http,
+    metrics: PrometheusHandle,
+    operations: Operations,
+    flow: Arc<dyn Flow>,
     file: Option<embedded::Store>,
     /// Keeps the catalog current.
     following: Pin<Box<dyn Future<Output = ()> + Send>>,
@@ -143,7 +160,7 @@ impl App {
         settings: &Settings,
         backends: Backends,
         source: Source,
-        scope: Scope,
+        kind: Kind,
         listen: Listener,
         callbacks: Callbacks,
     ) -> anyhow::Result<Self> {
@@ -169,35 +186,28 @@ impl App {
         };
         // A file has one owner, and its one thread that writes is what bounds it.
         let count = if backends.file.is_some() { 1 } else { settings.worker.cells };
-        let (broker, claims) = (Arc::clone(&backends.broker), Arc::clone(&backends.claims));
-        let (desk, file, flow) = (backends.desk(), backends.file.clone(), Arc::clone(&backends.flow));
-        let fleet = shared.fleet(backends, wanted(settings, count), true)?;
+        let operations = backends.operations();
+        let fleet = shared.fleet(backends.clone(), wanted(settings, count), true)?;
         let cells = Box::pin(shared.others(count)).await?;
-        let parts: Vec<_> =
-            std::iter::once(cells::part(&fleet)).chain(cells.iter().map(|cell| cell.part.clone())).collect();
-        let admin = Admin {
-            metrics,
-            totals,
-            publisher: admin::publisher(Arc::clone(&broker), &settings.events),
-            broker,
-            gates: gates_of(settings, &parts),
-            parts,
+        let process = Process {
+            cells: std::iter::once(cells::view(&fleet)).chain(cells.iter().map(|cell| cell.view.clone())).collect(),
             when_away: settings.claims.when_away,
             catalog,
-            revisions,
-            flow,
             paused: pause.subscribe(),
-            hint_max: settings.hint_max,
-            reading: settings.events,
             admission: Arc::clone(&shared.admission),
-            scope,
-            desk,
-            jobs: Jobs::default(),
-            claims,
-            redact: settings.redact.as_slice().into(),
-            cancelled_for: settings.cancelled_for(),
+            totals,
+            letters: kind.groups().contains(&Group::Letters).then(|| operations.clone()),
         };
-        Ok(Self { fleet, cells, shared, admin, listener, door, file, following: Box::pin(following), pause })
+        let process = Arc::new(process);
+        let served =
+            Served { settings, backends: &backends, catalog: &process.catalog, revisions, operations: &operations };
+        let source = probes::Source::Process(Arc::clone(&process));
+        let probes = Probes { metrics: metrics.clone(), source };
+        let routes = served.routes(kind, &probes, |intake| gates(settings, &process, intake));
+        let (file, flow) = (backends.file.clone(), Arc::clone(&backends.flow));
+        let http = Http { listener, door, kind, routes };
+        let following = Box::pin(following);
+        Ok(Self { fleet, cells, shared, process, http, metrics, operations, flow, file, following, pause })
     }
 
     /// Where `/metrics` and the rest are served.
@@ -205,7 +215,7 @@ impl App {
     /// # Errors
     /// The socket is gone.
     pub fn address(&self) -> std::io::Result<std::net::SocketAddr> {
-        self.listener.local_addr()
+        self.http.listener.local_addr()
     }
 
     /// The pipeline of the first cell: for those who watch it from outside.
@@ -219,11 +229,9 @@ impl App {
     /// # Errors
     /// The HTTP listener broke, or a cell panicked: then the others were drained.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> anyhow::Result<Vec<String>> {
-        let Self { fleet, cells, shared, admin, listener, door, file, following, pause } = self;
-        let card = card(&shared.settings, &admin);
-        let (desk, retention) = (admin.desk.clone(), shared.settings.dead_letter_retention);
-        let flow = Arc::clone(&admin.flow);
-        let metrics = admin.metrics.clone();
+        let Self { fleet, cells, shared, process, http, metrics, operations, flow, file, following, pause } = self;
+        let heartbeat = heartbeat(&shared.settings, &process, &operations);
+        let retention = shared.settings.dead_letter_retention;
         let upkeep = async {
             loop {
                 sleep(UPKEEP_EVERY).await;
@@ -244,11 +252,11 @@ impl App {
         let orphans = tokio::select! {
             orphans = work => orphans,
             () = upkeep => Ok(Vec::new()),
-            () = shared.admission.keep(card) => Ok(Vec::new()),
+            () = shared.admission.keep(heartbeat) => Ok(Vec::new()),
             () = following => Ok(Vec::new()),
-            () = keeper::keep(&desk, retention) => Ok(Vec::new()),
+            () = keeper::keep(&operations, retention) => Ok(Vec::new()),
             () = fleet::follow_pause(flow.as_ref(), &pause) => Ok(Vec::new()),
-            served = admin::serve(listener, admin, door) => {
+            served = http::serve(http.listener, http.kind, http.routes, http.door, std::future::pending()) => {
                 served.map(|()| Vec::new()).context("the HTTP listener broke")
             }
         };
@@ -289,10 +297,13 @@ async fn first_ping(claims: &dyn Idempotency, patience: Duration) -> anyhow::Res
     }
 }
 
-/// The cell that asks gates, if one does; on a file it is the only one.
-fn gates_of(settings: &Settings, parts: &[Part]) -> Option<Part> {
-    let of_gates = parts.iter().find(|part| part.is_of_gates).or_else(|| parts.first());
-    of_gates.filter(|_| settings.gates.concurrency > 0).cloned()
+/// How gates are asked over HTTP: by the cell that asks them, if one does; on a file it is the only one.
+fn gates(settings: &Settings, process: &Arc<Process>, intake: Intake) -> Gates {
+    let cells = &process.cells;
+    let of_gates = cells.iter().find(|cell| cell.is_of_gates).or_else(|| cells.first());
+    let cell = of_gates.filter(|_| settings.gates.concurrency > 0).cloned();
+    let decider = Decider::Here { process: Arc::clone(process), cell };
+    Gates { intake, deadline: settings.gates.deadline, decider }
 }
 
 /// The fleet's catalog, if that is what is followed.
@@ -301,33 +312,6 @@ fn revisions_of(source: &Source) -> Option<Arc<Revisions>> {
         Source::Redis(shared) => Some(Arc::clone(&shared.revisions)),
         Source::File(..) | Source::Fixed(_) => None,
     }
-}
-
-/// What this worker says of itself, whenever it is asked.
-fn card(settings: &Settings, admin: &Admin) -> impl Fn() -> Card + use<> {
-    let serves = |lane: &&HookLane| settings.worker.lanes[**lane as usize];
-    let fixed = Card {
-        host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
-        pid: std::process::id(),
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        format: catalog::FORMAT,
-        lanes: HookLane::ALL.iter().filter(serves).map(|lane| lane.name().to_owned()).collect(),
-        since_ms: now_ms(),
-        ..Card::default()
-    };
-    let admin = admin.clone();
-    move || Card {
-        in_flight: admin.in_flight(),
-        revision: admin.catalog.hooks.borrow().revision().to_string(),
-        idle: admin.idle(),
-        keeper: *admin.desk.kept.borrow(),
-        refused: admin.catalog.standing.borrow().refused.as_ref().map(refused),
-        ..fixed.clone()
-    }
-}
-
-fn refused(refusal: &Refusal) -> Refused {
-    Refused { revision: refusal.revision.clone(), reason: refusal.reason.clone() }
 }
 
 /// Listens, and tells other commands where, if this process owns a file.

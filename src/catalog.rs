@@ -140,6 +140,18 @@ pub fn read(documents: &[Document], terms: &Terms<'_>) -> Result<Catalog, Proble
 /// # Errors
 /// Every problem that these documents have anywhere.
 pub fn read_for_others(documents: &[Document], hint_max: Duration) -> Result<Catalog, Problems> {
+    attempt_for_others(&Revision::from(digest(documents).as_str()), documents, hint_max)
+}
+
+/// As [`read_for_others`], of this revision.
+///
+/// # Errors
+/// Every problem that these documents have anywhere.
+pub fn attempt_for_others(
+    revision: &Revision,
+    documents: &[Document],
+    hint_max: Duration,
+) -> Result<Catalog, Problems> {
     let outside = Outside {
         values: Values::Elsewhere,
         egress: None,
@@ -147,7 +159,7 @@ pub fn read_for_others(documents: &[Document], hint_max: Duration) -> Result<Cat
         files: RefCell::default(),
         secrets: RefCell::default(),
     };
-    read_with(&Revision::from(digest(documents).as_str()), documents, hint_max, &outside)
+    read_with(revision, documents, hint_max, &outside)
 }
 
 /// Reads hooks from their documents to show what they do: a value that is not known here keeps its name, and is not judged.

@@ -61,9 +61,9 @@
 //! | `app` | the composition root: the only place that names every adapter |
 //! | `doctor` | what is wrong around a fleet: facts gathered, findings judged |
 //! | `fleet` | one process: takes deliveries while it may, stops in order |
-//! | `admin`, `catalog` | HTTP for people and probes; hooks from files or the fleet's revisions in Redis, followed and changed |
+//! | `http`, `catalog` | HTTP for people, programs and probes; hooks from files or the fleet's revisions in Redis, followed and changed |
 //! | `worker` | the pipeline, and one invocation's way through it; `worker::gates`: hooks that decide, for who waits |
-//! | `desk`, `publish` | what operators do with letters, and the keeper of their log; publishing events, for the gateway, the command line and the library |
+//! | `operations`, `publish` | what operators do with letters, and the keeper of their log; publishing events, for the gateway, the command line and the library |
 //! | `executor` | runs a hook once: http, command, callback, publish |
 //! | `broker`, `idempotency`, `dead_letters`, `flow` | the seams: a trait with its contract, and an adapter a file |
 //! | `amqp`, `redis`, `embedded` | what adapters share: AMQP connections, topology, management; the way to Redis; the one SQLite file |
@@ -128,18 +128,18 @@ pub mod idempotency;
 pub mod executor;
 
 #[doc(hidden)]
-pub mod desk;
+pub mod operations;
 #[doc(hidden)]
 pub mod publish;
 #[doc(hidden)]
 pub mod worker;
 
 #[doc(hidden)]
-pub mod admin;
-#[doc(hidden)]
 pub mod catalog;
 #[doc(hidden)]
 pub mod fleet;
+#[doc(hidden)]
+pub mod http;
 
 #[doc(hidden)]
 pub mod app;

@@ -18,8 +18,6 @@ use crate::broker::hasty::Hasty;
 use crate::broker::{Broker, Wanted};
 use crate::config::WhenAway;
 use crate::dead_letters::DeadLetters;
-use crate::desk::Desk;
-use crate::desk::replay::Manner;
 use crate::domain::browse::{Filter, States};
 use crate::domain::event::Reading;
 use crate::domain::flow::BreakerPolicy;
@@ -28,6 +26,8 @@ use crate::domain::message::{Message, Outgoing, Queue, To};
 use crate::domain::mutation::Mutation;
 use crate::fleet::{Fleet, Halts};
 use crate::flow::local::LocalFlow;
+use crate::operations::Operations;
+use crate::operations::replay::Manner;
 use crate::worker::admission::{Admission, Limits};
 use crate::worker::store::Store;
 use crate::worker::{InFlight, Rules, Worker, no_listener};
@@ -293,13 +293,16 @@ async fn replay_all(world: &World, fleet: &[Process]) -> usize {
         sleep(LEARNT_AFTER).await;
     }
     let port = world.hub.connect(Life::default());
-    let desk = Desk::new(Arc::clone(&port) as Arc<dyn Broker>, port);
+    let operations = Operations::new(Arc::clone(&port) as Arc<dyn Broker>, port);
     let unresolved = Filter { states: States::Unresolved, ..Filter::default() };
-    let mut entries = desk.page(&unresolved, None, usize::MAX).await.unwrap().items;
+    let mut entries = operations.page(&unresolved, None, usize::MAX).await.unwrap().items;
     entries.sort_by_key(|entry| entry.letter.subject()); // they come in the order of the real clock
     let [a, b] = ["a", "b"].map(|by| Manner { by: by.to_owned(), ..Manner::default() });
     for entry in &entries {
-        let (a, b) = tokio::join!(desk.replay(&entry.letter.id, false, &a), desk.replay(&entry.letter.id, false, &b));
+        let (a, b) = tokio::join!(
+            operations.replay(&entry.letter.id, false, &a),
+            operations.replay(&entry.letter.id, false, &b)
+        );
         assert_eq!(a.unwrap(), b.unwrap(), "both sent the same");
     }
     until_quiet(world, fleet).await;

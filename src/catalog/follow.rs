@@ -15,7 +15,7 @@ use utoipa::ToSchema;
 
 use super::revisions::About;
 use super::view::ProblemView;
-use super::{Catalog, Document, Terms, attempt, beside, open};
+use super::{Catalog, Document, Terms, attempt, attempt_for_others, beside, open};
 use crate::domain::matching::HookSet;
 use crate::domain::revision::Revision;
 use crate::telemetry::{Metric, now_ms};
@@ -58,6 +58,21 @@ pub struct Local {
     pub env: fn(&str) -> Option<String>,
 }
 
+/// How a process reads hooks.
+#[derive(Clone)]
+pub enum Reader {
+    /// It runs them.
+    Worker(Local),
+    /// It runs none: the values that they name are for workers to know.
+    Server { hint_max: Duration },
+}
+
+impl From<Local> for Reader {
+    fn from(local: Local) -> Self {
+        Self::Worker(local)
+    }
+}
+
 /// How it stands with the catalog, beside its hooks.
 #[derive(Debug, Clone, Default, Serialize, ToSchema)]
 pub struct Standing {
@@ -96,8 +111,8 @@ pub struct Followed {
 }
 
 /// Follows a source for as long as the future is polled.
-pub fn follow(source: Source, local: Local) -> (Followed, impl Future<Output = ()>) {
-    let (board, followed) = Board::new(&source, local);
+pub fn follow(source: Source, reader: impl Into<Reader>) -> (Followed, impl Future<Output = ()>) {
+    let (board, followed) = Board::new(&source, reader.into());
     let following = async move {
         match source {
             Source::Fixed(_) => std::future::pending().await,
@@ -122,11 +137,11 @@ struct Board {
     hooks: watch::Sender<Arc<HookSet>>,
     standing: watch::Sender<Standing>,
     halt: watch::Sender<Option<String>>,
-    local: Local,
+    reader: Reader,
 }
 
 impl Board {
-    fn new(source: &Source, local: Local) -> (Self, Followed) {
+    fn new(source: &Source, reader: Reader) -> (Self, Followed) {
         let (set, from, halt) = match source {
             Source::Fixed(set) => (set.clone(), "itself", None),
             Source::File(_, catalog) => (catalog.hooks.clone(), "file", None),
@@ -135,7 +150,7 @@ impl Board {
             }
         };
         let (hooks, standing) = (watch::Sender::new(Arc::new(set)), Standing { from, ..Standing::default() });
-        let board = Self { hooks, standing: watch::Sender::new(standing), halt: watch::Sender::new(halt), local };
+        let board = Self { hooks, standing: watch::Sender::new(standing), halt: watch::Sender::new(halt), reader };
         let (hooks, standing, halt) = (board.hooks.subscribe(), board.standing.subscribe(), board.halt.subscribe());
         board.show_revision(None);
         (board, Followed { hooks, standing, halt })
@@ -143,11 +158,16 @@ impl Board {
 
     /// Reads documents of this revision beside everything else: it may take a while. Tells the files they name too.
     async fn read(&self, revision: Revision, documents: Arc<Vec<Document>>) -> Option<Read> {
-        let Local { hint_max, egress, callbacks, env } = self.local.clone();
+        let reader = self.reader.clone();
         let before = self.hooks.borrow().clone();
         let read = move || {
-            let terms = Terms { hint_max, env: &env, egress: &egress, callbacks: Some(&callbacks) };
-            let (catalog, files) = attempt(&revision, &documents, &terms);
+            let (catalog, files) = match reader {
+                Reader::Worker(Local { hint_max, egress, callbacks, env }) => {
+                    let terms = Terms { hint_max, env: &env, egress: &egress, callbacks: Some(&callbacks) };
+                    attempt(&revision, &documents, &terms)
+                }
+                Reader::Server { hint_max } => (attempt_for_others(&revision, &documents, hint_max), BTreeSet::new()),
+            };
             let is_new = catalog.as_ref().is_ok_and(|catalog| *before != catalog.hooks);
             Read { catalog, is_new, files }
         };

@@ -1,4 +1,4 @@
-//! `hookfleet up` and `hookfleet worker`.
+//! `hookfleet up`, `hookfleet worker` and `hookfleet server`.
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -12,12 +12,13 @@ use tokio_util::sync::CancellationToken;
 
 use super::output;
 use super::sample::Sample;
-use crate::admin::Scope;
 use crate::app::embed::source;
+use crate::app::server::{self, Server};
 use crate::app::{App, Backends};
 use crate::catalog::follow::Source;
 use crate::config::{Backend, Settings};
 use crate::executor::callback::Callbacks;
+use crate::http::Kind;
 use crate::telemetry;
 use crate::worker::{Worker, no_listener};
 
@@ -43,9 +44,27 @@ pub(super) async fn worker(settings: Settings) -> anyhow::Result<ExitCode> {
     let file = source(&settings, &Callbacks::default())?;
     let backends = Backends::open(&settings).await?;
     let source = file.map_or_else(|| backends.shared(&settings), Ok)?;
-    let app = App::new(&settings, backends, source, Scope::Operations, no_listener(), Callbacks::default()).await?;
+    let app = App::new(&settings, backends, source, Kind::Worker, no_listener(), Callbacks::default()).await?;
     tracing::info!(address = %app.address()?, "a worker is up");
     finish(&app.run(shutdown(CancellationToken::new())).await?)
+}
+
+/// A server of a fleet: it needs servers too, since an embedded file is served by the process that owns it.
+pub(super) async fn server(settings: Settings) -> anyhow::Result<ExitCode> {
+    telemetry::logs(&settings.log)?;
+    if matches!(settings.backend, Backend::Embedded { .. }) {
+        bail!(
+            "a server speaks for workers that it shares RabbitMQ and Redis with: set broker.url and redis.url \
+             (HOOKFLEET_BROKER_URL, HOOKFLEET_REDIS_URL), or run `hookfleet up` for everything in one process"
+        );
+    }
+    let file = server::source(&settings)?;
+    let backends = Backends::open(&settings).await?;
+    let source = file.map_or_else(|| backends.shared(&settings), Ok)?;
+    let server = Server::new(&settings, backends, source).await?;
+    tracing::info!(address = %server.address()?, "a server is up");
+    server.run(shutdown(CancellationToken::new())).await?;
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Everything in one process.
@@ -67,7 +86,7 @@ pub(super) async fn up(mut settings: Settings, up: Up) -> anyhow::Result<ExitCod
     }
     let (broker, done) = (Arc::clone(&backends.broker), CancellationToken::new());
     let listener = sample.as_ref().map_or_else(no_listener, Sample::listener);
-    let app = App::new(&settings, backends, source, Scope::Everything, listener, Callbacks::default()).await?;
+    let app = App::new(&settings, backends, source, Kind::Up, listener, Callbacks::default()).await?;
     tracing::info!(address = %app.address()?, "up");
     let (worker, address) = (app.worker(), app.address()?);
     let running = app.run(shutdown(done.clone()));

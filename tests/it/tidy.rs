@@ -8,8 +8,8 @@ const LAYERS: [&[&str]; 10] = [
     &["main"],
     &["cli"],
     &["app", "doctor"],
-    &["fleet", "admin", "catalog"],
-    &["worker", "desk", "publish"],
+    &["fleet", "http", "catalog"],
+    &["worker", "operations", "publish"],
     &["executor"],
     &["broker", "dead_letters", "flow", "idempotency"],
     &["amqp", "redis", "embedded", "config", "failpoint", "telemetry"],
@@ -19,7 +19,7 @@ const LAYERS: [&[&str]; 10] = [
 
 /// Sideways uses within a layer, each with its reason.
 const SIDEWAYS: [(&str, &str); 7] = [
-    ("admin", "catalog"),       // shows it
+    ("http", "catalog"),        // shows it
     ("dead_letters", "broker"), // appends through its confirmed publishing
     ("worker", "publish"),      // wrapped events are published as any other
     ("amqp", "config"),         // how the broker is reached

@@ -34,8 +34,8 @@ fn tokens() {
         "http: { tokens: [read:hunter2, 'admin:hunter2-hunter2-1', 'hunter2-hunter2-1', 'read:hunter2 hunter2 ..'] }",
         &[
             "1:18 http.tokens[0]: expected a token of 16 to 1024 characters behind the colon, found one of 7",
-            "1:32 http.tokens[1]: expected a role (read, publish or operate), a colon and a token, found something else",
-            "1:59 http.tokens[2]: expected a role (read, publish or operate), a colon and a token, found something else",
+            "1:32 http.tokens[1]: expected a role (read, publish, decide or operate), a colon and a token, found something else",
+            "1:59 http.tokens[2]: expected a role (read, publish, decide or operate), a colon and a token, found something else",
             "1:80 http.tokens[3]: expected a token of letters, digits and -._~+/ as a header can carry it, with = at its \
              end only, found other characters",
         ],

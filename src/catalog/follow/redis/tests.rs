@@ -44,7 +44,7 @@ impl Scene {
         let shared = || Shared { revisions: Arc::new(Revisions::new(link.clone(), "fleet")), cache: cache.clone() };
         let local =
             Local { hint_max: Duration::ZERO, egress: Arc::default(), callbacks: Arc::default(), env: |_| None };
-        let (board, followed) = Board::new(&Source::Redis(shared()), local);
+        let (board, followed) = Board::new(&Source::Redis(shared()), local.into());
         Self { folder, follower: Follower::new(board, shared()), followed }
     }
 

@@ -7,9 +7,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::Desk;
-use super::replay::{Manner, Progress};
-use super::wire::JobShown;
+use super::Operations;
+use super::api_types::JobShown;
+use super::progress::Progress;
+use super::replay::Manner;
 use crate::domain::selection::Plan;
 use crate::telemetry::now_ms;
 
@@ -45,7 +46,7 @@ impl Job {
 impl Jobs {
     /// Begins to send what the plan picked; `None`: too many jobs go on.
     #[must_use]
-    pub fn start(&self, desk: &Desk, plan: Plan, manner: Manner) -> Option<JobShown> {
+    pub fn start(&self, operations: &Operations, plan: Plan, manner: Manner) -> Option<JobShown> {
         let mut jobs = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if jobs.iter().filter(|job| job.is_running()).count() >= RUNNING_MAX {
             return None;
@@ -60,8 +61,8 @@ impl Jobs {
         let job = Job { id, by: manner.by.clone(), began_ms: now_ms(), progress, stop: stop.clone() };
         let shown = job.shown();
         jobs.push_back(job);
-        let desk = desk.clone();
-        tokio::spawn(async move { desk.replay_all(plan, &manner, &sender, &stop).await });
+        let operations = operations.clone();
+        tokio::spawn(async move { operations.replay_all(plan, &manner, &sender, &stop).await });
         Some(shown)
     }
 

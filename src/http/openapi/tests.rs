@@ -20,7 +20,7 @@ const ROUTES: [(&str, &str, Option<Role>); 21] = [
     ("get", "/v1/runtime/hooks/dead-letter/export", Some(Role::Read)),
     ("get", "/v1/runtime/hooks/dead-letter/jobs/{id}", Some(Role::Read)),
     ("get", "/v1/runtime/hooks/dead-letter/{id}", Some(Role::Read)),
-    ("post", "/v1/gates", Some(Role::Publish)),
+    ("post", "/v1/gates", Some(Role::Decide)),
     ("post", "/v1/runtime/hooks/dead-letter/replay", Some(Role::Operate)),
     ("post", "/v1/runtime/hooks/dead-letter/resolve", Some(Role::Operate)),
     ("post", "/v1/runtime/hooks/dead-letter/jobs/{id}/cancel", Some(Role::Operate)),

@@ -11,7 +11,7 @@ use utoipa::ToSchema;
 
 use crate::broker::Broker;
 use crate::dead_letters::projection::Projection;
-use crate::dead_letters::{DeadLetterError, DeadLetters, Reading};
+use crate::dead_letters::{DeadLetters, Reading};
 use crate::domain::browse::{Cursor, Filter, Group, Page};
 use crate::domain::dead_letter::{Body, Item, LOG, Letter, Mark, Offset, Record};
 use crate::domain::edit::{Edit, edit};
@@ -23,46 +23,32 @@ use crate::domain::replay::Operator;
 use crate::domain::selection::Selection;
 use crate::flow::Kept;
 use crate::telemetry::now_ms;
-use wire::{Listed, PageAsked};
+use api_types::{Listed, PageAsked};
 
+pub mod api_types;
 pub mod cancel;
+mod error;
 pub mod jobs;
 pub mod keeper;
+pub mod progress;
 pub mod replay;
-pub mod wire;
+
+pub use error::OperationError;
 
 /// Marks that await their confirm at a time.
 const MARKS_MAX: usize = 100;
 /// Longest reason that is kept.
 const REASON_CHARS_MAX: usize = 512;
+/// Longest name of an operator that is kept.
+const BY_CHARS_MAX: usize = 128;
 
-/// The desk of an operator; clones share what is known of the letters.
+/// What an operator can do with the letters of a fleet; clones share what is known of the letters.
 #[derive(Clone)]
-pub struct Desk {
+pub struct Operations {
     pub broker: Arc<dyn Broker>,
     pub letters: Projection,
     /// What the keeper says, if this process is the one.
     pub kept: Arc<watch::Sender<Option<Kept>>>,
-}
-
-/// Why an operator's wish was not granted.
-#[derive(Debug, thiserror::Error)]
-pub enum DeskError {
-    #[error("no letter has the id {0}: see `hookfleet dead-letters list`")]
-    Unknown(LetterId),
-    /// The wish itself cannot be understood.
-    #[error("{0}")]
-    Invalid(String),
-    #[error("{0}")]
-    Refused(String),
-    #[error("{0}")]
-    Away(String),
-}
-
-impl From<DeadLetterError> for DeskError {
-    fn from(error: DeadLetterError) -> Self {
-        Self::Away(error.to_string())
-    }
 }
 
 /// What a replay came to.
@@ -135,7 +121,7 @@ impl Export {
     ///
     /// # Errors
     /// The log cannot be read any more.
-    pub async fn next(&mut self) -> Result<Option<Vec<Detail>>, DeskError> {
+    pub async fn next(&mut self) -> Result<Option<Vec<Detail>>, OperationError> {
         let Some(reading) = self.reading.as_mut().filter(|_| !self.entries.is_empty()) else { return Ok(None) };
         let Some(items) = reading.next().await? else { return Ok(None) };
         let detail = |item: Item| match item.record {
@@ -146,7 +132,7 @@ impl Export {
     }
 }
 
-impl Desk {
+impl Operations {
     /// Over this log, of which nothing is known yet.
     #[must_use]
     pub fn new(broker: Arc<dyn Broker>, log: Arc<dyn DeadLetters>) -> Self {
@@ -157,7 +143,7 @@ impl Desk {
     ///
     /// # Errors
     /// The log cannot be read.
-    pub async fn page(&self, filter: &Filter, after: Option<Cursor>, limit: usize) -> Result<Page, DeskError> {
+    pub async fn page(&self, filter: &Filter, after: Option<Cursor>, limit: usize) -> Result<Page, OperationError> {
         Ok(self.letters.lately().await?.page(filter, after, limit))
     }
 
@@ -165,9 +151,9 @@ impl Desk {
     ///
     /// # Errors
     /// It cannot be understood, or the log cannot be read.
-    pub async fn list(&self, asked: &PageAsked) -> Result<Listed, DeskError> {
+    pub async fn list(&self, asked: &PageAsked) -> Result<Listed, OperationError> {
         let after = asked.after.as_deref().map(str::parse).transpose();
-        let after = after.map_err(|error| DeskError::Invalid(format!("after: {error}")))?;
+        let after = after.map_err(|error| OperationError::Invalid(format!("after: {error}")))?;
         let page = self.page(&asked.which.filter(now_ms())?, after, asked.limit()?).await?;
         Ok(Listed { items: page.items, next: page.next.map(|cursor| cursor.to_string()) })
     }
@@ -176,7 +162,7 @@ impl Desk {
     ///
     /// # Errors
     /// The log cannot be read.
-    pub async fn groups(&self, filter: &Filter) -> Result<Vec<Group>, DeskError> {
+    pub async fn groups(&self, filter: &Filter) -> Result<Vec<Group>, OperationError> {
         Ok(self.letters.lately().await?.groups(filter))
     }
 
@@ -184,11 +170,11 @@ impl Desk {
     ///
     /// # Errors
     /// There is none, or the log cannot be read.
-    pub async fn find(&self, id: &LetterId) -> Result<Detail, DeskError> {
+    pub async fn find(&self, id: &LetterId) -> Result<Detail, OperationError> {
         let found = self.letters.now().await?.find(id);
-        let entry = found.ok_or_else(|| DeskError::Unknown(id.clone()))?;
+        let entry = found.ok_or_else(|| OperationError::Unknown(id.clone()))?;
         let letter = self.letters.letter(&entry.letter).await?;
-        let letter = letter.ok_or_else(|| DeskError::Unknown(id.clone()))?;
+        let letter = letter.ok_or_else(|| OperationError::Unknown(id.clone()))?;
         Ok(Detail::new(letter, entry))
     }
 
@@ -196,7 +182,7 @@ impl Desk {
     ///
     /// # Errors
     /// The log cannot be read.
-    pub async fn export(&self, filter: &Filter) -> Result<Export, DeskError> {
+    pub async fn export(&self, filter: &Filter) -> Result<Export, OperationError> {
         let entries: HashMap<Offset, Entry> = {
             let fold = self.letters.now().await?;
             fold.taken(filter).map(|entry| (entry.letter.at, entry)).collect()
@@ -212,15 +198,15 @@ impl Desk {
     ///
     /// # Errors
     /// A letter is unknown (none is closed then), or the log cannot be written: some may be closed.
-    pub async fn resolve(&self, selection: &Selection, reason: &str, by: &str) -> Result<usize, DeskError> {
+    pub async fn resolve(&self, selection: &Selection, reason: &str, by: &str) -> Result<usize, OperationError> {
         let reason = match reason.trim() {
             "" => "operator resolved".to_owned(),
             reason => escape::sentence(&redact_unknown(reason), REASON_CHARS_MAX),
         };
-        let by = escape::sentence(by, replay::BY_CHARS_MAX);
+        let by = escape::sentence(by, BY_CHARS_MAX);
         let (marks, unknown) = self.letters.now().await?.closing(selection, &by, &reason, now_ms());
         if let Some(id) = unknown.into_iter().next() {
-            return Err(DeskError::Unknown(id));
+            return Err(OperationError::Unknown(id));
         }
         let count = marks.len();
         let append = |mark| async move { self.letters.append(&Record::Resolved(mark)).await };
@@ -233,21 +219,21 @@ impl Desk {
     /// # Errors
     /// The letter is unknown, finished or cannot be edited so; or the broker is away, in which case repeating the call is
     /// safe.
-    pub async fn edit(&self, id: &LetterId, change: &Edit, by: &str) -> Result<Replayed, DeskError> {
+    pub async fn edit(&self, id: &LetterId, change: &Edit, by: &str) -> Result<Replayed, OperationError> {
         let detail = self.find(id).await?;
         match detail.state {
             State::Open => {}
             State::Resolved => {
-                return Err(DeskError::Refused(format!("letter {id} is resolved: it was finished or closed")));
+                return Err(OperationError::Refused(format!("letter {id} is resolved: it was finished or closed")));
             }
             State::Replaying => {
                 let error = format!("a replay of letter {id} is out: it can be edited when that has failed");
-                return Err(DeskError::Refused(error));
+                return Err(OperationError::Refused(error));
             }
         }
-        let name = escape::sentence(by, replay::BY_CHARS_MAX);
+        let name = escape::sentence(by, BY_CHARS_MAX);
         let operator = Operator { name, now_ms: now_ms(), seen_ms: detail.newest_ms };
-        let edited = edit(&detail.letter, change, &operator).map_err(DeskError::Refused)?;
+        let edited = edit(&detail.letter, change, &operator).map_err(OperationError::Refused)?;
         let generation = edited.generation;
         self.send(edited).await.map_err(|failed| failed.told("editing it again in the same way"))?;
         Ok(Replayed { id: detail.letter.id, generation })

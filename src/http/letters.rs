@@ -5,28 +5,33 @@ use std::convert::Infallible;
 use std::sync::Arc;
 
 use axum::body::{Body, Bytes};
-use axum::extract::{Path, Query, State};
+use axum::extract::{FromRef, Path, Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse as _, Json, Response};
 use futures_util::stream;
 use serde::Deserialize;
 use serde_json::Value;
+use tokio::sync::watch;
 use utoipa::IntoParams;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::Admin;
+use super::access::Door;
+use super::openapi;
 use super::problem::{Away, Details, NoJob, NoLetter, Problem, Refused, TooLarge, Unclear, Whole, parsed};
-use crate::desk::replay::Manner;
-use crate::desk::wire::{
+use crate::domain::access::Role;
+use crate::domain::escape::quoted;
+use crate::domain::id::LetterId;
+use crate::domain::matching::HookSet;
+use crate::domain::redaction::Pointer;
+use crate::domain::selection::Selection;
+use crate::operations::api_types::{
     Asked, CloseAsked, EditAsked, Grouped, JobShown, Listed, OneAsked, PageAsked, Preview, ReplayAsked, ResolveAsked,
     Resolved, split,
 };
-use crate::desk::{Desk, DeskError, Detail, Export, Replayed};
-use crate::domain::escape::quoted;
-use crate::domain::id::LetterId;
-use crate::domain::redaction::Pointer;
-use crate::domain::selection::Selection;
+use crate::operations::jobs::Jobs;
+use crate::operations::replay::Manner;
+use crate::operations::{Detail, Export, OperationError, Operations, Replayed};
 use crate::telemetry::now_ms;
 
 /// A request about letters: an edit holds an event's data, of which RabbitMQ 4 takes 16 MiB, and its escapes.
@@ -34,17 +39,37 @@ type WholeAsked = Whole<{ 32 * 1024 * 1024 }>;
 /// A query.
 type Texts = BTreeMap<String, String>;
 
-/// The routes that change nothing.
-pub(super) fn reading() -> OpenApiRouter<Admin> {
-    let listed = OpenApiRouter::default().routes(routes!(list)).routes(routes!(groups)).routes(routes!(export));
-    listed.routes(routes!(show)).routes(routes!(job))
+/// What the handlers work with.
+#[derive(Clone)]
+pub struct Letters {
+    pub operations: Operations,
+    pub jobs: Jobs,
+    /// Places in the data of events that nobody is shown.
+    pub redact: Arc<[Pointer]>,
+    /// The catalog, which has to have the hook of a replay; `None`: it is not known here.
+    pub hooks: Option<watch::Receiver<Arc<HookSet>>>,
 }
 
-/// The routes that change something.
-pub(super) fn operating() -> OpenApiRouter<Admin> {
-    let many =
+impl FromRef<Letters> for Operations {
+    fn from_ref(letters: &Letters) -> Self {
+        letters.operations.clone()
+    }
+}
+
+impl FromRef<Letters> for Jobs {
+    fn from_ref(letters: &Letters) -> Self {
+        letters.jobs.clone()
+    }
+}
+
+/// The routes of dead letters.
+pub(super) fn router(door: Option<&Arc<Door>>) -> OpenApiRouter<Letters> {
+    let reading = OpenApiRouter::default().routes(routes!(list)).routes(routes!(groups)).routes(routes!(export));
+    let reading = reading.routes(routes!(show)).routes(routes!(job));
+    let operating =
         OpenApiRouter::default().routes(routes!(replay_all)).routes(routes!(resolve_all)).routes(routes!(cancel));
-    many.routes(routes!(replay)).routes(routes!(resolve)).routes(routes!(edit))
+    let operating = operating.routes(routes!(replay)).routes(routes!(resolve)).routes(routes!(edit));
+    openapi::behind(Role::Read, reading, door).merge(openapi::behind(Role::Operate, operating, door))
 }
 
 /// A letter's place among paths.
@@ -82,8 +107,11 @@ const SOMEBODY: &str = "operator";
         Unclear, Away,
     )
 )]
-pub(super) async fn list(State(admin): State<Admin>, Query(query): Query<Texts>) -> Result<Json<Listed>, Problem> {
-    Ok(Json(admin.desk.list(&PageAsked::of(query)?).await?))
+pub(super) async fn list(
+    State(operations): State<Operations>,
+    Query(query): Query<Texts>,
+) -> Result<Json<Listed>, Problem> {
+    Ok(Json(operations.list(&PageAsked::of(query)?).await?))
 }
 
 /// Letters by cause.
@@ -97,9 +125,12 @@ pub(super) async fn list(State(admin): State<Admin>, Query(query): Query<Texts>)
         Unclear, Away,
     )
 )]
-pub(super) async fn groups(State(admin): State<Admin>, Query(query): Query<Texts>) -> Result<Json<Grouped>, Problem> {
+pub(super) async fn groups(
+    State(operations): State<Operations>,
+    Query(query): Query<Texts>,
+) -> Result<Json<Grouped>, Problem> {
     let (asked, []) = split(query, [])?;
-    let items = admin.desk.groups(&asked.filter(now_ms())?).await?;
+    let items = operations.groups(&asked.filter(now_ms())?).await?;
     Ok(Json(Grouped { items }))
 }
 
@@ -115,15 +146,15 @@ pub(super) async fn groups(State(admin): State<Admin>, Query(query): Query<Texts
     )
 )]
 pub(super) async fn show(
-    State(admin): State<Admin>,
+    State(letters): State<Letters>,
     Path(OfLetter { id }): Path<OfLetter>,
     Query(mut query): Query<Texts>,
 ) -> Result<Json<Value>, Problem> {
     let body = flag("body", query.remove("body").as_deref())?;
     if let Some(name) = query.keys().next() {
-        return Err(DeskError::Invalid(format!("expected `body` alone, found {}", quoted(name))).into());
+        return Err(OperationError::Invalid(format!("expected `body` alone, found {}", quoted(name))).into());
     }
-    Ok(Json(admin.desk.find(&id).await?.view(body, &admin.redact)))
+    Ok(Json(letters.operations.find(&id).await?.view(body, &letters.redact)))
 }
 
 /// Letters in full as NDJSON, oldest first.
@@ -138,19 +169,19 @@ pub(super) async fn show(
         Unclear, Away,
     )
 )]
-pub(super) async fn export(State(admin): State<Admin>, Query(query): Query<Texts>) -> Result<Response, Problem> {
+pub(super) async fn export(State(letters): State<Letters>, Query(query): Query<Texts>) -> Result<Response, Problem> {
     let (which, [body]) = split(query, ["body"])?;
     let body = flag("body", body.as_deref())?;
-    let export = admin.desk.export(&which.filter(now_ms())?).await?;
-    let lines = stream::unfold(Some(export), move |export| lines(export, body, Arc::clone(&admin.redact)));
+    let export = letters.operations.export(&which.filter(now_ms())?).await?;
+    let lines = stream::unfold(Some(export), move |export| lines(export, body, Arc::clone(&letters.redact)));
     Ok(([(header::CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(lines)).into_response())
 }
 
-fn flag(name: &str, text: Option<&str>) -> Result<bool, DeskError> {
+fn flag(name: &str, text: Option<&str>) -> Result<bool, OperationError> {
     match text {
         None | Some("false") => Ok(false),
         Some("true") => Ok(true),
-        Some(other) => Err(DeskError::Invalid(format!("{name}: expected true or false, found {}", quoted(other)))),
+        Some(other) => Err(OperationError::Invalid(format!("{name}: expected true or false, found {}", quoted(other)))),
     }
 }
 
@@ -188,14 +219,14 @@ async fn lines(
     )
 )]
 pub(super) async fn replay(
-    State(admin): State<Admin>,
+    State(letters): State<Letters>,
     Path(OfLetter { id }): Path<OfLetter>,
     Whole(body): WholeAsked,
 ) -> Result<Json<Replayed>, Problem> {
     let asked: OneAsked = if body.is_empty() { OneAsked::default() } else { parsed(&body)? };
     let manner = Manner::new(asked.by.as_deref().unwrap_or(SOMEBODY), asked.to_hook.as_deref(), None)?;
-    known(&admin, &manner)?;
-    Ok(Json(admin.desk.replay(&id, asked.force, &manner).await?))
+    known(&letters, &manner)?;
+    Ok(Json(letters.operations.replay(&id, asked.force, &manner).await?))
 }
 
 /// Sends many letters out again, as a job; with `dry_run` it says what it would send.
@@ -213,31 +244,31 @@ pub(super) async fn replay(
         Away,
     )
 )]
-pub(super) async fn replay_all(State(admin): State<Admin>, Whole(body): WholeAsked) -> Result<Response, Problem> {
+pub(super) async fn replay_all(State(letters): State<Letters>, Whole(body): WholeAsked) -> Result<Response, Problem> {
     let asked: ReplayAsked = parsed(&body)?;
     let (manner, selection) = (manner(&asked)?, asked.chosen().selection(now_ms())?);
-    let plan = admin.desk.plan(&selection, manner.purpose(asked.force)?).await?;
+    let plan = letters.operations.plan(&selection, manner.purpose(asked.force)?).await?;
     if asked.dry_run {
         return Ok(Json(Preview::from(&plan)).into_response());
     }
-    known(&admin, &manner)?;
+    known(&letters, &manner)?;
     if let Some(unknown) = plan.unknown.first() {
-        return Err(DeskError::Unknown(unknown.clone()).into()); // nothing is sent of what was not meant
+        return Err(OperationError::Unknown(unknown.clone()).into()); // nothing is sent of what was not meant
     }
-    let job = admin.jobs.start(&admin.desk, plan, manner);
+    let job = letters.jobs.start(&letters.operations, plan, manner);
     let job = job.ok_or_else(|| Problem::new(StatusCode::TOO_MANY_REQUESTS, "too many replays go on: wait for one"))?;
     Ok((StatusCode::ACCEPTED, Json(job)).into_response())
 }
 
-fn manner(asked: &ReplayAsked) -> Result<Manner, DeskError> {
+fn manner(asked: &ReplayAsked) -> Result<Manner, OperationError> {
     Manner::new(asked.by.as_deref().unwrap_or(SOMEBODY), asked.to_hook.as_deref(), asked.rate)
 }
 
 /// Another hook has to be there: what it cannot do would be letters again.
-fn known(admin: &Admin, manner: &Manner) -> Result<(), DeskError> {
-    match &manner.to_hook {
-        Some(hook) if admin.catalog.hooks.borrow().get(hook.as_str()).is_none() => {
-            Err(DeskError::Invalid(format!("to_hook: the catalog has no hook {hook}")))
+fn known(letters: &Letters, manner: &Manner) -> Result<(), OperationError> {
+    match (&manner.to_hook, &letters.hooks) {
+        (Some(hook), Some(hooks)) if hooks.borrow().get(hook.as_str()).is_none() => {
+            Err(OperationError::Invalid(format!("to_hook: the catalog has no hook {hook}")))
         }
         _ => Ok(()),
     }
@@ -258,11 +289,8 @@ fn no_job(id: &str) -> Problem {
         NoJob,
     )
 )]
-pub(super) async fn job(
-    State(admin): State<Admin>,
-    Path(OfJob { id }): Path<OfJob>,
-) -> Result<Json<JobShown>, Problem> {
-    admin.jobs.get(&id).map(Json).ok_or_else(|| no_job(&id))
+pub(super) async fn job(State(jobs): State<Jobs>, Path(OfJob { id }): Path<OfJob>) -> Result<Json<JobShown>, Problem> {
+    jobs.get(&id).map(Json).ok_or_else(|| no_job(&id))
 }
 
 /// Stops a replay of many in order.
@@ -277,10 +305,10 @@ pub(super) async fn job(
     )
 )]
 pub(super) async fn cancel(
-    State(admin): State<Admin>,
+    State(jobs): State<Jobs>,
     Path(OfJob { id }): Path<OfJob>,
 ) -> Result<Json<JobShown>, Problem> {
-    admin.jobs.cancel(&id).map(Json).ok_or_else(|| no_job(&id))
+    jobs.cancel(&id).map(Json).ok_or_else(|| no_job(&id))
 }
 
 /// Closes a letter. Of two reasons the first stays.
@@ -296,13 +324,13 @@ pub(super) async fn cancel(
     )
 )]
 pub(super) async fn resolve(
-    State(admin): State<Admin>,
+    State(operations): State<Operations>,
     Path(OfLetter { id }): Path<OfLetter>,
     Whole(body): WholeAsked,
 ) -> Result<Json<Value>, Problem> {
     let asked: CloseAsked = if body.is_empty() { CloseAsked::default() } else { parsed(&body)? };
-    close(&admin.desk, &Selection::Ids(vec![id.clone()]), &asked.reason, asked.by.as_deref()).await?;
-    Ok(Json(admin.desk.find(&id).await?.view(false, &[])))
+    close(&operations, &Selection::Ids(vec![id.clone()]), &asked.reason, asked.by.as_deref()).await?;
+    Ok(Json(operations.find(&id).await?.view(false, &[])))
 }
 
 /// Closes many letters.
@@ -317,16 +345,21 @@ pub(super) async fn resolve(
     )
 )]
 pub(super) async fn resolve_all(
-    State(admin): State<Admin>,
+    State(operations): State<Operations>,
     Whole(body): WholeAsked,
 ) -> Result<Json<Resolved>, Problem> {
     let asked: ResolveAsked = parsed(&body)?;
     let selection = asked.chosen().selection(now_ms())?;
-    Ok(Json(Resolved { resolved: close(&admin.desk, &selection, &asked.reason, asked.by.as_deref()).await? }))
+    Ok(Json(Resolved { resolved: close(&operations, &selection, &asked.reason, asked.by.as_deref()).await? }))
 }
 
-async fn close(desk: &Desk, selection: &Selection, reason: &str, by: Option<&str>) -> Result<usize, DeskError> {
-    desk.resolve(selection, reason, by.unwrap_or(SOMEBODY)).await
+async fn close(
+    operations: &Operations,
+    selection: &Selection,
+    reason: &str,
+    by: Option<&str>,
+) -> Result<usize, OperationError> {
+    operations.resolve(selection, reason, by.unwrap_or(SOMEBODY)).await
 }
 
 /// Sends a letter's event out with other data, as a new event.
@@ -342,11 +375,11 @@ async fn close(desk: &Desk, selection: &Selection, reason: &str, by: Option<&str
     )
 )]
 pub(super) async fn edit(
-    State(admin): State<Admin>,
+    State(operations): State<Operations>,
     Path(OfLetter { id }): Path<OfLetter>,
     Whole(body): WholeAsked,
 ) -> Result<Json<Replayed>, Problem> {
     let asked: EditAsked = parsed(&body)?;
     let by = asked.by.clone().unwrap_or_else(|| SOMEBODY.to_owned());
-    Ok(Json(admin.desk.edit(&id, &asked.edit()?, &by).await?))
+    Ok(Json(operations.edit(&id, &asked.edit()?, &by).await?))
 }

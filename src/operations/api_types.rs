@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
 
-use super::DeskError;
-use super::replay::Progress;
+use super::OperationError;
+use super::progress::Progress;
 use crate::domain::browse::{Filter, Group, States};
 use crate::domain::edit::Edit;
 use crate::domain::escape::quoted;
@@ -68,7 +68,7 @@ impl Asked {
     ///
     /// # Errors
     /// One sentence: what was expected and what was found.
-    pub fn filter(&self, now_ms: u64) -> Result<Filter, DeskError> {
+    pub fn filter(&self, now_ms: u64) -> Result<Filter, OperationError> {
         let read = || {
             let glob = |text: &Option<String>| text.as_deref().map(Glob::new).transpose();
             let time = |name: &str, text: &Option<String>| {
@@ -87,7 +87,7 @@ impl Asked {
                 fingerprint: self.group.clone(),
             })
         };
-        read().map_err(DeskError::Invalid)
+        read().map_err(OperationError::Invalid)
     }
 }
 
@@ -121,10 +121,10 @@ pub struct PageAsked {
 pub fn split<const N: usize>(
     mut query: BTreeMap<String, String>,
     own: [&str; N],
-) -> Result<(Asked, [Option<String>; N]), DeskError> {
+) -> Result<(Asked, [Option<String>; N]), OperationError> {
     let own = own.map(|name| query.remove(name));
     let asked = serde_json::from_value(serde_json::json!(query));
-    Ok((asked.map_err(|error| DeskError::Invalid(error.to_string()))?, own))
+    Ok((asked.map_err(|error| OperationError::Invalid(error.to_string()))?, own))
 }
 
 impl PageAsked {
@@ -132,7 +132,7 @@ impl PageAsked {
     ///
     /// # Errors
     /// One sentence: there is no such condition.
-    pub fn of(query: BTreeMap<String, String>) -> Result<Self, DeskError> {
+    pub fn of(query: BTreeMap<String, String>) -> Result<Self, OperationError> {
         let (which, [after, limit]) = split(query, ["after", "limit"])?;
         Ok(Self { which, after, limit })
     }
@@ -141,10 +141,10 @@ impl PageAsked {
     ///
     /// # Errors
     /// It is no such number.
-    pub fn limit(&self) -> Result<usize, DeskError> {
+    pub fn limit(&self) -> Result<usize, OperationError> {
         let Some(text) = &self.limit else { return Ok(PAGE) };
         let limit = text.parse().ok().filter(|limit| (1..=PAGE_MAX).contains(limit));
-        limit.ok_or_else(|| DeskError::Invalid(format!("limit: expected 1 to {PAGE_MAX}, found {}", quoted(text))))
+        limit.ok_or_else(|| OperationError::Invalid(format!("limit: expected 1 to {PAGE_MAX}, found {}", quoted(text))))
     }
 }
 
@@ -181,17 +181,17 @@ impl Chosen {
     ///
     /// # Errors
     /// Nothing is chosen, or two things at once, or the filter cannot be read.
-    pub fn selection(&self, now_ms: u64) -> Result<Selection, DeskError> {
+    pub fn selection(&self, now_ms: u64) -> Result<Selection, OperationError> {
         let filter = self.filter.as_ref().filter(|filter| **filter != Asked::default());
         match (self.ids.as_slice(), filter, self.all) {
             ([], Some(filter), false) => Ok(Selection::Filter(Box::new(filter.filter(now_ms)?))),
             ([], None, true) => Ok(Selection::Filter(Box::default())),
             (ids, None, false) if !ids.is_empty() => Ok(Selection::Ids(ids.to_vec())),
-            ([], None, false) => Err(DeskError::Invalid(
+            ([], None, false) => Err(OperationError::Invalid(
                 "expected ids of letters, a filter, or all, found nothing: `hookfleet dead-letters groups` shows what there is"
                     .to_owned(),
             )),
-            _ => Err(DeskError::Invalid("expected ids of letters, a filter, or all: one of them, found several".to_owned())),
+            _ => Err(OperationError::Invalid("expected ids of letters, a filter, or all: one of them, found several".to_owned())),
         }
     }
 }
@@ -343,13 +343,13 @@ impl EditAsked {
     ///
     /// # Errors
     /// Neither or both are given.
-    pub fn edit(self) -> Result<Edit, DeskError> {
+    pub fn edit(self) -> Result<Edit, OperationError> {
         match (self.data, self.patch) {
             (Some(Value::String(body)), None) => Ok(Edit::Data(body.into())),
             (Some(data), None) => Ok(Edit::Data(data.to_string().into())),
             (None, Some(patch)) => Ok(Edit::Patch(patch)),
-            (None, None) => Err(DeskError::Invalid("expected `data` or `patch`, found neither".to_owned())),
-            (Some(_), Some(_)) => Err(DeskError::Invalid("expected `data` or `patch`, found both".to_owned())),
+            (None, None) => Err(OperationError::Invalid("expected `data` or `patch`, found neither".to_owned())),
+            (Some(_), Some(_)) => Err(OperationError::Invalid("expected `data` or `patch`, found both".to_owned())),
         }
     }
 }

@@ -1,5 +1,8 @@
 //! The catalog over HTTP: what is in force, and for a fleet's shared one, changing it.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
 use axum::http::{HeaderMap, StatusCode, header};
@@ -10,33 +13,45 @@ use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::Admin;
+use super::access::Door;
+use super::openapi;
 use super::problem::{Details, Problem, Whole};
 use crate::catalog::apply::{Applied, Done, Refused, Wish, apply as apply_wish};
 use crate::catalog::diff::Changes;
-use crate::catalog::follow::Standing;
-use crate::catalog::revisions::{About, BYTES_MAX};
+use crate::catalog::follow::{Followed, Standing};
+use crate::catalog::revisions::{About, BYTES_MAX, Revisions};
 use crate::catalog::view::{HookView, ProblemView};
 use crate::catalog::{Document, beside};
+use crate::domain::access::Role;
 use crate::domain::revision::Revision;
+use crate::flow::Flow;
 use crate::telemetry::now_ms;
 
 /// What the only document is called that is sent without a name.
 const NAME: &str = "hooks.yaml";
 
-/// The routes that change nothing.
-pub(super) fn reading() -> OpenApiRouter<Admin> {
-    OpenApiRouter::default().routes(routes!(show))
+/// What the handlers work with.
+#[derive(Clone)]
+pub struct Catalog {
+    /// The catalog that this process follows.
+    pub followed: Followed,
+    /// The fleet's catalog, if that is what is followed.
+    pub revisions: Option<Arc<Revisions>>,
+    pub flow: Arc<dyn Flow>,
+    /// Longest `Retry-After` that hooks honour.
+    pub hint_max: Duration,
 }
 
-/// The routes that change something.
-pub(super) fn operating() -> OpenApiRouter<Admin> {
-    OpenApiRouter::default().routes(routes!(apply))
+/// The routes of the catalog.
+pub(super) fn router(door: Option<&Arc<Door>>) -> OpenApiRouter<Catalog> {
+    let reading = openapi::behind(Role::Read, OpenApiRouter::default().routes(routes!(show)), door);
+    reading.merge(openapi::behind(Role::Operate, OpenApiRouter::default().routes(routes!(apply)), door))
 }
 
 /// The catalog in force.
 #[derive(Debug, Serialize, ToSchema)]
-pub(super) struct Catalog {
+#[schema(as = Catalog)]
+pub(super) struct CatalogView {
     revision: String,
     #[serde(flatten)]
     standing: Standing,
@@ -48,13 +63,13 @@ pub(super) struct Catalog {
     get,
     path = "/v1/runtime/hooks",
     operation_id = "hooks",
-    responses((status = 200, description = "The catalog in force in this process", body = Catalog))
+    responses((status = 200, description = "The catalog in force in this process", body = CatalogView))
 )]
-pub(super) async fn show(State(admin): State<Admin>) -> Json<Catalog> {
-    let set = admin.catalog.hooks.borrow().clone();
-    Json(Catalog {
+pub(super) async fn show(State(catalog): State<Catalog>) -> Json<CatalogView> {
+    let set = catalog.followed.hooks.borrow().clone();
+    Json(CatalogView {
         revision: set.revision().to_string(),
-        standing: admin.catalog.standing.borrow().clone(),
+        standing: catalog.followed.standing.borrow().clone(),
         hooks: set.hooks().iter().map(|hook| HookView::of(hook)).collect(),
     })
 }
@@ -114,12 +129,12 @@ pub(super) struct Sent {
     )
 )]
 pub(super) async fn apply(
-    State(admin): State<Admin>,
+    State(catalog): State<Catalog>,
     said: Result<Query<Said>, QueryRejection>,
     headers: HeaderMap,
     Whole(body): Whole<{ 2 * BYTES_MAX }>,
 ) -> Result<Json<Answer>, Problem> {
-    let Some(revisions) = &admin.revisions else {
+    let Some(revisions) = &catalog.revisions else {
         let detail = "this process takes its hooks from a file: change that one, or set catalog.from to redis";
         return Err(Problem::new(StatusCode::CONFLICT, detail));
     };
@@ -135,9 +150,9 @@ pub(super) async fn apply(
         message: said.message,
         dry_run: said.dry_run,
         at_ms: now_ms(),
-        hint_max: admin.hint_max,
+        hint_max: catalog.hint_max,
     };
-    let applied = apply_wish(revisions, admin.flow.as_ref(), wish).await?;
+    let applied = apply_wish(revisions, catalog.flow.as_ref(), wish).await?;
     Ok(Json(Answer::of(applied)))
 }
 

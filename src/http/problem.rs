@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 use utoipa::{IntoResponses, ToSchema};
 
-use crate::desk::DeskError;
+use crate::operations::OperationError;
 
 /// An error that a caller may see.
 #[derive(Debug)]
@@ -68,13 +68,13 @@ pub(super) fn parsed<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
     })
 }
 
-impl From<DeskError> for Problem {
-    fn from(error: DeskError) -> Self {
+impl From<OperationError> for Problem {
+    fn from(error: OperationError) -> Self {
         let status = match &error {
-            DeskError::Unknown(_) => StatusCode::NOT_FOUND,
-            DeskError::Invalid(_) => StatusCode::BAD_REQUEST,
-            DeskError::Refused(_) => StatusCode::CONFLICT,
-            DeskError::Away(_) => StatusCode::SERVICE_UNAVAILABLE,
+            OperationError::Unknown(_) => StatusCode::NOT_FOUND,
+            OperationError::Invalid(_) => StatusCode::BAD_REQUEST,
+            OperationError::Refused(_) => StatusCode::CONFLICT,
+            OperationError::Away(_) => StatusCode::SERVICE_UNAVAILABLE,
         };
         Self::new(status, error.to_string())
     }

@@ -12,8 +12,9 @@ use utoipa::openapi::{Components, ContentBuilder, Info, License, OpenApi, Ref, R
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use super::Group;
 use super::access::{self, Door};
-use super::{Admin, Scope, routes_of};
+use super::probes::Probes;
 use crate::domain::access::Role;
 
 /// The name of the scheme by which callers show who they are.
@@ -30,7 +31,7 @@ const REFUSALS: [(&str, &str, &str); 2] = [
 /// The whole document.
 #[must_use]
 pub fn document() -> OpenApi {
-    routes_of(Scope::Everything, None).into_openapi()
+    Group::ALL.into_iter().map(Group::documented).fold(base(), OpenApiRouter::merge).into_openapi()
 }
 
 /// This document.
@@ -45,7 +46,7 @@ async fn openapi() -> Json<OpenApi> {
 }
 
 /// What is not in the routes.
-pub(super) fn base() -> OpenApiRouter<Admin> {
+pub(super) fn base() -> OpenApiRouter {
     let license = License::builder().name(env!("CARGO_PKG_LICENSE")).identifier(Some(env!("CARGO_PKG_LICENSE")));
     let mut info = Info::new("hookfleet", env!("CARGO_PKG_VERSION"));
     info.description = Some(ABOUT.to_owned());
@@ -63,12 +64,15 @@ pub(super) fn base() -> OpenApiRouter<Admin> {
 }
 
 /// The route of the document itself.
-pub(super) fn own() -> OpenApiRouter<Admin> {
+pub(super) fn own() -> OpenApiRouter<Probes> {
     OpenApiRouter::default().routes(routes!(openapi))
 }
 
 /// Routes that take a role, and say so. Without a door, only the document is of use.
-pub(super) fn behind(role: Role, routes: OpenApiRouter<Admin>, door: Option<&Arc<Door>>) -> OpenApiRouter<Admin> {
+pub(super) fn behind<S>(role: Role, routes: OpenApiRouter<S>, door: Option<&Arc<Door>>) -> OpenApiRouter<S>
+where
+    S: Clone + Send + Sync + 'static,
+{
     let mut routes = match door {
         Some(door) => routes.route_layer(from_fn_with_state((Arc::clone(door), role), access::guard)),
         None => routes,
@@ -83,6 +87,13 @@ pub(super) fn behind(role: Role, routes: OpenApiRouter<Admin>, door: Option<&Arc
         }
     }
     routes
+}
+
+/// The names of the methods that a path has.
+pub(super) fn methods(item: &PathItem) -> Vec<String> {
+    let named = [("GET", &item.get), ("POST", &item.post), ("PUT", &item.put), ("DELETE", &item.delete)];
+    let named = named.into_iter().chain([("PATCH", &item.patch)]);
+    named.filter(|(_, operation)| operation.is_some()).map(|(name, _)| name.to_owned()).collect()
 }
 
 /// Of the methods that are served here.

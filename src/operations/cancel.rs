@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::DeskError;
+use super::OperationError;
 use crate::domain::claim::{Answer, Before, Request};
 use crate::domain::id::InvocationKey;
 use crate::domain::time::millis;
@@ -39,7 +39,11 @@ pub struct Cancelled {
 ///
 /// # Errors
 /// The store of claims does not answer: repeating the call is safe.
-pub async fn cancel(claims: &dyn Idempotency, key: &InvocationKey, keep: Duration) -> Result<Cancelled, DeskError> {
+pub async fn cancel(
+    claims: &dyn Idempotency,
+    key: &InvocationKey,
+    keep: Duration,
+) -> Result<Cancelled, OperationError> {
     let request = Request::Cancel { generation: 0, keep_ms: millis(keep) };
     let found = match claims.ask(key, &request).await {
         Ok(Answer::Done { .. }) => Found::Done,
@@ -50,8 +54,8 @@ pub async fn cancel(claims: &dyn Idempotency, key: &InvocationKey, keep: Duratio
             Before::Buried => Found::GivenUp,
             Before::Cancelled => Found::Cancelled,
         },
-        Ok(answer) => return Err(DeskError::Away(format!("the store of claims answered {answer:?}"))),
-        Err(error) => return Err(DeskError::Away(format!("{error}; cancelling again is safe"))),
+        Ok(answer) => return Err(OperationError::Away(format!("the store of claims answered {answer:?}"))),
+        Err(error) => return Err(OperationError::Away(format!("{error}; cancelling again is safe"))),
     };
     tracing::info!(invocation = %key, ?found, "cancelled by an operator");
     Ok(Cancelled { invocation: key.to_string(), found })

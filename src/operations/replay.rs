@@ -9,13 +9,12 @@ use std::pin::pin;
 use std::time::Duration;
 
 use futures_util::stream::{self, FuturesUnordered, StreamExt as _};
-use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
-use utoipa::ToSchema;
 
-use super::{Desk, DeskError, Replayed};
+use super::progress::{Progress, Unsent};
+use super::{BY_CHARS_MAX, OperationError, Operations, Replayed};
 use crate::broker::PublishError;
 use crate::dead_letters::DeadLetterError;
 use crate::domain::dead_letter::{Item, Letter, Offset, Record};
@@ -36,8 +35,6 @@ const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// Letters a second.
 const RATE_MIN: f64 = 0.001;
 const RATE_MAX: f64 = 1_000_000.0;
-/// Longest name of an operator that is kept.
-pub(super) const BY_CHARS_MAX: usize = 128;
 /// Letters that could not be sent and are named.
 const NAMED_MAX: usize = 100;
 
@@ -57,12 +54,12 @@ impl Manner {
     ///
     /// # Errors
     /// One sentence: the hook has no legal id, or the rate is none.
-    pub fn new(by: &str, to_hook: Option<&str>, rate: Option<f64>) -> Result<Self, DeskError> {
+    pub fn new(by: &str, to_hook: Option<&str>, rate: Option<f64>) -> Result<Self, OperationError> {
         let to_hook = to_hook.map(HookId::new).transpose();
-        let to_hook = to_hook.map_err(|error| DeskError::Invalid(format!("to_hook: {error}")))?;
+        let to_hook = to_hook.map_err(|error| OperationError::Invalid(format!("to_hook: {error}")))?;
         if let Some(rate) = rate.filter(|rate| !(*rate >= RATE_MIN && *rate <= RATE_MAX)) {
             let found = format!("rate: expected {RATE_MIN} to {RATE_MAX} letters a second, found {rate}");
-            return Err(DeskError::Invalid(found));
+            return Err(OperationError::Invalid(found));
         }
         Ok(Self { by: escape::sentence(by, BY_CHARS_MAX), to_hook, rate })
     }
@@ -73,44 +70,13 @@ impl Manner {
     ///
     /// # Errors
     /// It is two things at once.
-    pub fn purpose(&self, force: bool) -> Result<Purpose, DeskError> {
+    pub fn purpose(&self, force: bool) -> Result<Purpose, OperationError> {
         match (force, &self.to_hook) {
             (false, None) => Ok(Purpose::Again),
             (true, None) => Ok(Purpose::Force),
             (false, Some(_)) => Ok(Purpose::Elsewhere),
-            (true, Some(_)) => Err(DeskError::Invalid("expected force or to_hook, found both".to_owned())),
+            (true, Some(_)) => Err(OperationError::Invalid("expected force or to_hook, found both".to_owned())),
         }
-    }
-}
-
-/// How far a replay is, and at its end what it came to.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct Progress {
-    pub total: usize,
-    /// Published and confirmed.
-    pub sent: usize,
-    /// Not sent, since somebody else has finished them or sent them out meanwhile, or they have aged out.
-    pub skipped: usize,
-    /// Cannot be sent as they are; the first hundred of them by name.
-    pub failed: usize,
-    pub failures: Vec<Unsent>,
-    /// Why it ended before its time: stopped, or the broker away.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub ended: Option<String>,
-}
-
-/// A letter that could not be sent.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct Unsent {
-    pub id: LetterId,
-    pub error: String,
-}
-
-impl Progress {
-    /// Letters that were not come to.
-    #[must_use]
-    pub const fn left(&self) -> usize {
-        self.total.saturating_sub(self.sent).saturating_sub(self.skipped).saturating_sub(self.failed)
     }
 }
 
@@ -124,10 +90,10 @@ pub(super) enum Failed {
 
 impl Failed {
     /// To the operator, with what is safe.
-    pub(super) fn told(self, safe: &str) -> DeskError {
+    pub(super) fn told(self, safe: &str) -> OperationError {
         match self {
-            Self::Letter(error) => DeskError::Refused(error),
-            Self::Away(error) => DeskError::Away(format!("{error}; nothing is lost, and {safe} is safe")),
+            Self::Letter(error) => OperationError::Refused(error),
+            Self::Away(error) => OperationError::Away(format!("{error}; nothing is lost, and {safe} is safe")),
         }
     }
 }
@@ -144,12 +110,12 @@ impl From<DeadLetterError> for Failed {
     }
 }
 
-impl Desk {
+impl Operations {
     /// What a replay would do, as of now.
     ///
     /// # Errors
     /// The log cannot be read.
-    pub async fn plan(&self, selection: &Selection, purpose: Purpose) -> Result<Plan, DeskError> {
+    pub async fn plan(&self, selection: &Selection, purpose: Purpose) -> Result<Plan, OperationError> {
         Ok(self.letters.now().await?.plan(selection, purpose))
     }
 
@@ -159,26 +125,26 @@ impl Desk {
     /// # Errors
     /// The letter is unknown, finished (without `force`) or of a kind that cannot be replayed as it is; or the broker is
     /// away, in which case repeating the call is safe.
-    pub async fn replay(&self, id: &LetterId, force: bool, manner: &Manner) -> Result<Replayed, DeskError> {
+    pub async fn replay(&self, id: &LetterId, force: bool, manner: &Manner) -> Result<Replayed, OperationError> {
         let purpose = manner.purpose(force)?;
         let plan = self.plan(&Selection::Ids(vec![id.clone()]), purpose).await?;
         let Some(picked) = plan.picked.first() else {
             return Err(match (plan.unknown.first(), plan.unforced.first()) {
-                (Some(unknown), _) => DeskError::Unknown(unknown.clone()),
-                (None, Some(_)) => DeskError::Refused(format!(
+                (Some(unknown), _) => OperationError::Unknown(unknown.clone()),
+                (None, Some(_)) => OperationError::Refused(format!(
                     "letter {id} is about a whole message: it is replayed without --force, for the hooks that have not \
                      finished"
                 )),
-                (None, None) if plan.out > 0 => DeskError::Refused(format!(
+                (None, None) if plan.out > 0 => OperationError::Refused(format!(
                     "a replay of letter {id} is out: it can go elsewhere when that has failed"
                 )),
-                (None, None) => DeskError::Refused(format!(
+                (None, None) => OperationError::Refused(format!(
                     "letter {id} is resolved: it was finished or closed; --force runs it again under a key of its own"
                 )),
             });
         };
         let letter = self.find(&picked.id).await?.letter;
-        let replay = made(&letter, picked, manner).map_err(DeskError::Refused)?;
+        let replay = made(&letter, picked, manner).map_err(OperationError::Refused)?;
         let generation = replay.generation;
         self.send(replay).await.map_err(|failed| failed.told("replaying again"))?;
         Ok(Replayed { id: letter.id, generation })
@@ -205,7 +171,7 @@ impl Desk {
         progress.send_modify(|progress| progress.total = plan.picked.len());
         let picked = plan.picked.into_iter().map(|picked| (picked.at, picked)).collect();
         let pace = Pace::new(manner.rate);
-        let mut run = Run { desk: self, manner, progress, stop, picked, pace, looked: None, away_since: None };
+        let mut run = Run { operations: self, manner, progress, stop, picked, pace, looked: None, away_since: None };
         while !run.picked.is_empty() && !stop.is_cancelled() {
             match run.pass().await {
                 Ok(()) => break,
@@ -240,7 +206,7 @@ fn made(letter: &Letter, picked: &Picked, manner: &Manner) -> Result<Replay, Str
 
 /// A replay under way.
 struct Run<'a> {
-    desk: &'a Desk,
+    operations: &'a Operations,
     manner: &'a Manner,
     progress: &'a watch::Sender<Progress>,
     stop: &'a CancellationToken,
@@ -262,8 +228,8 @@ impl Run<'_> {
     /// window has. What could not be sent now stays.
     async fn pass(&mut self) -> Result<(), String> {
         let Some(from) = self.picked.values().map(|picked| picked.from).min() else { return Ok(()) };
-        let (desk, stop) = (self.desk, self.stop);
-        let reading = desk.letters.log.open(from).await.map_err(|error| error.to_string())?;
+        let (operations, stop) = (self.operations, self.stop);
+        let reading = operations.letters.log.open(from).await.map_err(|error| error.to_string())?;
         // A stream, since what is read is not lost then when something else comes first.
         let mut items = pin!(stream::try_unfold(reading, async |mut reading| {
             let items = reading.next().await?;
@@ -288,7 +254,7 @@ impl Run<'_> {
                     match made(&letter, &picked, self.manner) {
                         Ok(replay) => {
                             self.pace.went();
-                            under_way.push(async move { (picked, desk.send(replay).await) });
+                            under_way.push(async move { (picked, operations.send(replay).await) });
                         }
                         Err(error) => self.ended(&picked, Err(error)),
                     }
@@ -316,7 +282,7 @@ impl Run<'_> {
     }
 
     async fn drop_what_others_did(&mut self) -> Result<(), String> {
-        let fold = self.desk.letters.now().await.map_err(|error| error.to_string())?;
+        let fold = self.operations.letters.now().await.map_err(|error| error.to_string())?;
         self.looked = Some(Instant::now());
         let before = self.picked.len();
         self.picked.retain(|_, picked| fold.is_unchanged(picked));

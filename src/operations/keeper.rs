@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::time::sleep;
 
-use super::{Desk, DeskError};
+use super::{OperationError, Operations};
 use crate::dead_letters::Keeping;
 use crate::domain::carry::Carry;
 use crate::domain::failure::Class;
@@ -21,11 +21,11 @@ const EVERY: Duration = Duration::from_secs(30);
 const CARRY_AFTER: f64 = 0.5;
 
 /// Keeps the log, whenever this process is the one to do so; ends with its caller.
-pub async fn keep(desk: &Desk, retention: Duration) {
+pub async fn keep(operations: &Operations, retention: Duration) {
     let (mut keeping, mut told) = (None::<Box<dyn Keeping>>, Told::default());
     loop {
         if !keeping.as_ref().is_some_and(|keeping| keeping.is_held()) {
-            keeping = desk.letters.log.keep().await.unwrap_or_else(|error| {
+            keeping = operations.letters.log.keep().await.unwrap_or_else(|error| {
                 tracing::debug!(%error, "nobody can be made keeper of the dead letters now");
                 None
             });
@@ -34,18 +34,18 @@ pub async fn keep(desk: &Desk, retention: Duration) {
             }
         }
         if keeping.is_some() {
-            match round(desk, retention).await {
+            match round(operations, retention).await {
                 Ok((standing, _)) => {
                     let kept = kept(&standing, retention);
                     told.tell(&standing, &kept);
-                    desk.kept.send_replace(Some(kept));
+                    operations.kept.send_replace(Some(kept));
                 }
                 Err(error) => tracing::warn!(%error, "the dead letters could not be looked after; trying again"),
             }
         } else {
             told.tell(&Standing::default(), &Kept::default()); // it is another one's to say
-            desk.kept.send_replace(None);
-            desk.letters.forget().await;
+            operations.kept.send_replace(None);
+            operations.letters.forget().await;
         }
         sleep(EVERY).await;
     }
@@ -55,32 +55,32 @@ pub async fn keep(desk: &Desk, retention: Duration) {
 ///
 /// # Errors
 /// The log cannot be read or written: the next round does it.
-pub async fn round(desk: &Desk, retention: Duration) -> Result<(Standing, usize), DeskError> {
+pub async fn round(operations: &Operations, retention: Duration) -> Result<(Standing, usize), OperationError> {
     let now = now_ms();
     let kept_ms = u64::try_from(retention.as_millis()).unwrap_or(u64::MAX);
     let aged_ms = u64::try_from(retention.mul_f64(CARRY_AFTER).as_millis()).unwrap_or(u64::MAX);
     let (carry, standing) = {
-        let fold = desk.letters.now().await?;
+        let fold = operations.letters.now().await?;
         (fold.carry(now.saturating_sub(aged_ms), now), fold.standing())
     };
-    let carried = carry_on(desk, carry).await?;
+    let carried = carry_on(operations, carry).await?;
     // Only now: what was not kept in time, by a keeper that was away, is kept before anything goes.
-    let first = desk.letters.log.trim(now.saturating_sub(kept_ms)).await?;
-    desk.letters.forget_before(first).await;
+    let first = operations.letters.log.trim(now.saturating_sub(kept_ms)).await?;
+    operations.letters.forget_before(first).await;
     Ok((standing, carried))
 }
 
-async fn carry_on(desk: &Desk, mut carry: Carry) -> Result<usize, DeskError> {
+async fn carry_on(operations: &Operations, mut carry: Carry) -> Result<usize, OperationError> {
     let mut carried = 0;
     for mark in std::mem::take(&mut carry.marks) {
-        desk.letters.log.append(&mark).await?;
+        operations.letters.log.append(&mark).await?;
         carried += 1;
     }
     let Some(start) = carry.start() else { return Ok(carried) };
-    let mut reading = desk.letters.log.open(start).await?;
+    let mut reading = operations.letters.log.open(start).await?;
     while let Some(items) = reading.next().await? {
         for record in items.into_iter().flat_map(|item| carry.records(item)) {
-            desk.letters.log.append(&record).await?;
+            operations.letters.log.append(&record).await?;
             carried += 1;
         }
         if carry.letters.is_empty() {

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::{Request, State};
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::extract::{FromRef, Request, State};
+use axum::http::StatusCode;
 use axum::response::{IntoResponse, Json, Response};
 use futures_util::future::join_all;
 use serde::Serialize;
@@ -13,18 +13,37 @@ use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::Admin;
-use super::problem::{Details, Problem, whole};
+use super::access::Door;
+use super::intake::{Intake, Taken};
+use super::openapi;
+use super::problem::{Details, Problem};
 use crate::broker::Broker;
+use crate::domain::access::Role;
 use crate::domain::event::Reading;
-use crate::domain::event_type::EventTypes;
-use crate::publish::{self, Event, Publisher, PublisherOptions, Rejected, Unpublished, read, request_bytes_max};
-use crate::telemetry::Metric;
+use crate::publish::{self, Event, Publisher, PublisherOptions, Unpublished};
 
 /// How long a caller waits for a confirm before it is told to come again.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// Events of a batch whose mistakes are told.
-const MISFITS_TOLD: usize = 20;
+
+/// What the handlers work with.
+#[derive(Clone)]
+pub struct Gateway {
+    pub intake: Intake,
+    /// See [`publisher`].
+    pub publisher: Arc<Publisher>,
+}
+
+impl FromRef<Gateway> for Intake {
+    fn from_ref(gateway: &Gateway) -> Self {
+        gateway.intake.clone()
+    }
+}
+
+impl FromRef<Gateway> for Arc<Publisher> {
+    fn from_ref(gateway: &Gateway) -> Self {
+        Arc::clone(&gateway.publisher)
+    }
+}
 
 /// What the gateway publishes through.
 #[must_use]
@@ -35,20 +54,8 @@ pub fn publisher(broker: Arc<dyn Broker>, reading: &Reading) -> Arc<Publisher> {
 }
 
 /// The routes that publish.
-pub(super) fn publishing() -> OpenApiRouter<Admin> {
-    OpenApiRouter::default().routes(routes!(publish))
-}
-
-/// An event, as it was taken.
-#[derive(Debug, Clone, Serialize, ToSchema)]
-#[schema(as = Event)]
-pub(super) struct Taken {
-    /// Its own, or the one that it was given.
-    id: String,
-    source: String,
-    /// Whether the broker has it; of batches.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    confirmed: Option<bool>,
+pub(super) fn router(door: Option<&Arc<Door>>) -> OpenApiRouter<Gateway> {
+    openapi::behind(Role::Publish, OpenApiRouter::default().routes(routes!(publish)), door)
 }
 
 /// The events of a batch, in their order.
@@ -96,56 +103,21 @@ pub(super) enum Published {
 )]
 // A page in a browser can send some types to loopback unasked. None of those is taken here, unless there are `ce-`
 // headers beside it, for which a browser asks first and gets no answer.
-pub(super) async fn publish(State(admin): State<Admin>, request: Request) -> Result<Response, Problem> {
-    let request = events_of(&admin, request).await?;
+pub(super) async fn publish(
+    State(intake): State<Intake>,
+    State(publisher): State<Arc<Publisher>>,
+    request: Request,
+) -> Result<Response, Problem> {
+    let request = intake.events_of(request).await?;
     let events = match &request {
         publish::Request::One(event) => std::slice::from_ref(event),
         publish::Request::Batch(events) => events,
     };
-    refuse_misfits(events, admin.catalog.hooks.borrow().types())?;
+    intake.refuse_misfits(events)?;
     match request {
-        publish::Request::One(event) => one(&admin.publisher, &event).await,
-        publish::Request::Batch(events) => batch(&admin.publisher, &events).await,
+        publish::Request::One(event) => one(&publisher, &event).await,
+        publish::Request::Batch(events) => batch(&publisher, &events).await,
     }
-}
-
-/// The events that a request holds.
-pub(super) async fn events_of(admin: &Admin, mut request: Request) -> Result<publish::Request, Problem> {
-    let content_type = request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
-    let max = request_bytes_max(content_type, &admin.reading);
-    let headers = std::mem::take(request.headers_mut());
-    let body = whole(request, max, ", the limit (events.body_bytes_max)").await?;
-    Ok(read(&pairs(&headers), &body, &admin.reading)?)
-}
-
-/// Refuses all of them if one is not what its type declares, where the type is strict. What is only warned of is told
-/// by the worker that gets it.
-pub(super) fn refuse_misfits(events: &[Event], types: &EventTypes) -> Result<(), Problem> {
-    let misfits = events.iter().enumerate().filter_map(|(place, event)| Some((place, event, event.misfit(types)?)));
-    let misfits: Vec<_> = misfits.filter(|(_, _, misfit)| misfit.strict).collect();
-    let Some((place, _, first)) = misfits.first() else { return Ok(()) };
-    let detail = match events {
-        [_] => first.sentence(),
-        all => format!(
-            "nothing was published, since {} of {} events do not fit their types; event {place} (counted from 0): {}",
-            misfits.len(),
-            all.len(),
-            first.sentence()
-        ),
-    };
-    for (_, _, misfit) in &misfits {
-        Metric::EventsMisfit.count(&[("type", misfit.on.clone()), ("action", "refused".to_owned())]);
-    }
-    let told = misfits.iter().take(MISFITS_TOLD).map(|(place, event, misfit)| {
-        let Taken { id, source, .. } = Taken::of(event);
-        json!({ "id": id, "source": source, "event": place, "type": misfit.on.as_str(), "errors": misfit.mistakes })
-    });
-    let told = Value::from(told.collect::<Vec<_>>());
-    Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, detail).with("misfits", told))
-}
-
-fn pairs(headers: &HeaderMap) -> Vec<(&str, &[u8])> {
-    headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes())).collect()
 }
 
 async fn one(publisher: &Publisher, event: &Event) -> Result<Response, Problem> {
@@ -181,30 +153,15 @@ async fn batch(publisher: &Publisher, events: &[Event]) -> Result<Response, Prob
     Err(Problem::new(status(worst), detail).with("confirmed", Value::from(confirmed)).with("events", json!(told)))
 }
 
-impl Taken {
-    fn of(event: &Event) -> Self {
-        Self { id: event.id().to_owned(), source: event.source().to_owned(), confirmed: None }
-    }
-}
-
 fn status(unpublished: &Unpublished) -> StatusCode {
     if unpublished.is_final() { StatusCode::PAYLOAD_TOO_LARGE } else { StatusCode::SERVICE_UNAVAILABLE }
-}
-
-impl From<Rejected> for Problem {
-    fn from(rejected: Rejected) -> Self {
-        match rejected {
-            Rejected::ContentType(detail) => Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail),
-            Rejected::Event(detail) => Self::new(StatusCode::UNPROCESSABLE_ENTITY, detail),
-            Rejected::TooLarge(detail) => Self::new(StatusCode::PAYLOAD_TOO_LARGE, detail),
-        }
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use async_trait::async_trait;
     use axum::body::to_bytes;
+    use axum::http::header;
 
     use super::*;
     use crate::broker::PublishError;

@@ -1,5 +1,8 @@
 //! Single invocations over HTTP.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use axum::response::Json;
@@ -8,14 +11,25 @@ use utoipa::IntoParams;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::Admin;
+use super::access::Door;
+use super::openapi;
 use super::problem::{Details, Problem};
-use crate::desk::cancel::{Cancelled, cancel as cancel_invocation};
+use crate::domain::access::Role;
 use crate::domain::id::{EventDigest, HookId, InvocationKey};
+use crate::idempotency::Idempotency;
+use crate::operations::cancel::{Cancelled, cancel as cancel_invocation};
 
-/// The routes that change something.
-pub(super) fn operating() -> OpenApiRouter<Admin> {
-    OpenApiRouter::default().routes(routes!(cancel))
+/// What the handlers work with.
+#[derive(Clone)]
+pub struct Invocations {
+    pub claims: Arc<dyn Idempotency>,
+    /// How long an invocation is remembered that an operator cancelled.
+    pub cancelled_for: Duration,
+}
+
+/// The routes of single invocations.
+pub(super) fn router(door: Option<&Arc<Door>>) -> OpenApiRouter<Invocations> {
+    openapi::behind(Role::Operate, OpenApiRouter::default().routes(routes!(cancel)), door)
 }
 
 #[derive(Deserialize, IntoParams)]
@@ -42,12 +56,12 @@ pub(super) struct Cancel {
     )
 )]
 pub(super) async fn cancel(
-    State(admin): State<Admin>,
+    State(state): State<Invocations>,
     Path(hook): Path<String>,
     Query(cancel): Query<Cancel>,
 ) -> Result<Json<Cancelled>, Problem> {
     let refuse = |sentence: String| Problem::new(StatusCode::BAD_REQUEST, sentence);
     let event: EventDigest = cancel.event.parse().map_err(refuse)?;
     let key = InvocationKey { event, hook: HookId::new(&hook).map_err(refuse)? };
-    Ok(Json(cancel_invocation(admin.claims.as_ref(), &key, admin.cancelled_for).await?))
+    Ok(Json(cancel_invocation(state.claims.as_ref(), &key, state.cancelled_for).await?))
 }
