@@ -12,7 +12,6 @@ use async_trait::async_trait;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::domain::asking::Reply;
 use crate::domain::message::{Message, Outgoing, Queue};
 
 pub mod amqp;
@@ -114,12 +113,12 @@ pub trait Broker: Send + Sync {
     /// request may be sent twice; both are decided alike.
     async fn ask(&self, request: &Message, within: Duration) -> Result<Option<Message>, PublishError>;
 
-    /// Sends an answer to who has sent this delivery, before its ack: an answer that is lost on the way comes again with its
-    /// request. One that the broker does not take then, or not `until` then, is given up.
+    /// Sends the answer to the request that this delivery is, before its ack: an answer that is lost on the way comes again
+    /// with its request. One that the broker does not take then, or not `until` then, is given up.
     ///
     /// # Errors
     /// It is given up: ack the request all the same.
-    async fn reply(&self, delivery: &Delivery, reply: Reply, until: Instant) -> Result<(), PublishError>;
+    async fn reply(&self, delivery: &Delivery, reply: Outgoing, until: Instant) -> Result<(), PublishError>;
 
     /// Acks a delivery, some time soon. A void receipt is ignored.
     fn ack(&self, receipt: Receipt);

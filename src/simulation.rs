@@ -22,7 +22,7 @@ use crate::domain::browse::{Filter, States};
 use crate::domain::event::Reading;
 use crate::domain::flow::BreakerPolicy;
 use crate::domain::hook::HookLane;
-use crate::domain::message::{Message, Outgoing, Queue, To};
+use crate::domain::message::{Destination, Message, Outgoing, Queue};
 use crate::domain::mutation::Mutation;
 use crate::fleet::{Fleet, Halts};
 use crate::flow::local::LocalFlow;
@@ -161,7 +161,7 @@ impl World {
     async fn publish(&self, event: usize) {
         self.published.lock().unwrap().entry(event).or_insert_with(Instant::now);
         let publisher = self.hub.connect(Life::default());
-        let outgoing = Outgoing { to: To::Events, delay: Duration::ZERO, message: message(event) };
+        let outgoing = Outgoing { to: Destination::Events, delay: Duration::ZERO, message: message(event) };
         while publisher.publish(outgoing.clone()).await.is_err() {}
     }
 }

@@ -9,8 +9,7 @@ use async_trait::async_trait;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::domain::asking::Reply;
-use crate::domain::message::{Message, Outgoing, Queue, To};
+use crate::domain::message::{Destination, Message, Outgoing, Queue};
 use crate::embedded::{Credit, Dispatched, Store, WriteError, letters};
 
 use super::{Broker, Delivery, Health, PublishError, Receipt, Wanted};
@@ -63,11 +62,20 @@ impl Broker for EmbeddedBroker {
         let Outgoing { to, delay, message } = outgoing;
         let queues = self.store.queues();
         let written = match to {
-            To::Events => queues.publish(Queue::Events, Duration::ZERO, message).await,
-            To::Lane(lane) => queues.publish(Queue::Lane(lane), delay, message).await,
-            To::Parked(lane, level) => queues.publish(Queue::Lane(lane), Outgoing::park_time(level), message).await,
-            To::Dead => letters::append(&self.store, message.body).await,
-            To::Gates | To::Reply(_) => {
+            Destination::Events => queues.publish(Queue::Events, Duration::ZERO, message).await,
+            Destination::Exchange(exchange) if exchange.name.is_none() => {
+                queues.publish(Queue::Events, Duration::ZERO, message).await
+            }
+            Destination::Lane(lane) => queues.publish(Queue::Lane(lane), delay, message).await,
+            Destination::Parked(lane, level) => {
+                queues.publish(Queue::Lane(lane), Outgoing::park_time(level), message).await
+            }
+            Destination::Dead => letters::append(&self.store, message.body).await,
+            Destination::Exchange(_) => {
+                let error = "without RabbitMQ there is no exchange but that of events, to which a hook without `exchange` publishes";
+                return Err(PublishError::Invalid(error.to_owned()));
+            }
+            Destination::Gates | Destination::Reply(_) => {
                 return Err(PublishError::Invalid("a file has no queues for requests and answers".to_owned()));
             }
         };
@@ -80,7 +88,7 @@ impl Broker for EmbeddedBroker {
         ))
     }
 
-    async fn reply(&self, _: &Delivery, _: Reply, _: Instant) -> Result<(), PublishError> {
+    async fn reply(&self, _: &Delivery, _: Outgoing, _: Instant) -> Result<(), PublishError> {
         Err(PublishError::Invalid("a file has no queues for requests and answers".to_owned()))
     }
 

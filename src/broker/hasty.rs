@@ -9,7 +9,6 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 
 use super::{Broker, Delivery, Health, PublishError, Receipt, Wanted};
-use crate::domain::asking::Reply;
 use crate::domain::message::{Message, Outgoing};
 
 /// Between two tries of a publish that was confirmed before.
@@ -47,7 +46,7 @@ impl Broker for Hasty {
         self.0.ask(request, within).await
     }
 
-    async fn reply(&self, delivery: &Delivery, reply: Reply, until: Instant) -> Result<(), PublishError> {
+    async fn reply(&self, delivery: &Delivery, reply: Outgoing, until: Instant) -> Result<(), PublishError> {
         self.0.reply(delivery, reply, until).await
     }
 

@@ -20,12 +20,12 @@ use crate::domain::contract::{Raw, Reply};
 use crate::domain::excerpt::excerpt;
 use crate::domain::failure::Class;
 use crate::domain::hook::{PublishAction, Server};
-use crate::domain::message::{Outgoing, To};
+use crate::domain::message::{Destination, Outgoing};
 use crate::domain::outcome::{Again, Failure, NO_ROUTE, Outcome};
-use crate::domain::publication::Publication;
+use crate::domain::publication;
 use crate::domain::secret::Secret;
 use crate::domain::tls::Tls;
-use link::{Dial, Parcel, Peer};
+use link::{Dial, Peer};
 
 mod link;
 
@@ -69,14 +69,14 @@ impl Publishing {
 
     /// Publishes the message. Ends at the attempt's deadline.
     pub(super) async fn run(&self, action: &PublishAction, attempt: &Attempt<'_>) -> Result<Reply, Outcome> {
-        let publication = Publication::new(action, attempt.hook, attempt.invocation, attempt.key)
+        let outgoing = publication::outgoing(action, attempt.hook, attempt.invocation, attempt.key)
             .map_err(|error| Outcome::never(Class::Invalid, error))?; // it would be the same next time
         let sent = async {
             loop {
-                match self.send(action, &publication).await {
+                match self.send(action, outgoing.clone()).await {
                     // The fleet's own: nothing can be settled meanwhile either.
                     Err(PublishError::Away(_) | PublishError::Unconfirmed) if action.server.is_none() => {
-                        sleep(AGAIN_AFTER).await
+                        sleep(AGAIN_AFTER).await;
                     }
                     sent => return sent,
                 }
@@ -107,27 +107,19 @@ impl Publishing {
         })
     }
 
-    async fn send(&self, action: &PublishAction, publication: &Publication<'_>) -> Result<(), PublishError> {
-        let Publication { exchange, routing_key, message } = publication.clone();
-        let (peer, exchange) = match (&action.server, &self.home, exchange) {
-            (Some(server), _, exchange) => (self.theirs(server)?, exchange.unwrap_or_default().to_owned()),
-            (None, Home::Server(server, namespace), exchange) => {
-                let exchange = own_exchange(&Names::new(namespace), namespace, exchange, &routing_key)?;
-                (self.peer(None, || Dial::Ours(server.clone())), exchange)
+    async fn send(&self, action: &PublishAction, mut outgoing: Outgoing) -> Result<(), PublishError> {
+        let peer = match (&action.server, &self.home) {
+            (Some(server), _) => self.theirs(server)?,
+            (None, Home::Server(server, namespace)) => {
+                outgoing.to = at_home(&Names::new(namespace), outgoing.to)?;
+                self.peer(None, || Dial::Ours(server.clone()))
             }
-            (None, Home::Embedded(broker), None) => {
-                let outgoing = Outgoing { to: To::Events, delay: Duration::ZERO, message };
-                return broker.publish(outgoing).await;
-            }
-            (None, Home::Embedded(_), Some(_)) => {
-                let error = "without RabbitMQ there is no exchange but that of events, to which a hook without `exchange` publishes";
-                return Err(PublishError::Invalid(error.to_owned()));
-            }
-            (None, Home::None, _) => {
+            (None, Home::Embedded(broker)) => return broker.publish(outgoing).await,
+            (None, Home::None) => {
                 return Err(PublishError::Invalid("only a worker publishes to the broker of the fleet".to_owned()));
             }
         };
-        peer.publish(Parcel { exchange, routing_key, mandatory: action.mandatory, message }).await
+        peer.publish(outgoing, action.mandatory).await
     }
 
     fn is_home_away(&self) -> bool {
@@ -166,21 +158,16 @@ impl Publishing {
     }
 }
 
-/// An exchange of the fleet's broker that hooks may publish to.
-fn own_exchange(
-    names: &Names,
-    namespace: &str,
-    exchange: Option<&str>,
-    routing_key: &str,
-) -> Result<String, PublishError> {
-    let Some(exchange) = exchange else { return Ok(names.events()) };
-    let ours = |name: &str| name.strip_prefix(namespace).is_some_and(|rest| rest.starts_with('.'));
-    if exchange.is_empty() && ours(routing_key) || ours(exchange) && exchange != names.events() {
-        return Err(PublishError::Forbidden(
-            "exchanges and queues of the fleet are its own, but the one for events".to_owned(),
-        ));
+/// Where a hook publishes to on the fleet's broker, unless that is not for hooks.
+fn at_home(names: &Names, to: Destination) -> Result<Destination, PublishError> {
+    let Destination::Exchange(mut exchange) = to else { return Ok(to) };
+    let name = exchange.name.unwrap_or_else(|| names.events());
+    if name.is_empty() && names.is_ours(&exchange.routing_key) || names.is_ours(&name) && name != names.events() {
+        let error = "exchanges and queues of the fleet are its own, but the one for events";
+        return Err(PublishError::Forbidden(error.to_owned()));
     }
-    Ok(exchange.to_owned())
+    exchange.name = Some(name);
+    Ok(Destination::Exchange(exchange))
 }
 
 /// What a broker could repeat to us and no error may show.
@@ -193,12 +180,16 @@ fn known_secrets(action: &PublishAction) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::message::Exchange;
 
     #[test]
     fn what_is_the_fleets_own() {
         let check = |exchange: Option<&str>, key: &str, expected: Option<&str>| {
-            let found = own_exchange(&Names::new("shop"), "shop", exchange, key);
-            assert_eq!(found.ok().as_deref(), expected, "{exchange:?} {key}");
+            let exchange = Exchange { name: exchange.map(str::to_owned), routing_key: key.to_owned() };
+            let to = |exchange: Exchange| Destination::Exchange(Box::new(exchange));
+            let expected = expected.map(|name| to(Exchange { name: Some(name.to_owned()), ..exchange.clone() }));
+            let found = at_home(&Names::new("shop"), to(exchange.clone())).ok();
+            assert_eq!(found, expected, "{exchange:?}");
         };
         check(None, "a", Some("shop.events"));
         check(Some("shop.events"), "a", Some("shop.events"));

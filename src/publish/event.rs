@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::domain::event::{self, CLOUDEVENTS_JSON};
 use crate::domain::event_type::{EventTypes, Misfit};
-use crate::domain::message::{Message, Outgoing, Properties, To};
+use crate::domain::message::{Destination, Message, Outgoing, Properties};
 use crate::domain::trace::TraceContext;
 
 /// A valid event that is ready to go out. Publishing one value again is always safe: it keeps its id.
@@ -81,6 +81,6 @@ impl Event {
         };
         let message = Message { body: event.body.clone(), properties, ..Message::default() };
         let message = TraceContext::onto(event.trace.as_ref(), message);
-        Outgoing { to: To::Events, delay: Duration::ZERO, message }
+        Outgoing { to: Destination::Events, delay: Duration::ZERO, message }
     }
 }

@@ -33,7 +33,7 @@ use super::Worker;
 use super::set_aside::Aside;
 use super::store::Unanswered;
 use crate::broker::Delivery;
-use crate::domain::asking::{self, Reply};
+use crate::domain::asking;
 use crate::domain::claim::{Point, Request, Token};
 use crate::domain::dead_letter::Letter;
 use crate::domain::decision::{Decided, Decision};
@@ -41,7 +41,7 @@ use crate::domain::event::{Event, Malformed};
 use crate::domain::failure::Class;
 use crate::domain::id::InvocationKey;
 use crate::domain::invocation::{Envelope, EventMessage};
-use crate::domain::message::{Lane, Outgoing, To};
+use crate::domain::message::{Destination, Lane, Outgoing};
 use crate::domain::time::millis;
 use crate::failpoint;
 use crate::telemetry::{Metric, now_ms};
@@ -114,7 +114,7 @@ impl Worker {
 
     /// Gives a request back that was not begun, for another worker to take while there is time.
     pub(super) async fn hand_back_request(&self, delivery: &Delivery) {
-        self.send(Outgoing { to: To::Gates, delay: Duration::ZERO, message: delivery.message.clone() }).await;
+        self.send(Outgoing { to: Destination::Gates, delay: Duration::ZERO, message: delivery.message.clone() }).await;
         self.broker.ack(delivery.receipt);
         Metric::HandedBack.count(&[]);
     }
@@ -212,7 +212,7 @@ impl Worker {
     }
 
     /// Tells who asked, if anybody waits.
-    async fn reply(&self, delivery: &Delivery, reply: Option<Reply>, until: Instant) {
+    async fn reply(&self, delivery: &Delivery, reply: Option<Outgoing>, until: Instant) {
         if let Some(reply) = reply
             && let Err(error) = self.broker.reply(delivery, reply, until).await
         {

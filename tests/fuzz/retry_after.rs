@@ -4,7 +4,9 @@ use std::time::{Duration, SystemTime};
 
 use hookfleet::domain::claim::Next;
 use hookfleet::domain::failure::Class;
-use hookfleet::domain::message::{LADDER_LEVELS, LADDER_UNIT, Lane, Message, Outgoing, PARK_LEVELS, To, WAIT_AFTER};
+use hookfleet::domain::message::{
+    Destination, LADDER_LEVELS, LADDER_UNIT, Lane, Message, Outgoing, PARK_LEVELS, WAIT_AFTER,
+};
 use hookfleet::domain::outcome::{Again, Failure, Outcome};
 use hookfleet::domain::retry::RetryPolicy;
 use hookfleet::domain::settle::{Settlement, Tried, settle};
@@ -119,7 +121,7 @@ fn ways(wait: Duration) {
     assert!(out.delay.as_millis().is_multiple_of(LADDER_UNIT.as_millis()));
     let whole = wait.as_millis().min(u128::try_from(i64::MAX).expect("positive"));
     assert_eq!((out.delay.as_millis() + u128::from(rest)).min(whole), whole);
-    let To::Parked(Lane::Slow, level) = Outgoing::parked(Lane::Slow, wait, Message::default()).to else {
+    let Destination::Parked(Lane::Slow, level) = Outgoing::parked(Lane::Slow, wait, Message::default()).to else {
         panic!("not parked");
     };
     assert!(PARK_LEVELS.contains(&level));

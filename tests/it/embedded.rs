@@ -104,7 +104,7 @@ async fn what_nobody_received_does_not_count() {
         broker.want(wanted.clone());
         for body in ["a", "b"] {
             let message = Message { body: body.into(), ..Message::default() };
-            let to = hookfleet::domain::message::To::Events;
+            let to = hookfleet::domain::message::Destination::Events;
             broker.publish(Outgoing { to, delay: Duration::ZERO, message }).await.unwrap();
         }
         let delivery = broker.receive().await.unwrap();

@@ -19,9 +19,10 @@ use crate::domain::failure::Class;
 use crate::domain::hook::{Action, CommandAction, Hook, PublishAction};
 use crate::domain::invocation::Invocation;
 use crate::domain::matching::{HookSet, Unmatched};
+use crate::domain::message::{Destination, Outgoing};
 use crate::domain::outcome::Outcome;
 use crate::domain::pattern::{Glob, Pattern};
-use crate::domain::publication::Publication;
+use crate::domain::publication;
 use crate::domain::redaction::Secrets;
 use crate::domain::request::Shown;
 use crate::domain::settle::{Settlement, Tried, settle};
@@ -180,8 +181,8 @@ fn would_run(hook: &Hook, invocation: &Invocation) -> Vec<String> {
             lines.push(format!("    stdin: {}", payload()));
         }
         Action::Callback(name) => lines.push(format!("+ {}: the callback {name}", hook.id)),
-        Action::Publish(action) => match Publication::shown(action, hook, invocation, &key) {
-            Ok(publication) => lines.extend(would_publish(hook, action, &publication)),
+        Action::Publish(action) => match publication::shown(action, hook, invocation, &key) {
+            Ok(outgoing) => lines.extend(would_publish(hook, action, &outgoing)),
             Err(error) => lines.push(invalid(hook, &error)),
         },
     }
@@ -198,8 +199,9 @@ fn invalid(hook: &Hook, error: &str) -> String {
     format!("+ {}: a letter `{}`: {error}", hook.id, Class::Invalid.name())
 }
 
-fn would_publish(hook: &Hook, action: &PublishAction, publication: &Publication<'_>) -> Vec<String> {
-    let Publication { routing_key, message, .. } = publication;
+fn would_publish(hook: &Hook, action: &PublishAction, outgoing: &Outgoing) -> Vec<String> {
+    let Outgoing { to, message, .. } = outgoing;
+    let routing_key = if let Destination::Exchange(exchange) = to { exchange.routing_key.as_str() } else { "" };
     let properties = &message.properties;
     let named = [
         ("message_id", &properties.message_id),
