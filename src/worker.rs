@@ -134,12 +134,8 @@ impl Worker {
         for (hook, error) in &matches.failed {
             self.metrics.condition_failed(&self.admission.gate(hook).metrics, "when", error);
         }
-        let matched = matches.hooks.into_iter();
-        let invocations = matched.map(|hook| {
-            let invocation = message.invocation(hook.id.clone(), hooks.revision().clone());
-            (Arc::clone(hook), invocation)
-        });
-        let invocations: Vec<_> = invocations.collect();
+        let invocation = |hook: &Arc<Hook>| message.invocation(hook.id.clone(), hooks.revision().clone());
+        let invocations = matches.hooks.into_iter().map(|hook| (Arc::clone(hook), invocation(hook))).collect();
         let finished = async {
             if let Some(ReplayOf { letter, generation }) = &message.replay_of {
                 self.resolve(Subject::Message(letter.clone()), *generation).await;
