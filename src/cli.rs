@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::{Environment, Overrides, Settings};
+use crate::failpoint;
 use crate::yaml::problem::Problems;
 use verify::launch::Launch;
 
@@ -110,6 +111,7 @@ enum Command {
 /// # Errors
 /// One sentence for the person at the terminal, with its causes.
 pub async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
+    failpoint::pretend_version();
     let settings = cli.common.settings()?;
     match cli.command {
         Command::Up(up) => Box::pin(serve::up(settings, up)).await,

@@ -1,5 +1,7 @@
-//! What a test may do to a process from outside: kill it at a named point, one in every gap of the crash table, or have it
-//! ack too early. Release builds can do neither.
+//! What a test may do to a process from outside: kill it at a named point, one in every gap of the crash table, have it ack
+//! too early, or have it write messages of another version. Release builds can do none of this.
+
+use crate::domain::message;
 
 /// A gap between two effects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,4 +55,15 @@ impl Point {
 #[must_use]
 pub fn acks_early() -> bool {
     cfg!(debug_assertions) && std::env::var("HOOKFLEET_TEST_FLAW").is_ok_and(|flaw| flaw == "ack-before-publish")
+}
+
+/// Takes the version of messages that `HOOKFLEET_TEST_FORMAT_VERSION` names for its own, as a later build would. Does
+/// nothing in release builds.
+pub fn pretend_version() {
+    if cfg!(debug_assertions)
+        && let Ok(named) = std::env::var("HOOKFLEET_TEST_FORMAT_VERSION")
+        && let Ok(version) = named.parse()
+    {
+        message::pretend_format_version(version);
+    }
 }

@@ -10,7 +10,7 @@ use mimalloc::MiMalloc;
 #[global_allocator]
 static ALLOCATOR: MiMalloc = MiMalloc;
 
-pub(crate) fn main() -> ExitCode {
+fn main() -> ExitCode {
     if let Some(code) = hookfleet::executor::shim::serve() {
         return code;
     }

@@ -12,7 +12,7 @@ use super::decision::Decided;
 use super::event::{CLOUDEVENTS_JSON, Event, HOPS, Malformed, Reading, binary};
 use super::failure::{AttemptReport, Class};
 use super::id::{HookId, InvocationKey, LetterId};
-use super::message::{FORMAT_VERSION, Header, Message, Properties, Queue};
+use super::message::{Header, Message, Properties, Queue, format_version};
 use super::revision::Revision;
 use super::trace::{TRACEPARENT, TRACESTATE, TraceContext};
 
@@ -186,7 +186,7 @@ fn of_event(event: &Event, decision: Option<&Decided>, kind: &str) -> Message {
         ..Properties::default()
     };
     let message = Message { body: event.body.clone(), properties, ..Message::default() };
-    let message = message.with(VERSION, FORMAT_VERSION).with(KIND, kind);
+    let message = message.with(VERSION, format_version()).with(KIND, kind);
     let message = if event.hops > 0 { message.with(HOPS, i64::from(event.hops)) } else { message };
     let message = match decision {
         Some(decision) => message.with(DECISION, decision.as_json()),
@@ -206,7 +206,7 @@ pub fn suspect(queue: Queue, message: &Message) -> Message {
         Queue::Events | Queue::Gates | Queue::Undecided => {
             let client = Client { properties: message.properties.clone(), headers: message.headers.clone() };
             let raw = Message { body: message.body.clone(), ..Message::default() }
-                .with(VERSION, FORMAT_VERSION)
+                .with(VERSION, format_version())
                 .with(KIND, "raw")
                 .with(CLIENT, client.cut_to(CLIENT_BYTES_MAX));
             if queue == Queue::Events { raw } else { raw.with(DECISION, Decided::nobody().as_json()) }
@@ -287,7 +287,7 @@ impl Envelope {
             }
             Queue::Lane(_) => match message.number(VERSION) {
                 None => Err(invalid(format!("expected the header `{VERSION}`, found none"))),
-                Some(version) if version > FORMAT_VERSION => Ok(Self::Newer(version)),
+                Some(version) if version > format_version() => Ok(Self::Newer(version)),
                 Some(_) => on_lane(message, reading),
             },
         }

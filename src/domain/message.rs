@@ -2,13 +2,29 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 /// Version of the format of our own messages. A newer one is left to newer workers.
-pub const FORMAT_VERSION: i64 = if cfg!(feature = "next-version") { 2 } else { 1 };
+pub const FORMAT_VERSION: i64 = 1;
+
+/// What a test has this process take for [`FORMAT_VERSION`].
+static PRETENDED_VERSION: OnceLock<i64> = OnceLock::new();
+
+/// The version that this process writes: [`FORMAT_VERSION`], unless a test of two versions side by side pretends another.
+/// The constant in release builds.
+#[must_use]
+pub fn format_version() -> i64 {
+    if cfg!(debug_assertions) { PRETENDED_VERSION.get().copied().unwrap_or(FORMAT_VERSION) } else { FORMAT_VERSION }
+}
+
+/// Makes this process write another version. Without effect in release builds, and after the first call.
+pub fn pretend_format_version(version: i64) {
+    let _ = PRETENDED_VERSION.set(version);
+}
 
 /// A named queue of invocations with its own prefetch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]

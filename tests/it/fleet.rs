@@ -1,13 +1,13 @@
 //! Worker processes of the real binary, and what tests ask of them.
 
 use std::collections::BTreeMap;
-use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use hookfleet::domain::message::FORMAT_VERSION;
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::time::sleep;
@@ -28,7 +28,6 @@ pub(crate) struct Site {
     port: Option<u16>,
     /// Workers serve the gateway too, as `up` does.
     everything: bool,
-    program: PathBuf,
     /// What the program is started through: a command and its arguments.
     through: Vec<String>,
 }
@@ -43,7 +42,6 @@ impl Site {
             env: BTreeMap::new(),
             port: None,
             everything: false,
-            program: HOOKFLEET.into(),
             through: Vec::new(),
         };
         for (name, value) in env {
@@ -75,11 +73,9 @@ impl Site {
         Self { everything: true, ..self }
     }
 
-    /// The same with workers of the next version.
+    /// The same with workers that write messages of the next version.
     pub(crate) fn of_the_next_version(&self) -> Self {
-        let program = Path::new(HOOKFLEET).with_file_name("examples").join("hookfleet-next");
-        assert!(program.is_file(), "{} is not built: tests/run does it", program.display());
-        Self { program, ..self.clone() }
+        self.clone().set("HOOKFLEET_TEST_FORMAT_VERSION", &(FORMAT_VERSION + 1).to_string())
     }
 
     /// Processes here are started by another command, which gets the program as its last argument.
@@ -149,9 +145,8 @@ impl Site {
     }
 
     pub(crate) fn command(&self) -> Command {
-        let program = self.program.as_os_str().to_owned();
-        let words: Vec<_> = self.through.iter().map(OsString::from).chain([program]).collect();
-        let mut command = Command::new(&words[0]);
+        let words: Vec<&str> = self.through.iter().map(String::as_str).chain([HOOKFLEET]).collect();
+        let mut command = Command::new(words[0]);
         command.args(&words[1..]);
         command.env_clear().envs(&self.env).env("PATH", std::env::var_os("PATH").unwrap_or_default());
         command.current_dir(self.folder.path()).stdin(Stdio::null());

@@ -3,7 +3,7 @@
 use std::fs;
 use std::time::Duration;
 
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use super::{Expect, RATE, SECONDS, Trial, hooks};
 use crate::fleet::Site;
@@ -76,13 +76,20 @@ async fn the_catalog_changes() {
     trial.end(rabbit, redis, Expect::Once).await;
 }
 
-/// Messages of the newer one wait until the newer one takes them.
+/// Messages of the newer version wait until the newer worker takes them.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_old_and_a_new_version_work_side_by_side() {
+    const LEFT: &str = "a message of a newer version is left to newer workers";
     let (rabbit, redis) = shared().await;
     let mut trial = Trial::begin("an old and a new version side by side", rabbit, redis).await;
     assert_eq!(trial.workers[1].stop().await, Some(0));
     trial.workers[1] = trial.site.of_the_next_version().worker().await;
+    let met = async {
+        while !trial.workers[0].log().contains(LEFT) {
+            sleep(Duration::from_millis(100)).await;
+        }
+    };
+    timeout(Duration::from_secs(30), met).await.expect("the older worker meets messages of the newer version");
     trial.end(rabbit, redis, Expect::Once).await;
 }
 
