@@ -23,11 +23,11 @@ use crate::yaml::report::Report;
 use crate::yaml::value::Value;
 
 mod action;
+pub mod api_types;
 pub mod apply;
 mod credentials;
 pub mod diff;
 mod event;
-pub mod follow;
 mod headers;
 mod hooks;
 mod http;
@@ -37,7 +37,7 @@ pub mod revisions;
 mod secret;
 mod signing;
 mod types;
-pub mod view;
+pub mod watch;
 
 /// Looks up an environment variable.
 pub type Lookup<'a> = &'a dyn Fn(&str) -> Option<String>;

@@ -25,7 +25,6 @@ mod clients;
 mod command;
 mod compress;
 mod egress;
-mod error_chain;
 pub mod hint;
 mod http;
 mod process;

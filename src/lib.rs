@@ -90,7 +90,7 @@
 //! | `amqp`, `redis`, `embedded` | what adapters share: AMQP connections, topology, management; the way to Redis; the one SQLite file |
 //! | `config`, `telemetry`, `failpoint` | settings; metric names and logs; points where tests kill the process |
 //! | `dialect` | the wire contracts of hook systems: what targets get, and how their answers are read |
-//! | `domain`, `yaml` | every decision, pure; YAML with positions |
+//! | `domain`, `yaml`, `error_chain` | every decision, pure; YAML with positions; walking the sources of an error |
 //!
 //! ## Invariants
 //!
@@ -120,6 +120,8 @@
 pub mod dialect;
 #[doc(hidden)]
 pub mod domain;
+#[doc(hidden)]
+pub mod error_chain;
 #[doc(hidden)]
 pub mod yaml;
 

@@ -14,6 +14,7 @@ use super::policy::{Policy, PolicyFound, QueueFound};
 use super::tls;
 use crate::config::BrokerServer;
 use crate::domain::secret::Secret;
+use crate::error_chain::root;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 const TIMEOUT: Duration = Duration::from_secs(15);
@@ -232,14 +233,6 @@ fn decoded(text: &str) -> String {
         .next()
         .map(|(_, value)| value.into_owned())
         .unwrap_or_default()
-}
-
-fn root(error: &reqwest::Error) -> String {
-    let mut innermost: &dyn std::error::Error = error;
-    while let Some(source) = innermost.source() {
-        innermost = source;
-    }
-    innermost.to_string()
 }
 
 #[cfg(test)]

@@ -180,7 +180,8 @@ mod tests {
             stop.cancel();
         };
         tokio::join!(supervisor.run(&mut session), stopping);
-        let waits = session.tries.windows(2).map(|pair| pair[1] - pair[0] - takes).collect();
+        let waits =
+            session.tries.windows(2).map(|pair| pair[1].duration_since(pair[0]).saturating_sub(takes)).collect();
         (waits, reported.lock().unwrap().clone())
     }
 

@@ -1,7 +1,7 @@
 //! A worker in a program of one's own, whose functions hooks may call.
 
 use super::{App, Backends};
-use crate::catalog::follow::Source;
+use crate::catalog::watch::Source;
 use crate::catalog::{self, Terms, variable};
 use crate::config::{CatalogFrom, Settings};
 use crate::domain::decision::Answer;

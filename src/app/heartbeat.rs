@@ -1,7 +1,7 @@
 //! What a worker says of itself, once a second.
 
 use crate::catalog;
-use crate::catalog::follow::Refusal;
+use crate::catalog::watch::Refusal;
 use crate::config::Settings;
 use crate::domain::hook::HookLane;
 use crate::flow::{Card, Refused};

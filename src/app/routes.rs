@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use crate::app::Backends;
-use crate::catalog::follow::Followed;
 use crate::catalog::revisions::Revisions;
+use crate::catalog::watch::Followed;
 use crate::config::Settings;
 use crate::http::catalog::Catalog;
 use crate::http::gates::Gates;

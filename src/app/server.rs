@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use super::routes::Served;
 use super::{Backends, Http, UPKEEP_EVERY, bind, first_ping, revisions_of};
 use crate::broker::Broker;
-use crate::catalog::follow::{Reader, Source, follow};
+use crate::catalog::watch::{Reader, Source, follow};
 use crate::config::{CatalogFrom, Settings};
 use crate::flow::Flow;
 use crate::http::access::Door;

@@ -220,7 +220,7 @@ mod tests {
     use crate::config::{Redis, Tls, Topology};
     use crate::domain::secret::Secret;
     use crate::flow::local::LocalFlow;
-    use crate::redis::link::Link;
+    use crate::redis::connection::Link;
 
     /// Reading takes its time, and the thread that asks for it runs hooks meanwhile. What is wrong is told without Redis.
     #[tokio::test]

@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use super::output;
 use super::trial::{self, Trial};
 use crate::app::{App, Backends};
-use crate::catalog::follow::Source;
+use crate::catalog::watch::Source;
 use crate::catalog::{self, Terms};
 use crate::config::Settings;
 use crate::executor::callback::Callbacks;

@@ -12,7 +12,7 @@ use crate::config::{Backend, Settings};
 use crate::executor;
 use crate::flow::redis::RedisFlow;
 use crate::flow::{Card, Flow, Pause};
-use crate::redis::link::Link;
+use crate::redis::connection::Link;
 use crate::telemetry::now_ms;
 
 #[derive(Debug, Subcommand)]

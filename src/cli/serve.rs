@@ -15,7 +15,7 @@ use super::sample::Sample;
 use crate::app::embed::source;
 use crate::app::server::{self, Server};
 use crate::app::{App, Backends};
-use crate::catalog::follow::Source;
+use crate::catalog::watch::Source;
 use crate::config::{Backend, Settings};
 use crate::executor::callback::Callbacks;
 use crate::http::Kind;

@@ -31,8 +31,8 @@ use crate::executor;
 use crate::flow::Flow as _;
 use crate::flow::redis::RedisFlow;
 use crate::idempotency::value;
-use crate::redis::link::Link;
-use crate::redis::trouble::Failure;
+use crate::redis::connection::Link;
+use crate::redis::error::Failure;
 use crate::telemetry::now_ms;
 
 /// Longest wait for one answer.

@@ -8,9 +8,9 @@ use reqwest::{Certificate, Client, ClientBuilder, Identity, redirect};
 use tokio::time::Instant;
 
 use super::egress::Guard;
-use super::error_chain::root;
 use crate::config;
 use crate::domain::tls::{Credentials, Tls};
+use crate::error_chain::root;
 
 /// A host that does not even accept is given up before most deadlines, and its next address tried.
 pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);

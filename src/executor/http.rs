@@ -15,7 +15,6 @@ use tokio::time::{Instant, timeout_at};
 use super::clients::{CONNECT_TIMEOUT, Clients};
 use super::compress::gzipped;
 use super::egress::{Guard, Refused};
-use super::error_chain::{causes, root};
 use super::hint::retry_after;
 use super::{Attempt, secrets};
 use crate::config;
@@ -26,6 +25,7 @@ use crate::domain::headers::is_framing;
 use crate::domain::hook::{Compression, HttpAction, Method};
 use crate::domain::outcome::Outcome;
 use crate::domain::request::Request;
+use crate::error_chain::{causes, root};
 use crate::telemetry::{Metric, now_ms};
 
 /// A reply is read up to here; a connection with more on it is closed.

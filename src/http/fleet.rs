@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 use crate::broker::Health;
-use crate::catalog::follow::Followed;
+use crate::catalog::watch::Followed;
 use crate::flow::Flow;
 use crate::operations::Operations;
 

@@ -7,7 +7,7 @@ use tokio::runtime::Handle;
 use tokio::sync::watch;
 
 use crate::broker::Health;
-use crate::catalog::follow::Followed;
+use crate::catalog::watch::Followed;
 use crate::config::WhenAway;
 use crate::flow::WorkCounts;
 use crate::operations::Operations;

@@ -11,7 +11,7 @@ use utoipa::ToSchema;
 use super::fleet::Fleet;
 use super::probes::Source;
 use super::process::Process;
-use crate::catalog::follow::{Followed, Standing};
+use crate::catalog::watch::{Followed, Standing};
 use crate::config::WhenAway;
 use crate::domain::fold as letters;
 use crate::flow::{Card, WorkCounts};

@@ -14,9 +14,9 @@ use super::{Idempotency, StoreError, value};
 use crate::domain::claim::{Answer, Before, Claim, ClaimRequest, Next, Request, Verdict};
 use crate::domain::dedup_window::{Taken, Window};
 use crate::domain::id::{EventDigest, InvocationKey};
-use crate::redis::link::Link;
+use crate::redis::connection::Link;
+use crate::redis::error::Failure;
 use crate::redis::script::Script;
-use crate::redis::trouble::Failure;
 
 /// Claims in Redis.
 pub struct RedisClaims {

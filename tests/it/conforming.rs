@@ -13,7 +13,7 @@ use hookfleet::domain::id::InvocationKey;
 use hookfleet::flow::local::LocalFlow;
 use hookfleet::flow::redis::RedisFlow;
 use hookfleet::idempotency::redis::RedisClaims;
-use hookfleet::redis::link::Link;
+use hookfleet::redis::connection::Link;
 use redis::aio::{ConnectionLike, MultiplexedConnection};
 use tokio::time::timeout;
 

@@ -14,7 +14,7 @@ use hookfleet::domain::secret::Secret;
 use hookfleet::executor::install_crypto;
 use hookfleet::idempotency::redis::RedisClaims;
 use hookfleet::idempotency::{Idempotency, StoreError};
-use hookfleet::redis::link::Link;
+use hookfleet::redis::connection::Link;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use tempfile::TempDir;
 use tokio::time::{sleep, timeout};

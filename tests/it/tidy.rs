@@ -14,7 +14,7 @@ const LAYERS: [&[&str]; 10] = [
     &["broker", "dead_letters", "flow", "idempotency"],
     &["amqp", "redis", "embedded", "config", "failpoint", "telemetry"],
     &["dialect"],
-    &["yaml", "domain"],
+    &["yaml", "domain", "error_chain"],
 ];
 
 /// Sideways uses within a layer, each with its reason.

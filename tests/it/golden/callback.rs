@@ -5,8 +5,7 @@ use std::time::Duration;
 
 use hookfleet::{Answer, Call, Failed, Fleet, Settings};
 use serde_json::value::RawValue;
-use tokio::sync::mpsc;
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
 use super::{STRUCTURED, compare, masked, post_event, post_gate};

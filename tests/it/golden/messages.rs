@@ -4,11 +4,10 @@ use std::fmt::Write as _;
 use std::fs;
 
 use futures_util::StreamExt as _;
-use lapin::BasicProperties;
 use lapin::message::Delivery;
 use lapin::options::{BasicConsumeOptions, BasicNackOptions};
 use lapin::types::FieldTable;
-use lapin::{Connection, ConnectionProperties};
+use lapin::{BasicProperties, Connection, ConnectionProperties};
 use serde_json::Value;
 
 use super::message::{Tap, properties, shown};

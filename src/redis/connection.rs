@@ -13,10 +13,10 @@ use futures_util::future::try_join_all;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
-use super::dial::{self, Connection, Dial};
+use super::connect::{self, Connection, Dial};
+use super::error::{Failure, Fate, Hello, Trouble, judge};
 use super::script::Script;
 use super::slots;
-use super::trouble::{Failure, Fate, Hello, Trouble, judge};
 use crate::config::{Node, Redis};
 
 /// Longest time that a call takes, with everything it has to wait for. What timed out may still run.
@@ -152,7 +152,7 @@ async fn write(connection: &mut Connection, name: &str) -> RedisResult<Hello> {
     match connection {
         Connection::One(one) => {
             set(name.to_owned()).query_async::<()>(one).await?;
-            dial::hello(one).await
+            connect::hello(one).await
         }
         Connection::Cluster(cluster) => {
             let writes = slots::TAGS.iter().map(|tag| {

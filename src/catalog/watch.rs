@@ -13,20 +13,20 @@ use serde::Serialize;
 use tokio::sync::watch;
 use utoipa::ToSchema;
 
+use super::api_types::ProblemView;
 use super::revisions::About;
-use super::view::ProblemView;
 use super::{Catalog, Document, Terms, attempt, attempt_for_others, beside, open};
 use crate::domain::matching::HookSet;
 use crate::domain::revision::Revision;
 use crate::telemetry::{Metric, now_ms};
 use crate::yaml::problem::{Problem, Problems};
 use cache::Cache;
+use fingerprint::Fingerprint;
 use redis::Shared;
-use stamps::Stamps;
 
 pub mod cache;
+mod fingerprint;
 pub mod redis;
-mod stamps;
 
 /// Between two looks at files. Looking finds every kind of change on every file system, and costs little.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
@@ -258,7 +258,7 @@ async fn files(board: Board, path: PathBuf) {
         if seen.as_ref() == Some(&found) {
             continue;
         }
-        let stamps = settled(&board, &path, &files, found).await;
+        let fingerprint = settled(&board, &path, &files, found).await;
         let began = Instant::now();
         let of = path.clone();
         let named = match beside(move || open(&of)).await {
@@ -271,7 +271,7 @@ async fn files(board: Board, path: PathBuf) {
                 let revision = Revision::from(super::digest(&documents).as_str());
                 let Some(read) = board.read(revision.clone(), Arc::new(documents)).await else { continue };
                 // Half of a change that began meanwhile is no catalog: it is read once more.
-                if look(&path, &files).await.as_ref() != Some(&stamps) {
+                if look(&path, &files).await.as_ref() != Some(&fingerprint) {
                     continue;
                 }
                 let named = read.files.clone();
@@ -280,32 +280,37 @@ async fn files(board: Board, path: PathBuf) {
             }
         };
         // What was not looked at before it was read may have changed meanwhile.
-        seen = (named == files).then_some(stamps);
+        seen = (named == files).then_some(fingerprint);
         files = named;
     }
 }
 
-async fn look(path: &std::path::Path, files: &BTreeSet<PathBuf>) -> Option<Stamps> {
+async fn look(path: &std::path::Path, files: &BTreeSet<PathBuf>) -> Option<Fingerprint> {
     let (path, files) = (path.to_owned(), files.clone());
-    beside(move || Stamps::of(Some(&path), &files)).await
+    beside(move || Fingerprint::of(Some(&path), &files)).await
 }
 
 /// Waits until nobody writes any more: half of a folder would be a catalog too. Who never ends is told of.
-async fn settled(board: &Board, path: &std::path::Path, files: &BTreeSet<PathBuf>, mut stamps: Stamps) -> Stamps {
+async fn settled(
+    board: &Board,
+    path: &std::path::Path,
+    files: &BTreeSet<PathBuf>,
+    mut fingerprint: Fingerprint,
+) -> Fingerprint {
     let began = tokio::time::Instant::now();
     let mut since = began;
     while since.elapsed() < SETTLED_AFTER {
         tokio::time::sleep(SETTLING_EVERY).await;
         match look(path, files).await {
-            Some(found) if found == stamps => {}
-            found => (stamps, since) = (found.unwrap_or(stamps), tokio::time::Instant::now()),
+            Some(found) if found == fingerprint => {}
+            found => (fingerprint, since) = (found.unwrap_or(fingerprint), tokio::time::Instant::now()),
         }
         if began.elapsed() >= UNSETTLED_MAX {
             board.unsettled();
         }
     }
     board.standing.send_if_modified(|standing| standing.away.take().is_some());
-    stamps
+    fingerprint
 }
 
 #[cfg(test)]

@@ -23,7 +23,7 @@ use futures_util::stream::FuturesUnordered;
 use tokio::time::timeout;
 use url::Url;
 
-use super::trouble::{Failure, Hello, Place, PlaceKind, Trouble, judge};
+use super::error::{Failure, Hello, Place, PlaceKind, Trouble, judge};
 use crate::config::{Node, Redis, Tls, Topology};
 use crate::domain::secret::Secret;
 

@@ -8,7 +8,7 @@ use std::time::{self, Duration};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
-use super::stamps::Stamps;
+use super::fingerprint::Fingerprint;
 use super::{Board, Cache};
 use crate::catalog::revisions::{About, Pointer, Revisions, Stored};
 use crate::catalog::{Document, beside, revisions::RevisionsError};
@@ -56,7 +56,7 @@ struct Latest {
     documents: Arc<Vec<Document>>,
     /// The files that it names, as they were when it was read last.
     files: BTreeSet<PathBuf>,
-    seen: Option<Stamps>,
+    seen: Option<Fingerprint>,
     /// From the cache: Redis has not spoken yet.
     cached: bool,
 }
@@ -160,15 +160,15 @@ impl Follower {
     async fn read(&mut self) {
         let Some(latest) = &mut self.latest else { return };
         let files = latest.files.clone();
-        let Some(stamps) = beside(move || Stamps::of(None, &files)).await else { return };
-        if latest.seen.as_ref() == Some(&stamps) {
+        let Some(fingerprint) = beside(move || Fingerprint::of(None, &files)).await else { return };
+        if latest.seen.as_ref() == Some(&fingerprint) {
             return;
         }
         let (began, pointer) = (time::Instant::now(), latest.about.pointer());
         let read = self.board.read(pointer.revision(), Arc::clone(&latest.documents)).await;
         let Some(read) = read else { return };
         // What was not looked at before it was read may have changed meanwhile.
-        latest.seen = (read.files == latest.files).then_some(stamps);
+        latest.seen = (read.files == latest.files).then_some(fingerprint);
         latest.files.clone_from(&read.files);
         if self.board.take(&pointer.revision(), read, Some(&latest.about), began) {
             if latest.cached {

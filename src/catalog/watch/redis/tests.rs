@@ -6,9 +6,9 @@ use std::path::Path;
 use tempfile::TempDir;
 
 use super::*;
-use crate::catalog::follow::{Followed, Local, Source};
-use crate::redis::link::fixture::nowhere;
-use crate::redis::trouble::Failure;
+use crate::catalog::watch::{Followed, Local, Source};
+use crate::redis::connection::fixture::nowhere;
+use crate::redis::error::Failure;
 
 struct Scene {
     folder: TempDir,

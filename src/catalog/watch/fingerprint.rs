@@ -1,4 +1,4 @@
-//! What tells that files have changed, without reading them.
+//! A fingerprint of files: it tells that they have changed, without reading them.
 
 use std::collections::BTreeSet;
 use std::os::unix::fs::MetadataExt as _;
@@ -8,7 +8,7 @@ use crate::yaml;
 
 /// Every file with its stamp. Links are followed: Kubernetes changes what a link leads to.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Stamps(Vec<(PathBuf, Option<Stamp>)>);
+pub(super) struct Fingerprint(Vec<(PathBuf, Option<Stamp>)>);
 
 /// Size, place and times of a file; whoever writes or replaces it changes one of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,7 +19,7 @@ struct Stamp {
     changed: (i64, i64),
 }
 
-impl Stamps {
+impl Fingerprint {
     /// Of the hooks files at a path, and of others.
     pub(super) fn of(hooks: Option<&Path>, others: &BTreeSet<PathBuf>) -> Self {
         let hooks = hooks.map(|path| yaml::files(path).unwrap_or_else(|_| vec![path.to_owned()])).unwrap_or_default();
