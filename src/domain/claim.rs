@@ -175,10 +175,12 @@ impl Next {
     }
 }
 
-/// What a finished run writes.
+/// What a finished run comes to, as it is written into the claim.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum Verdict {
+pub enum Settlement {
+    /// The action took place: nothing follows.
     Done,
+    /// It failed, and this follows.
     Next(Next),
 }
 
@@ -191,12 +193,12 @@ pub enum Request {
         token: Token,
         lease_ms: u64,
     },
-    /// Step 1 of apply: records the verdict of the run `token`.
+    /// Step 1 of apply: records the settlement of the run `token`.
     Settle {
         at: Point,
         token: Token,
         deaths: u32,
-        verdict: Verdict,
+        settlement: Settlement,
         keep_ms: u64,
     },
     /// Step 3 of apply: what follows from exactly this settlement is published.

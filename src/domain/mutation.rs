@@ -1,8 +1,8 @@
 //! Mutations of the protocol: the sound functions, with answers bent from outside. The model and the simulation run with
 //! each of them, to show that they would notice.
 
-use super::claim::{self, Claim, Found, Point, Request, Step, Verdict, Write};
-use super::settle::{self, Answer, Follow, Progress, Settlement, Stage};
+use super::claim::{self, Claim, Found, Point, Request, Settlement, Step, Write};
+use super::settle::{self, Answer, Follow, Progress, Stage};
 
 /// One mistake that a build could make.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -79,9 +79,9 @@ fn publish_first(progress: &Progress, token: claim::Token, stage: Stage, answer:
             Stage::Publishing(Follow::Next { at: progress.at, deaths, next, mark: Some(token) })
         }
         (Stage::Publishing(Follow::Next { deaths, next, mark, .. }), Answer::Confirmed) if mark == Some(token) => {
-            Stage::Recording { verdict: Verdict::Next(next), deaths }
+            Stage::Recording { settlement: Settlement::Next(next), deaths }
         }
-        (Stage::Recording { verdict: Verdict::Next(next), .. }, Answer::Store(claim::Answer::Ok)) => {
+        (Stage::Recording { settlement: Settlement::Next(next), .. }, Answer::Store(claim::Answer::Ok)) => {
             Stage::Marking { at: progress.at, token, wait_ms: next.wait_ms() }
         }
         (stage, answer) => settle::next_effect(progress, token, stage, answer),

@@ -17,7 +17,7 @@
 
 use std::time::Duration;
 
-use super::claim::{self, Next, Point, Token, Verdict};
+use super::claim::{self, Next, Point, Settlement, Token};
 use super::failure::{AttemptReport, Class, ERROR_CHARS_MAX};
 use super::outcome::{Again, Failure, Outcome};
 use super::retry::RetryPolicy;
@@ -25,15 +25,6 @@ use super::time::millis;
 
 /// How long a message goes round the ladder when it could not be claimed because the store is away.
 pub const STORE_AWAY_WAIT: Duration = Duration::from_secs(8);
-
-/// What follows from one attempt.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Settlement {
-    Finish,
-    Next(Next),
-    /// Hand it back as it is: no attempt is spent.
-    Release,
-}
 
 /// One finished attempt, as far as settling needs it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,12 +37,13 @@ pub struct Tried {
     pub took: Duration,
 }
 
-/// Where an invocation goes after one attempt. Pure: the clock's readings and the die are arguments.
+/// Where an invocation goes after one attempt. `None`: it was interrupted, which is no failure, so that it is handed back as it
+/// is and no attempt is spent. Pure: the clock's readings and the die are arguments.
 #[must_use]
-pub fn settle(tried: &Tried, outcome: Outcome, policy: &RetryPolicy, roll: f64) -> Settlement {
+pub fn settle(tried: &Tried, outcome: Outcome, policy: &RetryPolicy, roll: f64) -> Option<Settlement> {
     let Failure { again, status, error } = match outcome {
-        Outcome::Done => return Settlement::Finish,
-        Outcome::Interrupted => return Settlement::Release, // a stop is not a failure
+        Outcome::Done => return Some(Settlement::Done),
+        Outcome::Interrupted => return None,
         Outcome::Failed(failure) => failure,
     };
     let report = Some(AttemptReport {
@@ -62,16 +54,15 @@ pub fn settle(tried: &Tried, outcome: Outcome, policy: &RetryPolicy, roll: f64) 
         error: error.chars().take(ERROR_CHARS_MAX).collect(),
     });
     let hint = match again {
-        Again::Never(class) => return Settlement::Next(Next::Bury { class, report }),
+        Again::Never(class) => return Some(Settlement::Next(Next::Bury { class, report })),
         Again::Later(hint) => hint,
     };
     let spent = tried.spent + tried.took;
-    match policy.delay(tried.attempt, spent, hint, roll) {
-        Some(delay) => {
-            Settlement::Next(Next::Retry { delay_ms: millis(delay), spent_ms: millis(spent + delay), report })
-        }
-        None => Settlement::Next(Next::Bury { class: Class::Exhausted, report }),
-    }
+    let next = match policy.delay(tried.attempt, spent, hint, roll) {
+        Some(delay) => Next::Retry { delay_ms: millis(delay), spent_ms: millis(spent + delay), report },
+        None => Next::Bury { class: Class::Exhausted, report },
+    };
+    Some(Settlement::Next(next))
 }
 
 /// How far an invocation in hand is, as far as [`next_effect`] needs to know.
@@ -104,8 +95,8 @@ pub enum Stage {
     Claiming { repeat: bool },
     /// Execute the hook. `deaths` is what the claim counted.
     Running { deaths: u32 },
-    /// Step 1: write the verdict into the claim.
-    Recording { verdict: Verdict, deaths: u32 },
+    /// Step 1: write the settlement into the claim.
+    Recording { settlement: Settlement, deaths: u32 },
     /// Step 2: publish what follows and wait for the confirm.
     Publishing(Follow),
     /// Step 3: mark exactly that settlement as out or buried. What is out arrives after `wait_ms`.
@@ -129,8 +120,10 @@ pub enum Answer {
     HeldTooLong,
     /// The store is away and this invocation may run without a claim.
     Proceed,
-    /// The run ended, and this follows.
+    /// The run ended, and came to this.
     Ran(Settlement),
+    /// The run was stopped without an outcome.
+    Interrupted,
     /// The claim was lost in the middle of the run, which is cancelled.
     LeaseLost,
     /// The broker has what was published.
@@ -154,8 +147,9 @@ pub fn next_effect(progress: &Progress, token: Token, stage: Stage, answer: Answ
         }
         (Stage::Claiming { .. }, Answer::Proceed) => Stage::Running { deaths: 0 },
         (Stage::Running { deaths }, Answer::Ran(settlement)) => ran(progress, deaths, settlement),
-        (Stage::Recording { verdict, deaths }, Answer::Store(claim::Answer::Ok)) => {
-            recorded(progress, token, deaths, verdict)
+        (Stage::Running { .. }, Answer::Interrupted) => interrupted(progress),
+        (Stage::Recording { settlement, deaths }, Answer::Store(claim::Answer::Ok)) => {
+            recorded(progress, token, deaths, settlement)
         }
         (Stage::Recording { .. }, Answer::Store(_)) | (Stage::Running { .. }, Answer::LeaseLost) => lost(progress),
         (Stage::Publishing(follow), Answer::Confirmed) => published(progress, follow),
@@ -191,15 +185,17 @@ fn claimed(progress: &Progress, answer: claim::Answer) -> Stage {
 
 fn ran(progress: &Progress, deaths: u32, settlement: Settlement) -> Stage {
     match settlement {
-        Settlement::Release if progress.unprotected => Stage::Publishing(Follow::Again { wait_ms: 0 }),
-        Settlement::Release => Stage::Releasing,
-        Settlement::Finish if progress.unprotected => ack(progress),
-        Settlement::Finish => Stage::Recording { verdict: Verdict::Done, deaths },
+        Settlement::Done if progress.unprotected => ack(progress),
         Settlement::Next(next) if progress.unprotected => {
             Stage::Publishing(Follow::Next { at: progress.at, deaths, next, mark: None })
         }
-        Settlement::Next(next) => Stage::Recording { verdict: Verdict::Next(next), deaths },
+        settlement => Stage::Recording { settlement, deaths },
     }
+}
+
+/// Hands the invocation back: its claim first, if it has one.
+const fn interrupted(progress: &Progress) -> Stage {
+    if progress.unprotected { Stage::Publishing(Follow::Again { wait_ms: 0 }) } else { Stage::Releasing }
 }
 
 /// The key says that another run owns it. If our delivery is still ours the claim decides again; if a guard has
@@ -208,10 +204,10 @@ fn lost(progress: &Progress) -> Stage {
     if progress.guarded { Stage::Ended } else { Stage::Claiming { repeat: false } }
 }
 
-fn recorded(progress: &Progress, token: Token, deaths: u32, verdict: Verdict) -> Stage {
-    match verdict {
-        Verdict::Done => finished(progress),
-        Verdict::Next(next) => Stage::Publishing(Follow::Next { at: progress.at, deaths, next, mark: Some(token) }),
+fn recorded(progress: &Progress, token: Token, deaths: u32, settlement: Settlement) -> Stage {
+    match settlement {
+        Settlement::Done => finished(progress),
+        Settlement::Next(next) => Stage::Publishing(Follow::Next { at: progress.at, deaths, next, mark: Some(token) }),
     }
 }
 
@@ -242,12 +238,12 @@ mod tests {
     fn check_settle(attempt: u32, outcome: Outcome, expected: &str) {
         let policy = RetryPolicy { attempts: 3, initial: Duration::from_secs(2), ..RetryPolicy::default() };
         let settled = match settle(&Tried { attempt, ..TRIED }, outcome, &policy, 0.5) {
-            Settlement::Finish => "finish".into(),
-            Settlement::Release => "release".into(),
-            Settlement::Next(Next::Retry { delay_ms, spent_ms, .. }) => {
+            Some(Settlement::Done) => "finish".into(),
+            None => "release".into(),
+            Some(Settlement::Next(Next::Retry { delay_ms, spent_ms, .. })) => {
                 format!("retry in {delay_ms}, spent {spent_ms}")
             }
-            Settlement::Next(Next::Bury { class, .. }) => format!("bury {class:?}"),
+            Some(Settlement::Next(Next::Bury { class, .. })) => format!("bury {class:?}"),
         };
         assert_eq!(settled, expected);
     }
@@ -308,7 +304,7 @@ mod tests {
         let ok = || Answer::Store(claim::Answer::Ok);
         let not_yours = || Answer::Store(claim::Answer::NotYours);
         let failed = || Answer::Ran(Settlement::Next(Next::Retry { delay_ms: 1, spent_ms: 1, report: None }));
-        let done = || Answer::Ran(Settlement::Finish);
+        let done = || Answer::Ran(Settlement::Done);
         check(0, false, vec![won(), done(), ok(), Answer::Acked], "claim run record ack end");
         check(1, false, vec![won(), done(), ok(), Answer::Confirmed], "claim run record resolve ack");
         check(
@@ -321,8 +317,8 @@ mod tests {
         check(0, true, vec![won(), failed(), not_yours()], "claim run record end");
         check(0, true, vec![won(), failed(), ok(), Answer::Confirmed, ok()], "claim run record publish mark end");
         check(0, false, vec![won(), Answer::LeaseLost], "claim run claim");
-        check(0, false, vec![won(), Answer::Ran(Settlement::Release), ok()], "claim run release again");
-        check(0, true, vec![won(), Answer::Ran(Settlement::Release), ok()], "claim run release end");
+        check(0, false, vec![won(), Answer::Interrupted, ok()], "claim run release again");
+        check(0, true, vec![won(), Answer::Interrupted, ok()], "claim run release end");
         check(0, false, vec![Answer::Store(claim::Answer::Superseded)], "claim ack");
         check(0, false, vec![Answer::Store(claim::Answer::Busy { lease_left_ms: 1 })], "claim again");
         check(0, false, vec![Answer::Unanswered, Answer::HeldTooLong], "claim claim again");

@@ -7,14 +7,13 @@ use tokio::time::Instant;
 
 use super::admission::{Elsewhere, Gate, Permit};
 use super::{Attempted, Worker};
-use crate::domain::claim::{self, ClaimRequest, DeathLimits, Next, Token};
+use crate::domain::claim::{self, ClaimRequest, DeathLimits, Next, Settlement, Token};
 use crate::domain::dead_letter::{Cause, Letter};
 use crate::domain::hook::Hook;
 use crate::domain::id::InvocationKey;
 use crate::domain::invocation::Invocation;
 use crate::domain::message::{Lane, Outgoing, Queue};
 use crate::domain::outcome::Outcome;
-use crate::domain::settle::Settlement;
 use crate::domain::time::millis;
 use crate::failpoint;
 use crate::telemetry::{Metric, now_ms};
@@ -147,19 +146,19 @@ impl<'w> InvocationContext<'w> {
     }
 
     /// Counts and logs an attempt, and tells the listener.
-    pub(super) fn report(&self, outcome: &Outcome, settlement: &Settlement, took: Duration, deaths: u32) {
+    pub(super) fn report(&self, outcome: &Outcome, settlement: Option<&Settlement>, took: Duration, deaths: u32) {
         self.gate.metrics.attempted(outcome, took.as_secs_f64());
         (self.worker.listener)(&Attempted { invocation: &self.invocation, outcome, settlement, took });
         let took_ms = millis(took);
         let error = if let Outcome::Failed(failure) = outcome { failure.error.as_str() } else { "" };
         match settlement {
-            Settlement::Finish if !tracing::enabled!(tracing::Level::DEBUG) => {}
-            Settlement::Finish => self.within(|| tracing::debug!(took_ms, deaths, "done")),
-            Settlement::Release => self.within(|| tracing::info!(took_ms, "interrupted")),
-            Settlement::Next(Next::Retry { delay_ms, .. }) => {
+            Some(Settlement::Done) if !tracing::enabled!(tracing::Level::DEBUG) => {}
+            Some(Settlement::Done) => self.within(|| tracing::debug!(took_ms, deaths, "done")),
+            None => self.within(|| tracing::info!(took_ms, "interrupted")),
+            Some(Settlement::Next(Next::Retry { delay_ms, .. })) => {
                 self.within(|| tracing::info!(took_ms, error, retry_in_ms = delay_ms, "failed, will be retried"));
             }
-            Settlement::Next(Next::Bury { .. }) => {
+            Some(Settlement::Next(Next::Bury { .. })) => {
                 self.within(|| tracing::info!(took_ms, error, "failed for good"));
             }
         }

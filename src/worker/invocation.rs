@@ -12,13 +12,13 @@ use super::claimant::{Claimed, Lease, Lost};
 use super::context::InvocationContext;
 use super::store::Unanswered;
 use crate::config::WhenAway;
-use crate::domain::claim::{self, Next, Point, Request, Token};
+use crate::domain::claim::{self, Next, Point, Request, Settlement, Token};
 use crate::domain::dead_letter::{Cause, Subject};
 use crate::domain::dedup_window::{Taken, Window};
 use crate::domain::invocation::Invocation;
 use crate::domain::message::{Lane, Outgoing};
 use crate::domain::outcome::Outcome;
-use crate::domain::settle::{self, Answer, Follow, Progress, Settlement, Stage, Tried};
+use crate::domain::settle::{self, Answer, Follow, Progress, Stage, Tried};
 use crate::failpoint;
 use crate::telemetry::{Metric, now_ms};
 
@@ -77,11 +77,11 @@ impl<'w> InvocationRun<'w> {
                 self.context.reached(failpoint::Point::Ran);
                 self.noted(ran)
             }
-            Stage::Recording { verdict, deaths } => {
-                let wait_ms = if let claim::Verdict::Next(next) = verdict { next.wait_ms() } else { 0 };
+            Stage::Recording { settlement, deaths } => {
+                let wait_ms = if let Settlement::Next(next) = settlement { next.wait_ms() } else { 0 };
                 let keep_ms = self.context.floor_ms() + wait_ms;
                 let (at, token, deaths) = (self.progress.at, self.token, *deaths);
-                let request = Request::Settle { at, token, deaths, verdict: verdict.clone(), keep_ms };
+                let request = Request::Settle { at, token, deaths, settlement: settlement.clone(), keep_ms };
                 let recorded = beside_guard(&*self, self.ask(&request)).await;
                 self.noted(recorded)
             }
@@ -181,7 +181,7 @@ impl<'w> InvocationRun<'w> {
         let Some(outcome) = outcome else {
             Metric::OncePerSkipped.count(&[("hook", hook.id.to_string())]);
             self.context.within(|| tracing::debug!("another event like it has run this hook: done without a run"));
-            return Answer::Ran(Settlement::Finish);
+            return Answer::Ran(Settlement::Done);
         };
         // Before anything is logged or kept of it: a hook may show the secret of another one.
         let outcome = outcome.redacted(worker.catalog.borrow().secrets());
@@ -191,8 +191,8 @@ impl<'w> InvocationRun<'w> {
         }
         let tried = Tried { attempt: self.progress.at.attempt, spent: invocation.spent, at_ms, took };
         let settlement = settle::settle(&tried, outcome.clone(), &hook.retry, fastrand::f64());
-        self.context.report(&outcome, &settlement, took, deaths);
-        Answer::Ran(settlement)
+        self.context.report(&outcome, settlement.as_ref(), took, deaths);
+        settlement.map_or(Answer::Interrupted, Answer::Ran)
     }
 
     /// Whether no other event like this one has taken the window that they share. A run that may have begun before is not

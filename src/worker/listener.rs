@@ -2,16 +2,17 @@
 
 use std::time::Duration;
 
+use crate::domain::claim::Settlement;
 use crate::domain::invocation::Invocation;
 use crate::domain::outcome::Outcome;
-use crate::domain::settle::Settlement;
 
 /// One finished attempt.
 #[derive(Debug)]
 pub struct Attempted<'a> {
     pub invocation: &'a Invocation,
     pub outcome: &'a Outcome,
-    pub settlement: &'a Settlement,
+    /// What follows; `None`: the attempt was interrupted.
+    pub settlement: Option<&'a Settlement>,
     pub took: Duration,
 }
 

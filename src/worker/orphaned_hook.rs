@@ -7,7 +7,7 @@ use super::claimant::Claimed;
 use super::set_aside::Aside;
 use crate::broker::Delivery;
 use crate::config::WhenAway;
-use crate::domain::claim::{Answer, ClaimRequest, DeathLimits, Next, Request, Token, Verdict};
+use crate::domain::claim::{Answer, ClaimRequest, DeathLimits, Next, Request, Settlement, Token};
 use crate::domain::dead_letter::{Cause, Letter, Subject};
 use crate::domain::failure::Class;
 use crate::domain::invocation::Invocation;
@@ -50,8 +50,8 @@ impl Worker {
             }
             Claimed::Won { deaths, .. } => {
                 // Without an answer the letter goes out all the same, and the claim ends with its lease.
-                let verdict = Verdict::Next(Next::Bury { class, report: None });
-                let _ = self.store.ask(&key, &Request::Settle { at, token, deaths, verdict, keep_ms }).await;
+                let settlement = Settlement::Next(Next::Bury { class, report: None });
+                let _ = self.store.ask(&key, &Request::Settle { at, token, deaths, settlement, keep_ms }).await;
                 self.dead_letter(letter(), "its hook is not there").await;
                 let _ = self.store.ask(&key, &Request::Advance { at, token, keep_ms }).await;
             }

@@ -2,14 +2,14 @@
 
 use std::time::{Duration, SystemTime};
 
-use hookfleet::domain::claim::Next;
+use hookfleet::domain::claim::{Next, Settlement};
 use hookfleet::domain::failure::Class;
 use hookfleet::domain::message::{
     Destination, LADDER_LEVELS, LADDER_UNIT, Lane, Message, Outgoing, PARK_LEVELS, WAIT_AFTER,
 };
 use hookfleet::domain::outcome::{Again, Failure, Outcome};
 use hookfleet::domain::retry::RetryPolicy;
-use hookfleet::domain::settle::{Settlement, Tried, settle};
+use hookfleet::domain::settle::{Tried, settle};
 use hookfleet::executor::hint::retry_after as read;
 
 /// The year 9999, the last that HTTP can name.
@@ -95,7 +95,7 @@ fn waits(numbers: &mut Numbers<'_>, hint: Option<Duration>) {
     let settlement = settle(&tried, Outcome::Failed(failure), &policy, numbers.share());
     let spent = tried.spent + tried.took;
     match settlement {
-        Settlement::Next(Next::Retry { delay_ms, spent_ms, .. }) => {
+        Some(Settlement::Next(Next::Retry { delay_ms, spent_ms, .. })) => {
             let delay = Duration::from_millis(delay_ms);
             let honoured = hint.unwrap_or_default().min(policy.hint_max);
             assert!(tried.attempt < policy.attempts, "after the last attempt");
@@ -107,7 +107,7 @@ fn waits(numbers: &mut Numbers<'_>, hint: Option<Duration>) {
             assert!(Duration::from_millis(spent_ms) <= policy.give_up_after, "later than it may be");
             ways(delay);
         }
-        Settlement::Next(Next::Bury { class, .. }) => assert_eq!(class, Class::Exhausted),
+        Some(Settlement::Next(Next::Bury { class, .. })) => assert_eq!(class, Class::Exhausted),
         other => panic!("{other:?} of a failure"),
     }
     ways(hint.unwrap_or_default());

@@ -11,7 +11,7 @@ use clap::Args;
 use crate::cli::output;
 use crate::config::{Backend, Settings};
 use crate::dialect;
-use crate::domain::claim::Next;
+use crate::domain::claim::{Next, Settlement};
 use crate::domain::escape::{name, quoted};
 use crate::domain::event::{Event, Reading};
 use crate::domain::expression::Facts;
@@ -25,7 +25,7 @@ use crate::domain::pattern::{Glob, Pattern};
 use crate::domain::publication;
 use crate::domain::redaction::Secrets;
 use crate::domain::request::Shown;
-use crate::domain::settle::{Settlement, Tried, settle};
+use crate::domain::settle::{Tried, settle};
 use crate::domain::template::Text;
 use crate::executor::callback::Callbacks;
 use crate::executor::publish::Home;
@@ -100,12 +100,12 @@ async fn send(settings: &Settings, hook: &Hook, invocation: &Invocation, secrets
     };
     let tried = Tried { attempt: invocation.at.attempt, spent: invocation.spent, at_ms, took };
     let follows = match settle(&tried, outcome, &hook.retry, fastrand::f64()) {
-        Settlement::Finish => "it would be finished".to_owned(),
-        Settlement::Release => "it would be handed back".to_owned(),
-        Settlement::Next(Next::Retry { delay_ms, .. }) => {
+        Some(Settlement::Done) => "it would be finished".to_owned(),
+        None => "it would be handed back".to_owned(),
+        Some(Settlement::Next(Next::Retry { delay_ms, .. })) => {
             format!("it would be tried again in {delay_ms} ms, {} times at most in all", hook.retry.attempts)
         }
-        Settlement::Next(Next::Bury { class, .. }) => format!("it would become a dead letter `{}`", class.name()),
+        Some(Settlement::Next(Next::Bury { class, .. })) => format!("it would become a dead letter `{}`", class.name()),
     };
     output::out(&format!("{} after {} ms: {said}; {follows}", hook.id, took.as_millis()));
     Ok(())

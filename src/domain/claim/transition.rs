@@ -1,6 +1,6 @@
 //! What becomes of a claim that is asked for something.
 
-use super::{Answer, Before, Claim, ClaimRequest, Found, Next, Point, Request, Step, Token, Verdict};
+use super::{Answer, Before, Claim, ClaimRequest, Found, Next, Point, Request, Settlement, Step, Token};
 
 /// The whole protocol: one transition of one key.
 #[must_use]
@@ -8,8 +8,8 @@ pub fn step(found: Option<&Found>, request: &Request) -> Step {
     match request {
         Request::Claim(claim) => claim_step(found, claim),
         Request::Renew { token, lease_ms } => renew(found, *token, *lease_ms),
-        Request::Settle { at, token, deaths, verdict, keep_ms } => {
-            settle(found, *at, *token, *deaths, verdict, *keep_ms)
+        Request::Settle { at, token, deaths, settlement, keep_ms } => {
+            settle(found, *at, *token, *deaths, settlement, *keep_ms)
         }
         Request::Advance { at, token, keep_ms } => advance(found, *at, *token, *keep_ms),
         Request::Release { token, keep_ms } => release(found, *token, *keep_ms),
@@ -138,10 +138,10 @@ fn renew(found: Option<&Found>, own: Token, lease_ms: u64) -> Step {
 }
 
 /// On an absent key the settlement is written as if owned: a store that forgot must not make a finished run unknown.
-fn settle(found: Option<&Found>, at: Point, own: Token, deaths: u32, verdict: &Verdict, keep_ms: u64) -> Step {
-    let written = match verdict {
-        Verdict::Done => Claim::Done { generation: at.generation, token: own },
-        Verdict::Next(next) => Claim::Settled { at, token: own, deaths, next: next.clone() },
+fn settle(found: Option<&Found>, at: Point, own: Token, deaths: u32, settlement: &Settlement, keep_ms: u64) -> Step {
+    let written = match settlement {
+        Settlement::Done => Claim::Done { generation: at.generation, token: own },
+        Settlement::Next(next) => Claim::Settled { at, token: own, deaths, next: next.clone() },
     };
     match found.map(|found| &found.claim) {
         None => Step::write(written, keep_ms, Answer::Ok),

@@ -3,9 +3,9 @@
 use super::Fleet;
 use super::action::{Action, Call, End, Place};
 use super::state::{Delivery, Invocation, Job, Message, NEW_TOKEN, State, WAIT_MS};
-use crate::domain::claim::{self, Next, Request};
+use crate::domain::claim::{self, Next, Request, Settlement};
 use crate::domain::failure::Class;
-use crate::domain::settle::{Answer, Follow, Settlement, Stage};
+use crate::domain::settle::{Answer, Follow, Stage};
 use crate::domain::{fold, replay};
 
 /// Attempts a generation.
@@ -20,8 +20,8 @@ impl Fleet {
             Action::Publish(place, call) => self.publish(state, place, call),
             Action::Run(place, end) => {
                 let job = job(state, place);
-                let settlement = settlement(job, end);
-                job.advance(self.mutation, Answer::Ran(settlement));
+                let ended = ended(job, end);
+                job.advance(self.mutation, ended);
             }
             Action::Renew(place) => self.renew(state, place),
             Action::HoldTooLong(place) => job(state, place).advance(self.mutation, Answer::HeldTooLong),
@@ -140,14 +140,14 @@ fn job(state: &mut State, place: Place) -> &mut Job {
     &mut state.workers[place.worker][place.delivery].jobs[place.job]
 }
 
-fn settlement(job: &Job, end: End) -> Settlement {
+fn ended(job: &Job, end: End) -> Answer {
     match end {
-        End::Succeeds => Settlement::Finish,
-        End::Interrupted => Settlement::Release,
+        End::Succeeds => Answer::Ran(Settlement::Done),
+        End::Interrupted => Answer::Interrupted,
         End::Fails if job.of.at.attempt < ATTEMPTS => {
-            Settlement::Next(Next::Retry { delay_ms: 0, spent_ms: 0, report: None })
+            Answer::Ran(Settlement::Next(Next::Retry { delay_ms: 0, spent_ms: 0, report: None }))
         }
-        End::Fails => Settlement::Next(Next::Bury { class: Class::Exhausted, report: None }),
+        End::Fails => Answer::Ran(Settlement::Next(Next::Bury { class: Class::Exhausted, report: None })),
     }
 }
 

@@ -5,7 +5,7 @@ use stateright::Property;
 use super::Fleet;
 use super::action::Fault;
 use super::state::{Breach, Job, Key, LIMITS, NEW_TOKEN, State};
-use crate::domain::claim::{Answer, Claim, Next, Request, Verdict};
+use crate::domain::claim::{Answer, Claim, Next, Request, Settlement};
 use crate::domain::fold;
 use crate::domain::settle::{Follow, Stage};
 
@@ -132,7 +132,7 @@ fn answered(fleet: &Fleet, state: &State, so: impl Fn(&Key, &Job, &Answer) -> bo
 
 /// A run succeeded whose claim is another's by now.
 fn reached_in_vain(job: &Job, key: &Key) -> bool {
-    let succeeded = matches!(job.stage, Stage::Recording { verdict: Verdict::Done, .. });
+    let succeeded = matches!(job.stage, Stage::Recording { settlement: Settlement::Done, .. });
     let own = match key.claim {
         Some(Claim::Held { token, .. } | Claim::Settled { token, .. } | Claim::Done { token, .. }) => {
             token == job.token

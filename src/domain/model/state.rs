@@ -1,7 +1,7 @@
 //! What the modelled fleet is made of: keys with their letters, messages, and what the workers have in hand.
 
 use super::action::Place;
-use crate::domain::claim::{self, Claim, ClaimRequest, DeathLimits, Found, Point, Request, Token, Verdict};
+use crate::domain::claim::{self, Claim, ClaimRequest, DeathLimits, Found, Point, Request, Settlement, Token};
 use crate::domain::fold;
 use crate::domain::mutation::Mutation;
 use crate::domain::settle::{self, Answer, Follow, Stage};
@@ -88,11 +88,11 @@ impl Job {
                 lease_ms: WAIT_MS,
                 floor_ms: WAIT_MS,
             })),
-            Stage::Recording { verdict, deaths } => Some(Request::Settle {
+            Stage::Recording { settlement, deaths } => Some(Request::Settle {
                 at: self.of.at,
                 token,
                 deaths: *deaths,
-                verdict: verdict.clone(),
+                settlement: settlement.clone(),
                 keep_ms: WAIT_MS,
             }),
             Stage::Marking { at, token, .. } => Some(Request::Advance { at: *at, token: *token, keep_ms: WAIT_MS }),
@@ -140,7 +140,7 @@ pub(super) enum Breach {
     WonAfterDone,
     /// Won after a cancel, at a generation that it covers.
     WonAfterCancel,
-    /// The verdict on an attempt was recorded although one on it, or on a later one, was recorded before.
+    /// The settlement on an attempt was recorded although one on it, or on a later one, was recorded before.
     RecordedAgain,
     /// An attempt ran although it, or a later one, had run before.
     RanAgain,
@@ -165,7 +165,7 @@ pub(super) struct Key {
     pub(super) done: Option<u32>,
     /// Observed: the generation recorded as done since the store last forgot.
     pub(super) done_kept: Option<u32>,
-    /// Observed: the last attempt whose verdict was recorded since the store last forgot.
+    /// Observed: the last attempt whose settlement was recorded since the store last forgot.
     pub(super) recorded: Option<Point>,
     /// Observed: the highest generation that an operator cancelled.
     pub(super) cancelled: Option<u32>,
@@ -206,12 +206,12 @@ impl Key {
                     self.breach = Some(Breach::WonAfterCancel);
                 }
             }
-            (Request::Settle { at, verdict, .. }, Some(_)) => {
+            (Request::Settle { at, settlement, .. }, Some(_)) => {
                 if self.recorded >= Some(*at) {
                     self.breach = Some(Breach::RecordedAgain);
                 }
                 self.recorded = Some(*at);
-                if *verdict == Verdict::Done {
+                if *settlement == Settlement::Done {
                     self.recorded = Some(Point { attempt: u32::MAX, ..*at }); // no attempt of it may follow
                     self.done = self.done.max(Some(at.generation));
                     self.done_kept = Some(at.generation);
