@@ -6,6 +6,7 @@
 
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -33,6 +34,7 @@ mod secrets;
 pub mod shim;
 
 use callback::Callbacks;
+use clients::Clients;
 use publish::{Home, Publishing};
 
 /// How much later than its deadline a run is cut off if its executor did not end it.
@@ -94,9 +96,18 @@ impl Executors {
         commands: &config::Commands,
         callbacks: Callbacks,
     ) -> Result<Self, ExecutorError> {
-        let http = http::Http::new(egress).map_err(ExecutorError::HttpClient)?;
-        let publishing = Publishing::new(http.guard().clone());
-        Ok(Self { http, commands: command::Commands::new(commands), callbacks, publishing })
+        let clients = Clients::new(egress).map_err(ExecutorError::HttpClient)?;
+        Ok(Self::with(Arc::new(clients), commands, callbacks))
+    }
+
+    /// With these clients, which all executors share that call over HTTP. What they may not reach brokers may not either.
+    fn with(clients: Arc<Clients>, commands: &config::Commands, callbacks: Callbacks) -> Self {
+        Self {
+            publishing: Publishing::new(clients.guard.clone()),
+            http: http::Http { clients },
+            commands: command::Commands::new(commands),
+            callbacks,
+        }
     }
 
     /// With a broker that hooks publish to which name none.
@@ -192,8 +203,6 @@ fn timed_out(timeout: Duration, said: &str) -> Outcome {
 
 #[cfg(test)]
 mod fixture {
-    use std::sync::Arc;
-
     use super::*;
     use crate::domain::event::{Event, Reading};
     use crate::domain::hook::fixture;

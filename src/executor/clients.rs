@@ -25,6 +25,7 @@ const USER_AGENT: &str = concat!("hookfleet/", env!("CARGO_PKG_VERSION"));
 /// A client of certificates that no hook has used for this long belongs to a revision that is gone.
 const UNUSED_AFTER: Duration = Duration::from_mins(10);
 
+/// The guarded HTTP clients of a process, which its executors share.
 #[derive(Debug)]
 pub(super) struct Clients {
     usual: Client,

@@ -5,6 +5,7 @@
 
 use std::error::Error;
 use std::io;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
@@ -14,10 +15,9 @@ use tokio::time::{Instant, timeout_at};
 
 use super::clients::{CONNECT_TIMEOUT, Clients};
 use super::compress::gzipped;
-use super::egress::{Guard, Refused};
+use super::egress::Refused;
 use super::hint::retry_after;
 use super::{Attempt, secrets};
-use crate::config;
 use crate::domain::contract::{Body, Raw, Reply};
 use crate::domain::excerpt::excerpt;
 use crate::domain::failure::Class;
@@ -37,24 +37,13 @@ const REFUSAL_BYTES_MAX: usize = 8 * 1024;
 /// Shorter words in values hide nothing.
 const SECRET_WORD_BYTES_MIN: usize = 8;
 
-/// The http executor: clients and their connections.
+/// The http executor.
 #[derive(Debug)]
-pub(super) struct Http(Clients);
+pub(super) struct Http {
+    pub(super) clients: Arc<Clients>,
+}
 
 impl Http {
-    pub(super) fn new(egress: &config::Egress) -> reqwest::Result<Self> {
-        Clients::new(egress).map(Self)
-    }
-
-    pub(super) const fn guard(&self) -> &Guard {
-        &self.0.guard
-    }
-
-    #[cfg(test)]
-    pub(super) const fn with(clients: Clients) -> Self {
-        Self(clients)
-    }
-
     /// Sends the request of one attempt and reads the reply. Ends at the attempt's deadline.
     pub(super) async fn run(&self, action: &HttpAction, attempt: &Attempt<'_>) -> Result<Reply, Outcome> {
         let request = Request::new(action, attempt.hook, attempt.invocation, attempt.key)
@@ -69,8 +58,9 @@ impl Http {
         attempt: &Attempt<'_>,
         request: &Request<'_>,
     ) -> Result<Raw, Outcome> {
-        self.0.guard.check(&request.url).map_err(|refused| Outcome::from(&refused))?;
-        let ready = async { Ok::<_, String>((self.0.of(&action.tls)?, content(action, attempt, request).await?)) };
+        self.clients.guard.check(&request.url).map_err(|refused| Outcome::from(&refused))?;
+        let ready =
+            async { Ok::<_, String>((self.clients.of(&action.tls)?, content(action, attempt, request).await?)) };
         let (client, (headers, body)) = match timeout_at(attempt.deadline, ready).await {
             Err(_) => return Err(attempt.timed_out("")),
             Ok(Err(error)) => return Err(Outcome::never(Class::Invalid, error)),

@@ -1,5 +1,4 @@
 use std::io::Read as _;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use flate2::read::GzDecoder;
@@ -11,6 +10,7 @@ use tokio::time::sleep;
 use super::super::fixture::{executors, hook, invocation, line};
 use super::super::{Callbacks, Execute as _, Executors};
 use super::*;
+use crate::config;
 use crate::domain::decision::{Merge, Verdict};
 use crate::domain::hook::{Action, Hook};
 use crate::domain::id::HookId;
