@@ -180,9 +180,8 @@ pub use config::Settings;
 pub use domain::decision::{Answer, Asked, Decision, Json, PermissionRule, Scope, Verdict};
 pub use domain::message::Header;
 pub use executor::callback::{Call, Failed};
-pub use publish::{
-    Event, EventBuilder, InvalidEvent, OnUnavailable, Publisher, PublisherOptions, Undecided, Unpublished,
-};
+pub use publish::{Event, EventBuilder, InvalidEvent};
+pub use publish::{OnUnavailable, Publisher, PublisherOptions, Undecided, Unpublished};
 pub use yaml::problem::Problems;
 
 #[cfg(test)]
