@@ -23,18 +23,17 @@ use crate::config::{Backend, Redis, Settings};
 use crate::dead_letters::DeadLetters;
 use crate::dead_letters::embedded::EmbeddedLetters;
 use crate::dead_letters::stream::StreamLetters;
-use crate::embedded;
+use crate::embedded::{self, Owner};
 use crate::executor;
 use crate::executor::callback::Callbacks;
 use crate::fleet::{self, Fleet, Halts};
 use crate::flow::Flow;
 use crate::flow::local::LocalFlow;
 use crate::flow::redis::RedisFlow;
-use crate::http::access::Door;
 use crate::http::gates::{Decider, Gates};
 use crate::http::probes::{self, Probes};
 use crate::http::process::Process;
-use crate::http::{self, Group, Intake, Kind, Routes};
+use crate::http::{Front, Group, Intake, Kind, Routes};
 use crate::idempotency::embedded::EmbeddedClaims;
 use crate::idempotency::redis::RedisClaims;
 use crate::idempotency::{Idempotency, StoreError};
@@ -45,7 +44,7 @@ use crate::worker::admission::{Admission, Limits};
 use crate::worker::{Listener, Protocol, Rules, Worker};
 use cells::{Cell, Shared};
 use heartbeat::heartbeat;
-use routes::Served;
+use routes::Parts;
 use wanted::wanted;
 
 mod cells;
@@ -127,11 +126,16 @@ impl Backends {
 }
 
 /// What is served, and where.
-struct Http {
-    listener: TcpListener,
-    door: Arc<Door>,
+struct Served {
+    front: Front,
     kind: Kind,
     routes: Vec<Routes>,
+}
+
+impl Served {
+    async fn serve(self, shutdown: impl Future<Output = ()> + Send + 'static) -> anyhow::Result<()> {
+        self.front.serve(self.kind, self.routes, shutdown).await.context("the HTTP listener broke")
+    }
 }
 
 /// A process with workers that is ready to run.
@@ -141,7 +145,7 @@ pub struct App {
     cells: Vec<Cell>,
     shared: Shared,
     process: Arc<Process>,
-    http: Http,
+    served: Served,
     metrics: PrometheusHandle,
     operations: Operations,
     flow: Arc<dyn Flow>,
@@ -169,8 +173,7 @@ impl App {
         let patience = if revisions.is_some() { Duration::ZERO } else { STARTUP_PATIENCE };
         let store_away = first_ping(backends.claims.as_ref(), patience).await?;
         let (metrics, totals) = telemetry::metrics()?;
-        let listener = bind(settings, backends.file.as_ref()).await?;
-        let door = Arc::new(Door::new(&settings.http, listener.local_addr()?)?);
+        let front = bind(settings, backends.file.as_ref()).await?;
         let (catalog, following) = follow(source, local(settings, &callbacks));
         let pause = fleet::pause(backends.flow.as_ref(), settings.claims.when_away).await;
         let shared = Shared {
@@ -199,15 +202,15 @@ impl App {
             letters: kind.groups().contains(&Group::Letters).then(|| operations.clone()),
         };
         let process = Arc::new(process);
-        let served =
-            Served { settings, backends: &backends, catalog: &process.catalog, revisions, operations: &operations };
+        let parts =
+            Parts { settings, backends: &backends, catalog: &process.catalog, revisions, operations: &operations };
         let source = probes::Source::Process(Arc::clone(&process));
         let probes = Probes { metrics: metrics.clone(), source };
-        let routes = served.routes(kind, &probes, |intake| gates(settings, &process, intake));
+        let routes = parts.routes(kind, &probes, |intake| gates(settings, &process, intake));
         let (file, flow) = (backends.file.clone(), Arc::clone(&backends.flow));
-        let http = Http { listener, door, kind, routes };
+        let served = Served { front, kind, routes };
         let following = Box::pin(following);
-        Ok(Self { fleet, cells, shared, process, http, metrics, operations, flow, file, following, pause })
+        Ok(Self { fleet, cells, shared, process, served, metrics, operations, flow, file, following, pause })
     }
 
     /// Where `/metrics` and the rest are served.
@@ -215,7 +218,7 @@ impl App {
     /// # Errors
     /// The socket is gone.
     pub fn address(&self) -> std::io::Result<std::net::SocketAddr> {
-        self.http.listener.local_addr()
+        self.served.front.address()
     }
 
     /// The pipeline of the first cell: for those who watch it from outside.
@@ -229,7 +232,7 @@ impl App {
     /// # Errors
     /// The HTTP listener broke, or a cell panicked: then the others were drained.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> anyhow::Result<Vec<String>> {
-        let Self { fleet, cells, shared, process, http, metrics, operations, flow, file, following, pause } = self;
+        let Self { fleet, cells, shared, process, served, metrics, operations, flow, file, following, pause } = self;
         let heartbeat = heartbeat(&shared.settings, &process, &operations);
         let retention = shared.settings.dead_letter_retention;
         let upkeep = async {
@@ -256,8 +259,8 @@ impl App {
             () = following => Ok(Vec::new()),
             () = keeper::keep(&operations, retention) => Ok(Vec::new()),
             () = fleet::follow_pause(flow.as_ref(), &pause) => Ok(Vec::new()),
-            served = http::serve(http.listener, http.kind, http.routes, http.door, std::future::pending()) => {
-                served.map(|()| Vec::new()).context("the HTTP listener broke")
+            served = served.serve(std::future::pending()) => {
+                served.map(|()| Vec::new())
             }
         };
         if let Some(file) = file {
@@ -315,14 +318,15 @@ fn revisions_of(source: &Source) -> Option<Arc<Revisions>> {
 }
 
 /// Listens, and tells other commands where, if this process owns a file.
-async fn bind(settings: &Settings, file: Option<&embedded::Store>) -> anyhow::Result<TcpListener> {
+async fn bind(settings: &Settings, file: Option<&embedded::Store>) -> anyhow::Result<Front> {
     let listener = TcpListener::bind(settings.http.bind)
         .await
         .with_context(|| format!("cannot listen on {} (http.bind)", settings.http.bind))?;
+    let front = Front::new(listener, &settings.http)?;
     if let Some(file) = file {
-        file.announce(listener.local_addr()?)?;
+        file.announce(Owner { address: front.address()?, is_tls: settings.http.certificate.is_some() })?;
     }
-    Ok(listener)
+    Ok(front)
 }
 
 /// As this process reads hooks.

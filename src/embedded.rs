@@ -10,7 +10,6 @@
 //! transaction, commits, and answers. So an fsync is shared by all that wait, and no runtime thread ever waits for the
 //! disk. A store waits as long as the disk does: there are no time-outs here.
 
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread::{self, JoinHandle};
@@ -24,6 +23,7 @@ pub(crate) use self::queues::{Credit, Dispatched, Queues};
 
 use self::clock::Clock;
 use self::job::{Listener, Order, call};
+pub use self::lock::Owner;
 use self::lock::{Lock, Refused};
 use self::writer::Writer;
 
@@ -54,7 +54,7 @@ pub enum OpenError {
     },
     /// Another process has it, and is to be asked instead: at this address, if it has announced one.
     #[error("{} is owned by another process{}", path.display(), at(*owner))]
-    Owned { path: PathBuf, owner: Option<SocketAddr> },
+    Owned { path: PathBuf, owner: Option<Owner> },
     /// SQLite cannot open it, or it is no SQLite file.
     #[error("cannot open the SQLite file {}", path.display())]
     Database {
@@ -76,14 +76,14 @@ pub enum OpenError {
     Thread(#[source] io::Error),
 }
 
-fn at(owner: Option<SocketAddr>) -> String {
-    owner.map(|addr| format!(", which answers at http://{addr}")).unwrap_or_default()
+fn at(owner: Option<Owner>) -> String {
+    owner.map(|owner| format!(", which answers at {owner}")).unwrap_or_default()
 }
 
-/// The address that the owner of the file at `path` announced, if the file has an owner now. May block for as long as
+/// Where the owner of the file at `path` said that it is spoken to, if the file has an owner now. May block for as long as
 /// reading a small file takes.
 #[must_use]
-pub fn owner(path: &Path) -> Option<SocketAddr> {
+pub fn owner(path: &Path) -> Option<Owner> {
     lock::owner(path)
 }
 
@@ -142,8 +142,8 @@ impl Store {
     ///
     /// # Errors
     /// The lock file could not be written.
-    pub fn announce(&self, addr: SocketAddr) -> io::Result<()> {
-        self.inner.lock.announce(addr)
+    pub fn announce(&self, owner: Owner) -> io::Result<()> {
+        self.inner.lock.announce(owner)
     }
 
     /// Writes what was asked for so far, closes the file and gives it up. What is asked for later is refused.

@@ -192,3 +192,37 @@ pub trait Flow: Send + Sync {
     /// Pauses the fleet, or ends that.
     async fn pause(&self, pause: Option<&Pause>) -> Result<(), FlowError>;
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_workers_have_done_adds_up() {
+        let one = WorkCounts {
+            hooks: 3,
+            attempts: 10,
+            failed: 4,
+            retries: 3,
+            letters: 1,
+            letters_unconfirmed: 0,
+            last_letter_at_ms: Some(7),
+            last_letter_hook: Some("a".to_owned()),
+        };
+        let other = WorkCounts { last_letter_at_ms: Some(9), last_letter_hook: None, ..one.clone() };
+        let mut sum = WorkCounts::default();
+        for counts in [&other, &one] {
+            sum.add(counts);
+        }
+        let newest = WorkCounts { attempts: 20, failed: 8, retries: 6, letters: 2, ..other };
+        assert_eq!(sum, newest);
+    }
+
+    #[test]
+    fn workers_of_a_version_that_does_not_count_are_read() {
+        let before = r#"{"worker":"w","version":"0.1.0","in_flight":2}"#;
+        let card: Card = serde_json::from_str(before).unwrap();
+        assert_eq!((card.in_flight, card.counts), (2, None));
+        assert!(!serde_json::to_string(&Card::default()).unwrap().contains("counts"));
+    }
+}

@@ -3,6 +3,8 @@
 //! Which groups a process serves is a list: [`Kind::groups`] says it for the commands of the program, and [`Routes`] are
 //! the groups with what their handlers work with. `app` puts them together.
 
+use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::Router;
@@ -10,7 +12,9 @@ use axum::middleware::from_fn_with_state;
 use tokio::net::TcpListener;
 use utoipa_axum::router::OpenApiRouter;
 
-pub mod access;
+use crate::config::Http;
+
+mod access;
 mod browser;
 pub mod catalog;
 pub mod fleet;
@@ -24,6 +28,7 @@ pub mod probes;
 mod problem;
 pub mod process;
 mod status;
+mod tls;
 mod unknown;
 
 use access::Door;
@@ -34,6 +39,7 @@ use gateway::Gateway;
 use invocations::Invocations;
 use letters::Letters;
 use probes::Probes;
+use tls::{Certificate, TlsListener};
 
 pub use intake::Intake;
 
@@ -139,19 +145,52 @@ fn merged(served: Vec<Routes>, door: Option<&Arc<Door>>) -> OpenApiRouter {
     served.into_iter().map(|routes| routes.router(door)).fold(openapi::base(), OpenApiRouter::merge)
 }
 
-/// Serves these routes as a process of this kind until `shutdown` completes and the requests under way are answered.
-///
-/// # Errors
-/// The listener broke.
-pub async fn serve(
+/// The address of a process, with what is checked before a request is taken there.
+pub struct Front {
     listener: TcpListener,
-    kind: Kind,
-    served: Vec<Routes>,
     door: Arc<Door>,
-    shutdown: impl Future<Output = ()> + Send + 'static,
-) -> std::io::Result<()> {
-    let loopback = Loopback(listener.local_addr()?.ip().is_loopback());
-    let (all, _) = merged(served, Some(&door)).split_for_parts();
-    let guarded = unknown::answered(all, kind).layer(from_fn_with_state(loopback, browser::guard));
-    axum::serve(listener, guarded).with_graceful_shutdown(shutdown).await
+    certificate: Option<Arc<Certificate>>,
+}
+
+impl Front {
+    /// Over this listener.
+    ///
+    /// # Errors
+    /// One sentence: tokens or certificate cannot be read.
+    pub fn new(listener: TcpListener, settings: &Http) -> io::Result<Self> {
+        let door = Arc::new(Door::new(settings, listener.local_addr()?)?);
+        let certificate = settings.certificate.as_ref().map(Certificate::read).transpose()?.map(Arc::new);
+        Ok(Self { listener, door, certificate })
+    }
+
+    /// Where it listens.
+    ///
+    /// # Errors
+    /// The socket is gone.
+    pub fn address(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+
+    /// Serves these routes as a process of this kind until `shutdown` completes and the requests under way are answered.
+    ///
+    /// # Errors
+    /// The listener broke.
+    pub async fn serve(
+        self,
+        kind: Kind,
+        served: Vec<Routes>,
+        shutdown: impl Future<Output = ()> + Send + 'static,
+    ) -> io::Result<()> {
+        let Self { listener, door, certificate } = self;
+        let loopback = Loopback(listener.local_addr()?.ip().is_loopback());
+        let (all, _) = merged(served, Some(&door)).split_for_parts();
+        let guarded = unknown::answered(all, kind).layer(from_fn_with_state(loopback, browser::guard));
+        match certificate {
+            Some(certificate) => {
+                let listener = TlsListener::new(listener, certificate);
+                axum::serve(listener, guarded).with_graceful_shutdown(shutdown).await
+            }
+            None => axum::serve(listener, guarded).with_graceful_shutdown(shutdown).await,
+        }
+    }
 }

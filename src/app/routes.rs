@@ -17,7 +17,7 @@ use crate::operations::Operations;
 use crate::operations::jobs::Jobs;
 
 /// What the routes of a process have in common.
-pub(super) struct Served<'a> {
+pub(super) struct Parts<'a> {
     pub(super) settings: &'a Settings,
     pub(super) backends: &'a Backends,
     pub(super) catalog: &'a Followed,
@@ -26,7 +26,7 @@ pub(super) struct Served<'a> {
     pub(super) operations: &'a Operations,
 }
 
-impl Served<'_> {
+impl Parts<'_> {
     /// The groups that this kind of process serves; how it is doing and who decides is its own.
     pub(super) fn routes(&self, kind: Kind, probes: &Probes, gates: impl Fn(Intake) -> Gates) -> Vec<Routes> {
         let routes = |group: &Group| match group {

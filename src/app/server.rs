@@ -1,29 +1,28 @@
 //! A process without workers: it serves events, gates, dead letters, the catalog and the status of the fleet.
 //!
-//! It holds nothing that another one could not answer as well, so any number of them may stand side by side. Events need
-//! the broker alone. While Redis is away the catalog does not change, no worker is seen, and readiness says so.
+//! A server keeps nothing that another one lacks but the replays that it has begun, so any number of servers can stand side
+//! by side. Events need the broker alone. While Redis is away the catalog does not change, no worker is seen, and readiness
+//! says so.
 
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context as _;
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::sync::watch;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-use super::routes::Served;
-use super::{Backends, Http, UPKEEP_EVERY, bind, first_ping, revisions_of};
+use super::routes::Parts;
+use super::{Backends, Served, UPKEEP_EVERY, bind, first_ping, revisions_of};
 use crate::broker::Broker;
 use crate::catalog::watch::{Reader, Source, follow};
 use crate::config::{CatalogFrom, Settings};
 use crate::flow::Flow;
-use crate::http::access::Door;
+use crate::http::Kind;
 use crate::http::fleet::Fleet;
 use crate::http::gates::{Decider, Gates};
 use crate::http::probes::{self, Probes};
-use crate::http::{self, Kind};
 use crate::{catalog, telemetry};
 
 /// Between two looks at whether the fleet is paused.
@@ -31,7 +30,7 @@ const ASK_EVERY: Duration = Duration::from_millis(500);
 
 /// A server that is ready to run.
 pub struct Server {
-    http: Http,
+    served: Served,
     metrics: PrometheusHandle,
     broker: Arc<dyn Broker>,
     flow: Arc<dyn Flow>,
@@ -51,8 +50,7 @@ impl Server {
     pub async fn new(settings: &Settings, backends: Backends, source: Source) -> anyhow::Result<Self> {
         let away = first_ping(backends.claims.as_ref(), Duration::ZERO).await?;
         let (metrics, _) = telemetry::metrics()?;
-        let listener = bind(settings, None).await?;
-        let door = Arc::new(Door::new(&settings.http, listener.local_addr()?)?);
+        let front = bind(settings, None).await?;
         let revisions = revisions_of(&source);
         let (catalog, following) = follow(source, Reader::Server { hint_max: settings.hint_max });
         let paused = watch::Sender::new(None);
@@ -67,15 +65,15 @@ impl Server {
             operations: operations.clone(),
         };
         let probes = Probes { metrics: metrics.clone(), source: probes::Source::Fleet(Arc::new(fleet)) };
-        let served = Served { settings, backends: &backends, catalog: &catalog, revisions, operations: &operations };
-        let routes = served.routes(Kind::Server, &probes, |intake| {
+        let parts = Parts { settings, backends: &backends, catalog: &catalog, revisions, operations: &operations };
+        let routes = parts.routes(Kind::Server, &probes, |intake| {
             let (broker, paused) = (Arc::clone(&backends.broker), paused.subscribe());
             Gates { intake, deadline: settings.gates.deadline, decider: Decider::Fleet { broker, paused } }
         });
-        let http = Http { listener, door, kind: Kind::Server, routes };
+        let served = Served { front, kind: Kind::Server, routes };
         let Backends { broker, flow, .. } = backends;
         let (following, grace) = (Box::pin(following), settings.worker.grace);
-        Ok(Self { http, metrics, broker, flow, following, paused, redis_away, grace })
+        Ok(Self { served, metrics, broker, flow, following, paused, redis_away, grace })
     }
 
     /// Where it serves.
@@ -83,7 +81,7 @@ impl Server {
     /// # Errors
     /// The socket is gone.
     pub fn address(&self) -> std::io::Result<std::net::SocketAddr> {
-        self.http.listener.local_addr()
+        self.served.front.address()
     }
 
     /// Serves until `shutdown` completes, lets the requests under way finish, closes.
@@ -91,7 +89,7 @@ impl Server {
     /// # Errors
     /// The HTTP listener broke.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> anyhow::Result<()> {
-        let Self { http, metrics, broker, flow, following, paused, redis_away, grace } = self;
+        let Self { served, metrics, broker, flow, following, paused, redis_away, grace } = self;
         let upkeep = async {
             loop {
                 sleep(UPKEEP_EVERY).await;
@@ -99,11 +97,6 @@ impl Server {
             }
         };
         let ending = CancellationToken::new();
-        let served = async {
-            let serving =
-                http::serve(http.listener, http.kind, http.routes, http.door, ending.clone().cancelled_owned());
-            serving.await.context("the HTTP listener broke")
-        };
         let stopped = async {
             shutdown.await;
             ending.cancel();
@@ -112,7 +105,7 @@ impl Server {
             Ok(())
         };
         let ended = tokio::select! {
-            served = served => served,
+            served = served.serve(ending.clone().cancelled_owned()) => served,
             stopped = stopped => stopped,
             () = upkeep => Ok(()),
             () = following => Ok(()),

@@ -86,7 +86,7 @@ mod tests {
 
     #[tokio::test]
     async fn lines_come_whole() {
-        let parts = ["one\ntw", "o\n", "thr", "ee\nrest"].map(|part| Ok::<_, std::io::Error>(part));
+        let parts = ["one\ntw", "o\n", "thr", "ee\nrest"].map(Ok::<_, std::io::Error>);
         let body = Body::from_stream(futures_util::stream::iter(parts));
         let mut lines = Vec::new();
         Answer::new(Response::new(body)).lines(&mut |line| lines.push(line.to_owned())).await.unwrap();

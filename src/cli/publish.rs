@@ -273,9 +273,9 @@ impl Sink {
         let options =
             PublisherOptions { body_bytes_max: settings.events.body_bytes_max, ..PublisherOptions::default() };
         if let Backend::Embedded { path } = &settings.backend
-            && let Some(address) = embedded::owner(path)
+            && let Some(owner) = embedded::owner(path)
         {
-            let publisher = Publisher::over(Box::new(Remote::new(address, &settings.http)?), options);
+            let publisher = Publisher::over(Box::new(Remote::new(owner, &settings.http)?), options);
             return Ok(Self { publisher, file: None });
         }
         let backends = Backends::open(settings).await?;

@@ -89,10 +89,11 @@ pub(super) async fn up(mut settings: Settings, up: Up) -> anyhow::Result<ExitCod
     let app = App::new(&settings, backends, source, Kind::Up, listener, Callbacks::default()).await?;
     tracing::info!(address = %app.address()?, "up");
     let (worker, address) = (app.worker(), app.address()?);
+    let scheme = if settings.http.certificate.is_some() { "https" } else { "http" };
     let running = app.run(shutdown(done.clone()));
     let beside = async {
         if let Some(sample) = &sample {
-            output::out(&format!("serving on http://{address}; publishing {} sample events", Sample::events()));
+            output::out(&format!("serving on {scheme}://{address}; publishing {} sample events", Sample::events()));
             sample.publish(broker.as_ref()).await?;
         }
         if let Some(file) = file.filter(|_| up.exit_when_idle) {

@@ -19,9 +19,9 @@ async fn a_file_has_one_owner() {
     let (_folder, path) = folder();
     let store = Store::open(&path).unwrap();
     assert!(matches!(Store::open(&path), Err(OpenError::Owned { owner: None, .. })));
-    let addr = "127.0.0.1:8080".parse().unwrap();
-    store.announce(addr).unwrap();
-    assert_eq!(owner(&path), Some(addr));
+    let announced = Owner { address: "127.0.0.1:8080".parse().unwrap(), is_tls: false };
+    store.announce(announced).unwrap();
+    assert_eq!(owner(&path), Some(announced));
     let error = Store::open(&path).unwrap_err();
     assert!(error.to_string().ends_with("owned by another process, which answers at http://127.0.0.1:8080"), "{error}");
     let other = store.clone();

@@ -19,7 +19,7 @@ const READ_AGAIN: Duration = Duration::from_secs(1);
 
 /// Who is let in.
 #[derive(Debug)]
-pub struct Door {
+pub(super) struct Door {
     settings: Http,
     kind: Kind,
 }
@@ -48,7 +48,7 @@ impl Door {
     ///
     /// # Errors
     /// The file of tokens cannot be read.
-    pub fn new(settings: &Http, address: SocketAddr) -> std::io::Result<Self> {
+    pub(super) fn new(settings: &Http, address: SocketAddr) -> std::io::Result<Self> {
         let kind = if settings.has_tokens() {
             let tokens = settings.read_tokens()?.into();
             Kind::Locked(Mutex::new(Keys { tokens, read_at: Instant::now(), trouble: None }))
@@ -149,7 +149,7 @@ mod tests {
 
     fn http(tokens: &[&str]) -> Http {
         let tokens = tokens.iter().map(|token| Token::parse(token).unwrap()).collect();
-        Http { bind: "127.0.0.1:0".parse().unwrap(), tokens, tokens_file: None }
+        Http { bind: "127.0.0.1:0".parse().unwrap(), tokens, tokens_file: None, certificate: None }
     }
 
     async fn answer(door: &Door, authorization: Option<&str>, needed: Role) -> (u16, Option<String>) {

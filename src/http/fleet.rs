@@ -1,4 +1,4 @@
-//! What a server knows of the fleet: for probes and its status.
+//! The state of the fleet as a server sees it, for probes and the status.
 
 use std::sync::Arc;
 

@@ -38,10 +38,10 @@ pub struct Gates {
     pub decider: Decider,
 }
 
-/// Who decides.
+/// The place where decisions are made.
 #[derive(Clone)]
 pub enum Decider {
-    /// A cell of this process; none asks gates where there is none.
+    /// A cell of this process; without one this process asks no gates.
     Here { process: Arc<Process>, cell: Option<CellView> },
     /// Any worker of the fleet, which is asked over the broker.
     Fleet { broker: Arc<dyn Broker>, paused: watch::Receiver<Option<String>> },
@@ -174,9 +174,7 @@ async fn by_workers(
             Some(Answered::Refused(detail)) => Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, detail)),
             None => Ok(None),
         },
-        Err(error @ (PublishError::TooLarge(_) | PublishError::Invalid(_))) => {
-            Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, error.to_string()))
-        }
+        Err(error @ PublishError::TooLarge(_)) => Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, error.to_string())),
         Err(error) => Err(unavailable(error.to_string())),
     }
 }

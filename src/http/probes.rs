@@ -25,12 +25,12 @@ pub struct Probes {
     pub source: Source,
 }
 
-/// Who is asked how it is doing.
+/// The subject of readiness and status.
 #[derive(Clone)]
 pub enum Source {
-    /// A process with workers tells of itself.
+    /// This process, which has workers.
     Process(Arc<Process>),
-    /// A server tells of the fleet.
+    /// The fleet, of which this process is a server.
     Fleet(Arc<Fleet>),
 }
 

@@ -1,4 +1,4 @@
-//! What a process with workers knows of itself: for probes, its status, and who asks gates in it.
+//! The state of a process with workers, for probes, the status and gates.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -15,7 +15,7 @@ use crate::telemetry::Totals;
 use crate::worker::Worker;
 use crate::worker::admission::Admission;
 
-/// How one cell is doing.
+/// The state of one cell, and the way to its worker.
 #[derive(Clone)]
 pub struct CellView {
     pub health: watch::Receiver<Health>,

@@ -1,4 +1,4 @@
-//! What no route takes: a problem that says which process serves what.
+//! Answers to requests that no route takes: problems that say which process serves what.
 
 use axum::Router;
 use axum::http::{Method, StatusCode, Uri};

@@ -30,7 +30,7 @@ const PAGE_MAX: usize = 1000;
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema, IntoParams)]
 #[serde(default, deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
-#[schema(as = WhichLetters)] // gates have an `Asked` of their own
+#[schema(as = LetterFilter)]
 pub struct Asked {
     /// Id of the hook; `*` is any run of characters, `?` any one, here and in `type`.
     #[serde(skip_serializing_if = "Option::is_none")]

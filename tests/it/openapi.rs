@@ -27,20 +27,20 @@ fn strict(value: &mut Value, in_all_of: bool) {
     }
 }
 
-/// A running server and its document.
-struct Served {
-    worker: Worker,
-    document: Value,
+/// A running process and its document.
+pub(crate) struct Served {
+    pub(crate) worker: Worker,
+    pub(crate) document: Value,
 }
 
 impl Served {
-    async fn new(worker: Worker) -> Self {
+    pub(crate) async fn new(worker: Worker) -> Self {
         let document = worker.until("/v1/openapi.json", |document| document["openapi"] == "3.1.0").await;
         Self { worker, document }
     }
 
     /// What the document says of an answer.
-    fn described(&self, method: &Method, route: &str, status: u16) -> &Value {
+    pub(crate) fn described(&self, method: &Method, route: &str, status: u16) -> &Value {
         let operation = &self.document["paths"][route][method.as_str().to_lowercase()];
         let answer = &operation["responses"][status.to_string()];
         assert!(!answer.is_null(), "{method} {route} answers {status}, of which its document knows nothing");
@@ -51,7 +51,7 @@ impl Served {
     }
 
     /// Asks `path`, which is an address of `route`, expects `status`, and holds the answer against the document.
-    async fn check(
+    pub(crate) async fn check(
         &self,
         method: Method,
         (route, path): (&str, &str),
@@ -84,7 +84,7 @@ impl Served {
         body
     }
 
-    async fn get(&self, path: &str) -> Value {
+    pub(crate) async fn get(&self, path: &str) -> Value {
         self.check(Method::GET, (path, path), None, 200).await
     }
 }

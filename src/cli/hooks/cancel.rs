@@ -64,9 +64,9 @@ fn key(Cancel { event, hook, source }: &Cancel) -> anyhow::Result<InvocationKey>
 async fn send(settings: &Settings, key: &InvocationKey) -> anyhow::Result<Cancelled> {
     let path = format!("/v1/runtime/hooks/{}/cancel?event={}", key.hook, key.event);
     if let Backend::Embedded { path: file } = &settings.backend
-        && let Some(address) = embedded::owner(file)
+        && let Some(owner) = embedded::owner(file)
     {
-        return Api::Loopback(Remote::new(address, &settings.http)?).post(&path, &()).await;
+        return Api::Loopback(Remote::new(owner, &settings.http)?).post(&path, &()).await;
     }
     let backends = Backends::open(settings).await?;
     let api = Api::in_process(Routes::Invocations(routes::invocations(settings, &backends)));

@@ -35,9 +35,9 @@ impl Client {
     /// Over the process that owns the file, if one does, else over connections of our own.
     pub(super) async fn open(settings: &Settings) -> anyhow::Result<Self> {
         if let Backend::Embedded { path } = &settings.backend
-            && let Some(address) = embedded::owner(path)
+            && let Some(owner) = embedded::owner(path)
         {
-            return Ok(Self::of_owner(Remote::new(address, &settings.http)?));
+            return Ok(Self::of_owner(Remote::new(owner, &settings.http)?));
         }
         let _ = rustix::process::nice(NICENESS); // where that cannot be had, it is only slower for others
         Ok(Self::over(settings, Backends::open(settings).await?))

@@ -15,6 +15,7 @@ use crate::cli::letters::Client;
 use crate::cli::remote::Remote;
 use crate::config::{Backend, Settings};
 use crate::domain::asking::Answered;
+use crate::embedded::Owner;
 use crate::operations::api_types::Asked;
 use crate::publish::{Event, Publisher, PublisherOptions, Route};
 
@@ -49,7 +50,7 @@ impl Way {
         if let Some(backends) = &self.backends {
             return Ok(Publisher::new(Arc::clone(&backends.broker), options));
         }
-        let remote = Remote::new(*owner.borrow(), &self.settings.http)?;
+        let remote = Remote::new(at(*owner.borrow()), &self.settings.http)?;
         Ok(Publisher::over(Box::new(Gateway { remote, owner }), options))
     }
 
@@ -57,7 +58,7 @@ impl Way {
     pub(super) async fn letters(&self, owner: SocketAddr) -> anyhow::Result<Vec<Value>> {
         let client = match &self.backends {
             Some(backends) => Client::over(&self.settings, backends.clone()),
-            None => Client::of_owner(Remote::new(owner, &self.settings.http)?),
+            None => Client::of_owner(Remote::new(at(owner), &self.settings.http)?),
         };
         let mut letters = Vec::new();
         let mut keep = |line: &str| letters.extend(serde_json::from_str::<Value>(line).ok());
@@ -70,6 +71,11 @@ impl Way {
             backends.broker.close().await;
         }
     }
+}
+
+/// A process that `verify` has started: those speak no TLS.
+const fn at(address: SocketAddr) -> Owner {
+    Owner { address, is_tls: false }
 }
 
 /// Through the gateway of whichever process owns the file.
