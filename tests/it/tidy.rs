@@ -3,6 +3,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+mod circles;
+
 /// Modules from the outermost to the innermost. A module may use those on lines below its own, and its own parts.
 const LAYERS: [&[&str]; 10] = [
     &["main"],
