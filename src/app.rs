@@ -31,8 +31,9 @@ use crate::flow::Flow;
 use crate::flow::local::LocalFlow;
 use crate::flow::redis::RedisFlow;
 use crate::http::gates::{Decider, Gates};
-use crate::http::probes::{self, Probes};
+use crate::http::probes::Probes;
 use crate::http::process::Process;
+use crate::http::source::Source as ProbeSource;
 use crate::http::{Front, Group, Intake, Kind, Routes};
 use crate::idempotency::embedded::EmbeddedClaims;
 use crate::idempotency::redis::RedisClaims;
@@ -204,7 +205,7 @@ impl App {
         let process = Arc::new(process);
         let parts =
             Parts { settings, backends: &backends, catalog: &process.catalog, revisions, operations: &operations };
-        let source = probes::Source::Process(Arc::clone(&process));
+        let source = ProbeSource::Process(Arc::clone(&process));
         let probes = Probes { metrics: metrics.clone(), source };
         let routes = parts.routes(kind, &probes, |intake| gates(settings, &process, intake));
         let (file, flow) = (backends.file.clone(), Arc::clone(&backends.flow));

@@ -27,6 +27,7 @@ pub mod openapi;
 pub mod probes;
 mod problem;
 pub mod process;
+pub mod source;
 mod status;
 mod tls;
 mod unknown;

@@ -22,7 +22,8 @@ use crate::flow::Flow;
 use crate::http::Kind;
 use crate::http::fleet::Fleet;
 use crate::http::gates::{Decider, Gates};
-use crate::http::probes::{self, Probes};
+use crate::http::probes::Probes;
+use crate::http::source::Source as ProbeSource;
 use crate::{catalog, telemetry};
 
 /// Between two looks at whether the fleet is paused.
@@ -64,7 +65,7 @@ impl Server {
             flow: Arc::clone(&backends.flow),
             operations: operations.clone(),
         };
-        let probes = Probes { metrics: metrics.clone(), source: probes::Source::Fleet(Arc::new(fleet)) };
+        let probes = Probes { metrics: metrics.clone(), source: ProbeSource::Fleet(Arc::new(fleet)) };
         let parts = Parts { settings, backends: &backends, catalog: &catalog, revisions, operations: &operations };
         let routes = parts.routes(Kind::Server, &probes, |intake| {
             let (broker, paused) = (Arc::clone(&backends.broker), paused.subscribe());

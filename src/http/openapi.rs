@@ -14,7 +14,6 @@ use utoipa_axum::routes;
 
 use super::Group;
 use super::access::{self, Door};
-use super::probes::Probes;
 use crate::domain::access::Role;
 
 /// The name of the scheme by which callers show who they are.
@@ -64,7 +63,7 @@ pub(super) fn base() -> OpenApiRouter {
 }
 
 /// The route of the document itself.
-pub(super) fn own() -> OpenApiRouter<Probes> {
+pub(super) fn own<S: Clone + Send + Sync + 'static>() -> OpenApiRouter<S> {
     OpenApiRouter::default().routes(routes!(openapi))
 }
 

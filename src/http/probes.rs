@@ -13,8 +13,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::access::Door;
-use super::fleet::Fleet;
-use super::process::Process;
+use super::source::Source;
 use super::{openapi, status};
 use crate::domain::access::Role;
 
@@ -23,15 +22,6 @@ use crate::domain::access::Role;
 pub struct Probes {
     pub metrics: PrometheusHandle,
     pub source: Source,
-}
-
-/// The subject of readiness and status.
-#[derive(Clone)]
-pub enum Source {
-    /// This process, which has workers.
-    Process(Arc<Process>),
-    /// The fleet, of which this process is a server.
-    Fleet(Arc<Fleet>),
 }
 
 impl FromRef<Probes> for PrometheusHandle {

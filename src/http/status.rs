@@ -9,8 +9,8 @@ use tokio::time::timeout;
 use utoipa::ToSchema;
 
 use super::fleet::Fleet;
-use super::probes::Source;
 use super::process::Process;
+use super::source::Source;
 use crate::catalog::watch::{Followed, Standing};
 use crate::config::WhenAway;
 use crate::domain::fold as letters;
