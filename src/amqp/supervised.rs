@@ -63,8 +63,9 @@ impl Supervisor {
         loop {
             let began = Instant::now();
             let end = tokio::select! {
-                end = self.once(session) => end,
+                biased; // no session begins after the stop
                 () = self.stop.cancelled() => SessionEnd::Closed,
+                end = self.once(session) => end,
             };
             let reason = match end {
                 SessionEnd::Lost(reason) if !self.stop.is_cancelled() => reason,
