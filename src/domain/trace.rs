@@ -77,7 +77,7 @@ fn bounded_state(text: &str) -> Option<Box<str>> {
     }
     let entries = || text.split(',').map(str::trim).filter(|entry| !entry.is_empty());
     if text.len() <= STATE_BYTES_MAX {
-        return Some(text.trim().into()).filter(|text: &Box<str>| !text.is_empty());
+        return Some(text.trim()).filter(|text| !text.is_empty()).map(Into::into);
     }
     let mut kept = String::new();
     for entry in entries().filter(|entry| entry.len() <= LARGE_ENTRY_BYTES) {

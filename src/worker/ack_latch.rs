@@ -70,7 +70,7 @@ mod tests {
     #[tokio::test]
     async fn a_hook_that_ends_without_a_release_keeps_it_shut() {
         let latch = AckLatch::new(1);
-        drop(latch.hold());
+        let _ = latch.hold();
         latch.end();
         assert!(!latch.released().await);
     }

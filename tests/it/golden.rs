@@ -13,6 +13,7 @@ use similar::TextDiff;
 use crate::servers::client;
 
 mod callback;
+#[cfg(target_os = "linux")] // programs are looked at in /proc
 mod command;
 mod exits;
 mod help;
@@ -38,9 +39,10 @@ fn compare(name: &str, found: &str) {
     }
     let header = format!("tests/golden/{name}");
     let diff = TextDiff::from_lines(recorded.as_str(), found).unified_diff().header(&header, "found now").to_string();
-    if std::env::var_os(ACCEPT).is_none() {
-        panic!("{header} differs:\n{diff}\nIf this change is meant, set {ACCEPT}=1, run the test, review the file.");
-    }
+    assert!(
+        std::env::var_os(ACCEPT).is_some(),
+        "{header} differs:\n{diff}\nIf this change is meant, set {ACCEPT}=1, run the test, review the file."
+    );
     fs::create_dir_all(path.parent().unwrap()).unwrap();
     fs::write(&path, found).unwrap();
     panic!("{header} is rewritten: review it, and run the test again without {ACCEPT}:\n{diff}");
@@ -62,7 +64,7 @@ fn masked_number(text: &str, member: &str) -> String {
         // A moment that is 0 was not given, in every run.
         let is_kept = number.is_empty() || number == "0" && member != "took_ms";
         let value = if is_kept { number.to_owned() } else { format!("{{{member}}}") };
-        masked.push_str(&format!("{mark}{value}{rest}"));
+        masked.extend([mark.as_str(), value.as_str(), rest]);
     }
     masked
 }

@@ -8,12 +8,12 @@ use super::{STRUCTURED, compare, masked, post_event, post_gate};
 use crate::fleet::Site;
 
 /// Keeps what a program has got. Of the process itself, since a shell changes its variables.
-const RECORD: &str = r#"at=FOLDER/$HOOKFLEET_HOOK-$HOOKFLEET_ATTEMPT
+const RECORD: &str = r"at=FOLDER/$HOOKFLEET_HOOK-$HOOKFLEET_ATTEMPT
 cat > $at.stdin
 cat /proc/$$/environ > $at.environment
 cat /proc/$$/cmdline > $at.arguments
 pwd > $at.folder
-"#;
+";
 const HOOKS: &str = r#"
   - { id: shell, on: golden.command, run: { command: { shell: ". FOLDER/record.sh" } } }
   - id: arguments
@@ -75,7 +75,6 @@ fn run(folder: &Path, name: &str) -> String {
     record
 }
 
-#[cfg(target_os = "linux")]
 #[tokio::test]
 async fn what_programs_get() {
     let site = Site::embedded().set("HOOKFLEET_COMMANDS_ALLOW", "sh").set("GOLDEN_TOKEN", "golden-token");

@@ -208,7 +208,11 @@ fn row(site: &Site, command: &[&str], letter: &str) -> String {
     let error = String::from_utf8_lossy(&output.stderr).into_owned();
     if let Some(first) = error.lines().next() {
         let folder = site.folder.path().canonicalize().unwrap();
-        writeln!(row, "{}", first.replace(folder.to_str().unwrap(), "{folder}")).unwrap();
+        let first = first.replace(folder.to_str().unwrap(), "{folder}");
+        // Of a refused connection, on Linux and on macOS.
+        let first =
+            first.replace("(os error 111)", "(os error {refused})").replace("(os error 61)", "(os error {refused})");
+        writeln!(row, "{first}").unwrap();
     }
     row
 }
