@@ -45,7 +45,7 @@ pub struct Failure {
     pub again: Again,
     /// HTTP status, exit code, or [`NO_ROUTE`], where there was one.
     pub status: Option<i32>,
-    /// One line, without secrets, at most [`ERROR_CHARS_MAX`] characters once settled.
+    /// One line, without secrets, at most [`super::failure::ERROR_CHARS_MAX`] characters once settled.
     pub error: String,
 }
 
