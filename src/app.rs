@@ -5,49 +5,54 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
-use crate::admin::access::Door;
-use crate::admin::{self, Admin, Part, Scope};
 use crate::broker::Broker;
 use crate::broker::amqp::AmqpBroker;
 use crate::broker::embedded::EmbeddedBroker;
-use crate::catalog::follow::cache::Cache;
-use crate::catalog::follow::redis::Shared as SharedCatalog;
-use crate::catalog::follow::{Local, Refusal, Source, follow};
 use crate::catalog::revisions::Revisions;
-use crate::catalog::{self, variable};
+use crate::catalog::variable;
+use crate::catalog::watch::cache::Cache;
+use crate::catalog::watch::redis::Shared as SharedCatalog;
+use crate::catalog::watch::{Local, Source, follow};
 use crate::config::{Backend, Redis, Settings};
-use crate::crash;
 use crate::dead_letters::DeadLetters;
 use crate::dead_letters::embedded::EmbeddedLetters;
 use crate::dead_letters::stream::StreamLetters;
-use crate::desk::Desk;
-use crate::desk::jobs::Jobs;
-use crate::desk::keeper;
-use crate::domain::hook::HookLane;
-use crate::embedded;
+use crate::embedded::{self, Owner};
 use crate::executor;
 use crate::executor::callback::Callbacks;
 use crate::fleet::{self, Fleet, Halts};
+use crate::flow::Flow;
 use crate::flow::local::LocalFlow;
 use crate::flow::redis::RedisFlow;
-use crate::flow::{Card, Flow, Refused};
+use crate::http::gates::{Decider, Gates};
+use crate::http::probes::Probes;
+use crate::http::process::Process;
+use crate::http::source::Source as ProbeSource;
+use crate::http::{Front, Group, Intake, Kind, Routes};
 use crate::idempotency::embedded::EmbeddedClaims;
 use crate::idempotency::redis::RedisClaims;
 use crate::idempotency::{Idempotency, StoreError};
-use crate::redis::link::Link;
-use crate::telemetry::{self, now_ms};
+use crate::operations::{Operations, keeper};
+use crate::redis::connection::Link;
+use crate::telemetry;
 use crate::worker::admission::{Admission, Limits};
-use crate::worker::{Listener, Rules, Worker};
+use crate::worker::{Listener, Protocol, Rules, Worker};
 use cells::{Cell, Shared};
+use heartbeat::heartbeat;
+use routes::Parts;
 use wanted::wanted;
 
 mod cells;
 pub mod embed;
+mod heartbeat;
+pub mod routes;
+pub mod server;
 mod wanted;
 
 /// Between two rounds of the metrics' housekeeping.
@@ -82,7 +87,7 @@ impl Backends {
                 executor::install_crypto();
                 let link = Link::new(Redis::clone(redis));
                 let claims = RedisClaims::new(link.clone(), &settings.namespace);
-                let broker: Arc<dyn Broker> = Arc::new(AmqpBroker::connect(server, &settings.namespace).await?);
+                let broker = early(Arc::new(AmqpBroker::connect(server, &settings.namespace).await?));
                 let letters = StreamLetters::new(Arc::clone(&broker), (**server).clone(), &settings.namespace);
                 let flow: Arc<dyn Flow> = Arc::new(RedisFlow::new(link.clone(), &settings.namespace));
                 let redis = Some(link);
@@ -116,20 +121,35 @@ impl Backends {
 
     /// What operators work at.
     #[must_use]
-    pub fn desk(&self) -> Desk {
-        Desk::new(Arc::clone(&self.broker), Arc::clone(&self.letters))
+    pub fn operations(&self) -> Operations {
+        Operations::new(Arc::clone(&self.broker), Arc::clone(&self.letters))
     }
 }
 
-/// A worker process that is ready to run.
+/// What is served, and where.
+struct Served {
+    front: Front,
+    kind: Kind,
+    routes: Vec<Routes>,
+}
+
+impl Served {
+    async fn serve(self, shutdown: impl Future<Output = ()> + Send + 'static) -> anyhow::Result<()> {
+        self.front.serve(self.kind, self.routes, shutdown).await.context("the HTTP listener broke")
+    }
+}
+
+/// A process with workers that is ready to run.
 pub struct App {
     /// The cell of this runtime.
     fleet: Fleet,
     cells: Vec<Cell>,
     shared: Shared,
-    admin: Admin,
-    listener: TcpListener,
-    door: Arc<Door>,
+    process: Arc<Process>,
+    served: Served,
+    metrics: PrometheusHandle,
+    operations: Operations,
+    flow: Arc<dyn Flow>,
     file: Option<embedded::Store>,
     /// Keeps the catalog current.
     following: Pin<Box<dyn Future<Output = ()> + Send>>,
@@ -145,7 +165,7 @@ impl App {
         settings: &Settings,
         backends: Backends,
         source: Source,
-        scope: Scope,
+        kind: Kind,
         listen: Listener,
         callbacks: Callbacks,
     ) -> anyhow::Result<Self> {
@@ -154,8 +174,7 @@ impl App {
         let patience = if revisions.is_some() { Duration::ZERO } else { STARTUP_PATIENCE };
         let store_away = first_ping(backends.claims.as_ref(), patience).await?;
         let (metrics, totals) = telemetry::metrics()?;
-        let listener = bind(settings, backends.file.as_ref()).await?;
-        let door = Arc::new(Door::new(&settings.http, listener.local_addr()?)?);
+        let front = bind(settings, backends.file.as_ref()).await?;
         let (catalog, following) = follow(source, local(settings, &callbacks));
         let pause = fleet::pause(backends.flow.as_ref(), settings.claims.when_away).await;
         let shared = Shared {
@@ -164,42 +183,35 @@ impl App {
             halts: Halts { catalog: catalog.halt.clone(), pause: pause.subscribe() },
             store_away,
             admission: Arc::new(Admission::new(&limits(settings), Arc::clone(&backends.flow))),
-            meters: Arc::default(),
+            metrics: Arc::default(),
             listener: Arc::new(listen),
             callbacks,
             stop: CancellationToken::new(),
         };
         // A file has one owner, and its one thread that writes is what bounds it.
         let count = if backends.file.is_some() { 1 } else { settings.worker.cells };
-        let (broker, claims) = (Arc::clone(&backends.broker), Arc::clone(&backends.claims));
-        let (desk, file, flow) = (backends.desk(), backends.file.clone(), Arc::clone(&backends.flow));
-        let fleet = shared.fleet(backends, wanted(settings, count), true)?;
+        let operations = backends.operations();
+        let fleet = shared.fleet(backends.clone(), wanted(settings, count), true)?;
         let cells = Box::pin(shared.others(count)).await?;
-        let parts: Vec<_> =
-            std::iter::once(cells::part(&fleet)).chain(cells.iter().map(|cell| cell.part.clone())).collect();
-        let admin = Admin {
-            metrics,
-            totals,
-            publisher: admin::publisher(Arc::clone(&broker), &settings.events),
-            broker,
-            gates: gates_of(settings, &parts),
-            parts,
+        let process = Process {
+            cells: std::iter::once(cells::view(&fleet)).chain(cells.iter().map(|cell| cell.view.clone())).collect(),
             when_away: settings.claims.when_away,
             catalog,
-            revisions,
-            flow,
             paused: pause.subscribe(),
-            hint_max: settings.hint_max,
-            reading: settings.events,
             admission: Arc::clone(&shared.admission),
-            scope,
-            desk,
-            jobs: Jobs::default(),
-            claims,
-            redact: settings.redact.as_slice().into(),
-            cancelled_for: settings.cancelled_for(),
+            totals,
+            letters: kind.groups().contains(&Group::Letters).then(|| operations.clone()),
         };
-        Ok(Self { fleet, cells, shared, admin, listener, door, file, following: Box::pin(following), pause })
+        let process = Arc::new(process);
+        let parts =
+            Parts { settings, backends: &backends, catalog: &process.catalog, revisions, operations: &operations };
+        let source = ProbeSource::Process(Arc::clone(&process));
+        let probes = Probes { metrics: metrics.clone(), source };
+        let routes = parts.routes(kind, &probes, |intake| gates(settings, &process, intake));
+        let (file, flow) = (backends.file.clone(), Arc::clone(&backends.flow));
+        let served = Served { front, kind, routes };
+        let following = Box::pin(following);
+        Ok(Self { fleet, cells, shared, process, served, metrics, operations, flow, file, following, pause })
     }
 
     /// Where `/metrics` and the rest are served.
@@ -207,7 +219,7 @@ impl App {
     /// # Errors
     /// The socket is gone.
     pub fn address(&self) -> std::io::Result<std::net::SocketAddr> {
-        self.listener.local_addr()
+        self.served.front.address()
     }
 
     /// The pipeline of the first cell: for those who watch it from outside.
@@ -221,11 +233,9 @@ impl App {
     /// # Errors
     /// The HTTP listener broke, or a cell panicked: then the others were drained.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> anyhow::Result<Vec<String>> {
-        let Self { fleet, cells, shared, admin, listener, door, file, following, pause } = self;
-        let card = card(&shared.settings, &admin);
-        let (desk, retention) = (admin.desk.clone(), shared.settings.dead_letter_retention);
-        let flow = Arc::clone(&admin.flow);
-        let metrics = admin.metrics.clone();
+        let Self { fleet, cells, shared, process, served, metrics, operations, flow, file, following, pause } = self;
+        let heartbeat = heartbeat(&shared.settings, &process, &operations);
+        let retention = shared.settings.dead_letter_retention;
         let upkeep = async {
             loop {
                 sleep(UPKEEP_EVERY).await;
@@ -246,12 +256,12 @@ impl App {
         let orphans = tokio::select! {
             orphans = work => orphans,
             () = upkeep => Ok(Vec::new()),
-            () = shared.admission.keep(card) => Ok(Vec::new()),
+            () = shared.admission.keep(heartbeat) => Ok(Vec::new()),
             () = following => Ok(Vec::new()),
-            () = keeper::keep(&desk, retention) => Ok(Vec::new()),
+            () = keeper::keep(&operations, retention) => Ok(Vec::new()),
             () = fleet::follow_pause(flow.as_ref(), &pause) => Ok(Vec::new()),
-            served = admin::serve(listener, admin, door) => {
-                served.map(|()| Vec::new()).context("the HTTP listener broke")
+            served = served.serve(std::future::pending()) => {
+                served.map(|()| Vec::new())
             }
         };
         if let Some(file) = file {
@@ -259,6 +269,15 @@ impl App {
         }
         orphans
     }
+}
+
+/// The broker, or in a test that asks for it, one that confirms too early.
+fn early(broker: Arc<dyn Broker>) -> Arc<dyn Broker> {
+    #[cfg(debug_assertions)]
+    if crate::failpoint::acks_early() {
+        return Arc::new(crate::broker::hasty::Hasty(broker));
+    }
+    broker
 }
 
 /// Waits for the store of claims as long as for the broker: a process may start in the middle of a failover. Who need not
@@ -282,10 +301,13 @@ async fn first_ping(claims: &dyn Idempotency, patience: Duration) -> anyhow::Res
     }
 }
 
-/// The cell that asks gates, if one does; on a file it is the only one.
-fn gates_of(settings: &Settings, parts: &[Part]) -> Option<Part> {
-    let of_gates = parts.iter().find(|part| part.is_of_gates).or_else(|| parts.first());
-    of_gates.filter(|_| settings.gates.concurrency > 0).cloned()
+/// How gates are asked over HTTP: by the cell that asks them, if one does; on a file it is the only one.
+fn gates(settings: &Settings, process: &Arc<Process>, intake: Intake) -> Gates {
+    let cells = &process.cells;
+    let of_gates = cells.iter().find(|cell| cell.is_of_gates).or_else(|| cells.first());
+    let cell = of_gates.filter(|_| settings.gates.concurrency > 0).cloned();
+    let decider = Decider::Here { process: Arc::clone(process), cell };
+    Gates { intake, deadline: settings.gates.deadline, decider }
 }
 
 /// The fleet's catalog, if that is what is followed.
@@ -296,42 +318,16 @@ fn revisions_of(source: &Source) -> Option<Arc<Revisions>> {
     }
 }
 
-/// What this worker says of itself, whenever it is asked.
-fn card(settings: &Settings, admin: &Admin) -> impl Fn() -> Card + use<> {
-    let serves = |lane: &&HookLane| settings.worker.lanes[**lane as usize];
-    let fixed = Card {
-        host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
-        pid: std::process::id(),
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        format: catalog::FORMAT,
-        lanes: HookLane::ALL.iter().filter(serves).map(|lane| lane.name().to_owned()).collect(),
-        since_ms: now_ms(),
-        ..Card::default()
-    };
-    let admin = admin.clone();
-    move || Card {
-        in_flight: admin.in_flight(),
-        revision: admin.catalog.hooks.borrow().revision().to_string(),
-        idle: admin.idle(),
-        keeper: *admin.desk.kept.borrow(),
-        refused: admin.catalog.standing.borrow().refused.as_ref().map(refused),
-        ..fixed.clone()
-    }
-}
-
-fn refused(refusal: &Refusal) -> Refused {
-    Refused { revision: refusal.revision.clone(), reason: refusal.reason.clone() }
-}
-
 /// Listens, and tells other commands where, if this process owns a file.
-async fn bind(settings: &Settings, file: Option<&embedded::Store>) -> anyhow::Result<TcpListener> {
+async fn bind(settings: &Settings, file: Option<&embedded::Store>) -> anyhow::Result<Front> {
     let listener = TcpListener::bind(settings.http.bind)
         .await
         .with_context(|| format!("cannot listen on {} (http.bind)", settings.http.bind))?;
+    let front = Front::new(listener, &settings.http)?;
     if let Some(file) = file {
-        file.announce(listener.local_addr()?)?;
+        file.announce(Owner { address: front.address()?, is_tls: settings.http.certificate.is_some() })?;
     }
-    Ok(listener)
+    Ok(front)
 }
 
 /// As this process reads hooks.
@@ -355,7 +351,7 @@ fn rules(settings: &Settings) -> Rules {
         when_away: settings.claims.when_away,
         gate_deadline: settings.gates.deadline,
         log_payloads: settings.log.payloads,
-        flaw: crash::flaw(),
+        protocol: Protocol::default(),
     }
 }
 

@@ -12,11 +12,12 @@ use async_trait::async_trait;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::domain::asking::Reply;
 use crate::domain::message::{Message, Outgoing, Queue};
 
 pub mod amqp;
 pub mod embedded;
+#[cfg(debug_assertions)]
+pub mod hasty;
 
 /// A message in hand, to be acked once what follows from it is safe.
 #[derive(Debug)]
@@ -48,9 +49,8 @@ pub struct Wanted {
     pub bytes: usize,
 }
 
-/// Why a publish is not known to be safe. Publishing again is always allowed, and doubles are
-/// dropped downstream.
-#[derive(Debug, thiserror::Error)]
+/// Why a message is not known to be safe. Publishing it again is always allowed, and doubles are dropped downstream.
+#[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum PublishError {
     #[error("the broker is away: {0}")]
@@ -59,12 +59,29 @@ pub enum PublishError {
     Unconfirmed,
     #[error("the broker refused the message: {0}")]
     Refused(String),
-    /// Publishing it again is of no use: this broker will never take it.
-    #[error("too large for the broker: {0}")]
+    /// It was mandatory, and no queue is bound for its routing key.
+    #[error("no queue got the message: none is bound for its routing key (with `mandatory: false` that is no failure)")]
+    Unroutable,
+    /// It is larger than this broker takes.
+    #[error("the broker will never take the message: {0}")]
     TooLarge(String),
-    /// It says what nobody will take: a gateway in between has read it.
+    /// The message, or where it is to go, is not valid for this broker, or for a gateway in between.
     #[error("{0}")]
     Invalid(String),
+    /// The fleet, or its rules for targets, allow no publishing there.
+    #[error("{0}")]
+    Forbidden(String),
+}
+
+impl PublishError {
+    /// Whether publishing the same message again is of no use.
+    #[must_use]
+    pub const fn is_permanent(&self) -> bool {
+        match self {
+            Self::TooLarge(_) | Self::Invalid(_) | Self::Forbidden(_) => true,
+            Self::Away(_) | Self::Unconfirmed | Self::Refused(_) | Self::Unroutable => false,
+        }
+    }
 }
 
 /// How the connection is doing, for readiness.
@@ -96,12 +113,12 @@ pub trait Broker: Send + Sync {
     /// request may be sent twice; both are decided alike.
     async fn ask(&self, request: &Message, within: Duration) -> Result<Option<Message>, PublishError>;
 
-    /// Sends an answer to who has sent this delivery, before its ack: an answer that is lost on the way comes again with its
-    /// request. One that the broker does not take then, or not `until` then, is given up.
+    /// Sends the answer to the request that this delivery is, before its ack: an answer that is lost on the way comes again
+    /// with its request. One that the broker does not take then, or not `until` then, is given up.
     ///
     /// # Errors
     /// It is given up: ack the request all the same.
-    async fn reply(&self, delivery: &Delivery, reply: Reply, until: Instant) -> Result<(), PublishError>;
+    async fn reply(&self, delivery: &Delivery, reply: Outgoing, until: Instant) -> Result<(), PublishError>;
 
     /// Acks a delivery, some time soon. A void receipt is ignored.
     fn ack(&self, receipt: Receipt);

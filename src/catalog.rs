@@ -23,11 +23,12 @@ use crate::yaml::report::Report;
 use crate::yaml::value::Value;
 
 mod action;
+pub mod api_types;
 pub mod apply;
 mod credentials;
 pub mod diff;
 mod event;
-pub mod follow;
+mod headers;
 mod hooks;
 mod http;
 mod publish;
@@ -36,7 +37,7 @@ pub mod revisions;
 mod secret;
 mod signing;
 mod types;
-pub mod view;
+pub mod watch;
 
 /// Looks up an environment variable.
 pub type Lookup<'a> = &'a dyn Fn(&str) -> Option<String>;
@@ -139,6 +140,18 @@ pub fn read(documents: &[Document], terms: &Terms<'_>) -> Result<Catalog, Proble
 /// # Errors
 /// Every problem that these documents have anywhere.
 pub fn read_for_others(documents: &[Document], hint_max: Duration) -> Result<Catalog, Problems> {
+    attempt_for_others(&Revision::from(digest(documents).as_str()), documents, hint_max)
+}
+
+/// As [`read_for_others`], of this revision.
+///
+/// # Errors
+/// Every problem that these documents have anywhere.
+pub fn attempt_for_others(
+    revision: &Revision,
+    documents: &[Document],
+    hint_max: Duration,
+) -> Result<Catalog, Problems> {
     let outside = Outside {
         values: Values::Elsewhere,
         egress: None,
@@ -146,7 +159,7 @@ pub fn read_for_others(documents: &[Document], hint_max: Duration) -> Result<Cat
         files: RefCell::default(),
         secrets: RefCell::default(),
     };
-    read_with(&Revision::from(digest(documents).as_str()), documents, hint_max, &outside)
+    read_with(revision, documents, hint_max, &outside)
 }
 
 /// Reads hooks from their documents to show what they do: a value that is not known here keeps its name, and is not judged.

@@ -6,10 +6,12 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::{Environment, Overrides, Settings};
-use crate::crash;
+use crate::failpoint;
 use crate::yaml::problem::Problems;
 use verify::launch::Launch;
 
+mod answer;
+mod api;
 mod bench;
 mod decide;
 mod doctor;
@@ -72,6 +74,8 @@ enum Command {
     Up(serve::Up),
     /// A worker of the fleet.
     Worker,
+    /// HTTP for the fleet, without a worker: events, gates, dead letters, hooks, and the status of all workers.
+    Server,
     /// Publish events: one from flags, or many from NDJSON.
     Publish(publish::Publish),
     /// Ask the gates about one event: exit 0 if it may be done, 2 if not, 3 if somebody else is to be asked.
@@ -107,11 +111,12 @@ enum Command {
 /// # Errors
 /// One sentence for the person at the terminal, with its causes.
 pub async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
-    crash::pretend_version();
+    failpoint::pretend_version();
     let settings = cli.common.settings()?;
     match cli.command {
         Command::Up(up) => Box::pin(serve::up(settings, up)).await,
         Command::Worker => serve::worker(settings).await,
+        Command::Server => serve::server(settings).await,
         Command::Publish(publish) => publish::run(&settings, publish).await,
         Command::Decide(decide) => decide::run(&settings, decide).await,
         Command::Hooks(hooks) => hooks::run(&settings, hooks).await,

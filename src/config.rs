@@ -4,18 +4,17 @@
 //! Invariant: who holds [`Settings`] holds checked ones.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ipnet::IpNet;
 use url::Url;
 
-use crate::domain::access::Token;
 use crate::domain::event::Reading;
 use crate::domain::flow::BreakerPolicy;
-use crate::domain::hook::{HookLane, Secret};
+use crate::domain::hook::HookLane;
 use crate::domain::redaction::Pointer;
+use crate::domain::secret::Secret;
 use crate::yaml;
 use crate::yaml::problem::{At, Mismatch, Problems};
 use crate::yaml::report::Report;
@@ -23,13 +22,14 @@ use crate::yaml::report::Report;
 mod broker;
 mod catalog;
 mod http;
+pub(crate) mod parse;
 mod raw;
 mod redis;
 mod resolve;
 mod shown;
 mod table;
 
-pub(crate) use resolve::parse_server;
+pub use http::{Http, ServerCertificate};
 
 /// The settings file that is read if none is named.
 pub const DEFAULT_FILE: &str = "config/hookfleet.yaml";
@@ -185,17 +185,6 @@ pub struct Catalog {
 pub enum CatalogFrom {
     File,
     Redis,
-}
-
-/// Where HTTP is served, and who may do what there.
-#[derive(Debug, Clone)]
-pub struct Http {
-    /// Address of `/metrics`, `/healthz`, `/readyz` and, in `up`, the event gateway and the rest.
-    pub bind: SocketAddr,
-    /// With their roles.
-    pub tokens: Vec<Token>,
-    /// A file with more of them. What it holds may change at any time.
-    pub tokens_file: Option<PathBuf>,
 }
 
 /// How a worker takes and leaves work.

@@ -8,6 +8,7 @@
 
 use async_trait::async_trait;
 
+use crate::broker::PublishError;
 use crate::domain::dead_letter::{Item, Offset, Record};
 
 pub mod embedded;
@@ -18,7 +19,7 @@ pub mod stream;
 #[derive(Debug, thiserror::Error)]
 pub enum DeadLetterError {
     #[error("cannot append to the dead-letter log: {0}")]
-    Append(String),
+    Append(PublishError),
     #[error("cannot read the dead-letter log: {0}")]
     Read(String),
     #[error("cannot recover the dead-letter log: {0}; nothing is lost, and trying again is safe")]

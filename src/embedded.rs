@@ -10,27 +10,28 @@
 //! transaction, commits, and answers. So an fsync is shared by all that wait, and no runtime thread ever waits for the
 //! disk. A store waits as long as the disk does: there are no time-outs here.
 
-use std::fs;
-use std::io;
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread::{self, JoinHandle};
+use std::{fs, io};
 
 use rusqlite::Connection;
 use tokio::sync::watch;
 
-pub(crate) use self::desk::{Desk, Handed, Room};
-pub(crate) use self::writer::{Batch, WriteError};
+pub(crate) use self::job::{Batch, WriteError};
+pub(crate) use self::queues::{Credit, Dispatched, Queues};
 
 use self::clock::Clock;
+use self::job::{Listener, Order, call};
+pub use self::lock::Owner;
 use self::lock::{Lock, Refused};
-use self::writer::{Listener, Order, Writer, call};
+use self::writer::Writer;
 
 mod clock;
-mod desk;
+mod job;
 pub(crate) mod letters;
 mod lock;
+mod queues;
 mod schema;
 mod writer;
 
@@ -53,7 +54,7 @@ pub enum OpenError {
     },
     /// Another process has it, and is to be asked instead: at this address, if it has announced one.
     #[error("{} is owned by another process{}", path.display(), at(*owner))]
-    Owned { path: PathBuf, owner: Option<SocketAddr> },
+    Owned { path: PathBuf, owner: Option<Owner> },
     /// SQLite cannot open it, or it is no SQLite file.
     #[error("cannot open the SQLite file {}", path.display())]
     Database {
@@ -75,14 +76,14 @@ pub enum OpenError {
     Thread(#[source] io::Error),
 }
 
-fn at(owner: Option<SocketAddr>) -> String {
-    owner.map(|addr| format!(", which answers at http://{addr}")).unwrap_or_default()
+fn at(owner: Option<Owner>) -> String {
+    owner.map(|owner| format!(", which answers at {owner}")).unwrap_or_default()
 }
 
-/// The address that the owner of the file at `path` announced, if the file has an owner now. May block for as long as
+/// Where the owner of the file at `path` said that it is spoken to, if the file has an owner now. May block for as long as
 /// reading a small file takes.
 #[must_use]
-pub fn owner(path: &Path) -> Option<SocketAddr> {
+pub fn owner(path: &Path) -> Option<Owner> {
     lock::owner(path)
 }
 
@@ -98,7 +99,7 @@ struct Inner {
     path: PathBuf,
     lock: Arc<Lock>,
     orders: mpsc::Sender<Order>,
-    desk: Arc<Desk>,
+    queues: Arc<Queues>,
     thread: Mutex<Option<JoinHandle<()>>>,
     /// Its sender goes when the file is closed and unlocked.
     ended: watch::Receiver<()>,
@@ -108,7 +109,7 @@ impl Store {
     /// Opens the file at `path`, creating it and its folder where they are missing, and owns it until closed or
     /// dropped. Blocks: for the lock (a tenth of a second at most) and for SQLite.
     ///
-    /// Leases of earlier owners are over, and what was in hand is delivered again, its count raised by one.
+    /// Leases of earlier owners are over, and what was in flight is delivered again, its count raised by one.
     ///
     /// # Errors
     /// [`OpenError::Owned`] if another process owns the file; otherwise the step that failed.
@@ -123,26 +124,26 @@ impl Store {
         let (conn, owner) = schema::open(path)?;
         let (orders, received) = mpsc::channel();
         let failed = |error| OpenError::Database { path: path.into(), error };
-        let desk = Arc::new(Desk::new(&conn, owner, orders.clone()).map_err(failed)?);
+        let queues = Arc::new(Queues::new(&conn, owner, orders.clone()).map_err(failed)?);
         let lock = Arc::new(lock);
         let (ending, ended) = watch::channel(());
-        let writer = Writer::new(conn, owner, Clock::start(), Arc::clone(&desk), received);
-        let farewell = Farewell { desk: Arc::clone(&desk), lock: Arc::clone(&lock), _ending: ending };
+        let writer = Writer::new(conn, owner, Clock::start(), Arc::clone(&queues), received);
+        let farewell = Farewell { queues: Arc::clone(&queues), lock: Arc::clone(&lock), _ending: ending };
         let thread = thread::Builder::new().name("hookfleet-sqlite".to_owned());
         let thread = thread.spawn(move || {
             let _last = farewell; // dropped after the writer has closed the file, also if it panics
             writer.run();
         });
         let thread = Mutex::new(Some(thread.map_err(OpenError::Thread)?));
-        Ok(Self { inner: Arc::new(Inner { path: path.into(), lock, orders, desk, thread, ended }) })
+        Ok(Self { inner: Arc::new(Inner { path: path.into(), lock, orders, queues, thread, ended }) })
     }
 
     /// Tells other processes where the owner is spoken to over HTTP; [`owner`] and [`OpenError::Owned`] repeat it.
     ///
     /// # Errors
     /// The lock file could not be written.
-    pub fn announce(&self, addr: SocketAddr) -> io::Result<()> {
-        self.inner.lock.announce(addr)
+    pub fn announce(&self, owner: Owner) -> io::Result<()> {
+        self.inner.lock.announce(owner)
     }
 
     /// Writes what was asked for so far, closes the file and gives it up. What is asked for later is refused.
@@ -172,7 +173,7 @@ impl Store {
         tokio::task::spawn_blocking(read).await.map_err(|_| ReadError::Stopped)?
     }
 
-    /// How many messages are queued, delayed or in hand.
+    /// How many messages are queued, delayed or in flight.
     ///
     /// # Errors
     /// The file cannot be read.
@@ -192,8 +193,8 @@ impl Store {
     }
 
     /// The messages.
-    pub(crate) fn desk(&self) -> &Arc<Desk> {
-        &self.inner.desk
+    pub(crate) fn queues(&self) -> &Arc<Queues> {
+        &self.inner.queues
     }
 }
 
@@ -227,14 +228,14 @@ impl Drop for Inner {
 
 /// Gives the file up when the thread that writes is at its end.
 struct Farewell {
-    desk: Arc<Desk>,
+    queues: Arc<Queues>,
     lock: Arc<Lock>,
     _ending: watch::Sender<()>,
 }
 
 impl Drop for Farewell {
     fn drop(&mut self) {
-        self.desk.end(); // nobody would hand anything out
+        self.queues.end(); // nothing would be dispatched
         self.lock.release();
     }
 }

@@ -5,41 +5,38 @@
 //! is promised; the receiver tells repeats by the idempotency key.
 
 use std::future::Future;
-use std::io::Write as _;
 use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use futures_util::FutureExt as _;
 use tokio::time::{Instant, timeout_at};
 
-use crate::config;
+use crate::domain::contract::{Exchange, Question, Raw, Reply};
 use crate::domain::decision::{Answer, Json};
-use crate::domain::hook::{Action, Hook, HttpAction};
+use crate::domain::excerpt::with_excerpt;
+use crate::domain::hook::{Action, Hook};
 use crate::domain::invocation::Invocation;
 use crate::domain::outcome::Outcome;
-use crate::domain::redaction::Secrets;
-use crate::domain::settle::Class;
+use crate::{config, dialect};
 
 pub mod callback;
 mod clients;
 mod command;
 mod compress;
 mod egress;
-mod excerpt;
 pub mod hint;
 mod http;
+mod process;
 pub mod publish;
+mod secrets;
 pub mod shim;
 
 use callback::Callbacks;
+use clients::Clients;
 use publish::{Home, Publishing};
 
-/// Room for what stands before the event in a payload: more than most need.
-const PAYLOAD_HEAD: usize = 256;
-/// Version of the wire payload.
-const CONTRACT_VERSION: u32 = 1;
 /// How much later than its deadline a run is cut off if its executor did not end it.
 const BACKSTOP: Duration = Duration::from_millis(250);
 /// A deadline beyond what the clock can say is this far away.
@@ -68,9 +65,6 @@ pub trait Execute: Send + Sync {
     /// There is no answer: a failure, or the end of this process. Never `Done`.
     async fn ask(&self, hook: &Hook, invocation: &Invocation, input: Option<&Json>) -> Result<Answer, Outcome>;
 }
-
-/// What a target said to a run that was done, if somebody asked.
-type Said = Option<Box<Answer>>;
 
 /// All executors, with what they share between runs: connections, and the environment that commands inherit.
 #[derive(Debug)]
@@ -102,9 +96,18 @@ impl Executors {
         commands: &config::Commands,
         callbacks: Callbacks,
     ) -> Result<Self, ExecutorError> {
-        let http = http::Http::new(egress).map_err(ExecutorError::HttpClient)?;
-        let publishing = Publishing::new(http.guard().clone());
-        Ok(Self { http, commands: command::Commands::new(commands), callbacks, publishing })
+        let clients = Clients::new(egress).map_err(ExecutorError::HttpClient)?;
+        Ok(Self::with(Arc::new(clients), commands, callbacks))
+    }
+
+    /// With these clients, which all executors share that call over HTTP. What they may not reach brokers may not either.
+    fn with(clients: Arc<Clients>, commands: &config::Commands, callbacks: Callbacks) -> Self {
+        Self {
+            publishing: Publishing::new(clients.guard.clone()),
+            http: http::Http { clients },
+            commands: command::Commands::new(commands),
+            callbacks,
+        }
     }
 
     /// With a broker that hooks publish to which name none.
@@ -119,7 +122,7 @@ impl Executors {
         hook: &Hook,
         invocation: &Invocation,
         question: Option<Question<'_>>,
-    ) -> Result<Said, Outcome> {
+    ) -> Result<Reply, Outcome> {
         let now = Instant::now();
         let deadline = now.checked_add(hook.timeout).unwrap_or(now + NEVER);
         // The executors keep the deadline themselves, since only they know whether the action has taken place by then.
@@ -133,12 +136,10 @@ impl Executors {
         invocation: &Invocation,
         question: Option<Question<'_>>,
         deadline: Instant,
-    ) -> Result<Said, Outcome> {
-        let key = invocation.idempotency_key();
-        let own_body = matches!(&hook.action, Action::Http(HttpAction { body: Some(_), .. }) | Action::Publish(_));
-        let input = question.as_ref().and_then(|question| question.input);
-        let payload = if own_body { Bytes::new() } else { payload(hook, invocation, &key, input) };
-        let attempt = Attempt { hook, invocation, key, payload, deadline, asks: question.is_some() };
+    ) -> Result<Reply, Outcome> {
+        let key = &invocation.idempotency_key();
+        let exchange = dialect::encode(hook, invocation, key, question.as_ref());
+        let attempt = Attempt { hook, invocation, key, exchange, deadline, asks: question.is_some() };
         match &hook.action {
             Action::Http(action) => self.http.run(action, &attempt).await,
             // Next to starting a process a box is nothing, and every run has room for the largest.
@@ -169,51 +170,23 @@ struct Attempt<'a> {
     hook: &'a Hook,
     invocation: &'a Invocation,
     /// What the receiver tells repeats by.
-    key: String,
-    /// Empty for a hook with a body of its own.
-    payload: Bytes,
+    key: &'a str,
+    /// What the hook's dialect has the target get.
+    exchange: Exchange<'a>,
     deadline: Instant,
-    /// Somebody waits for what the target says.
+    /// It is a question: a caller waits for the answer.
     asks: bool,
 }
 
-/// That somebody waits for an answer.
-struct Question<'a> {
-    input: Option<&'a Json>,
-}
-
-/// What every executor hands to its target.
-///
-/// The event goes in byte for byte: it was checked to be a JSON object when it was decoded. Hook ids and keys are made
-/// of letters, digits and `._-/`, so that they need no escaping.
-pub(crate) fn payload(hook: &Hook, invocation: &Invocation, key: &str, input: Option<&Json>) -> Bytes {
-    let event = &invocation.event.body;
-    let mut whole = Vec::with_capacity(event.len() + PAYLOAD_HEAD);
-    // Writing to memory does not fail.
-    let _ = write!(
-        whole,
-        r#"{{"contract_version":{CONTRACT_VERSION},"invocation_key":"{}","hook":"{}","attempt":{},"generation":{},"event":"#,
-        key, hook.id, invocation.at.attempt, invocation.at.generation,
-    );
-    whole.extend_from_slice(event);
-    if let Some(decision) = &invocation.event.decision {
-        let _ = write!(whole, r#","decision":{}"#, decision.as_json());
+impl Attempt<'_> {
+    /// Reads what the target gave back, as the hook's dialect does.
+    fn read(&self, raw: Raw, secrets: impl FnOnce() -> Vec<String>) -> Result<Reply, Outcome> {
+        dialect::read(self.hook, self.asks, raw, secrets)
     }
-    if let Some(input) = input {
-        let _ = write!(whole, r#","updated_input":{}"#, input.as_str());
-    }
-    whole.push(b'}');
-    whole.into()
-}
 
-/// Reads what a target wrote to who asked. What its action knows as secret is not shown where it tells a reason.
-fn answer(said: &[u8], secrets: impl FnOnce() -> Vec<String>) -> Result<Said, Outcome> {
-    let read = std::str::from_utf8(said).map_err(|_| "expected an answer in UTF-8".to_owned()).and_then(Answer::read);
-    match read {
-        Ok(answer) if answer.has_reason() => Ok(Some(Box::new(answer.redacted(&Secrets::new(secrets()))))),
-        Ok(answer) => Ok(Some(Box::new(answer))),
-        // It would be the same the next time.
-        Err(error) => Err(Outcome::never(Class::Rejected, excerpt::excerpt(error.as_bytes(), secrets()))),
+    /// The outcome of an attempt that has not ended by its deadline; `said` is what the target said before.
+    fn timed_out(&self, said: &str) -> Outcome {
+        timed_out(self.hook.timeout, said)
     }
 }
 
@@ -224,18 +197,16 @@ fn isolated<T>(run: impl Future<Output = Result<T, Outcome>>) -> impl Future<Out
     caught.map(|ended| ended.unwrap_or_else(|_| Err(Outcome::later("the executor panicked"))))
 }
 
-/// `said` is what the target said before.
 fn timed_out(timeout: Duration, said: &str) -> Outcome {
-    Outcome::later(excerpt::with_excerpt(format!("timed out after {timeout:?}"), said))
+    Outcome::later(with_excerpt(format!("timed out after {timeout:?}"), said))
 }
 
 #[cfg(test)]
 mod fixture {
-    use std::sync::Arc;
-
     use super::*;
     use crate::domain::event::{Event, Reading};
-    use crate::domain::hook::{HookId, fixture};
+    use crate::domain::hook::fixture;
+    use crate::domain::id::HookId;
     use crate::domain::message::{Message, Properties};
     use crate::domain::outcome::{Again, Failure};
 
@@ -282,28 +253,7 @@ mod fixture {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::claim::Point;
-    use crate::domain::hook::{CommandAction, HookId};
-
-    #[test]
-    fn the_wire_payload() {
-        let action = Action::Command(CommandAction::plain(&[]));
-        let hook = Hook { id: HookId::new("A.b_c-9").unwrap(), ..fixture::hook(action, 1) };
-        let body = r#" {"specversion":"1.0", "id":"\u0031","source":"/s","type":"a.b","data":[1.0e0, "ä"] } "#;
-        let invocation = fixture::invocation(body);
-        let invocation =
-            Invocation { hook: hook.id.clone(), at: Point { generation: 2, attempt: 3 }, forced: 2, ..invocation };
-        let key = invocation.idempotency_key();
-        let expected = format!(
-            r#"{{"contract_version":1,"invocation_key":"{key}","hook":"A.b_c-9","attempt":3,"generation":2,"event":{body}}}"#
-        );
-        let found = payload(&hook, &invocation, &key, None);
-        assert_eq!(found, expected);
-        let input: Json = serde_json::from_str("[1.0e0]").unwrap();
-        let found_with = payload(&hook, &invocation, &key, Some(&input));
-        assert_eq!(found_with, format!("{},\"updated_input\":[1.0e0]}}", expected.strip_suffix('}').unwrap()));
-        serde_json::from_slice::<serde_json::Value>(&found).unwrap();
-    }
+    use crate::domain::hook::CommandAction;
 
     #[test]
     fn a_run_can_be_spawned() {

@@ -191,10 +191,10 @@ impl Fleet {
         if timeout(self.grace, finished).await.is_ok() {
             return Vec::new();
         }
-        tracing::warn!(runs = worker.running.names().len(), "the grace period is over, interrupting");
+        tracing::warn!(runs = worker.in_flight.names().len(), "the grace period is over, interrupting");
         worker.interrupt.cancel();
         let _ = timeout(INTERRUPT_GRACE, tasks.wait()).await;
-        let left = worker.running.names();
+        let left = worker.in_flight.names();
         for run in &left {
             tracing::warn!(run, "cut off: another worker takes it over when its lease ends");
         }

@@ -17,7 +17,7 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
 use crate::domain::flow::{Opened, Rate, Slots};
-use crate::domain::hook::HookId;
+use crate::domain::id::HookId;
 
 pub mod local;
 pub mod redis;
@@ -74,6 +74,47 @@ pub struct Card {
     /// The newer catalog that it cannot use.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub refused: Option<Refused>,
+    /// What has happened there since it started; a version that does not count says nothing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub counts: Option<WorkCounts>,
+}
+
+/// What has happened in a worker since it started: sums over all hooks.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct WorkCounts {
+    /// Hooks of its catalog.
+    pub hooks: usize,
+    /// Attempts that ended, however.
+    pub attempts: u64,
+    /// Attempts that failed.
+    pub failed: u64,
+    pub retries: u64,
+    pub letters: u64,
+    /// Appends of letters that were not confirmed. They are repeated until they are.
+    pub letters_unconfirmed: u64,
+    /// When the newest letter was written, in milliseconds since 1970.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_letter_at_ms: Option<u64>,
+    /// Its hook; none if it was about a whole event or message.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_letter_hook: Option<String>,
+}
+
+impl WorkCounts {
+    /// Adds those of another worker. Of two catalogs the larger one counts: they are the same as a rule.
+    pub fn add(&mut self, other: &Self) {
+        self.hooks = self.hooks.max(other.hooks);
+        self.attempts += other.attempts;
+        self.failed += other.failed;
+        self.retries += other.retries;
+        self.letters += other.letters;
+        self.letters_unconfirmed += other.letters_unconfirmed;
+        if other.last_letter_at_ms > self.last_letter_at_ms {
+            self.last_letter_at_ms = other.last_letter_at_ms;
+            self.last_letter_hook.clone_from(&other.last_letter_hook);
+        }
+    }
 }
 
 /// What the keeper of the dead letters knows.
@@ -150,4 +191,38 @@ pub trait Flow: Send + Sync {
 
     /// Pauses the fleet, or ends that.
     async fn pause(&self, pause: Option<&Pause>) -> Result<(), FlowError>;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_workers_have_done_adds_up() {
+        let one = WorkCounts {
+            hooks: 3,
+            attempts: 10,
+            failed: 4,
+            retries: 3,
+            letters: 1,
+            letters_unconfirmed: 0,
+            last_letter_at_ms: Some(7),
+            last_letter_hook: Some("a".to_owned()),
+        };
+        let other = WorkCounts { last_letter_at_ms: Some(9), last_letter_hook: None, ..one.clone() };
+        let mut sum = WorkCounts::default();
+        for counts in [&other, &one] {
+            sum.add(counts);
+        }
+        let newest = WorkCounts { attempts: 20, failed: 8, retries: 6, letters: 2, ..other };
+        assert_eq!(sum, newest);
+    }
+
+    #[test]
+    fn workers_of_a_version_that_does_not_count_are_read() {
+        let before = r#"{"worker":"w","version":"0.1.0","in_flight":2}"#;
+        let card: Card = serde_json::from_str(before).unwrap();
+        assert_eq!((card.in_flight, card.counts), (2, None));
+        assert!(!serde_json::to_string(&Card::default()).unwrap().contains("counts"));
+    }
 }

@@ -4,9 +4,8 @@
 use async_trait::async_trait;
 
 use crate::domain::claim::{Answer, Request};
-use crate::domain::event::EventDigest;
-use crate::domain::invocation::InvocationKey;
-use crate::domain::once::{Taken, Window};
+use crate::domain::dedup_window::{Taken, Window};
+use crate::domain::id::{EventDigest, InvocationKey};
 
 pub mod embedded;
 pub mod redis;

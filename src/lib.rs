@@ -40,7 +40,7 @@
 //! What follows is for those who work on it. The modules are no part of the library's promise: they are public for its own
 //! program, tests and benchmarks, hidden here, and may change with any version.
 //!
-//! ## The way through
+//! ## The way of an event
 //!
 //! ```text
 //! broker -> decode -> match -> claim -> execute -> settle -> apply
@@ -48,8 +48,29 @@
 //!
 //! `worker` is that line. What follows from an outcome is applied in one fixed order: **1** write the settlement into
 //! the claim by compare-and-set on the run's token, **2** publish what follows and await the confirm, **3** mark exactly
-//! that settlement as out, **4** ack. Whoever finds a settlement publishes it again without a run. The crash table in
+//! that settlement as out, **4** ack. A worker that finds a settlement publishes it again without a run. The crash table in
 //! `worker` says what a death in each gap costs.
+//!
+//! These types carry an event from socket to ack, in this order:
+//!
+//! | | type | is |
+//! |---|---|---|
+//! | 1 | `broker::Delivery` | a message in hand, and the receipt that it is acked by |
+//! | 2 | `domain::invocation::Envelope` | what the message is: a whole event, or one invocation of it |
+//! | 3 | `domain::invocation::EventMessage` | an event with the decision of its gates and the letter that it replays |
+//! | 4 | `domain::event::Event` | the event itself, in CloudEvents' structured form |
+//! | 5 | `domain::matching::HookSet` | the hooks of one catalog revision, of which it picks those that want the event |
+//! | 6 | `domain::invocation::Invocation` | one event for one hook, at one attempt |
+//! | 7 | `worker::context::InvocationContext` | the invocation and what surrounds it, unchanged on its way |
+//! | 8 | `worker::invocation::InvocationRun` | how far it is; carries out one stage after the other |
+//! | 9 | `worker::admission::Permit` | the right to run now |
+//! | 10 | `worker::claimant::Lease` | the claim under the invocation's key, renewed while it runs |
+//! | 11 | `domain::contract::Exchange` | what the target gets, as the hook's dialect has it |
+//! | 12 | `domain::contract::Raw` | what the target gave back |
+//! | 13 | `domain::outcome::Outcome` | what the attempt came to |
+//! | 14 | `domain::settle::Settlement` | what follows from it: finish, retry, dead letter, release |
+//! | 15 | `domain::settle::Stage` | what is being done about it; `next_effect` says which stage is next |
+//! | 16 | `domain::message::Outgoing` | a message that follows, on its way out |
 //!
 //! ## Code map
 //!
@@ -61,14 +82,15 @@
 //! | `app` | the composition root: the only place that names every adapter |
 //! | `doctor` | what is wrong around a fleet: facts gathered, findings judged |
 //! | `fleet` | one process: takes deliveries while it may, stops in order |
-//! | `admin`, `catalog` | HTTP for people and probes; hooks from files or the fleet's revisions in Redis, followed and changed |
+//! | `http`, `catalog` | HTTP for people, programs and probes; hooks from files or the fleet's revisions in Redis, followed and changed |
 //! | `worker` | the pipeline, and one invocation's way through it; `worker::gates`: hooks that decide, for who waits |
-//! | `desk`, `publish` | what operators do with letters, and the keeper of their log; publishing events, for the gateway, the command line and the library |
-//! | `executor` | runs a hook once: http, command, callback, publish |
+//! | `operations`, `publish` | what operators do with letters, and the keeper of their log; publishing events, for the gateway, the command line and the library |
+//! | `executor` | the transports that run a hook once: http, command, callback, publish |
 //! | `broker`, `idempotency`, `dead_letters`, `flow` | the seams: a trait with its contract, and an adapter a file |
 //! | `amqp`, `redis`, `embedded` | what adapters share: AMQP connections, topology, management; the way to Redis; the one SQLite file |
-//! | `config`, `telemetry`, `crash` | settings; metric names and logs; places where tests kill the process, and flaws that they ask for |
-//! | `domain`, `yaml` | every decision, pure; YAML with positions |
+//! | `config`, `telemetry`, `failpoint` | settings; metric names and logs; points where tests kill the process |
+//! | `dialect` | the wire contracts of hook systems: what targets get, and how their answers are read |
+//! | `domain`, `yaml`, `error_chain` | every decision, pure; YAML with positions; walking the sources of an error |
 //!
 //! ## Invariants
 //!
@@ -83,8 +105,8 @@
 //!   ends) and goes on under its claim.
 //! - Headers named `hookfleet-*` are believed on lane queues only, but for the count of hops, which can only end a way
 //!   sooner, and the deadline of a request, which is that of who asks. No hook can set them, and none publishes into a lane by the fleet's own connection. Properties are built afresh on every publish.
-//! - An executor answers with an `domain::outcome::Outcome`, never an error, and knows nothing of retries, claims or
-//!   brokers. Its errors and letters carry no secrets.
+//! - An executor answers with a `domain::outcome::Outcome`, never an error, and knows nothing of retries, claims or
+//!   brokers. What a target gets and how its answer is read is the dialect's to say. Error texts carry no secrets.
 //! - Nobody who asks about one event is told two decisions: the first that is kept is everybody's. While the store is away
 //!   nothing can be kept, and two workers can differ.
 //! - Workers see one whole revision of the catalog after the other. A hook is taken to be removed only at the revision
@@ -95,14 +117,18 @@
 //! - Trouble of our own (broker, store) spends no attempt and buries nothing.
 
 #[doc(hidden)]
+pub mod dialect;
+#[doc(hidden)]
 pub mod domain;
+#[doc(hidden)]
+pub mod error_chain;
 #[doc(hidden)]
 pub mod yaml;
 
 #[doc(hidden)]
 pub mod config;
 #[doc(hidden)]
-pub mod crash;
+pub mod failpoint;
 #[doc(hidden)]
 pub mod telemetry;
 
@@ -126,18 +152,18 @@ pub mod idempotency;
 pub mod executor;
 
 #[doc(hidden)]
-pub mod desk;
+pub mod operations;
 #[doc(hidden)]
 pub mod publish;
 #[doc(hidden)]
 pub mod worker;
 
 #[doc(hidden)]
-pub mod admin;
-#[doc(hidden)]
 pub mod catalog;
 #[doc(hidden)]
 pub mod fleet;
+#[doc(hidden)]
+pub mod http;
 
 #[doc(hidden)]
 pub mod app;

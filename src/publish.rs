@@ -17,10 +17,12 @@ use crate::domain::asking::{self, Answered};
 use crate::domain::decision::{Decision, Verdict};
 use crate::domain::event::Reading;
 
+mod builder;
 mod event;
 mod reading;
 
-pub use event::{Event, EventBuilder, InvalidEvent};
+pub use builder::EventBuilder;
+pub use event::{Event, InvalidEvent};
 pub use reading::{Fields, Rejected, Request, prepare, read, request_bytes_max};
 
 /// The pause before an event is sent again.
@@ -83,7 +85,7 @@ impl Default for PublisherOptions {
     }
 }
 
-/// Why an event is not known to be safe, and which one it is.
+/// A [`PublishError`] and the event that it is about.
 #[derive(Debug, thiserror::Error)]
 #[error("{error}{}", if self.is_final() { "" } else { "; publish the same event again: it is handled once" })]
 pub struct Unpublished {
@@ -93,10 +95,10 @@ pub struct Unpublished {
 }
 
 impl Unpublished {
-    /// Whether publishing it again is of no use.
+    /// Whether publishing it again is of no use: [`PublishError::is_permanent`].
     #[must_use]
     pub const fn is_final(&self) -> bool {
-        matches!(self.error, PublishError::TooLarge(_) | PublishError::Invalid(_))
+        self.error.is_permanent()
     }
 }
 
@@ -321,7 +323,7 @@ impl Publisher {
         loop {
             match timeout_at(until, self.route.send(event)).await {
                 Ok(Ok(())) => return Ok(()),
-                Ok(Err(error @ (PublishError::TooLarge(_) | PublishError::Invalid(_)))) => return Err(error),
+                Ok(Err(error)) if error.is_permanent() => return Err(error),
                 Ok(Err(error)) => failed = error,
                 Err(_) => return Err(failed),
             }

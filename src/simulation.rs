@@ -14,25 +14,28 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
+use crate::broker::hasty::Hasty;
 use crate::broker::{Broker, Wanted};
 use crate::config::WhenAway;
-use crate::desk::Desk;
-use crate::desk::replay::Manner;
+use crate::dead_letters::DeadLetters;
 use crate::domain::browse::{Filter, States};
 use crate::domain::event::Reading;
-use crate::domain::flaw::Flaw;
 use crate::domain::flow::BreakerPolicy;
 use crate::domain::hook::HookLane;
-use crate::domain::message::{Message, Outgoing, Queue, To};
+use crate::domain::message::{Destination, Message, Outgoing, Queue};
+use crate::domain::mutation::Mutation;
 use crate::fleet::{Fleet, Halts};
 use crate::flow::local::LocalFlow;
+use crate::operations::Operations;
+use crate::operations::replay::Manner;
 use crate::worker::admission::{Admission, Limits};
 use crate::worker::store::Store;
-use crate::worker::{Rules, Running, Worker, nobody};
+use crate::worker::{InFlight, Rules, Worker, no_listener};
 use chance::{Chance, Weather};
 use checks::{check, check_change, check_replayed};
 use claims::{Claims, Shelf};
 use hub::{Hub, Port};
+use mutants::{Forgetful, protocol};
 use process::Life;
 use revisions::{LEARNT_AFTER, Revision, Revisions};
 use target::{Caller, Run, Target};
@@ -41,6 +44,7 @@ mod chance;
 mod checks;
 mod claims;
 mod hub;
+mod mutants;
 mod process;
 mod revisions;
 mod target;
@@ -64,7 +68,7 @@ struct World {
     revisions: Revisions,
     /// When each event was published first.
     published: Mutex<BTreeMap<usize, Instant>>,
-    flaw: Flaw,
+    mutation: Mutation,
 }
 
 /// A worker process.
@@ -82,13 +86,13 @@ fn message(event: usize) -> Message {
 }
 
 impl World {
-    fn new(seed: u64, weather: Weather, flaw: Flaw) -> Self {
+    fn new(seed: u64, weather: Weather, mutation: Mutation) -> Self {
         let chance = Arc::new(Chance::new(seed, weather));
         let begin = if weather.changes > 0 { Revision::First } else { Revision::Only };
         Self {
-            flaw,
+            mutation,
             hub: Hub::new(Arc::clone(&chance)),
-            shelf: Shelf::new(Arc::clone(&chance), flaw),
+            shelf: Shelf::new(Arc::clone(&chance), mutation),
             target: Target::new(Arc::clone(&chance)),
             revisions: Revisions::new(begin, Arc::clone(&chance)),
             published: Mutex::default(),
@@ -108,13 +112,13 @@ impl World {
             breaker: BreakerPolicy { failures: 6, share: 1.0, window: Duration::from_secs(30) },
         };
         let worker = Worker {
-            broker: Arc::clone(&port) as _,
+            broker: self.broker(&port),
             store: Store::new(Arc::new(Claims { shelf: Arc::clone(&self.shelf), life: life.clone() })),
-            letters: Arc::clone(&port) as _,
+            letters: self.letters(&port),
             executors: Arc::new(Caller { target: Arc::clone(&self.target), life: life.clone() }),
             catalog,
             admission: Arc::new(Admission::new(&limits, Arc::new(LocalFlow::default()))),
-            meters: Arc::default(),
+            metrics: Arc::default(),
             rules: Rules {
                 gate_deadline: Duration::from_secs(30),
                 reading: Reading::default(),
@@ -125,12 +129,12 @@ impl World {
                 retention: Duration::from_hours(24),
                 when_away: WhenAway::Hold,
                 log_payloads: false,
-                flaw: self.flaw,
+                protocol: protocol(self.mutation),
             },
             interrupt: CancellationToken::new(),
             tasks: tokio_util::task::TaskTracker::new(),
-            running: Running::default(),
-            listener: Arc::new(nobody()),
+            in_flight: InFlight::default(),
+            listener: Arc::new(no_listener()),
         };
         let wanted = Queue::ALL.map(|queue| Wanted { queue, prefetch: 6, bytes: usize::MAX }).to_vec();
         let halts = Halts { catalog: halt, ..Halts::never() };
@@ -143,11 +147,21 @@ impl World {
         Process { life, port, stop, work }
     }
 
+    fn broker(&self, port: &Arc<Port>) -> Arc<dyn Broker> {
+        let port = Arc::clone(port);
+        if self.mutation == Mutation::AckBeforePublish { Arc::new(Hasty(port)) } else { port }
+    }
+
+    fn letters(&self, port: &Arc<Port>) -> Arc<dyn DeadLetters> {
+        let port = Arc::clone(port);
+        if self.mutation == Mutation::RemovedIsDropped { Arc::new(Forgetful(port)) } else { port }
+    }
+
     /// A publisher that repeats until it is confirmed, and may be told so in vain.
     async fn publish(&self, event: usize) {
         self.published.lock().unwrap().entry(event).or_insert_with(Instant::now);
         let publisher = self.hub.connect(Life::default());
-        let outgoing = Outgoing { to: To::Events, delay: Duration::ZERO, message: message(event) };
+        let outgoing = Outgoing { to: Destination::Events, delay: Duration::ZERO, message: message(event) };
         while publisher.publish(outgoing.clone()).await.is_err() {}
     }
 }
@@ -210,11 +224,11 @@ struct Lived {
     removed: usize,
 }
 
-async fn live(seed: u64, flaw: Flaw) -> Lived {
+async fn live(seed: u64, mutation: Mutation) -> Lived {
     fastrand::seed(seed);
     let mut rng = fastrand::Rng::with_seed(seed);
     let mut weather = Weather::of(&mut rng);
-    let world = Arc::new(World::new(rng.u64(..), weather, flaw));
+    let world = Arc::new(World::new(rng.u64(..), weather, mutation));
     let mut fleet: Vec<Process> = (0..WORKERS).map(|_| world.start()).collect();
     let (began, mut publishing) = (Instant::now(), Vec::new());
     for (at, incident) in script(&mut rng, &weather) {
@@ -279,13 +293,16 @@ async fn replay_all(world: &World, fleet: &[Process]) -> usize {
         sleep(LEARNT_AFTER).await;
     }
     let port = world.hub.connect(Life::default());
-    let desk = Desk::new(Arc::clone(&port) as Arc<dyn Broker>, port);
+    let operations = Operations::new(Arc::clone(&port) as Arc<dyn Broker>, port);
     let unresolved = Filter { states: States::Unresolved, ..Filter::default() };
-    let mut entries = desk.page(&unresolved, None, usize::MAX).await.unwrap().items;
+    let mut entries = operations.page(&unresolved, None, usize::MAX).await.unwrap().items;
     entries.sort_by_key(|entry| entry.letter.subject()); // they come in the order of the real clock
     let [a, b] = ["a", "b"].map(|by| Manner { by: by.to_owned(), ..Manner::default() });
     for entry in &entries {
-        let (a, b) = tokio::join!(desk.replay(&entry.letter.id, false, &a), desk.replay(&entry.letter.id, false, &b));
+        let (a, b) = tokio::join!(
+            operations.replay(&entry.letter.id, false, &a),
+            operations.replay(&entry.letter.id, false, &b)
+        );
         assert_eq!(a.unwrap(), b.unwrap(), "both sent the same");
     }
     until_quiet(world, fleet).await;
@@ -305,12 +322,12 @@ impl Drop for Named {
 
 fn run(seed: u64) -> Lived {
     let _named = Named(seed);
-    run_with(seed, Flaw::None)
+    run_with(seed, Mutation::None)
 }
 
-fn run_with(seed: u64, flaw: Flaw) -> Lived {
+fn run_with(seed: u64, mutation: Mutation) -> Lived {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
-    runtime.block_on(live(seed, flaw))
+    runtime.block_on(live(seed, mutation))
 }
 
 fn run_all(seeds: impl Iterator<Item = u64>) {

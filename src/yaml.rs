@@ -16,7 +16,7 @@ use granit_parser::{ErrorKind, Event, Parser, ScalarStyle, ScanError};
 
 use self::problem::{At, Mismatch};
 use self::report::Report;
-use crate::domain::shown;
+use crate::domain::escape;
 
 pub mod json;
 pub mod problem;
@@ -258,7 +258,7 @@ impl Builder<'_> {
     }
 
     fn duplicate(&self, key: Key, first: Range<usize>) {
-        let name = shown::name(&key.name);
+        let name = escape::name(&key.name);
         let found = format!("`{name}` again, which stands on line {} already", self.report.line(first.start));
         let path = value::field_path(&self.path(), &key.name);
         self.report.push(At::Span(key.span), &path, Mismatch::new("each key once").found(found));

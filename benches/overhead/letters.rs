@@ -15,15 +15,15 @@ use hookfleet::broker::amqp::AmqpBroker;
 use hookfleet::broker::{Broker, Health};
 use hookfleet::dead_letters::DeadLetters as _;
 use hookfleet::dead_letters::stream::StreamLetters;
-use hookfleet::desk::Desk;
 use hookfleet::domain::browse::{Filter, States};
 use hookfleet::domain::claim::Point;
 use hookfleet::domain::dead_letter::{Cause, Letter, Record};
 use hookfleet::domain::event::{Event, Reading};
-use hookfleet::domain::hook::HookId;
+use hookfleet::domain::failure::{AttemptReport, Class};
+use hookfleet::domain::id::HookId;
 use hookfleet::domain::invocation::Invocation;
 use hookfleet::domain::message::Message;
-use hookfleet::domain::settle::{AttemptReport, Class};
+use hookfleet::operations::Operations;
 use hookfleet::publish::prepare;
 use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions};
 use lapin::types::{AMQPValue, FieldTable};
@@ -48,7 +48,7 @@ pub(crate) async fn run(count: u64, replayed: u64) -> f64 {
     append(&log, count).await;
     println!("{count} letters appended at {:.0}/s", count as f64 / began.elapsed().as_secs_f64());
     let ratio = read(&rabbit, &redis, &namespace, count).await;
-    look(Desk::new(Arc::clone(&broker), Arc::new(log)), count).await;
+    look(Operations::new(Arc::clone(&broker), Arc::new(log)), count).await;
     broker.close().await;
     replay(&rabbit, &redis, replayed).await;
     ratio
@@ -128,10 +128,10 @@ async fn bare_read(rabbit: &Rabbit, namespace: &str, count: u64) {
 }
 
 /// What `up` does for those who look: from its projection.
-async fn look(desk: Desk, count: u64) {
+async fn look(operations: Operations, count: u64) {
     let before = resident();
     let began = Instant::now();
-    assert_eq!(desk.letters.now().await.unwrap().len() as u64, count);
+    assert_eq!(operations.letters.now().await.unwrap().len() as u64, count);
     let bytes = resident().saturating_sub(before) as f64 / count as f64;
     println!("projection: built in {:.2} s, {bytes:.0} resident bytes a letter", began.elapsed().as_secs_f64());
     let filters = [
@@ -140,19 +140,19 @@ async fn look(desk: Desk, count: u64) {
         ("a page of a text that is nowhere", Filter { text: Some("nowhere".into()), ..Filter::default() }),
     ];
     for (what, filter) in filters {
-        timed(&desk, what, async || drop(desk.page(&filter, None, 100).await.unwrap())).await;
+        timed(&operations, what, async || drop(operations.page(&filter, None, 100).await.unwrap())).await;
     }
     let open = Filter { states: States::Open, ..Filter::default() };
-    timed(&desk, "groups", async || assert_eq!(desk.groups(&open).await.unwrap().len(), 7)).await;
+    timed(&operations, "groups", async || assert_eq!(operations.groups(&open).await.unwrap().len(), 7)).await;
 }
 
 /// Looks that find a fresh index, and the same together with reading what has come since.
-async fn timed(desk: &Desk, what: &str, look: impl AsyncFn()) {
+async fn timed(operations: &Operations, what: &str, look: impl AsyncFn()) {
     let (mut alone, mut with_read) = (Vec::new(), Vec::new());
     for _ in 0..LOOKS {
         sleep(hookfleet::dead_letters::projection::VIEW_AGE_MAX).await;
         let began = Instant::now();
-        drop(desk.letters.lately().await.unwrap());
+        drop(operations.letters.lately().await.unwrap());
         let read = began.elapsed();
         look().await;
         with_read.push(began.elapsed().as_secs_f64() * 1e3);
@@ -190,8 +190,8 @@ async fn replay(rabbit: &Rabbit, redis: &Redis, count: u64) {
     let failed: String = (0..5).map(|number| hook(&format!("hook-{number}"), "nothing")).collect();
     std::fs::write(&hooks, format!("version: 1\nhooks:\n{failed}{}", hook("new", "order.paid"))).unwrap();
     let process = Leashed::start(worker(rabbit, redis, &namespace, &hooks).stdin(Stdio::null()));
-    let desk = Desk::new(Arc::clone(&broker), Arc::new(log));
-    let groups = desk.groups(&Filter::default()).await.unwrap();
+    let operations = Operations::new(Arc::clone(&broker), Arc::new(log));
+    let groups = operations.groups(&Filter::default()).await.unwrap();
     let group = groups.first().unwrap();
     lag(&broker, &late, sleep(Duration::from_secs(3))).await; // connected and warm
     let alone = lag(&broker, &late, sleep(Duration::from_secs(10))).await;

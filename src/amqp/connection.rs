@@ -25,6 +25,8 @@ pub const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 /// Reconnects wait between these two, doubled each time, with jitter.
 const BACKOFF_FIRST: Duration = Duration::from_millis(100);
 const BACKOFF_MAX: Duration = Duration::from_secs(5);
+/// Longest wait for the broker's answer to a goodbye.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 /// Seconds between heartbeats, unless the URL says otherwise.
 const HEARTBEAT_S: u16 = 15;
 
@@ -331,6 +333,11 @@ pub fn backoff(tries: u32, roll: f64) -> Duration {
     full.mul_f64(0.5 + roll / 2.0)
 }
 
+/// Says goodbye to the broker. The connection may be lost already.
+pub async fn close(connection: &Connection) {
+    let _ = timeout(CLOSE_TIMEOUT, connection.close(200, "bye".into())).await;
+}
+
 /// Runs one call to the broker with a bound on its time.
 ///
 /// # Errors
@@ -346,7 +353,7 @@ pub async fn call<T>(what: &str, future: impl Future<Output = lapin::Result<T>>)
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::hook::Secret;
+    use crate::domain::secret::Secret;
 
     #[test]
     fn backoff_grows_to_its_bound() {

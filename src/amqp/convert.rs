@@ -10,7 +10,9 @@ use lapin::types::{AMQPValue, FieldTable, ShortString};
 
 use super::topology::Names;
 use crate::domain::event::binary;
-use crate::domain::message::{Asking, Header, Headers, LADDER_LEVELS, LADDER_UNIT, Message, Outgoing, Properties, To};
+use crate::domain::message::{
+    Asking, Destination, Header, Headers, LADDER_LEVELS, LADDER_UNIT, Message, Outgoing, Properties,
+};
 
 /// Delivery mode of a message that survives a restart of the broker.
 const PERSISTENT: u8 = 2;
@@ -21,12 +23,16 @@ const TRANSIENT: u8 = 1;
 #[must_use]
 pub fn route(names: &Names, outgoing: &Outgoing) -> (String, String) {
     match &outgoing.to {
-        To::Events => (names.events(), kind(&outgoing.message).to_owned()),
-        To::Dead => (names.dead(), String::new()),
-        To::Gates => (names.gates(), kind(&outgoing.message).to_owned()),
-        To::Reply(queue) => (String::new(), cut(queue).to_owned()),
-        To::Parked(lane, level) => (names.park(*level), lane.name().to_owned()),
-        To::Lane(lane) => match outgoing.delay.as_millis() / LADDER_UNIT.as_millis() {
+        Destination::Events => (names.events(), kind(&outgoing.message).to_owned()),
+        Destination::Dead => (names.dead(), String::new()),
+        Destination::Gates => (names.gates(), kind(&outgoing.message).to_owned()),
+        Destination::Reply(queue) => (String::new(), cut(queue).to_owned()),
+        Destination::Exchange(exchange) => {
+            let name = exchange.name.clone().unwrap_or_else(|| names.events());
+            (name, cut(&exchange.routing_key).to_owned())
+        }
+        Destination::Parked(lane, level) => (names.park(*level), lane.name().to_owned()),
+        Destination::Lane(lane) => match outgoing.delay.as_millis() / LADDER_UNIT.as_millis() {
             0 => (names.lanes(), lane.name().to_owned()),
             units => {
                 let units = units.min((1 << LADDER_LEVELS) - 1);
@@ -198,22 +204,22 @@ mod tests {
     use super::*;
     use crate::domain::message::Lane;
 
-    fn check(to: To, delay_ms: u64, exchange: &str, key: &str) {
+    fn check(to: Destination, delay_ms: u64, exchange: &str, key: &str) {
         let outgoing = Outgoing { to, delay: Duration::from_millis(delay_ms), message: Message::default() };
         assert_eq!(route(&Names::new("t"), &outgoing), (exchange.to_owned(), key.to_owned()));
     }
 
     #[test]
     fn routes() {
-        check(To::Dead, 0, "t.dead", "");
-        check(To::Reply("amq.gen-1".into()), 0, "", "amq.gen-1");
-        check(To::Parked(Lane::Slow, 3), 0, "t.park.3", "slow");
-        check(To::Lane(Lane::Slow), 0, "t.lane", "slow");
-        check(To::Lane(Lane::Slow), 250, "t.delay", "0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.1.slow");
-        check(To::Lane(Lane::Slow), 1250, "t.delay", "0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.1.0.1.slow");
+        check(Destination::Dead, 0, "t.dead", "");
+        check(Destination::Reply("amq.gen-1".into()), 0, "", "amq.gen-1");
+        check(Destination::Parked(Lane::Slow, 3), 0, "t.park.3", "slow");
+        check(Destination::Lane(Lane::Slow), 0, "t.lane", "slow");
+        check(Destination::Lane(Lane::Slow), 250, "t.delay", "0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.1.slow");
+        check(Destination::Lane(Lane::Slow), 1250, "t.delay", "0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.1.0.1.slow");
         let longest = 250 * ((1 << 19) - 1);
         for delay_ms in [longest, longest + 250, 4 * longest] {
-            check(To::Lane(Lane::Slow), delay_ms, "t.delay", "1.1.1.1.1.1.1.1.1.1.1.1.1.1.1.1.1.1.1.slow");
+            check(Destination::Lane(Lane::Slow), delay_ms, "t.delay", "1.1.1.1.1.1.1.1.1.1.1.1.1.1.1.1.1.1.1.slow");
         }
     }
 

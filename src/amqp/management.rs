@@ -6,14 +6,15 @@ use std::time::Duration;
 use reqwest::{Client, Method, RequestBuilder, StatusCode};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use serde_json::{Map, Value, json};
+use serde_json::json;
 use url::Url;
 
 use super::connection::{login, vhost};
-use super::policy::Policy;
+use super::policy::{Policy, PolicyFound, QueueFound};
 use super::tls;
 use crate::config::BrokerServer;
-use crate::domain::hook::Secret;
+use crate::domain::secret::Secret;
+use crate::error_chain::root;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 const TIMEOUT: Duration = Duration::from_secs(15);
@@ -37,20 +38,6 @@ pub struct Overview {
     pub cluster_name: String,
 }
 
-/// A queue or stream of the vhost. Counts lag by some seconds.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
-#[serde(default)]
-pub struct QueueFound {
-    pub name: String,
-    #[serde(rename = "type")]
-    pub kind: String,
-    /// The policy in force, if any.
-    pub policy: Option<String>,
-    /// Ready and unacked; none until the first statistics.
-    pub messages: Option<u64>,
-    pub consumers: Option<u64>,
-}
-
 /// A binding of the vhost; an empty source is the default exchange.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct BindingFound {
@@ -59,14 +46,6 @@ pub struct BindingFound {
     /// `queue` or `exchange`.
     pub destination_type: String,
     pub routing_key: String,
-}
-
-/// A policy of the vhost.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-pub struct PolicyFound {
-    pub name: String,
-    pub pattern: String,
-    pub definition: Map<String, Value>,
 }
 
 /// A node of the cluster.
@@ -254,14 +233,6 @@ fn decoded(text: &str) -> String {
         .next()
         .map(|(_, value)| value.into_owned())
         .unwrap_or_default()
-}
-
-fn root(error: &reqwest::Error) -> String {
-    let mut innermost: &dyn std::error::Error = error;
-    while let Some(source) = innermost.source() {
-        innermost = source;
-    }
-    innermost.to_string()
 }
 
 #[cfg(test)]

@@ -4,9 +4,9 @@
 
 use std::time::Duration;
 
+use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::management::{PolicyFound, QueueFound};
 use super::topology::Names;
 use crate::domain::message::{Lane, Queue};
 
@@ -29,6 +29,28 @@ pub struct Policy {
     /// The same queues by name.
     pub queues: Vec<String>,
     pub definition: Map<String, Value>,
+}
+
+/// A policy of a vhost, as the management API tells.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct PolicyFound {
+    pub name: String,
+    pub pattern: String,
+    pub definition: Map<String, Value>,
+}
+
+/// A queue or stream of a vhost, as the management API tells. Counts lag by some seconds.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct QueueFound {
+    pub name: String,
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// The policy in force, if any.
+    pub policy: Option<String>,
+    /// Ready and unacked; none until the first statistics.
+    pub messages: Option<u64>,
+    pub consumers: Option<u64>,
 }
 
 /// The policies of a namespace; the dead-letter stream keeps its records for `retention`.

@@ -12,7 +12,6 @@ use tokio_util::task::TaskTracker;
 
 use super::wanted::{requests, wanted};
 use super::{Backends, rules};
-use crate::admin::Part;
 use crate::broker::Wanted;
 use crate::config::{Backend, Settings};
 use crate::domain::matching::HookSet;
@@ -20,10 +19,11 @@ use crate::executor::Executors;
 use crate::executor::callback::Callbacks;
 use crate::executor::publish::Home;
 use crate::fleet::{Fleet, Halts};
+use crate::http::process::CellView;
 use crate::worker::admission::Admission;
-use crate::worker::meters::Meters;
+use crate::worker::metrics::WorkerMetrics;
 use crate::worker::store::Store;
-use crate::worker::{Listener, Running, Worker};
+use crate::worker::{InFlight, Listener, Worker};
 
 /// What the cells of a process share.
 #[derive(Clone)]
@@ -34,7 +34,7 @@ pub(super) struct Shared {
     /// Why the store of claims was away at the start, if it was.
     pub(super) store_away: Option<String>,
     pub(super) admission: Arc<Admission>,
-    pub(super) meters: Arc<Meters>,
+    pub(super) metrics: Arc<WorkerMetrics>,
     pub(super) listener: Arc<Listener>,
     pub(super) callbacks: Callbacks,
     /// Ends the consuming of all cells.
@@ -44,7 +44,7 @@ pub(super) struct Shared {
 /// A cell on a thread of its own.
 pub(super) struct Cell {
     thread: JoinHandle<Vec<String>>,
-    pub(super) part: Part,
+    pub(super) view: CellView,
 }
 
 impl Shared {
@@ -72,11 +72,11 @@ impl Shared {
             executors: Arc::new(executors),
             catalog: self.catalog.clone(),
             admission: Arc::clone(&self.admission),
-            meters: Arc::clone(&self.meters),
+            metrics: Arc::clone(&self.metrics),
             rules: rules(settings),
             interrupt: CancellationToken::new(),
             tasks: TaskTracker::new(),
-            running: Running::default(),
+            in_flight: InFlight::default(),
             listener: Arc::clone(&self.listener),
         };
         Ok(Fleet {
@@ -126,7 +126,7 @@ impl Shared {
                 let opened = async { shared.fleet(Backends::open(&shared.settings).await?, wanted, waits_for_store) };
                 match opened.await {
                     Ok(fleet) => {
-                        let _ = ready.send(Ok(part(&fleet)));
+                        let _ = ready.send(Ok(view(&fleet)));
                         fleet.run(shared.stop.cancelled()).await
                     }
                     Err(error) => {
@@ -137,15 +137,15 @@ impl Shared {
             })
         };
         let thread = std::thread::Builder::new().name(name).spawn(work)?;
-        let part = connected.await.context("a cell ended before it was connected")??;
-        Ok(Cell { thread, part })
+        let view = connected.await.context("a cell ended before it was connected")??;
+        Ok(Cell { thread, view })
     }
 }
 
 /// What others see of a cell; to be called on its thread.
-pub(super) fn part(fleet: &Fleet) -> Part {
+pub(super) fn view(fleet: &Fleet) -> CellView {
     let worker = &fleet.worker;
-    Part {
+    CellView {
         health: worker.broker.health(),
         store_away: worker.store.away(),
         worker: Arc::clone(worker),

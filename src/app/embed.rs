@@ -1,13 +1,13 @@
 //! A worker in a program of one's own, whose functions hooks may call.
 
 use super::{App, Backends};
-use crate::admin::Scope;
-use crate::catalog::follow::Source;
+use crate::catalog::watch::Source;
 use crate::catalog::{self, Terms, variable};
 use crate::config::{CatalogFrom, Settings};
 use crate::domain::decision::Answer;
 use crate::executor::callback::{Call, Callbacks, Failed};
-use crate::worker::nobody;
+use crate::http::Kind;
+use crate::worker::no_listener;
 
 /// Runs hooks in this process: all that `hookfleet up` does for an embedded file, and `hookfleet worker` on servers,
 /// with functions of this program beside.
@@ -90,8 +90,8 @@ impl Fleet {
         let file = source(&settings, &callbacks)?;
         let backends = Backends::open(&settings).await?;
         let source = file.map_or_else(|| backends.shared(&settings), Ok)?;
-        let scope = if backends.file.is_some() { Scope::Everything } else { Scope::Operations };
-        let app = App::new(&settings, backends, source, scope, nobody(), callbacks).await?;
+        let kind = if backends.file.is_some() { Kind::Up } else { Kind::Worker };
+        let app = App::new(&settings, backends, source, kind, no_listener(), callbacks).await?;
         tracing::info!(address = %app.address()?, "a worker is up");
         app.run(shutdown).await
     }

@@ -19,10 +19,10 @@ use super::{Broker, Delivery, Health, PublishError, Receipt, Wanted};
 use crate::amqp::connection::{self, ConnectError};
 use crate::amqp::declare::declare;
 use crate::amqp::size::Limit;
+use crate::amqp::supervised::Supervisor;
 use crate::amqp::topology::{Names, Topology};
 use crate::config::BrokerServer;
-use crate::domain::asking::Reply;
-use crate::domain::message::{Message, Outgoing, To};
+use crate::domain::message::{Destination, Message, Outgoing};
 use asker::Asker;
 use consumer::{Command, Consuming};
 use publisher::Publisher;
@@ -44,8 +44,6 @@ const FAREWELL_TIMEOUT: Duration = Duration::from_secs(5);
 /// has ended.
 const REPLY_TRIES: u32 = 3;
 const REPLY_AGAIN_AFTER: Duration = Duration::from_millis(600);
-/// A session that lived this long starts the backoff anew.
-const SETTLED_AFTER: Duration = Duration::from_secs(10);
 
 /// A broker reached over AMQP.
 pub struct AmqpBroker {
@@ -118,24 +116,23 @@ impl AmqpBroker {
         // From anywhere: a receipt of another process or broker is void here too.
         let epoch = Arc::new(AtomicU64::new(fastrand::u64(..u64::MAX / 2)));
         let limit = Arc::<Limit>::default();
-        let publisher =
-            Publisher::start(first, Arc::clone(&dial), Arc::clone(&status), Arc::clone(&limit), stop.clone());
+        let supervisor = |part: Part| Supervisor { name: part.name(), report: status.report(part), stop: stop.clone() };
+        let publisher = Publisher::start(supervisor(Part::Publish), first, Arc::clone(&dial), Arc::clone(&limit));
         let asker = Asker::new(Arc::clone(&dial), Arc::clone(&limit), stop.clone());
         let (wanted, wanted_now) = watch::channel(Vec::new());
         let (commands, commanded) = mpsc::unbounded_channel();
         let (sender, deliveries) = mpsc::unbounded_channel();
         let consuming = Consuming {
             dial,
-            status: Arc::clone(&status),
-            stop: stop.clone(),
             wanted: wanted_now,
             commands: commanded,
             deliveries: sender,
             epoch: Arc::clone(&epoch),
             limit: Arc::clone(&limit),
             windows: BTreeMap::new(),
+            closing: None,
         };
-        tokio::spawn(consuming.run());
+        tokio::spawn(consuming.serve(supervisor(Part::Consume)));
         let (names, deliveries) = (Names::new(namespace), Mutex::new(deliveries));
         Ok(Self {
             publisher,
@@ -167,39 +164,6 @@ async fn first_connection(dial: &Dial) -> Result<Connection, ConnectError> {
             }
             Err(error) => return Err(error),
         }
-    }
-}
-
-/// The wait between the sessions of one connection: it grows with every session that ends early.
-struct Pace {
-    part: Part,
-    tries: u32,
-    began: Instant,
-}
-
-impl Pace {
-    fn new(part: Part) -> Self {
-        Self { part, tries: 0, began: Instant::now() }
-    }
-
-    /// A session ended for this reason: reports it and waits. False if there is to be no other.
-    async fn ended(&mut self, reason: String, status: &Status, stop: &CancellationToken) -> bool {
-        if stop.is_cancelled() {
-            status.down(self.part, "closed".to_owned());
-            return false;
-        }
-        if self.began.elapsed() > SETTLED_AFTER {
-            self.tries = 0;
-        }
-        tracing::warn!(part = self.part.name(), reason, "the broker connection ended, connecting again");
-        status.down(self.part, reason);
-        tokio::select! {
-            () = sleep(connection::backoff(self.tries, fastrand::f64())) => {}
-            () = stop.cancelled() => {}
-        }
-        self.tries += 1;
-        self.began = Instant::now();
-        true
     }
 }
 
@@ -250,26 +214,25 @@ impl Broker for AmqpBroker {
     /// The first time by the channel of the request. If it comes again, that may be because its answer has ended the
     /// connection (RabbitMQ closes one where a `reply_to` cannot be decoded, or its user may not write there): then it goes one at
     /// a time, by the other connection, and if it ends that too, and again, it is given up.
-    async fn reply(&self, delivery: &Delivery, reply: Reply, until: Instant) -> Result<(), PublishError> {
-        if self.names.is_ours(&reply.to) {
-            let error = format!("queue {} is the fleet's own: no answer goes there", reply.to);
-            return Err(PublishError::Invalid(error));
+    async fn reply(&self, delivery: &Delivery, reply: Outgoing, until: Instant) -> Result<(), PublishError> {
+        if let Destination::Reply(queue) = &reply.to
+            && self.names.is_ours(queue)
+        {
+            return Err(PublishError::Invalid(format!("queue {queue} is the fleet's own: no answer goes there")));
         }
         if delivery.deliveries == 0 {
             self.limit.check(&reply.message).map_err(PublishError::TooLarge)?;
             let _ = self.commands.send(Command::Reply(delivery.receipt, Box::new(reply)));
             return Ok(());
         }
-        let outgoing = Outgoing { to: To::Reply(reply.to), delay: Duration::ZERO, message: reply.message };
         let again = async {
             let _alone = self.alone.lock().await;
             let mut tries = 0;
             loop {
                 self.publisher.ready().await;
                 tries += 1;
-                match self.publisher.publish(&outgoing).await {
-                    Err(PublishError::Away(_) | PublishError::Refused(_) | PublishError::Unconfirmed)
-                        if tries < REPLY_TRIES => {}
+                match self.publisher.publish(&reply).await {
+                    Err(error) if !error.is_permanent() && tries < REPLY_TRIES => {}
                     ended => break ended,
                 }
                 sleep(REPLY_AGAIN_AFTER).await;

@@ -1,6 +1,6 @@
 //! The broker of a fleet of one process: queues in its SQLite file.
 //!
-//! A publish is confirmed after the fsync of its commit; a delivery is handed out after the fsync that counts it; acks
+//! A publish is confirmed after the fsync of its commit; a delivery is dispatched after the fsync that counts it; acks
 //! are written with the next commits. Queues are served in turn, and within a queue by due time.
 
 use std::time::Duration;
@@ -9,13 +9,12 @@ use async_trait::async_trait;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::domain::asking::Reply;
-use crate::domain::message::{Message, Outgoing, Queue, To};
-use crate::embedded::{Handed, Room, Store, WriteError, letters};
+use crate::domain::message::{Destination, Message, Outgoing, Queue};
+use crate::embedded::{Credit, Dispatched, Store, WriteError, letters};
 
 use super::{Broker, Delivery, Health, PublishError, Receipt, Wanted};
 
-/// The queues in a [`Store`]. Brokers made from one store are one: they share what is wanted, what is in hand, and
+/// The queues in a [`Store`]. Brokers made from one store are one: they share what is wanted, what is in flight, and
 /// `close`.
 #[derive(Debug)]
 pub struct EmbeddedBroker {
@@ -24,7 +23,7 @@ pub struct EmbeddedBroker {
 }
 
 impl EmbeddedBroker {
-    /// The broker in `store`. Nothing is handed out before [`Broker::want`].
+    /// The broker in `store`. Nothing is dispatched before [`Broker::want`].
     #[must_use]
     pub fn new(store: Store) -> Self {
         let (changed, health) = watch::channel(Health::Up);
@@ -36,24 +35,24 @@ impl EmbeddedBroker {
 
     /// Receipts are void under another owner of the file.
     fn epoch(&self) -> u64 {
-        self.store.desk().owner().unsigned_abs()
+        self.store.queues().owner().unsigned_abs()
     }
 }
 
 #[async_trait]
 impl Broker for EmbeddedBroker {
     fn want(&self, queues: Vec<Wanted>) {
-        let room = |wanted: &Wanted| Room { messages: usize::from(wanted.prefetch), bytes: wanted.bytes };
-        self.store.desk().want(queues.iter().map(|wanted| (wanted.queue, room(wanted))));
+        let credit = |wanted: &Wanted| Credit { messages: usize::from(wanted.prefetch), bytes: wanted.bytes };
+        self.store.queues().want(queues.iter().map(|wanted| (wanted.queue, credit(wanted))));
     }
 
     async fn receive(&self) -> Option<Delivery> {
-        let Handed { queue, id, deliveries, message } = self.store.desk().next().await?;
+        let Dispatched { queue, id, deliveries, message } = self.store.queues().next().await?;
         let receipt = Receipt { epoch: self.epoch(), queue, tag: id.unsigned_abs() };
         Some(Delivery { queue, message, deliveries, receipt })
     }
 
-    /// Nothing is answered: what was handed out and not received is given back by `close`, its count as it was.
+    /// Nothing is answered: what was dispatched and not received is given back by `close`, its count as it was.
     async fn drain(&self) -> Vec<Delivery> {
         self.want(Vec::new());
         Vec::new()
@@ -61,13 +60,22 @@ impl Broker for EmbeddedBroker {
 
     async fn publish(&self, outgoing: Outgoing) -> Result<(), PublishError> {
         let Outgoing { to, delay, message } = outgoing;
-        let desk = self.store.desk();
+        let queues = self.store.queues();
         let written = match to {
-            To::Events => desk.publish(Queue::Events, Duration::ZERO, message).await,
-            To::Lane(lane) => desk.publish(Queue::Lane(lane), delay, message).await,
-            To::Parked(lane, level) => desk.publish(Queue::Lane(lane), Outgoing::park_time(level), message).await,
-            To::Dead => letters::append(&self.store, message.body).await,
-            To::Gates | To::Reply(_) => {
+            Destination::Events => queues.publish(Queue::Events, Duration::ZERO, message).await,
+            Destination::Exchange(exchange) if exchange.name.is_none() => {
+                queues.publish(Queue::Events, Duration::ZERO, message).await
+            }
+            Destination::Lane(lane) => queues.publish(Queue::Lane(lane), delay, message).await,
+            Destination::Parked(lane, level) => {
+                queues.publish(Queue::Lane(lane), Outgoing::park_time(level), message).await
+            }
+            Destination::Dead => letters::append(&self.store, message.body).await,
+            Destination::Exchange(_) => {
+                let error = "without RabbitMQ there is no exchange but that of events, to which a hook without `exchange` publishes";
+                return Err(PublishError::Invalid(error.to_owned()));
+            }
+            Destination::Gates | Destination::Reply(_) => {
                 return Err(PublishError::Invalid("a file has no queues for requests and answers".to_owned()));
             }
         };
@@ -80,14 +88,14 @@ impl Broker for EmbeddedBroker {
         ))
     }
 
-    async fn reply(&self, _: &Delivery, _: Reply, _: Instant) -> Result<(), PublishError> {
+    async fn reply(&self, _: &Delivery, _: Outgoing, _: Instant) -> Result<(), PublishError> {
         Err(PublishError::Invalid("a file has no queues for requests and answers".to_owned()))
     }
 
     fn ack(&self, receipt: Receipt) {
         let Ok(id) = i64::try_from(receipt.tag) else { return };
         if receipt.epoch == self.epoch() {
-            self.store.desk().ack(receipt.queue, id);
+            self.store.queues().ack(receipt.queue, id);
         }
     }
 
@@ -96,7 +104,7 @@ impl Broker for EmbeddedBroker {
     }
 
     async fn close(&self) {
-        self.store.desk().close().await;
+        self.store.queues().close().await;
     }
 }
 

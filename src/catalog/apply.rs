@@ -218,9 +218,9 @@ mod tests {
 
     use super::*;
     use crate::config::{Redis, Tls, Topology};
-    use crate::domain::hook::Secret;
+    use crate::domain::secret::Secret;
     use crate::flow::local::LocalFlow;
-    use crate::redis::link::Link;
+    use crate::redis::connection::Link;
 
     /// Reading takes its time, and the thread that asks for it runs hooks meanwhile. What is wrong is told without Redis.
     #[tokio::test]

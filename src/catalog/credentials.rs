@@ -5,10 +5,9 @@ use std::sync::Arc;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
-use super::Outside;
-use super::http::check_header;
 use super::secret::pieces;
-use crate::domain::hook::Secret;
+use super::{Outside, headers};
+use crate::domain::secret::Secret;
 use crate::domain::template::{Form, Piece, Text};
 use crate::domain::tls::{Credentials, Identity, Tls};
 use crate::yaml::problem::Mismatch;
@@ -27,7 +26,7 @@ pub(super) fn read_auth(value: &Value<'_>, outside: &Outside<'_>) -> Option<(Str
             let scheme = || [Piece::Literal("Bearer ".to_owned())].into_iter();
             let token = pieces(text, outside)?;
             let text = Text::new(scheme().chain(token.clone()).collect(), Form::Plain)?;
-            check_header(text.prefix())?;
+            headers::check_value(text.prefix())?;
             if text.is_template() {
                 return Ok(text);
             }

@@ -7,7 +7,7 @@ use similar::TextDiff;
 use utoipa::ToSchema;
 
 use super::Document;
-use crate::domain::hook::HookId;
+use crate::domain::id::HookId;
 use crate::domain::matching::HookSet;
 
 /// Hooks by their ids.

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use crate::domain::escape;
 use crate::domain::expression::Expression;
-use crate::domain::glob::Glob;
-use crate::domain::hook::{OncePer, Pattern};
-use crate::domain::shown;
+use crate::domain::hook::OncePer;
+use crate::domain::pattern::{Glob, Pattern};
 use crate::yaml::problem::Mismatch;
 use crate::yaml::scalar::duration;
 use crate::yaml::value::{Value, all};
@@ -32,7 +32,7 @@ pub(super) fn patterns(value: &Value<'_>) -> Option<Vec<Pattern>> {
             .map(|(_, (covering, _))| covering.as_str())
             .next();
         if let Some(covering) = covering {
-            let (own, covering) = (shown::name(pattern.as_str()), shown::name(covering));
+            let (own, covering) = (escape::name(pattern.as_str()), escape::name(covering));
             let found = format!("`{own}`, which `{covering}` matches already");
             item.warn(Mismatch::new("patterns that each match something more").found(found));
         }

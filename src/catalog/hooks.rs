@@ -7,8 +7,10 @@ use std::time::Duration;
 use super::http::Targets;
 use super::types::{self, Declared};
 use super::{Outside, action, event, retry};
+use crate::domain::contract::Dialect;
 use crate::domain::flow::Rate;
-use crate::domain::hook::{Action, Hook, HookId, HookLane, Mode, OnFailure};
+use crate::domain::hook::{Action, Hook, HookLane, Mode, OnFailure};
+use crate::domain::id::HookId;
 use crate::domain::retry::RetryPolicy;
 use crate::yaml::problem::Mismatch;
 use crate::yaml::scalar::{count, duration, flag, one_of};
@@ -166,6 +168,7 @@ fn read_hook(value: &Value<'_>, reading: &mut Reading<'_>, shared: &Shared<'_>) 
         labels: own.labels,
         order: order?,
         once_per,
+        dialect: Dialect::Native,
         identity: action.identity(),
         action,
         timeout: own.timeout,

@@ -5,33 +5,19 @@ use std::collections::{BTreeMap, HashSet};
 
 use url::Url;
 
-use super::Outside;
 use super::credentials::{AUTHORIZATION, read_auth, read_tls};
 use super::secret::{guessed, pieces};
-use super::signing;
+use super::{Outside, headers, signing};
 use crate::domain::address::{literal, refusal};
-use crate::domain::hook::{Compression, HttpAction, Method, Secret};
+use crate::domain::headers::is_reserved_in_http;
+use crate::domain::hook::{Compression, HttpAction, Method};
+use crate::domain::secret::Secret;
 use crate::domain::signature::Signing;
 use crate::domain::template::{Form, Piece, Text};
 use crate::domain::tls::Tls;
 use crate::yaml::problem::Mismatch;
 use crate::yaml::scalar::one_of;
 use crate::yaml::value::{Value, all};
-
-/// Headers that are not the hook's to set: the invocation's key, and what frames a message on its connection.
-const RESERVED: [&str; 11] = [
-    "idempotency-key",
-    "connection",
-    "content-length",
-    "expect",
-    "host",
-    "keep-alive",
-    "proxy-connection",
-    "te",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
-];
 
 const COMPRESS: &str = "compress";
 /// What a URL could begin with that is not known here.
@@ -296,43 +282,18 @@ fn read_headers(value: &Value<'_>, outside: &Outside<'_>) -> Option<Vec<(String,
     let mut names = HashSet::new();
     all(value.entries()?.into_iter().map(|(key, value)| {
         let name = key.name.to_ascii_lowercase();
-        if !is_token(&name) {
+        if !headers::is_token(&name) {
             value.wrong_key(key, Mismatch::new("the name of an HTTP header"));
-        } else if RESERVED.contains(&name.as_str()) {
+        } else if is_reserved_in_http(&name) {
             value.wrong_key(key, Mismatch::new("a header that a hook may set"));
         } else if !names.insert(name.clone()) {
             value.wrong_key(key, Mismatch::new("each header once, in any case of its letters"));
         }
         let content = value.read(|text| {
             let text = Text::new(pieces(text, outside)?, Form::Plain)?;
-            check_header(text.prefix())?; // what a template prints is looked at when it is sent
+            headers::check_value(text.prefix())?; // what a template prints is looked at when it is sent
             Ok(text)
         });
         Some((name, content?))
     }))
-}
-
-/// The name of a header that a hook may set, in lower case.
-pub(super) fn header_name(text: &str) -> Result<String, Mismatch> {
-    let name = text.to_ascii_lowercase();
-    if !is_token(&name) {
-        return Err(Mismatch::new("the name of an HTTP header").found("another text"));
-    }
-    if RESERVED.contains(&name.as_str()) {
-        return Err(Mismatch::new("a header that a hook may set").found(format!("`{name}`")));
-    }
-    Ok(name)
-}
-
-/// RFC 9110, 5.6.2.
-fn is_token(name: &str) -> bool {
-    let legal = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
-    !name.is_empty() && name.bytes().all(legal)
-}
-
-pub(super) fn check_header(content: &str) -> Result<(), Mismatch> {
-    if content.bytes().all(|byte| matches!(byte, b'\t' | b' '..=b'~')) {
-        return Ok(());
-    }
-    Err(Mismatch::new("a header value of printable ASCII").found("one with another character, such as a line break"))
 }

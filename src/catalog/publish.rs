@@ -7,11 +7,13 @@ use super::credentials::read_tls;
 use super::http::form_of;
 use super::secret::{guessed, pieces};
 use crate::amqp::connection::vhost;
-use crate::config::parse_server;
+use crate::config::parse;
 use crate::domain::address::{literal, refusal};
 use crate::domain::event::CLOUDEVENTS_JSON;
-use crate::domain::hook::{PublishAction, Secret, Server};
+use crate::domain::headers::is_reserved_in_amqp;
+use crate::domain::hook::{PublishAction, Server};
 use crate::domain::publication::SHORT_BYTES_MAX;
+use crate::domain::secret::Secret;
 use crate::domain::template::{Form, Piece, Text};
 use crate::domain::tls::Tls;
 use crate::yaml::problem::Mismatch;
@@ -21,10 +23,6 @@ use crate::yaml::value::{Value, all};
 const SCHEMES: [&str; 2] = ["amqps", "amqp"];
 /// What a URL could begin with that is not known here.
 const GUESS_OF_URL: &str = "amqps://unknown.invalid";
-/// Headers that RabbitMQ takes for lists of further routing keys, and closes the channel where they are texts.
-const ROUTING: [&str; 2] = ["CC", "BCC"];
-/// Headers of this beginning are the fleet's.
-const OURS: &str = "hookfleet-";
 
 pub(super) fn read(value: &Value<'_>, outside: &Outside<'_>) -> Option<PublishAction> {
     let mut fields = value.fields()?;
@@ -109,7 +107,7 @@ fn read_headers(value: &Value<'_>, outside: &Outside<'_>) -> Option<Vec<(String,
         let name = key.name.as_str();
         if name.is_empty() || name.len() > SHORT_BYTES_MAX || name.contains(char::is_control) {
             value.wrong_key(key, Mismatch::new("the name of a header, of at most 255 bytes"));
-        } else if ROUTING.contains(&name) || name.to_ascii_lowercase().starts_with(OURS) {
+        } else if is_reserved_in_amqp(name) {
             value.wrong_key(key, Mismatch::new("a header that a hook may set"));
         } else if !names.insert(name) {
             value.wrong_key(key, Mismatch::new("each header once"));
@@ -148,7 +146,7 @@ fn known_server(pieces: Vec<Piece>) -> Result<(url::Url, Text), Mismatch> {
     if text.is_template() {
         return Err(Mismatch::new("a URL that is the same for every event").found("a template"));
     }
-    let url = parse_server(text.prefix(), &SCHEMES).map_err(|mismatch| {
+    let url = parse::server(text.prefix(), &SCHEMES).map_err(|mismatch| {
         mismatch.help("in user and password `/`, `@`, `:`, `?`, `#` and `%` are written as %2F, %40 and so on")
     })?;
     vhost(&url).map_err(|_| Mismatch::new("a URL that AMQP can use (vhost, parameters)").found("something else"))?;

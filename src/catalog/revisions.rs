@@ -10,9 +10,9 @@ use utoipa::ToSchema;
 
 use super::{Document, FORMAT, beside, digest};
 use crate::domain::revision::Revision;
-use crate::redis::link::Link;
+use crate::redis::connection::Link;
+use crate::redis::error::Failure;
 use crate::redis::script::Script;
-use crate::redis::trouble::Failure;
 
 /// So many revisions are kept; older ones are forgotten, one with each new one.
 pub const KEPT: u64 = 200;

@@ -5,7 +5,7 @@
 use std::path::Path;
 
 use super::{Outside, Values};
-use crate::domain::hook::Secret;
+use crate::domain::secret::Secret;
 use crate::domain::template::Piece;
 use crate::yaml;
 use crate::yaml::problem::Mismatch;

@@ -1,8 +1,7 @@
 //! How the requests of an http hook are signed.
 
-use super::Outside;
-use super::http::{check_header, header_name};
 use super::secret::known;
+use super::{Outside, headers};
 use crate::domain::signature::{Algorithm, Encoding, PlainKey, Signing, StandardKey};
 use crate::yaml::problem::Mismatch;
 use crate::yaml::scalar::one_of;
@@ -31,8 +30,8 @@ pub(super) fn read(value: &Value<'_>, outside: &Outside<'_>) -> Option<Signing> 
 
 fn read_plain(value: &Value<'_>, outside: &Outside<'_>) -> Option<PlainKey> {
     let mut fields = value.clone().secret_unless_map().fields()?;
-    let header = fields.require("header").and_then(|header| header.read(header_name));
-    let prefix = fields.read_or("prefix", String::new(), |text| check_header(text).map(|()| text.to_owned()));
+    let header = fields.require("header").and_then(|header| header.read(headers::name));
+    let prefix = fields.read_or("prefix", String::new(), |text| headers::check_value(text).map(|()| text.to_owned()));
     let encoding = fields.read_or("encoding", Encoding::Hex, one_of(&ENCODINGS));
     let algorithm = fields.read_or("algorithm", Algorithm::Sha256, one_of(&ALGORITHMS));
     let key = fields.require("key").map(Value::secret);

@@ -3,10 +3,10 @@ use std::fmt::Write as _;
 
 use super::*;
 use crate::domain::event::{self, Event};
-use crate::domain::glob::Glob;
-use crate::domain::hook::{Action, Hook, HookLane, HttpAction, Mode, OnFailure, Pattern};
+use crate::domain::hook::{Action, Hook, HookLane, HttpAction, Mode, OnFailure};
 use crate::domain::invocation::Invocation;
 use crate::domain::message::Message;
+use crate::domain::pattern::{Glob, Pattern};
 use crate::domain::request::{Request, Shown};
 use crate::domain::retry::RetryPolicy;
 

@@ -2,9 +2,9 @@
 
 use std::collections::HashMap;
 
+use crate::domain::escape;
 use crate::domain::event_type::{EventType, EventTypes, Mistake, Schema, Validate};
-use crate::domain::hook::Pattern;
-use crate::domain::shown;
+use crate::domain::pattern::Pattern;
 use crate::yaml::problem::Mismatch;
 use crate::yaml::scalar::{one_of, text};
 use crate::yaml::value::Value;
@@ -91,7 +91,8 @@ pub(super) fn read(value: &Value<'_>, declared: &mut Declared) -> Option<()> {
         let read = on.ok().and_then(|on| {
             let first = declared.places.insert(on.clone(), (value.file().to_owned(), value.line()));
             if let Some((file, line)) = first {
-                let found = format!("`{}`, which is declared on line {line} of {file} already", shown::name(&key.name));
+                let found =
+                    format!("`{}`, which is declared on line {line} of {file} already", escape::name(&key.name));
                 value.wrong_key(key, Mismatch::new("each event type once").found(found));
             }
             read_type(&value, on)
@@ -169,7 +170,7 @@ fn unknown_keywords(schema: &Value<'_>) {
             value.entries().into_iter().flatten().for_each(|(_, schema)| unknown_keywords(&schema));
         } else if !PLAIN.contains(&name) && !WITH_LIST.contains(&name) && !WITH_MAP.contains(&name) {
             let known = WITH_ONE.iter().chain(&WITH_LIST).chain(&WITH_MAP).chain(&PLAIN).copied();
-            let found = format!("`{}`, which checks nothing", shown::name(name));
+            let found = format!("`{}`, which checks nothing", escape::name(name));
             value.warn(Mismatch::new("a keyword of JSON Schema").found(found).did_you_mean(name, known));
         }
     }

@@ -15,14 +15,14 @@ use tokio_util::sync::CancellationToken;
 
 use super::output;
 use super::trial::{self, Trial};
-use crate::admin::Scope;
 use crate::app::{App, Backends};
-use crate::catalog::follow::Source;
+use crate::catalog::watch::Source;
 use crate::catalog::{self, Terms};
 use crate::config::Settings;
 use crate::executor::callback::Callbacks;
+use crate::http::Kind;
 use crate::publish::{Event, Publisher, PublisherOptions};
-use crate::worker::nobody;
+use crate::worker::no_listener;
 use sink::Sink;
 
 mod sink;
@@ -97,7 +97,7 @@ async fn measure(trial: &Trial, bench: &Bench) -> anyhow::Result<Figures> {
         PublisherOptions { patience: Duration::from_secs(bench.limit), body_bytes_max, ..PublisherOptions::default() };
     let publisher = Publisher::new(Arc::clone(&backends.broker), options);
     let app =
-        App::new(settings, backends, Source::Fixed(hooks), Scope::Operations, nobody(), Callbacks::default()).await?;
+        App::new(settings, backends, Source::Fixed(hooks), Kind::Worker, no_listener(), Callbacks::default()).await?;
     let stop = CancellationToken::new();
     let running = app.run(stop.clone().cancelled_owned());
     let load = async {

@@ -12,7 +12,7 @@ use crate::config::{Backend, Settings};
 use crate::executor;
 use crate::flow::redis::RedisFlow;
 use crate::flow::{Card, Flow, Pause};
-use crate::redis::link::Link;
+use crate::redis::connection::Link;
 use crate::telemetry::now_ms;
 
 #[derive(Debug, Subcommand)]
@@ -36,8 +36,8 @@ pub(super) async fn run(settings: &Settings, fleet: Fleet) -> anyhow::Result<Exi
     let Backend::Servers { redis, .. } = &settings.backend else {
         bail!(
             "a fleet is known to its Redis: set broker.url and redis.url. One process without servers says at \
-             http://{}/v1/status how it is, and pauses by being stopped: nothing is lost",
-            settings.http.bind
+             {} how it is, and pauses by being stopped: nothing is lost",
+            settings.http.url("/v1/status")
         );
     };
     executor::install_crypto();

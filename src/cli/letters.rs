@@ -6,15 +6,15 @@ use anyhow::Context as _;
 use clap::{Args, Subcommand};
 use serde_json::Value;
 
-pub(super) use self::reach::Reach;
+pub(super) use self::client::Client;
 use super::output::{table, time};
 use super::{operator, output};
 use crate::config::Settings;
-use crate::desk::wire::{Asked, EditAsked, Grouped, Listed, PageAsked, ResolveAsked};
-use crate::domain::dead_letter::LetterId;
 use crate::domain::fold::Entry;
+use crate::domain::id::LetterId;
+use crate::operations::api_types::{Asked, EditAsked, Grouped, Listed, PageAsked, ResolveAsked};
 
-mod reach;
+mod client;
 mod replay;
 
 #[derive(Debug, Subcommand)]
@@ -24,7 +24,7 @@ pub(super) enum Letters {
         #[command(flatten)]
         which: Which,
         /// How many at most
-        #[arg(long, value_name = "N", default_value_t = crate::desk::wire::PAGE)]
+        #[arg(long, value_name = "N", default_value_t = crate::operations::api_types::PAGE)]
         limit: usize,
         /// Where the page before ended
         #[arg(long, value_name = "CURSOR")]
@@ -137,31 +137,31 @@ fn ids(ids: &[String]) -> Vec<LetterId> {
 }
 
 pub(super) async fn run(settings: &Settings, letters: Letters) -> anyhow::Result<ExitCode> {
-    let reach = Reach::open(settings).await?;
-    let ended = act(&reach, letters, settings).await;
-    reach.close().await;
+    let client = Client::open(settings).await?;
+    let ended = act(&client, letters, settings).await;
+    client.close().await;
     ended
 }
 
-async fn act(reach: &Reach, letters: Letters, settings: &Settings) -> anyhow::Result<ExitCode> {
+async fn act(client: &Client, letters: Letters, settings: &Settings) -> anyhow::Result<ExitCode> {
     match letters {
         Letters::List { which, limit, after, json } => {
             let asked = PageAsked { which: which.asked(), after, limit: Some(limit.to_string()) };
-            list(&reach.list(&asked).await?, json)?;
+            list(&client.list(&asked).await?, json)?;
         }
-        Letters::Groups { which, json } => groups(&reach.groups(&which.asked()).await?, json)?,
+        Letters::Groups { which, json } => groups(&client.groups(&which.asked()).await?, json)?,
         Letters::Show { id, body } => {
-            output::out(&serde_json::to_string_pretty(&reach.show(&id, body, &settings.redact).await?)?);
+            output::out(&serde_json::to_string_pretty(&client.show(&id, body).await?)?);
         }
         Letters::Export { which, body, ndjson: _ } => {
-            reach.export(&which.asked(), body, &settings.redact, &mut |lines| output::out(lines)).await?;
+            client.export(&which.asked(), body, &mut |line| output::out(line)).await?;
         }
-        Letters::Replay(replay) => return replay::run(reach, replay, settings.claims.window).await,
+        Letters::Replay(replay) => return replay::run(client, replay, settings.claims.window).await,
         Letters::Edit { id, data, patch } => {
             let data = data.map(|text| given("--data", &text)).transpose()?.map(Value::String);
             let patch = patch.map(|text| given("--patch", &text)).transpose()?;
             let patch = patch.map(|text| serde_json::from_str(&text)).transpose().context("--patch: expected JSON")?;
-            let sent = reach.edit(&id, EditAsked { data, patch, by: Some(operator()) }).await?;
+            let sent = client.edit(&id, &EditAsked { data, patch, by: Some(operator()) }).await?;
             output::out(&format!("{} sent with other data, as generation {}", sent.id, sent.generation));
         }
         Letters::Resolve { ids: named, which, all, reason, yes } => {
@@ -170,9 +170,9 @@ async fn act(reach: &Reach, letters: Letters, settings: &Settings) -> anyhow::Re
             if !(yes || named.len() == 1 || replay::confirmed("Close these letters?")?) {
                 return Ok(ExitCode::FAILURE);
             }
-            output::out(&format!("{} letters resolved", reach.resolve(asked).await?.resolved));
+            output::out(&format!("{} letters resolved", client.resolve(&asked).await?.resolved));
         }
-        Letters::Recover => output::out(&reach.recover().await?),
+        Letters::Recover => output::out(&client.recover().await?),
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -1,9 +1,9 @@
 //! `hookfleet openapi`.
 
 use super::output;
-use crate::admin::api;
+use crate::http::openapi;
 
 pub(super) fn run() -> anyhow::Result<()> {
-    output::out(&serde_json::to_string_pretty(&api::document())?);
+    output::out(&serde_json::to_string_pretty(&openapi::document())?);
     Ok(())
 }

@@ -16,9 +16,10 @@ use reqwest::{Method, StatusCode};
 use serde_json::value::RawValue;
 use tokio::sync::mpsc;
 
+use super::answer::Refused;
 use super::hooks::event_types;
 use super::output;
-use super::remote::{Refused, Remote};
+use super::remote::Remote;
 use crate::app::Backends;
 use crate::broker::PublishError;
 use crate::config::{Backend, Settings};
@@ -272,9 +273,9 @@ impl Sink {
         let options =
             PublisherOptions { body_bytes_max: settings.events.body_bytes_max, ..PublisherOptions::default() };
         if let Backend::Embedded { path } = &settings.backend
-            && let Some(address) = embedded::owner(path)
+            && let Some(owner) = embedded::owner(path)
         {
-            let publisher = Publisher::over(Box::new(Remote::new(address, &settings.http)?), options);
+            let publisher = Publisher::over(Box::new(Remote::new(owner, &settings.http)?), options);
             return Ok(Self { publisher, file: None });
         }
         let backends = Backends::open(settings).await?;
@@ -293,8 +294,9 @@ impl Sink {
 #[async_trait]
 impl Route for Remote {
     async fn send(&self, event: &Event) -> Result<(), PublishError> {
-        let sent = self.call(Method::POST, "/v1/events", Some(event.json().to_vec())).await;
-        sent.map(|_| ()).map_err(|error| match error.downcast_ref::<Refused>() {
+        let sent =
+            async { Remote::send(self, Method::POST, "/v1/events", Some(event.json().to_vec())).await?.text().await };
+        sent.await.map(drop).map_err(|error| match error.downcast_ref::<Refused>() {
             Some(refused) if refused.status == StatusCode::UNPROCESSABLE_ENTITY => {
                 PublishError::Invalid(refused.to_string())
             }
@@ -304,7 +306,10 @@ impl Route for Remote {
 
     async fn ask(&self, event: &Event, within: Duration) -> Result<Option<Answered>, PublishError> {
         let path = format!("/v1/gates?deadline={}ms", within.as_millis().max(1));
-        let asked = async { self.patient(within)?.text(Method::POST, &path, Some(event.json().to_vec())).await };
+        let asked = async {
+            let answer = self.patient(within)?.send(Method::POST, &path, Some(event.json().to_vec())).await?;
+            answer.text().await
+        };
         match asked.await {
             Ok(decision) => Ok(Some(Answered::Decision(decision))),
             Err(error) => match error.downcast_ref::<Refused>() {

@@ -17,10 +17,10 @@ use super::output;
 use crate::broker::Broker;
 use crate::catalog::{self, Terms};
 use crate::config::{Egress, Settings};
+use crate::domain::claim::{Next, Settlement};
 use crate::domain::event::Reading;
 use crate::domain::matching::HookSet;
 use crate::domain::outcome::Outcome;
-use crate::domain::settle::{Next, Settlement};
 use crate::publish::prepare;
 use crate::worker::{Attempted, Listener};
 
@@ -104,16 +104,16 @@ impl Sample {
 fn line(attempted: &Attempted<'_>, tally: &mut Tally) -> String {
     let Attempted { invocation, outcome, settlement, took } = attempted;
     let what = match settlement {
-        Settlement::Finish => {
+        Some(Settlement::Done) => {
             tally.done += 1;
             "done".to_owned()
         }
-        Settlement::Release => "interrupted".to_owned(),
-        Settlement::Next(Next::Retry { delay_ms, .. }) => {
+        None => "interrupted".to_owned(),
+        Some(Settlement::Next(Next::Retry { delay_ms, .. })) => {
             tally.retried += 1;
             format!("failed, again in {delay_ms} ms")
         }
-        Settlement::Next(Next::Bury { class, .. }) => {
+        Some(Settlement::Next(Next::Bury { class, .. })) => {
             tally.letters += 1;
             format!("given up ({class:?})")
         }

@@ -1,4 +1,4 @@
-//! `hookfleet up` and `hookfleet worker`.
+//! `hookfleet up`, `hookfleet worker` and `hookfleet server`.
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -12,14 +12,15 @@ use tokio_util::sync::CancellationToken;
 
 use super::output;
 use super::sample::Sample;
-use crate::admin::Scope;
 use crate::app::embed::source;
+use crate::app::server::{self, Server};
 use crate::app::{App, Backends};
-use crate::catalog::follow::Source;
+use crate::catalog::watch::Source;
 use crate::config::{Backend, Settings};
 use crate::executor::callback::Callbacks;
+use crate::http::Kind;
 use crate::telemetry;
-use crate::worker::{Worker, nobody};
+use crate::worker::{Worker, no_listener};
 
 #[derive(Debug, Args)]
 pub(super) struct Up {
@@ -43,9 +44,27 @@ pub(super) async fn worker(settings: Settings) -> anyhow::Result<ExitCode> {
     let file = source(&settings, &Callbacks::default())?;
     let backends = Backends::open(&settings).await?;
     let source = file.map_or_else(|| backends.shared(&settings), Ok)?;
-    let app = App::new(&settings, backends, source, Scope::Operations, nobody(), Callbacks::default()).await?;
+    let app = App::new(&settings, backends, source, Kind::Worker, no_listener(), Callbacks::default()).await?;
     tracing::info!(address = %app.address()?, "a worker is up");
     finish(&app.run(shutdown(CancellationToken::new())).await?)
+}
+
+/// A server of a fleet: it needs servers too, since an embedded file is served by the process that owns it.
+pub(super) async fn server(settings: Settings) -> anyhow::Result<ExitCode> {
+    telemetry::logs(&settings.log)?;
+    if matches!(settings.backend, Backend::Embedded { .. }) {
+        bail!(
+            "a server speaks for workers that it shares RabbitMQ and Redis with: set broker.url and redis.url \
+             (HOOKFLEET_BROKER_URL, HOOKFLEET_REDIS_URL), or run `hookfleet up` for everything in one process"
+        );
+    }
+    let file = server::source(&settings)?;
+    let backends = Backends::open(&settings).await?;
+    let source = file.map_or_else(|| backends.shared(&settings), Ok)?;
+    let server = Server::new(&settings, backends, source).await?;
+    tracing::info!(address = %server.address()?, "a server is up");
+    server.run(shutdown(CancellationToken::new())).await?;
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Everything in one process.
@@ -66,14 +85,15 @@ pub(super) async fn up(mut settings: Settings, up: Up) -> anyhow::Result<ExitCod
         bail!("--exit-when-idle needs the embedded broker: nobody can say when a shared one is idle");
     }
     let (broker, done) = (Arc::clone(&backends.broker), CancellationToken::new());
-    let listener = sample.as_ref().map_or_else(nobody, Sample::listener);
-    let app = App::new(&settings, backends, source, Scope::Everything, listener, Callbacks::default()).await?;
+    let listener = sample.as_ref().map_or_else(no_listener, Sample::listener);
+    let app = App::new(&settings, backends, source, Kind::Up, listener, Callbacks::default()).await?;
     tracing::info!(address = %app.address()?, "up");
     let (worker, address) = (app.worker(), app.address()?);
+    let scheme = if settings.http.certificate.is_some() { "https" } else { "http" };
     let running = app.run(shutdown(done.clone()));
     let beside = async {
         if let Some(sample) = &sample {
-            output::out(&format!("serving on http://{address}; publishing {} sample events", Sample::events()));
+            output::out(&format!("serving on {scheme}://{address}; publishing {} sample events", Sample::events()));
             sample.publish(broker.as_ref()).await?;
         }
         if let Some(file) = file.filter(|_| up.exit_when_idle) {
@@ -105,7 +125,7 @@ async fn until_idle(file: &crate::embedded::Store, worker: &Worker) {
     while idle < 2 {
         sleep(Duration::from_millis(100)).await;
         let left = file.messages().await.unwrap_or(u64::MAX);
-        idle = if left == 0 && worker.running.names().is_empty() { idle + 1 } else { 0 };
+        idle = if left == 0 && worker.in_flight.names().is_empty() { idle + 1 } else { 0 };
     }
 }
 

@@ -32,6 +32,7 @@ impl Trial {
     pub(super) fn new(mut settings: Settings, name: &str) -> Self {
         settings.namespace = format!("{name}-{:08x}", fastrand::u32(..));
         settings.http.bind = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        settings.http.certificate = None;
         settings.egress.allow.push(IpAddr::V4(Ipv4Addr::LOCALHOST).into());
         settings.egress.ports.clear();
         let folder = std::env::temp_dir().join(&settings.namespace);

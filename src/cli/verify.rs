@@ -126,6 +126,8 @@ async fn on(
         .set("catalog.cache", "")
         .set("egress.allow", &receiver.address.ip().to_string())
         .set("egress.ports", "")
+        .set("http.tls_cert", "")
+        .set("http.tls_key", "")
         .set("idempotency.lease", &format!("{}s", LEASE.as_secs()))
         .set("log.level", "hookfleet=warn");
     if let Backend::Embedded { path } = &settings.backend {

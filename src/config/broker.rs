@@ -3,22 +3,20 @@
 use rustls::pki_types::ServerName;
 
 use super::raw::Raw;
-use super::redis::parse_path;
-use super::resolve::parse_server;
-use super::{BrokerServer, ClientCertificate, Tls};
-use crate::domain::hook::Secret;
+use super::{BrokerServer, ClientCertificate, Tls, parse};
+use crate::domain::secret::Secret;
 use crate::yaml::problem::Mismatch;
 
 /// Everything under `broker.`. Every value is read, whether there is a URL or not.
 pub(super) fn broker(raw: &Raw<'_>) -> Option<BrokerServer> {
-    let urls = raw.read_some("broker.url", |text| parse_server(text, &["amqp", "amqps"]).map(Secret::new));
-    let password_file = raw.read("broker.password_file", parse_path);
-    let ca = raw.read("broker.tls_ca", parse_path);
-    let chain = raw.read("broker.tls_cert", parse_path);
-    let key = raw.read("broker.tls_key", parse_path);
+    let urls = raw.read_some("broker.url", |text| parse::server(text, &["amqp", "amqps"]).map(Secret::new));
+    let password_file = raw.read("broker.password_file", parse::path);
+    let ca = raw.read("broker.tls_ca", parse::path);
+    let chain = raw.read("broker.tls_cert", parse::path);
+    let key = raw.read("broker.tls_key", parse::path);
     let tls_name = raw.read("broker.tls_name", parse_name);
     let management = if raw.is_set("broker.management_url") {
-        let url = raw.read("broker.management_url", |text| parse_server(text, &["http", "https"]));
+        let url = raw.read("broker.management_url", |text| parse::server(text, &["http", "https"]));
         url.map(|url| Some(Secret::new(url)))
     } else {
         Some(None)
@@ -46,7 +44,7 @@ fn alone<T>(raw: &Raw<'_>, set: &str, missing: &str) -> Option<T> {
     None
 }
 
-/// Who sets up TLS and forgets to switch it on, at any node, would talk in the open.
+/// Rejects TLS settings beside an `amqp://` URL, which would connect unencrypted.
 fn check_tls(raw: &Raw<'_>, server: &BrokerServer) -> Option<()> {
     let path = match (&server.tls.ca, &server.tls.client, &server.tls_name) {
         (Some(_), _, _) => "broker.tls_ca",

@@ -4,8 +4,7 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::raw::Raw;
-use super::redis::parse_path;
-use super::{Catalog, CatalogFrom};
+use super::{Catalog, CatalogFrom, parse};
 use crate::yaml::problem::Mismatch;
 use crate::yaml::scalar::{duration, one_of};
 
@@ -13,7 +12,7 @@ const AGES: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_h
 
 pub(super) fn catalog(raw: &Raw<'_>) -> Option<Catalog> {
     let from = raw.read("catalog.from", one_of(&[("file", CatalogFrom::File), ("redis", CatalogFrom::Redis)]));
-    let cache = raw.read("catalog.cache", parse_path);
+    let cache = raw.read("catalog.cache", parse::path);
     let max_age = raw.read("catalog.max_age", duration(AGES));
     let (from, cache) = (from?, cache?);
     if from == CatalogFrom::Redis && !raw.is_set("redis.url") {

@@ -2,11 +2,10 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use super::Http;
+use super::parse;
 use super::raw::Raw;
-use super::redis::parse_path;
 use crate::domain::access::Token;
 use crate::yaml;
 use crate::yaml::problem::Mismatch;
@@ -15,6 +14,28 @@ use crate::yaml::scalar::flag;
 /// Far above any list of tokens.
 const FILE_BYTES_MAX: u64 = 64 * 1024;
 
+/// Where HTTP is served, and who may do what there.
+#[derive(Debug, Clone)]
+pub struct Http {
+    /// Address of `/metrics`, `/healthz`, `/readyz` and, in `up` and `server`, the event gateway and the rest.
+    pub bind: SocketAddr,
+    /// With their roles.
+    pub tokens: Vec<Token>,
+    /// A file with more of them. What it holds may change at any time.
+    pub tokens_file: Option<PathBuf>,
+    /// Connections are encrypted with it, if it is there.
+    pub certificate: Option<ServerCertificate>,
+}
+
+/// Files (PEM) by which a process shows its clients who it is. What they hold may change at any time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServerCertificate {
+    /// The certificate, then those that lead to the authority.
+    pub chain: PathBuf,
+    /// Its private key.
+    pub key: PathBuf,
+}
+
 /// Everything under `http.`. An address that others can reach is an open door without tokens.
 pub(super) fn http(raw: &Raw<'_>) -> Option<Http> {
     let bind = raw.read("http.bind", |text| {
@@ -22,8 +43,17 @@ pub(super) fn http(raw: &Raw<'_>) -> Option<Http> {
     });
     let expose = raw.read("http.expose", flag);
     let tokens = raw.read_list("http.tokens", |text| Token::parse(text).map_err(Mismatch::from));
-    let tokens_file = raw.read("http.tokens_file", parse_path);
-    let (expose, http) = (expose?, Http { bind: bind?, tokens: tokens?, tokens_file: tokens_file? });
+    let tokens_file = raw.read("http.tokens_file", parse::path);
+    let chain = raw.read("http.tls_cert", parse::path);
+    let key = raw.read("http.tls_key", parse::path);
+    let certificate = match (chain?, key?) {
+        (Some(chain), Some(key)) => Some(ServerCertificate { chain, key }),
+        (None, None) => None,
+        (Some(_), None) => return alone(raw, "http.tls_cert", "http.tls_key"),
+        (None, Some(_)) => return alone(raw, "http.tls_key", "http.tls_cert"),
+    };
+    let expose = expose?;
+    let http = Http { bind: bind?, tokens: tokens?, tokens_file: tokens_file?, certificate };
     if !http.bind.ip().is_loopback() && !http.has_tokens() && !expose {
         let mismatch = Mismatch::new("a loopback address such as 127.0.0.1:8733");
         raw.wrong(
@@ -37,8 +67,20 @@ pub(super) fn http(raw: &Raw<'_>) -> Option<Http> {
     Some(http)
 }
 
+fn alone<T>(raw: &Raw<'_>, set: &str, missing: &str) -> Option<T> {
+    raw.wrong(set, Mismatch::new(format!("`{missing}` to be set too")).found("it unset"));
+    None
+}
+
 impl Http {
-    /// Whether who asks has to show a token.
+    /// The URL of a path, as the settings have the address.
+    #[must_use]
+    pub fn url(&self, path: &str) -> String {
+        let scheme = if self.certificate.is_some() { "https" } else { "http" };
+        format!("{scheme}://{}{path}", self.bind)
+    }
+
+    /// Whether a request has to show a token.
     #[must_use]
     pub const fn has_tokens(&self) -> bool {
         !self.tokens.is_empty() || self.tokens_file.is_some()

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use super::table::{self, Fallback, SETTINGS, Setting};
 use super::{Environment, Overrides};
-use crate::domain::shown::quoted;
+use crate::domain::escape::quoted;
 use crate::yaml::Node;
 use crate::yaml::problem::{At, Mismatch};
 use crate::yaml::report::Report;

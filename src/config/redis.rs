@@ -5,9 +5,8 @@ use std::path::PathBuf;
 use url::Url;
 
 use super::raw::Raw;
-use super::resolve::parse_server;
-use super::{ClientCertificate, Node, Redis, Tls, Topology};
-use crate::domain::hook::Secret;
+use super::{ClientCertificate, Node, Redis, Tls, Topology, parse};
+use crate::domain::secret::Secret;
 use crate::yaml::problem::Mismatch;
 use crate::yaml::scalar::flag;
 
@@ -18,13 +17,13 @@ const PORT: u16 = 6379;
 /// Everything under `redis.` but the policy. Every value is read, whether there is a URL or not.
 pub(super) fn redis(raw: &Raw<'_>) -> Option<Redis> {
     let url = raw.read("redis.url", parse_url);
-    let password_file = raw.read("redis.password_file", parse_path);
+    let password_file = raw.read("redis.password_file", parse::path);
     let sentinels = raw.read_list("redis.sentinels", parse_sentinel);
     let cluster = raw.read("redis.cluster", flag);
     let nodes = raw.read_list("redis.nodes", parse_node);
-    let ca = raw.read("redis.tls_ca", parse_path);
-    let chain = raw.read("redis.tls_cert", parse_path);
-    let key = raw.read("redis.tls_key", parse_path);
+    let ca = raw.read("redis.tls_ca", parse::path);
+    let chain = raw.read("redis.tls_cert", parse::path);
+    let key = raw.read("redis.tls_key", parse::path);
 
     if !raw.is_set("redis.url") {
         let alone = match (sentinels?.is_empty(), cluster?) {
@@ -98,7 +97,7 @@ fn client(raw: &Raw<'_>, chain: Option<PathBuf>, key: Option<PathBuf>) -> Result
     }
 }
 
-/// Who sets up TLS and forgets to switch it on would talk in the open.
+/// Rejects TLS settings where no URL asks for TLS, which would connect unencrypted.
 fn check_tls(raw: &Raw<'_>, url: &Url, topology: &Topology, tls: &Tls) -> Option<()> {
     let sentinels = if let Topology::Sentinels(sentinels) = topology { sentinels.as_slice() } else { &[] };
     if has_tls(url) || sentinels.iter().any(|sentinel| has_tls(sentinel.expose())) {
@@ -126,7 +125,7 @@ fn database(url: &Url) -> Option<u16> {
 }
 
 fn parse_url(text: &str) -> Result<Url, Mismatch> {
-    let url = parse_server(text, &SCHEMES)?;
+    let url = parse::server(text, &SCHEMES)?;
     if database(&url).is_none() {
         let mismatch = Mismatch::new("the number of a database behind the host, such as /0");
         return Err(mismatch.found("something else"));
@@ -157,14 +156,6 @@ fn parse_node(text: &str) -> Result<Node, Mismatch> {
     let host = url.host_str().filter(|host| !host.is_empty() && only_an_address).ok_or_else(expected)?;
     let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
     Ok(Node { host, port: url.port().unwrap_or(PORT) })
-}
-
-/// Nothing, or the path of a file.
-pub(super) fn parse_path(text: &str) -> Result<Option<PathBuf>, Mismatch> {
-    if text.contains('\0') {
-        return Err(Mismatch::new("the path of a file"));
-    }
-    Ok(Some(text).filter(|text| !text.is_empty()).map(PathBuf::from))
 }
 
 #[cfg(test)]

@@ -8,12 +8,12 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use tracing_subscriber::EnvFilter;
-use url::{Host, Url};
+use url::Host;
 
 use super::raw::Raw;
-use super::redis::parse_path;
 use super::{
-    Backend, Claims, Commands, Egress, Gates, Log, Settings, WhenAway, Worker, broker, catalog, http, redis, shown,
+    Backend, Claims, Commands, Egress, Gates, Log, Settings, WhenAway, Worker, broker, catalog, http, parse, redis,
+    shown,
 };
 use crate::domain::event::Reading;
 use crate::domain::flow::BreakerPolicy;
@@ -62,7 +62,7 @@ pub(super) fn resolve(raw: &Raw<'_>) -> Option<Settings> {
     let egress = egress(raw);
     let allow_programs = raw.read_list("commands.allow", text("the name or path of a program"));
     let variables = raw.read_list("commands.env", variable);
-    let shim = raw.read("commands.shim", |text| match parse_path(text)? {
+    let shim = raw.read("commands.shim", |text| match parse::path(text)? {
         Some(path) if path.is_relative() => Err(Mismatch::new("a path from / on")), // hooks have folders of their own
         path => Ok(path),
     });
@@ -106,20 +106,6 @@ fn backend(raw: &Raw<'_>) -> Option<Backend> {
         (false, false) => return Some(Backend::Embedded { path: PathBuf::from(path?) }),
     }
     None
-}
-
-/// A URL of one of these schemes with a host. No message repeats a part of it: it may hold a password anywhere, the way
-/// it is written.
-pub(crate) fn parse_server(text: &str, schemes: &[&str]) -> Result<Url, Mismatch> {
-    let expected = || Mismatch::new(format!("a URL such as {}://host", schemes.first().unwrap_or(&"")));
-    let url = Url::parse(text).map_err(|error| expected().found(format!("something else ({error})")))?;
-    if !schemes.contains(&url.scheme()) {
-        return Err(expected().found("another scheme"));
-    }
-    if url.host_str().is_none_or(str::is_empty) {
-        return Err(expected().found("one without a host"));
-    }
-    Ok(url)
 }
 
 fn parse_namespace(text: &str) -> Result<String, Mismatch> {

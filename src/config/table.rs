@@ -67,7 +67,7 @@ const fn secret_urls(path: &'static str, doc: &'static str) -> Setting {
 }
 
 /// All settings; those of a section stand together.
-pub(super) static SETTINGS: [Setting; 52] = [
+pub(super) static SETTINGS: [Setting; 54] = [
     one(
         "namespace",
         "hookfleet",
@@ -161,8 +161,8 @@ pub(super) static SETTINGS: [Setting; 52] = [
     one(
         "http.bind",
         "127.0.0.1:8733",
-        "Address of /metrics, /healthz, /readyz and /v1/status; in `up` of the event gateway, hooks and letters too.\n\
-         One that others can reach needs tokens.",
+        "Address of /metrics, /healthz, /readyz and /v1/status; in `up` and `server` of events, gates, hooks and letters\n\
+         too. One that others can reach needs tokens.",
     ),
     one(
         "http.expose",
@@ -174,14 +174,22 @@ pub(super) static SETTINGS: [Setting; 52] = [
         path: "http.tokens",
         kind: Kind::Tokens,
         default: Fallback::Is(""),
-        doc: "Who may do what: [read:TOKEN, publish:TOKEN, operate:TOKEN], any number of each, at least 16 characters a\n\
-              token. read looks at everything, publish only publishes, operate may do everything.",
+        doc: "Who may do what: [read:TOKEN, publish:TOKEN, decide:TOKEN, operate:TOKEN], any number of each, at least 16\n\
+              characters a token. read looks at everything, publish publishes events, decide asks gates, operate may do\n\
+              everything.",
     },
     one(
         "http.tokens_file",
         "",
         "A file with more of them, one a line, such as read:TOKEN. What it holds may change at any time.",
     ),
+    one(
+        "http.tls_cert",
+        "",
+        "For https:// on http.bind: the certificate chain (a PEM file), with http.tls_key. Both are read again when they\n\
+         change.",
+    ),
+    one("http.tls_key", "", "The private key of http.tls_cert (a PEM file)."),
     one(
         "worker.cells",
         "0",

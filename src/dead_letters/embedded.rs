@@ -27,8 +27,8 @@ fn unread(error: &ReadError) -> DeadLetterError {
     DeadLetterError::Read(error.to_string())
 }
 
-fn unwritten(error: &WriteError) -> DeadLetterError {
-    DeadLetterError::Append(error.to_string())
+fn unwritten(error: WriteError) -> DeadLetterError {
+    DeadLetterError::Append(error.into())
 }
 
 /// Row ids begin at 1, offsets at 0.
@@ -39,7 +39,7 @@ fn offset(id: i64) -> Offset {
 #[async_trait]
 impl DeadLetters for EmbeddedLetters {
     async fn append(&self, record: &Record) -> Result<(), DeadLetterError> {
-        letters::append(&self.store, record.encode()).await.map_err(|error| unwritten(&error))
+        letters::append(&self.store, record.encode()).await.map_err(unwritten)
     }
 
     async fn open(&self, from: Offset) -> Result<Box<dyn Reading>, DeadLetterError> {
@@ -50,7 +50,7 @@ impl DeadLetters for EmbeddedLetters {
     }
 
     async fn trim(&self, before_ms: u64) -> Result<Offset, DeadLetterError> {
-        while letters::drop_before(&self.store, before_ms).await.map_err(|error| unwritten(&error))? > 0 {}
+        while letters::drop_before(&self.store, before_ms).await.map_err(unwritten)? > 0 {}
         letters::first(&self.store).await.map(offset).map_err(|error| unread(&error))
     }
 

@@ -23,7 +23,7 @@ use tokio::time::timeout;
 use super::{DeadLetterError, DeadLetters, Keeping, Reading, Recovered};
 use crate::amqp::convert;
 use crate::amqp::topology::Names;
-use crate::broker::Broker;
+use crate::broker::{Broker, PublishError};
 use crate::config::BrokerServer;
 use crate::domain::dead_letter::{Body, Item, Letter, Offset, RECORD, Record};
 use crate::domain::message::{Message, Outgoing};
@@ -97,8 +97,7 @@ impl StreamLetters {
     }
 
     async fn publish(&self, message: Message) -> Result<(), DeadLetterError> {
-        let published = self.broker.publish(Outgoing::to_dead(message)).await;
-        published.map_err(|error| DeadLetterError::Append(error.to_string()))
+        self.broker.publish(Outgoing::to_dead(message)).await.map_err(DeadLetterError::Append)
     }
 }
 
@@ -144,7 +143,7 @@ impl DeadLetters for StreamLetters {
         match record {
             Record::Letter(letter) if message.body.len() > RECORD_BYTES_MAX => {
                 let name = format!("{:032x}", fastrand::u128(..));
-                let body = letter.body.bytes().map_err(DeadLetterError::Append)?;
+                let body = letter.body.bytes().map_err(PublishError::Invalid).map_err(DeadLetterError::Append)?;
                 let body = Message { body, ..Message::default() };
                 self.publish(body.with(RECORD, true).with(BODY, name.as_str())).await?;
                 let rest = Letter { body: Body::Text(String::new()), ..(**letter).clone() };

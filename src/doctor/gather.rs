@@ -23,15 +23,16 @@ use crate::catalog::revisions::Revisions;
 use crate::catalog::{self, Catalog, Lookup, Terms, apply};
 use crate::config::{self, Backend, BrokerServer, CatalogFrom, Egress, Redis, Settings};
 use crate::domain::claim::{Claim, Token};
-use crate::domain::event::EventDigest;
-use crate::domain::hook::{Action, Secret};
+use crate::domain::hook::Action;
+use crate::domain::id::EventDigest;
 use crate::domain::matching::HookSet;
+use crate::domain::secret::Secret;
 use crate::executor;
 use crate::flow::Flow as _;
 use crate::flow::redis::RedisFlow;
 use crate::idempotency::value;
-use crate::redis::link::Link;
-use crate::redis::trouble::Failure;
+use crate::redis::connection::Link;
+use crate::redis::error::Failure;
 use crate::telemetry::now_ms;
 
 /// Longest wait for one answer.

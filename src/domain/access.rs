@@ -5,41 +5,45 @@ use std::fmt;
 use sha2::{Digest as _, Sha256};
 use subtle::{Choice, ConstantTimeEq as _};
 
-use super::hook::Secret;
-use super::refusal::Refusal;
+use super::secret::Secret;
+use super::text_error::Refusal;
 
 /// A shorter token can be guessed.
 pub const TOKEN_BYTES_MIN: usize = 16;
 /// A longer one fits no header.
 const TOKEN_BYTES_MAX: usize = 1024;
 
-/// What a token is good for.
+/// What a token is good for. Each role is apart from the others, but for the last: who publishes does not read, and who
+/// asks gates does not publish.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
-    /// Look at everything.
+    /// Look at everything, and change nothing.
     Read,
-    /// Publish events, and nothing else: who may publish shall not be able to replay.
+    /// Publish events, and nothing else.
     Publish,
+    /// Ask gates for decisions, and nothing else.
+    Decide,
     /// Everything.
     Operate,
 }
 
 impl Role {
-    pub const ALL: [Self; 3] = [Self::Read, Self::Publish, Self::Operate];
+    pub const ALL: [Self; 4] = [Self::Read, Self::Publish, Self::Decide, Self::Operate];
 
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
             Self::Read => "read",
             Self::Publish => "publish",
+            Self::Decide => "decide",
             Self::Operate => "operate",
         }
     }
 
     /// Whether it is enough where `needed` is asked for.
     #[must_use]
-    pub const fn covers(self, needed: Self) -> bool {
-        matches!((self, needed), (Self::Operate, _) | (Self::Read, Self::Read) | (Self::Publish, Self::Publish))
+    pub fn covers(self, needed: Self) -> bool {
+        self == Self::Operate || self == needed
     }
 }
 
@@ -55,7 +59,8 @@ impl Token {
     /// # Errors
     /// What was expected; nothing of the text is repeated.
     pub fn parse(written: &str) -> Result<Self, Refusal> {
-        let expected = || Refusal::new("a role (read, publish or operate), a colon and a token", "something else");
+        let expected =
+            || Refusal::new("a role (read, publish, decide or operate), a colon and a token", "something else");
         let (role, text) = written.split_once(':').ok_or_else(expected)?;
         let role = Role::ALL.into_iter().find(|known| known.name() == role).ok_or_else(expected)?;
         if !(TOKEN_BYTES_MIN..=TOKEN_BYTES_MAX).contains(&text.len()) {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use super::message::{Asking, Message, Properties};
+use super::message::{Asking, Destination, Message, Outgoing, Properties};
 
 /// Header with the moment by which who asks needs the answer, in milliseconds since 1970 by the clock of who asks.
 pub const DEADLINE: &str = "hookfleet-deadline";
@@ -46,23 +46,15 @@ pub fn time_of_hooks(left: Duration) -> Duration {
     left.saturating_sub((left / MARGIN_PART).min(MARGIN_MAX))
 }
 
-/// An answer on its way to who has asked.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Reply {
-    /// The queue that it is read from. No queue of the fleet is one.
-    pub to: String,
-    pub message: Message,
-}
-
 /// A decision for who has asked, if anybody waits for it.
 #[must_use]
-pub fn reply(asking: Option<&Asking>, decision: &str) -> Option<Reply> {
+pub fn reply(asking: Option<&Asking>, decision: &str) -> Option<Outgoing> {
     answer(asking, "application/json", DECISION, decision.to_owned())
 }
 
 /// Why there is no decision, to who has asked: the request is no event, or one that nobody takes.
 #[must_use]
-pub fn refusal(asking: Option<&Asking>, detail: &str) -> Option<Reply> {
+pub fn refusal(asking: Option<&Asking>, detail: &str) -> Option<Outgoing> {
     let problem = json!({ "type": "about:blank", "title": "Unprocessable Content", "status": 422, "detail": detail });
     answer(asking, PROBLEM_JSON, "hookfleet.problem", problem.to_string())
 }
@@ -87,7 +79,7 @@ pub fn read(answer: &Message) -> Answered {
     Answered::Refused(problem["detail"].as_str().unwrap_or("it was refused").to_owned())
 }
 
-fn answer(asking: Option<&Asking>, content_type: &str, kind: &str, body: String) -> Option<Reply> {
+fn answer(asking: Option<&Asking>, content_type: &str, kind: &str, body: String) -> Option<Outgoing> {
     let asking = asking?;
     let to = asking.reply_to.clone().filter(|queue| !queue.is_empty())?;
     let properties = Properties {
@@ -97,7 +89,7 @@ fn answer(asking: Option<&Asking>, content_type: &str, kind: &str, body: String)
     };
     let asking = Asking { correlation_id: asking.correlation_id.clone(), ..Asking::default() };
     let message = Message { body: body.into(), properties, asking: Some(asking), ..Message::default() };
-    Some(Reply { to, message })
+    Some(Outgoing { to: Destination::Reply(to), delay: Duration::ZERO, message })
 }
 
 #[cfg(test)]
@@ -149,8 +141,8 @@ mod tests {
             correlation_id: Some("7".into()),
             expiration: Some(Duration::from_secs(1)),
         };
-        let Reply { to, message } = reply(Some(&asking), r#"{"verdict":"allow"}"#).unwrap();
-        assert_eq!(to, "amq.gen-1");
+        let Outgoing { to, message, .. } = reply(Some(&asking), r#"{"verdict":"allow"}"#).unwrap();
+        assert_eq!(to, Destination::Reply("amq.gen-1".into()));
         let back = message.asking.clone().unwrap();
         assert_eq!((back.reply_to, back.correlation_id.as_deref(), back.expiration), (None, Some("7"), None));
         assert_eq!(read(&message), Answered::Decision(r#"{"verdict":"allow"}"#.into()));

@@ -9,11 +9,11 @@ use memchr::memchr2_iter;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::dead_letter::LetterId;
+use super::escape::quoted;
+use super::failure::Class;
 use super::fold::{Entry, Fold, Folded, Place, State, Summary};
-use super::glob::Glob;
-use super::settle::Class;
-use super::shown::quoted;
+use super::id::LetterId;
+use super::pattern::Glob;
 
 /// Which states are meant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

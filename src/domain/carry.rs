@@ -6,8 +6,9 @@
 
 use std::collections::HashMap;
 
-use super::dead_letter::{Carried, Item, Letter, LetterId, Mark, Offset, Record};
+use super::dead_letter::{Carried, Item, Letter, Mark, Offset, Record};
 use super::fold::{Fold, Folded, State};
+use super::id::LetterId;
 
 /// What is to be appended again.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -92,8 +93,8 @@ mod tests {
 
     use super::*;
     use crate::domain::event::Malformed;
+    use crate::domain::failure::Class;
     use crate::domain::invocation::Client;
-    use crate::domain::settle::Class;
 
     /// A letter without a hook if it is even, of a hook if it is odd.
     fn letter(number: u64, generation: u32, at_ms: u64) -> Letter {
@@ -129,7 +130,7 @@ mod tests {
     }
 
     /// The states of what is not resolved.
-    fn pending(fold: &Fold) -> Vec<(crate::domain::dead_letter::LetterId, State, u64, u64)> {
+    fn pending(fold: &Fold) -> Vec<(crate::domain::id::LetterId, State, u64, u64)> {
         let open = fold.entries().filter(|entry| entry.state != State::Resolved);
         open.map(|entry| (entry.letter.id, entry.state, entry.count, entry.newest_ms)).collect()
     }

@@ -22,11 +22,14 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::settle::{Next, millis};
+use serde::{Deserialize, Serialize};
+
+use super::failure::{AttemptReport, Class};
+use super::time::millis;
 
 mod transition;
 
-pub use transition::{step, step_with};
+pub use transition::step;
 
 /// Where an invocation stands: the generation counts replays, the attempt counts tries. The pair only grows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -138,10 +141,46 @@ impl ClaimRequest {
     }
 }
 
-/// What a finished run writes.
+/// What follows a failed attempt.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Next {
+    /// The next attempt, this long after its message is published. `spent_ms` counts runs and planned waits so far,
+    /// this one included.
+    Retry { delay_ms: u64, spent_ms: u64, report: Option<AttemptReport> },
+    /// A letter.
+    Bury { class: Class, report: Option<AttemptReport> },
+}
+
+impl Next {
+    /// What becomes of an invocation that killed too many workers.
+    #[must_use]
+    pub const fn poisoned() -> Self {
+        Self::Bury { class: Class::Poisoned, report: None }
+    }
+
+    /// The wait that it plans, for which its claim must be remembered longer.
+    #[must_use]
+    pub const fn wait_ms(&self) -> u64 {
+        match self {
+            Self::Retry { delay_ms, .. } => *delay_ms,
+            Self::Bury { .. } => 0,
+        }
+    }
+
+    /// Whether no attempt of this generation follows.
+    #[must_use]
+    pub const fn is_bury(&self) -> bool {
+        matches!(self, Self::Bury { .. })
+    }
+}
+
+/// What a finished run comes to, as it is written into the claim.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum Verdict {
+pub enum Settlement {
+    /// The action took place: nothing follows.
     Done,
+    /// It failed, and this follows.
     Next(Next),
 }
 
@@ -154,12 +193,12 @@ pub enum Request {
         token: Token,
         lease_ms: u64,
     },
-    /// Step 1 of apply: records the verdict of the run `token`.
+    /// Step 1 of apply: records the settlement of the run `token`.
     Settle {
         at: Point,
         token: Token,
         deaths: u32,
-        verdict: Verdict,
+        settlement: Settlement,
         keep_ms: u64,
     },
     /// Step 3 of apply: what follows from exactly this settlement is published.

@@ -1,7 +1,5 @@
 //! Dead letters: an append-only log of letters and marks. Which of them are open is the fold's to say.
 
-use std::fmt;
-
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
@@ -10,20 +8,17 @@ use sha2::{Digest as _, Sha256};
 use utoipa::ToSchema;
 
 use super::claim::Point;
-use super::event::{Event, EventDigest, Malformed};
-use super::invocation::{Client, Invocation, InvocationKey, WholeEvent};
-use super::settle::{AttemptReport, Class};
+use super::event::{Event, Malformed};
+use super::failure::{AttemptReport, Class};
+use super::id::{EventDigest, InvocationKey, LetterId};
+use super::invocation::{Client, EventMessage, Invocation, ReplayOf};
+use super::trace::TraceContext;
 
 pub use self::origin::Origin;
 pub use self::record::{Item, LOG, Mark, Offset, RECORD, RECORD_VERSION, Record, Subject};
 
 mod origin;
 mod record;
-
-/// The id of a letter: a digest, so that the same failure always has the same id.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
-#[serde(transparent)]
-pub struct LetterId(String);
 
 impl LetterId {
     /// Of an invocation that was given up on at this generation.
@@ -43,42 +38,6 @@ impl LetterId {
     #[must_use]
     pub fn of_event(event: &Event) -> Self {
         Self::digest(&[b"event", &event.digest.0, &event.body])
-    }
-
-    fn digest(parts: &[&[u8]]) -> Self {
-        let mut hash = Sha256::new();
-        for part in parts {
-            hash.update((part.len() as u64).to_be_bytes());
-            hash.update(part);
-        }
-        Self(hex::encode(&hash.finalize()[..12]))
-    }
-
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-
-    /// Its digest, by which it is looked up; of an id that is none, one of its own.
-    #[must_use]
-    pub fn bytes(&self) -> [u8; 12] {
-        let mut bytes = [0; 12];
-        if hex::decode_to_slice(&self.0, &mut bytes).is_err() {
-            bytes.copy_from_slice(&Sha256::digest(&self.0)[..12]);
-        }
-        bytes
-    }
-}
-
-impl From<&str> for LetterId {
-    fn from(id: &str) -> Self {
-        Self(id.to_owned())
-    }
-}
-
-impl fmt::Display for LetterId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
     }
 }
 
@@ -160,6 +119,8 @@ pub struct Letter {
     pub client: Option<Client>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub traceparent: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tracestate: Option<String>,
     /// The session and the run that the event names: see [`Origin`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub session: Option<String>,
@@ -212,6 +173,7 @@ impl Letter {
         attempts.extend(cause.report);
         let event = &invocation.event;
         let Origin { session, run } = Origin::of(&event.body);
+        let (traceparent, tracestate) = trace_of(event);
         Self {
             id: LetterId::of_invocation(&invocation.key(), at.generation),
             at_ms: now_ms,
@@ -229,12 +191,13 @@ impl Letter {
             target: cause.target,
             queue: queue.to_owned(),
             client: None,
-            traceparent: event.traceparent.clone(),
+            traceparent,
+            tracestate,
             session,
             run,
             carried: None,
             for_record: false,
-            decision: event.decision.as_ref().map(|decision| decision.as_json().to_owned()),
+            decision: invocation.decision.as_ref().map(|decision| decision.as_json().to_owned()),
             body: Body::new(&event.body),
         }
     }
@@ -259,6 +222,7 @@ impl Letter {
             target: None,
             queue: queue.to_owned(),
             traceparent: None,
+            tracestate: None,
             client: Some(client),
             session: None,
             run: None,
@@ -272,23 +236,25 @@ impl Letter {
     /// The letter of a whole event that is refused for what it says. That of a replay is the letter which it replays, at
     /// the generation of the replay.
     #[must_use]
-    pub fn of_event(whole: &WholeEvent, malformed: &Malformed, queue: &str, now_ms: u64) -> Self {
-        let event = &whole.event;
-        let (id, generation) = match &whole.letter {
-            Some((id, generation)) => (id.clone(), *generation),
+    pub fn of_event(message: &EventMessage, malformed: &Malformed, queue: &str, now_ms: u64) -> Self {
+        let event = &message.event;
+        let (id, generation) = match &message.replay_of {
+            Some(ReplayOf { letter, generation }) => (letter.clone(), *generation),
             None => (LetterId::of_event(event), 0),
         };
+        let (traceparent, tracestate) = trace_of(event);
         let Origin { session, run } = Origin::of(&event.body);
         Self {
             id,
             generation,
             event: Some(EventName::of(event)),
-            traceparent: event.traceparent.clone(),
+            traceparent,
+            tracestate,
             fingerprint: fingerprint(malformed.class, &event.kind, &malformed.error),
             client: None, // the body says all of it, whichever way it came
             session,
             run,
-            decision: event.decision.as_ref().map(|decision| decision.as_json().to_owned()),
+            decision: message.decision.as_ref().map(|decision| decision.as_json().to_owned()),
             ..Self::of_message(malformed, Client::default(), &event.body, queue, now_ms)
         }
     }
@@ -298,6 +264,12 @@ impl Letter {
     pub fn for_record(self, error: &str) -> Self {
         let fingerprint = fingerprint(self.class, self.hook.as_deref().unwrap_or_default(), error);
         Self { for_record: true, error: error.to_owned(), fingerprint, ..self }
+    }
+
+    /// The trace that its event belongs to.
+    #[must_use]
+    pub fn trace(&self) -> Option<TraceContext> {
+        TraceContext::new(self.traceparent.as_deref(), self.tracestate.as_deref())
     }
 
     /// What the letter is about.
@@ -322,6 +294,13 @@ impl EventName {
             subject: event.subject.clone(),
         }
     }
+}
+
+/// The two headers of an event's trace.
+fn trace_of(event: &Event) -> (Option<String>, Option<String>) {
+    let parent = event.trace.as_ref().map(|trace| trace.parent().to_owned());
+    let state = event.trace.as_ref().and_then(|trace| trace.state().map(str::to_owned));
+    (parent, state)
 }
 
 /// Letters whose errors differ only in numbers have the same cause.

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::hook::HookId;
+use super::id::HookId;
 use super::redaction::{Secrets, redact};
 
 /// The version of what hooks answer.

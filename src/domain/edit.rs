@@ -15,10 +15,11 @@ use sha2::{Digest as _, Sha256};
 use super::claim::Point;
 use super::dead_letter::{LOG, Letter, Mark, Record};
 use super::event::{Event, Reading};
-use super::hook::HookId;
-use super::invocation::{Invocation, WholeEvent};
+use super::id::HookId;
+use super::invocation::{EventMessage, Invocation, ReplayOf};
 use super::message::{Lane, Message, Outgoing};
 use super::replay::{Operator, Replay, generation, refuse_record};
+use super::trace::TraceContext;
 
 /// What is to become of the data.
 #[derive(Debug, Clone, PartialEq)]
@@ -55,7 +56,8 @@ pub fn edit(letter: &Letter, edit: &Edit, operator: &Operator) -> Result<Replay,
         invocation.at = Point::first(next);
         (invocation.message(), Record::Resolved(mark))
     } else {
-        let whole = WholeEvent { event, letter: Some((letter.id.clone(), next)) };
+        let replay_of = Some(ReplayOf { letter: letter.id.clone(), generation: next });
+        let whole = EventMessage { event, decision: None, replay_of };
         (whole.message(), Record::Replayed(mark))
     };
     let outgoing = Outgoing::to_lane(Lane::Replay, Duration::ZERO, message);
@@ -73,9 +75,7 @@ fn edited(letter: &Letter, edit: &Edit) -> Result<Event, String> {
         message.body = body_with(letter, &message.body, edit)?;
         named(letter, &mut message);
     }
-    if let Some(trace) = &letter.traceparent {
-        message = message.with(super::event::TRACEPARENT, trace.as_str());
-    }
+    let message = TraceContext::onto(letter.trace().as_ref(), message);
     let reading = Reading { body_bytes_max: usize::MAX, digest_missing_id: false };
     Event::decode(&message, &reading)
         .map_err(|malformed| format!("letter {} with these data is no event: {}", letter.id, malformed.error))
@@ -163,7 +163,7 @@ fn patched(old: &RawValue, patch: &Value) -> Result<Box<RawValue>, String> {
         Value::Object(_) => merged(Some(old), patch),
         other => {
             let expected = "expected a patch: an object to merge (RFC 7396) or a list of operations (RFC 6902)";
-            Err(format!("{expected}, found {}", super::shown::quoted(&other.to_string())))
+            Err(format!("{expected}, found {}", super::escape::quoted(&other.to_string())))
         }
     }
 }
@@ -190,9 +190,9 @@ mod tests {
     use super::*;
     use crate::domain::dead_letter::Cause;
     use crate::domain::event::Malformed;
+    use crate::domain::failure::Class;
     use crate::domain::invocation::{Client, Envelope};
     use crate::domain::message::{Properties, Queue};
-    use crate::domain::settle::Class;
 
     fn operator() -> Operator {
         Operator { name: "me".into(), now_ms: 5, seen_ms: 1 }
@@ -217,7 +217,7 @@ mod tests {
     fn sent(replay: &Replay) -> (Option<String>, u32, Arc<Event>) {
         match Envelope::decode(Queue::Lane(Lane::Replay), &replay.outgoing.message, &Reading::default()).unwrap() {
             Envelope::Invocation(it) => (Some(it.hook.to_string()), it.at.generation, it.event),
-            Envelope::Event(whole) => (None, whole.letter.unwrap().1, whole.event),
+            Envelope::Event(whole) => (None, whole.replay_of.unwrap().generation, whole.event),
             Envelope::Newer(version) => panic!("{version}"),
         }
     }

@@ -1,8 +1,6 @@
 //! An event: something that happened, as CloudEvents 1.0 says it. (source, id) is its identity.
 
 use std::borrow::Cow;
-use std::fmt;
-use std::str::FromStr;
 
 use bytes::Bytes;
 use serde::Deserialize;
@@ -10,63 +8,21 @@ use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 use sha2::{Digest as _, Sha256};
 
-use super::decision::Decided;
+use super::escape::{self, quoted};
+use super::failure::{Class, ERROR_CHARS_MAX};
+use super::id::EventDigest;
 use super::message::Message;
-use super::outcome::ERROR_CHARS_MAX;
-use super::settle::Class;
-use super::shown::{self, quoted};
+use super::trace::TraceContext;
 
 pub mod binary;
 
 /// Content type of an event in structured mode.
 pub const CLOUDEVENTS_JSON: &str = "application/cloudevents+json";
-/// Header that carries the trace context, W3C Trace Context.
-pub const TRACEPARENT: &str = "traceparent";
 /// Header with the number of publish hooks that a message has come through. Anybody may set it: a larger one only ends a
 /// way sooner.
 pub const HOPS: &str = "hookfleet-hops";
-/// Longest trace context that is passed on.
-const TRACEPARENT_BYTES_MAX: usize = 512;
 /// Longest id, source or type that is taken.
 const NAME_BYTES_MAX: usize = 1024;
-
-/// The identity of an event as 16 bytes: SHA-256 of (source, id), cut.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct EventDigest(pub [u8; 16]);
-
-impl EventDigest {
-    #[must_use]
-    pub fn of(source: &str, id: &str) -> Self {
-        let mut hash = Sha256::new();
-        hash.update((source.len() as u64).to_be_bytes()); // so that no two pairs run together
-        hash.update(source);
-        hash.update(id);
-        let mut bytes = [0; 16];
-        bytes.copy_from_slice(&hash.finalize()[..16]);
-        Self(bytes)
-    }
-}
-
-impl FromStr for EventDigest {
-    type Err = String;
-
-    /// As `Display` writes it.
-    fn from_str(text: &str) -> Result<Self, String> {
-        let mut bytes = [0; 16];
-        match hex::decode_to_slice(text, &mut bytes) {
-            Ok(()) if !text.bytes().any(|byte| byte.is_ascii_uppercase()) => Ok(Self(bytes)),
-            Ok(()) | Err(_) => Err(format!("expected the 32 hexadecimal digits of an event, found {}", quoted(text))),
-        }
-    }
-}
-
-impl fmt::Display for EventDigest {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut text = [0; 32];
-        hex::encode_to_slice(self.0, &mut text).map_err(|_| fmt::Error)?;
-        f.write_str(std::str::from_utf8(&text).map_err(|_| fmt::Error)?)
-    }
-}
 
 /// A decoded event.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -82,11 +38,9 @@ pub struct Event {
     /// CRC-32 of the body; tells a duplicate from a different event that claims the same identity, by mistake and not
     /// by malice.
     pub body_digest: u32,
-    pub traceparent: Option<String>,
+    pub trace: Option<TraceContext>,
     /// Publish hooks that it has come through, one after the other.
     pub hops: u32,
-    /// What gates were asked about it, and said; none: they were not.
-    pub decision: Option<Decided>,
 }
 
 /// Why a message is no event. Always ends as a letter with the raw body.
@@ -101,7 +55,7 @@ impl Malformed {
     /// What a publisher wrote is in many a sentence, and becomes a line of a letter.
     #[must_use]
     pub fn new(class: Class, error: impl Into<String>) -> Self {
-        Self { class, error: shown::sentence(&error.into(), ERROR_CHARS_MAX) }
+        Self { class, error: escape::sentence(&error.into(), ERROR_CHARS_MAX) }
     }
 }
 
@@ -133,9 +87,11 @@ struct Structured<'a> {
     kind: Option<Cow<'a, str>>,
     #[serde(borrow)]
     subject: Option<Cow<'a, str>>,
-    /// CloudEvents' Distributed Tracing extension; the header of the same name goes first.
+    /// CloudEvents' Distributed Tracing extension; the headers of the same names go first.
     #[serde(borrow)]
     traceparent: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    tracestate: Option<Cow<'a, str>>,
 }
 
 #[derive(Deserialize)]
@@ -185,9 +141,9 @@ impl Event {
         let source = required("source", event.source, Class::Unidentified)?;
         let kind = required("type", event.kind, Class::Invalid)?;
         let subject = event.subject.map(Cow::into_owned);
-        let trace = event.traceparent.map(Cow::into_owned);
+        let trace = TraceContext::new(event.traceparent.as_deref(), event.tracestate.as_deref());
         let mut event = Self::assemble(id, source, kind, subject, body.clone(), message);
-        event.traceparent = event.traceparent.or(trace.filter(|trace| is_traceparent(trace)));
+        event.trace = event.trace.or(trace);
         Ok(event)
     }
 
@@ -226,16 +182,10 @@ impl Event {
     ) -> Self {
         let digest = EventDigest::of(&source, &id);
         let body_digest = crc32fast::hash(&body);
-        let traceparent = message.text(TRACEPARENT).filter(|trace| is_traceparent(trace)).map(str::to_owned);
+        let trace = TraceContext::of(message);
         let hops = message.number(HOPS).map_or(0, |hops| u32::try_from(hops.max(0)).unwrap_or(u32::MAX));
-        Self { id, source, kind, subject, body, digest, body_digest, traceparent, hops, decision: None }
+        Self { id, source, kind, subject, body, digest, body_digest, trace, hops }
     }
-}
-
-/// Whether it can be passed on as a header; what cannot be read is left out (W3C Trace Context, 3.2.3). Version 00 has 55
-/// characters, later ones may have more.
-fn is_traceparent(text: &str) -> bool {
-    (1..=TRACEPARENT_BYTES_MAX).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
 /// Serde reads an array as a struct too; an event is an object.
@@ -337,6 +287,7 @@ fn malformed(class: Class, error: impl Into<String>) -> Malformed {
 mod tests {
     use super::*;
     use crate::domain::message::Properties;
+    use crate::domain::trace::{TRACEPARENT, TRACESTATE};
 
     fn check(body: &str, properties: Properties, expected: &str) {
         let message = Message { body: Bytes::copy_from_slice(body.as_bytes()), properties, ..Message::default() };
@@ -370,7 +321,7 @@ mod tests {
         let ce = || typed(CLOUDEVENTS_JSON);
         check("{", ce(), "Unreadable: expected an event in JSON");
         check("[]", ce(), "Invalid: expected an event in JSON");
-        check(r#"["1.0","1","/s","a",null,null]"#, ce(), "Invalid: expected a JSON object, found an array");
+        check(r#"["1.0","1","/s","a",null,null,null]"#, ce(), "Invalid: expected a JSON object, found an array");
         check(r#"{"specversion":"0.3","id":"1"}"#, ce(), "Invalid: expected specversion \"1.0\", found \"0.3\"");
         check(r#"{"specversion":"1.0","source":"/s","type":"a"}"#, ce(), "Unidentified: expected the attribute `id`");
         check(r#"{"specversion":"1.0","id":"","source":"/s","type":"a"}"#, ce(), "Unidentified: the attribute `id` is");
@@ -429,21 +380,24 @@ mod tests {
         }
     }
 
+    /// Headers go first, and parent and state are of one place.
     #[test]
-    fn a_trace_context_is_passed_on_if_it_can_be() {
-        let body = r#"{"specversion":"1.0","id":"1","source":"/s","type":"a"}"#;
-        let of = |trace: &str| {
-            let message = Message { body: body.into(), ..Message::default() }.with(TRACEPARENT, trace);
-            Event::decode(&message, &Reading::default()).unwrap().traceparent
+    fn a_trace_context_is_taken_from_headers_or_attributes() {
+        let check = |headers: &[(&str, &str)], attributes: &str, expected: Option<(&str, Option<&str>)>| {
+            let body = format!(r#"{{"specversion":"1.0","id":"1","source":"/s","type":"a"{attributes}}}"#);
+            let message = Message { body: body.into(), ..Message::default() };
+            let message = headers.iter().fold(message, |message, (name, value)| message.with(name, *value));
+            let trace = Event::decode(&message, &Reading::default()).unwrap().trace;
+            let found = trace.as_ref().map(|trace| (trace.parent(), trace.state()));
+            assert_eq!(found, expected, "{headers:?} {attributes}");
         };
-        let good = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
-        assert_eq!(of(good).as_deref(), Some(good));
-        assert_eq!(of("00-1\r\nx: y"), None);
-        assert_eq!(of(&"x".repeat(513)), None);
-    }
-
-    #[test]
-    fn identity_is_source_and_id() {
-        assert_ne!(EventDigest::of("ab", "c"), EventDigest::of("a", "bc"));
+        let own = r#","traceparent":"00-2","tracestate":"own=1""#;
+        check(&[], "", None);
+        check(&[(TRACEPARENT, "00-1")], "", Some(("00-1", None)));
+        check(&[(TRACEPARENT, "00-1"), (TRACESTATE, "a=1")], "", Some(("00-1", Some("a=1"))));
+        check(&[], own, Some(("00-2", Some("own=1"))));
+        check(&[(TRACEPARENT, "00-1")], own, Some(("00-1", None)));
+        check(&[(TRACESTATE, "a=1")], own, Some(("00-2", Some("own=1"))));
+        check(&[(TRACEPARENT, "00-1\r\nx: y")], own, Some(("00-2", Some("own=1"))));
     }
 }

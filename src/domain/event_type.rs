@@ -10,10 +10,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
+use super::escape;
 use super::event::Event;
-use super::hook::Pattern;
-use super::matching::Index;
-use super::shown;
+use super::pattern::{Index, Pattern};
 
 /// Mistakes of one event that are told one by one.
 const MISTAKES_MAX: usize = 20;
@@ -77,7 +76,7 @@ pub struct Mistake {
 
 impl Mistake {
     fn of(error: &jsonschema::ValidationError<'_>) -> Self {
-        let cut = |text: &str| shown::sentence(text, SENTENCE_CHARS_MAX);
+        let cut = |text: &str| escape::sentence(text, SENTENCE_CHARS_MAX);
         Self {
             path: cut(error.instance_path().as_str()),
             rule: cut(error.schema_path().as_str()),
@@ -257,7 +256,7 @@ fn data(event: &Event) -> Result<Value, Mistake> {
     let wrong = |error: Cow<'_, str>| Mistake {
         path: String::new(),
         rule: String::new(),
-        error: shown::sentence(&error, SENTENCE_CHARS_MAX),
+        error: escape::sentence(&error, SENTENCE_CHARS_MAX),
     };
     let whole: Whole<'_> = serde_json::from_slice(&event.body).map_err(|error| wrong(error.to_string().into()))?;
     match (whole.data, whole.data_base64) {

@@ -11,8 +11,8 @@ use cel::common::ast::{IdedExpr, SourceInfo};
 use cel::common::types::{CelBool, CelDouble, CelInt, CelString, CelUInt};
 use cel::{Env, ExecutionError, ParseErrors};
 
-use super::refusal::Refusal;
-use super::shown;
+use super::escape;
+use super::text_error::Refusal;
 pub use facts::Facts;
 
 mod check;
@@ -123,31 +123,33 @@ impl Source<'_> {
             let (first, last) = (usize::try_from(first).ok()?, usize::try_from(last).ok()?);
             Some(self.text.chars().skip(first).take(last.checked_sub(first)? + 1).collect::<String>())
         });
-        shown::quoted(part.as_deref().filter(|part| !part.is_empty()).unwrap_or(self.text))
+        escape::quoted(part.as_deref().filter(|part| !part.is_empty()).unwrap_or(self.text))
     }
 }
 
 fn syntax(text: &str, errors: &ParseErrors) -> Refusal {
     let expected = "an expression in CEL";
-    let Some(error) = errors.errors.first() else { return Refusal::new(expected, shown::quoted(text)) };
+    let Some(error) = errors.errors.first() else { return Refusal::new(expected, escape::quoted(text)) };
     if errors.errors.iter().any(|error| error.msg.contains(TOO_DEEP)) {
         return Refusal::new(format!("an expression of at most {NESTING_MAX} levels"), "one that is nested deeper");
     }
     let message = error.msg.trim_start_matches("Syntax error: ");
     let (line, column) = (error.pos.0.max(1), error.pos.1.max(1));
     let place = if text.contains('\n') { format!("line {line}, column {column}") } else { format!("column {column}") };
-    let sentence = shown::sentence(&format!("{message} at {place} of it"), ERROR_CHARS_MAX);
+    let sentence = escape::sentence(&format!("{message} at {place} of it"), ERROR_CHARS_MAX);
     Refusal::new(expected, format!("one with a mistake: {sentence}"))
 }
 
 /// What went wrong, without any value of the event: an error of the library may show all of it.
 fn failure(error: &ExecutionError) -> String {
     let sentence = match error {
-        ExecutionError::NoSuchKey(name) => format!("the event has no `{}`", shown::name(name)),
+        ExecutionError::NoSuchKey(name) => format!("the event has no `{}`", escape::name(name)),
         ExecutionError::NoSuchOverload(error) => error.to_string(),
-        ExecutionError::UndeclaredReference(name) => format!("`{}` does not exist", shown::name(name)),
-        ExecutionError::FunctionError { function, .. } => format!("`{}` failed", shown::name(function)),
-        ExecutionError::UnexpectedType { want, .. } => format!("a value is of another type than {}", shown::name(want)),
+        ExecutionError::UndeclaredReference(name) => format!("`{}` does not exist", escape::name(name)),
+        ExecutionError::FunctionError { function, .. } => format!("`{}` failed", escape::name(function)),
+        ExecutionError::UnexpectedType { want, .. } => {
+            format!("a value is of another type than {}", escape::name(want))
+        }
         ExecutionError::DivisionByZero(_) | ExecutionError::RemainderByZero(_) => "a division by zero".to_owned(),
         ExecutionError::Overflow(..) => "a number grows too large".to_owned(),
         ExecutionError::IndexOutOfBounds(_) => "an index is beyond the end of its list".to_owned(),
@@ -157,7 +159,7 @@ fn failure(error: &ExecutionError) -> String {
         }
         _ => "it cannot be evaluated for this event".to_owned(),
     };
-    shown::sentence(&sentence, ERROR_CHARS_MAX)
+    escape::sentence(&sentence, ERROR_CHARS_MAX)
 }
 
 #[cfg(test)]

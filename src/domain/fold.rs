@@ -15,7 +15,8 @@ use slab::Slab;
 use utoipa::ToSchema;
 
 use self::words::Words;
-use super::dead_letter::{Item, Letter, LetterId, Mark, Offset, Record, Subject};
+use super::dead_letter::{Item, Letter, Mark, Offset, Record, Subject};
+use super::id::LetterId;
 
 pub use self::standing::{Last, Standing};
 pub use self::summary::{Entry, EventSummary, Summary};

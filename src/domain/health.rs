@@ -80,8 +80,8 @@ impl Throttle {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::failure::Class;
     use crate::domain::outcome::Failure;
-    use crate::domain::settle::Class;
 
     #[test]
     fn outcomes_say_how_a_target_is() {

@@ -4,18 +4,17 @@
 //! republish builds its properties and headers afresh, so that nothing of a client's (`user_id`, `expiration`,
 //! `x-death`) can close a channel or make the broker drop a message.
 
-use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::claim::Point;
-use super::dead_letter::LetterId;
 use super::decision::Decided;
-use super::event::{CLOUDEVENTS_JSON, Event, EventDigest, HOPS, Malformed, Reading, TRACEPARENT, binary};
-use super::hook::HookId;
+use super::event::{CLOUDEVENTS_JSON, Event, HOPS, Malformed, Reading, binary};
+use super::failure::{AttemptReport, Class};
+use super::id::{HookId, InvocationKey, LetterId};
 use super::message::{Header, Message, Properties, Queue, format_version};
 use super::revision::Revision;
-use super::settle::{AttemptReport, Class};
+use super::trace::{TRACEPARENT, TRACESTATE, TraceContext};
 
 const VERSION: &str = "hookfleet-version";
 const KIND: &str = "hookfleet-kind";
@@ -38,31 +37,12 @@ const HISTORY_BYTES_MAX: usize = 32 * 1024;
 /// What a message carries of a client's headers; the largest are left out first.
 const CLIENT_BYTES_MAX: usize = 64 * 1024;
 
-/// The key of an invocation, stable over redeliveries, attempts and replays.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct InvocationKey {
-    pub event: EventDigest,
-    pub hook: HookId,
-}
-
-impl InvocationKey {
-    /// Of an event as a request to gates.
-    #[must_use]
-    pub fn of_request(event: EventDigest) -> Self {
-        Self { event, hook: HookId::of_requests() }
-    }
-}
-
-impl fmt::Display for InvocationKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.event, self.hook)
-    }
-}
-
 /// One event for one hook, at one attempt.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Invocation {
     pub event: Arc<Event>,
+    /// What gates have decided on the event; `None` if they were not asked.
+    pub decision: Option<Decided>,
     pub hook: HookId,
     pub at: Point,
     /// Workers that died of it in this generation, as far as this message knows.
@@ -87,6 +67,7 @@ impl Invocation {
     pub fn first(event: Arc<Event>, hook: HookId, revision: Revision) -> Self {
         Self {
             event,
+            decision: None,
             hook,
             at: Point::first(0),
             deaths: 0,
@@ -124,7 +105,7 @@ impl Invocation {
     /// As a message for a lane.
     #[must_use]
     pub fn message(&self) -> Message {
-        let mut message = of_event(&self.event, "invocation")
+        let mut message = of_event(&self.event, self.decision.as_ref(), "invocation")
             .with(HOOK, self.hook.as_str())
             .with(GENERATION, i64::from(self.at.generation))
             .with(ATTEMPT, i64::from(self.at.attempt))
@@ -159,29 +140,46 @@ fn history(attempts: &[AttemptReport]) -> String {
         .unwrap_or_else(|| "[]".to_owned())
 }
 
-/// A whole event on a lane: its hooks are matched when it arrives.
+/// A whole event as a message: its hooks are matched when it arrives.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct WholeEvent {
+pub struct EventMessage {
     pub event: Arc<Event>,
-    /// The letter that it replays, and the generation of that replay.
-    pub letter: Option<(LetterId, u32)>,
+    /// What gates have decided on the event; `None` if they were not asked.
+    pub decision: Option<Decided>,
+    /// The dead letter that this message replays, if it is a replay.
+    pub replay_of: Option<ReplayOf>,
 }
 
-impl WholeEvent {
+/// Which dead letter a message replays.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReplayOf {
+    pub letter: LetterId,
+    /// The generation of the replay.
+    pub generation: u32,
+}
+
+impl EventMessage {
     /// As a message for a lane.
     #[must_use]
     pub fn message(&self) -> Message {
-        let message = of_event(&self.event, "event");
-        match &self.letter {
-            Some((letter, generation)) => {
+        let message = of_event(&self.event, self.decision.as_ref(), "event");
+        match &self.replay_of {
+            Some(ReplayOf { letter, generation }) => {
                 message.with(LETTER, letter.as_str()).with(GENERATION, i64::from(*generation))
             }
             None => message,
         }
     }
+
+    /// The first attempt of this event at a hook.
+    #[must_use]
+    pub fn invocation(&self, hook: HookId, revision: Revision) -> Invocation {
+        let first = Invocation::first(Arc::clone(&self.event), hook, revision);
+        Invocation { decision: self.decision.clone(), ..first }
+    }
 }
 
-fn of_event(event: &Event, kind: &str) -> Message {
+fn of_event(event: &Event, decision: Option<&Decided>, kind: &str) -> Message {
     let properties = Properties {
         content_type: Some(CLOUDEVENTS_JSON.to_owned()),
         message_id: Some(event.id.clone()).filter(|id| id.len() <= 255), // AMQP short string
@@ -190,14 +188,11 @@ fn of_event(event: &Event, kind: &str) -> Message {
     let message = Message { body: event.body.clone(), properties, ..Message::default() };
     let message = message.with(VERSION, format_version()).with(KIND, kind);
     let message = if event.hops > 0 { message.with(HOPS, i64::from(event.hops)) } else { message };
-    let message = match &event.decision {
+    let message = match decision {
         Some(decision) => message.with(DECISION, decision.as_json()),
         None => message,
     };
-    match &event.traceparent {
-        Some(trace) => message.with(TRACEPARENT, trace.as_str()),
-        None => message,
-    }
+    TraceContext::onto(event.trace.as_ref(), message)
 }
 
 /// A message that was delivered too often goes to lane `suspect` before it is decoded, its body unchanged.
@@ -222,7 +217,7 @@ pub fn suspect(queue: Queue, message: &Message) -> Message {
 /// The same message once more, byte for byte, with the properties and headers that are ours.
 #[must_use]
 pub fn again(message: &Message) -> Message {
-    let ours = |name: &str| name.starts_with("hookfleet-") || name == TRACEPARENT;
+    let ours = |name: &str| name.starts_with("hookfleet-") || matches!(name, TRACEPARENT | TRACESTATE);
     Message {
         body: message.body.clone(),
         properties: Properties {
@@ -273,7 +268,7 @@ impl Client {
 /// What a delivery carries.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Envelope {
-    Event(WholeEvent),
+    Event(EventMessage),
     Invocation(Invocation),
     /// Written by a newer version of this program: leave it to newer workers.
     Newer(i64),
@@ -286,7 +281,10 @@ impl Envelope {
     /// [`Malformed`] with the class of the letter that it becomes.
     pub fn decode(queue: Queue, message: &Message, reading: &Reading) -> Result<Self, Malformed> {
         match queue {
-            Queue::Events | Queue::Gates | Queue::Undecided => event(message, reading, None),
+            Queue::Events | Queue::Gates | Queue::Undecided => {
+                let event = Arc::new(Event::decode(message, reading)?);
+                Ok(Self::Event(EventMessage { event, decision: None, replay_of: None }))
+            }
             Queue::Lane(_) => match message.number(VERSION) {
                 None => Err(invalid(format!("expected the header `{VERSION}`, found none"))),
                 Some(version) if version > format_version() => Ok(Self::Newer(version)),
@@ -301,29 +299,25 @@ fn on_lane(message: &Message, reading: &Reading) -> Result<Envelope, Malformed> 
     let reading = &Reading { body_bytes_max: usize::MAX, ..*reading };
     match message.text(KIND) {
         Some("event") => {
-            let letter = message.text(LETTER).map(|id| (LetterId::from(id), count(message, GENERATION)));
-            let event = Arc::new(decided(Event::decode(message, reading)?, message));
-            Ok(Envelope::Event(WholeEvent { event, letter }))
+            let replay_of = |id| ReplayOf { letter: LetterId::from(id), generation: count(message, GENERATION) };
+            let event = Arc::new(Event::decode(message, reading)?);
+            let replay_of = message.text(LETTER).map(replay_of);
+            Ok(Envelope::Event(EventMessage { event, decision: decision(message), replay_of }))
         }
         Some("invocation") => invocation(message, reading),
         Some("raw") => {
             let (properties, headers) = client(message).map(|client| (client.properties, client.headers))?;
             let of_client = Message { body: message.body.clone(), properties, headers, asking: None };
-            let event = Arc::new(decided(Event::decode(&of_client, reading)?, message));
-            Ok(Envelope::Event(WholeEvent { event, letter: None }))
+            let event = Arc::new(Event::decode(&of_client, reading)?);
+            Ok(Envelope::Event(EventMessage { event, decision: decision(message), replay_of: None }))
         }
         found => Err(invalid(format!("expected the header `{KIND}` to be event, invocation or raw, found {found:?}"))),
     }
 }
 
-fn event(message: &Message, reading: &Reading, letter: Option<(LetterId, u32)>) -> Result<Envelope, Malformed> {
-    let event = Arc::new(Event::decode(message, reading)?);
-    Ok(Envelope::Event(WholeEvent { event, letter }))
-}
-
-/// With what gates have said of it.
-fn decided(event: Event, message: &Message) -> Event {
-    Event { decision: message.text(DECISION).map(Decided::from_json), ..event }
+/// What gates have decided on the event of a message that is ours.
+fn decision(message: &Message) -> Option<Decided> {
+    message.text(DECISION).map(Decided::from_json)
 }
 
 fn invocation(message: &Message, reading: &Reading) -> Result<Envelope, Malformed> {
@@ -334,7 +328,8 @@ fn invocation(message: &Message, reading: &Reading) -> Result<Envelope, Malforme
         None => Vec::new(),
     };
     Ok(Envelope::Invocation(Invocation {
-        event: Arc::new(decided(Event::decode(message, reading)?, message)),
+        event: Arc::new(Event::decode(message, reading)?),
+        decision: decision(message),
         hook,
         at: Point { generation: count(message, GENERATION), attempt: count(message, ATTEMPT).max(1) },
         deaths: count(message, DEATHS),
@@ -397,7 +392,7 @@ mod tests {
     fn our_headers_are_not_believed_on_events() {
         let forged = Invocation { deaths: 4, ..sample() }.message();
         let found = Envelope::decode(Queue::Events, &forged, &Reading::default()).unwrap();
-        assert!(matches!(found, Envelope::Event(WholeEvent { letter: None, .. })), "{found:?}");
+        assert!(matches!(found, Envelope::Event(EventMessage { replay_of: None, .. })), "{found:?}");
     }
 
     #[test]

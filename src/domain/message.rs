@@ -135,7 +135,7 @@ impl fmt::Display for Queue {
 
 /// Where a message is published to.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum To {
+pub enum Destination {
     /// The events exchange, as any publisher would.
     Events,
     /// A lane, at once or over the delay ladder.
@@ -146,8 +146,18 @@ pub enum To {
     Dead,
     /// The requests' exchange, as who asks would.
     Gates,
-    /// The queue that who has asked reads answers from.
+    /// The queue that the asker of a request reads answers from. No queue of the fleet is one.
     Reply(String),
+    /// An exchange of any broker, by a routing key.
+    Exchange(Box<Exchange>),
+}
+
+/// Where a message goes that a hook publishes.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Exchange {
+    /// `None`: the fleet's exchange for events.
+    pub name: Option<String>,
+    pub routing_key: String,
 }
 
 /// The value of a header, as far as a stream keeps it: no tables, no arrays.
@@ -271,7 +281,7 @@ impl Message {
 /// A message on its way out.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Outgoing {
-    pub to: To,
+    pub to: Destination,
     /// Time on the delay ladder before it arrives; only for lanes. A whole number of [`LADDER_UNIT`]s.
     pub delay: Duration,
     pub message: Message,
@@ -301,7 +311,7 @@ impl Outgoing {
         } else {
             message.headers.remove(WAIT_AFTER);
         }
-        Self { to: To::Lane(lane), delay, message }
+        Self { to: Destination::Lane(lane), delay, message }
     }
 
     /// To a lane after about `wait`: what waits for something that nobody knows the end of needs no exact time.
@@ -310,7 +320,7 @@ impl Outgoing {
         let level = PARK_LEVELS.clone().find(|&level| Self::park_time(level) >= wait).unwrap_or(*PARK_LEVELS.end());
         let mut message = message;
         message.headers.remove(WAIT_AFTER);
-        Self { to: To::Parked(lane, level), delay: Duration::ZERO, message }
+        Self { to: Destination::Parked(lane, level), delay: Duration::ZERO, message }
     }
 
     /// How long a message is parked at a level.
@@ -322,7 +332,7 @@ impl Outgoing {
     /// To the dead-letter log.
     #[must_use]
     pub const fn to_dead(message: Message) -> Self {
-        Self { to: To::Dead, delay: Duration::ZERO, message }
+        Self { to: Destination::Dead, delay: Duration::ZERO, message }
     }
 }
 
@@ -350,7 +360,7 @@ mod tests {
     fn parking_takes_the_next_level() {
         for (wait_ms, level) in [(0, 1), (2000, 1), (2001, 2), (100_000, 7), (900_000, 8)] {
             let parked = Outgoing::parked(Lane::Slow, Duration::from_millis(wait_ms), Message::default());
-            assert_eq!(parked.to, To::Parked(Lane::Slow, level), "{wait_ms}");
+            assert_eq!(parked.to, Destination::Parked(Lane::Slow, level), "{wait_ms}");
         }
     }
 

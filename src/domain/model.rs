@@ -21,7 +21,7 @@ use stateright::{Model, Property};
 use self::action::{Action, Fault};
 use self::property::Condition;
 use self::state::{Key, Message, State};
-use super::flaw::Flaw;
+use super::mutation::Mutation;
 
 mod action;
 mod graph;
@@ -34,7 +34,7 @@ mod tests;
 /// What is modelled, and how far.
 #[derive(Debug, Clone, Copy)]
 struct Fleet {
-    flaw: Flaw,
+    mutation: Mutation,
     /// Hooks that the one event matches.
     hooks: usize,
     /// The replays that operators may make, in this order, and whether each is by force.
@@ -76,7 +76,7 @@ impl Model for Fleet {
             return None;
         }
         next.faults_left -= u8::from(action.fault().is_some());
-        next.put_in_order(self.flaw);
+        next.put_in_order(self.mutation);
         (next != *state).then_some(next)
     }
 

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
+use super::failure::Class;
 use super::redaction::{Secrets, redact};
-use super::settle::Class;
 
 /// The end of one attempt.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,15 +45,12 @@ pub struct Failure {
     pub again: Again,
     /// HTTP status, exit code, or [`NO_ROUTE`], where there was one.
     pub status: Option<i32>,
-    /// One line, without secrets, at most [`ERROR_CHARS_MAX`] characters once settled.
+    /// One line, without secrets, at most [`super::failure::ERROR_CHARS_MAX`] characters once settled.
     pub error: String,
 }
 
 /// Reply code of AMQP 0-9-1: a message came back that no queue is bound for.
 pub const NO_ROUTE: i32 = 312;
-
-/// Longest error text that is kept with an attempt.
-pub const ERROR_CHARS_MAX: usize = 1024;
 
 /// Whether trying again can help.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,12 +1,14 @@
 //! The message that one attempt of a publish hook sends, ready to go out, or to be shown.
 
 use std::borrow::Cow;
+use std::time::Duration;
 
-use super::event::{HOPS, TRACEPARENT};
+use super::event::HOPS;
 use super::hook::{Hook, PublishAction};
 use super::invocation::Invocation;
-use super::message::{Message, Properties};
+use super::message::{Destination, Exchange, Message, Outgoing, Properties};
 use super::request::Print;
+use super::trace::TraceContext;
 
 /// Through how many publish hooks a message goes, one after the other: more of them are a circle.
 pub const HOPS_MAX: u32 = 16;
@@ -17,77 +19,64 @@ const APP: &str = "hookfleet";
 /// Longest short string (AMQP 0-9-1, 4.2.5.3).
 pub const SHORT_BYTES_MAX: usize = 255;
 
-/// What a publish hook sends, and where to.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Publication<'a> {
-    /// `None`: the fleet's own, for events.
-    pub exchange: Option<&'a str>,
-    pub routing_key: String,
-    /// Its `message_id` is the key that the receiver tells repeats by.
-    pub message: Message,
+/// The message of an action for one invocation. Its `message_id` is the key that the receiver tells repeats by.
+///
+/// # Errors
+/// A template cannot be rendered for it, or gives what AMQP cannot carry; or the event goes round in a circle. No value
+/// is shown.
+pub fn outgoing(action: &PublishAction, hook: &Hook, invocation: &Invocation, key: &str) -> Result<Outgoing, String> {
+    printed(action, invocation, key, &Print::new(action.texts(), hook, invocation, key)?)
 }
 
-impl<'a> Publication<'a> {
-    /// The message of an action for one invocation.
-    ///
-    /// # Errors
-    /// A template cannot be rendered for it, or gives what AMQP cannot carry; or the event goes round in a circle. No value
-    /// is shown.
-    pub fn new(action: &'a PublishAction, hook: &Hook, invocation: &Invocation, key: &str) -> Result<Self, String> {
-        Self::printed(action, invocation, key, &Print::new(action.texts(), hook, invocation, key)?)
-    }
+/// The same for people: values of variables and files are hidden, and those that are not known here named.
+///
+/// # Errors
+/// As for [`outgoing`].
+pub fn shown(action: &PublishAction, hook: &Hook, invocation: &Invocation, key: &str) -> Result<Outgoing, String> {
+    outgoing(action, hook, invocation, key)?;
+    printed(action, invocation, key, &Print::shown(hook, invocation, key)?)
+}
 
-    /// The same for people: values of variables and files are hidden, and those that nobody knows here named.
-    ///
-    /// # Errors
-    /// As for [`Publication::new`].
-    pub fn shown(action: &'a PublishAction, hook: &Hook, invocation: &Invocation, key: &str) -> Result<Self, String> {
-        Self::new(action, hook, invocation, key)?;
-        Self::printed(action, invocation, key, &Print::shown(hook, invocation, key)?)
+fn printed(action: &PublishAction, invocation: &Invocation, key: &str, print: &Print) -> Result<Outgoing, String> {
+    let event = &invocation.event;
+    if event.hops >= HOPS_MAX {
+        return Err(format!("the event has come through {HOPS_MAX} hooks that publish: they go round in a circle"));
     }
-
-    fn printed(action: &'a PublishAction, invocation: &Invocation, key: &str, print: &Print) -> Result<Self, String> {
-        let event = &invocation.event;
-        if event.hops >= HOPS_MAX {
-            return Err(format!("the event has come through {HOPS_MAX} hooks that publish: they go round in a circle"));
+    let of = |part: &str, error| format!("the hook's `{part}`: {error}");
+    let kind = match &action.kind {
+        Some(kind) => print.text(kind).map_err(|error| of("type", error))?,
+        None => Cow::Borrowed(event.kind.as_str()),
+    };
+    let routing_key = match &action.routing_key {
+        Some(key) => print.text(key).map_err(|error| of("routing_key", error))?,
+        None => kind.clone(),
+    };
+    for (part, text) in [("type", &kind), ("routing_key", &routing_key)] {
+        if text.len() > SHORT_BYTES_MAX {
+            return Err(of(part, format!("it has {} bytes, the limit is {SHORT_BYTES_MAX}", text.len())));
         }
-        let of = |part: &str, error| format!("the hook's `{part}`: {error}");
-        let kind = match &action.kind {
-            Some(kind) => print.text(kind).map_err(|error| of("type", error))?,
-            None => Cow::Borrowed(event.kind.as_str()),
-        };
-        let routing_key = match &action.routing_key {
-            Some(key) => print.text(key).map_err(|error| of("routing_key", error))?,
-            None => kind.clone(),
-        };
-        for (part, text) in [("type", &kind), ("routing_key", &routing_key)] {
-            if text.len() > SHORT_BYTES_MAX {
-                return Err(of(part, format!("it has {} bytes, the limit is {SHORT_BYTES_MAX}", text.len())));
-            }
-        }
-        let body = match &action.body {
-            Some(body) => print.text(body).map_err(|error| of("body", error))?.into_owned().into(),
-            None => event.body.clone(),
-        };
-        let properties = Properties {
-            content_type: Some(action.content_type.clone()),
-            message_id: Some(key.to_owned()),
-            kind: Some(kind.into_owned()),
-            app_id: Some(APP.to_owned()),
-            ..Properties::default()
-        };
-        let mut message = Message { body, properties, ..Message::default() };
-        if let Some(trace) = &event.traceparent {
-            message = message.with(TRACEPARENT, trace.as_str());
-        }
-        for (name, text) in &action.headers {
-            let value = print.text(text).map_err(|error| of(&format!("headers.{name}"), error))?;
-            message = message.with(name, value.into_owned());
-        }
-        let message =
-            message.with(ATTEMPT, i64::from(invocation.at.attempt)).with(HOPS, i64::from(event.hops.saturating_add(1)));
-        Ok(Self { exchange: action.exchange.as_deref(), routing_key: routing_key.into_owned(), message })
     }
+    let body = match &action.body {
+        Some(body) => print.text(body).map_err(|error| of("body", error))?.into_owned().into(),
+        None => event.body.clone(),
+    };
+    let properties = Properties {
+        content_type: Some(action.content_type.clone()),
+        message_id: Some(key.to_owned()),
+        kind: Some(kind.into_owned()),
+        app_id: Some(APP.to_owned()),
+        ..Properties::default()
+    };
+    let mut message = Message { body, properties, ..Message::default() };
+    message = TraceContext::onto(event.trace.as_ref(), message);
+    for (name, text) in &action.headers {
+        let value = print.text(text).map_err(|error| of(&format!("headers.{name}"), error))?;
+        message = message.with(name, value.into_owned());
+    }
+    let message =
+        message.with(ATTEMPT, i64::from(invocation.at.attempt)).with(HOPS, i64::from(event.hops.saturating_add(1)));
+    let exchange = Exchange { name: action.exchange.clone(), routing_key: routing_key.into_owned() };
+    Ok(Outgoing { to: Destination::Exchange(Box::new(exchange)), delay: Duration::ZERO, message })
 }
 
 #[cfg(test)]
@@ -96,9 +85,11 @@ mod tests {
 
     use super::*;
     use crate::domain::event::{CLOUDEVENTS_JSON, Event, Reading};
-    use crate::domain::hook::{Action, HookId, fixture};
+    use crate::domain::hook::{Action, fixture};
+    use crate::domain::id::HookId;
     use crate::domain::message::Header;
     use crate::domain::template::{Form, Piece, Text};
+    use crate::domain::trace::TRACEPARENT;
 
     fn invocation(hops: i64) -> Invocation {
         let body = r#"{"specversion":"1.0","id":"1","source":"/s","type":"a.b","data":{"n":7,"t":"x\"y"}}"#;
@@ -129,7 +120,10 @@ mod tests {
         let hook = fixture::hook("h-1");
         let invocation = invocation(hops);
         let key = invocation.idempotency_key();
-        Publication::new(action, &hook, &invocation, &key).map(|it| (it.routing_key, it.message))
+        outgoing(action, &hook, &invocation, &key).map(|outgoing| match outgoing.to {
+            Destination::Exchange(exchange) => (exchange.routing_key, outgoing.message),
+            other => panic!("{other:?}"),
+        })
     }
 
     #[test]

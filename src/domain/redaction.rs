@@ -10,9 +10,9 @@ use std::sync::LazyLock;
 use aho_corasick::{AhoCorasick, MatchKind};
 use serde_json::Value;
 
-use super::outcome::ERROR_CHARS_MAX;
-use super::refusal::Refusal;
-use super::shown::quoted;
+use super::escape::quoted;
+use super::failure::ERROR_CHARS_MAX;
+use super::text_error::Refusal;
 
 /// In place of what is not shown.
 pub const REDACTED: &str = "[REDACTED]";

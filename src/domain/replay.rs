@@ -14,10 +14,11 @@ use super::claim::Point;
 use super::dead_letter::{Cause, Letter, Mark, Record};
 use super::decision::Decided;
 use super::event::{Event, Malformed, Reading};
-use super::hook::HookId;
-use super::invocation::{self, Envelope, Invocation, WholeEvent};
+use super::failure::Class;
+use super::id::HookId;
+use super::invocation::{self, Envelope, EventMessage, Invocation, ReplayOf};
 use super::message::{Lane, Message, Outgoing, Queue};
-use super::settle::Class;
+use super::trace::TraceContext;
 
 /// A replay: publish, await the confirm, then append the mark.
 #[derive(Debug, Clone, PartialEq)]
@@ -61,10 +62,12 @@ pub fn replay(letter: &Letter, force: Option<u32>, operator: &Operator) -> Resul
         let mut invocation = Invocation::first(Arc::new(event), HookId::new(hook)?, letter.revision.as_str().into());
         invocation.at = Point::first(generation);
         invocation.forced = forced;
+        invocation.decision = decision(letter);
         invocation.message()
     } else {
-        WholeEvent { event: Arc::new(whole(letter, given_id(letter))?), letter: Some((letter.id.clone(), generation)) }
-            .message()
+        let event = Arc::new(whole(letter, given_id(letter))?);
+        let replay_of = Some(ReplayOf { letter: letter.id.clone(), generation });
+        EventMessage { event, decision: decision(letter), replay_of }.message()
     };
     let (subject, by) = (letter.subject(), operator.name.clone());
     let mark = Mark { subject, generation, at_ms: operator.now_ms, by, reason: None, until_ms: operator.seen_ms };
@@ -94,6 +97,7 @@ pub fn redirect(letter: &Letter, hook: &HookId, operator: &Operator) -> Result<R
     let event = Arc::new(whole(letter, None)?);
     let mut invocation = Invocation::first(event, hook.clone(), letter.revision.as_str().into());
     invocation.at = Point::first(generation);
+    invocation.decision = decision(letter);
     let (subject, by, until_ms) = (letter.subject(), operator.name.clone(), operator.seen_ms);
     let reason = Some(format!("sent to hook {hook}"));
     let mark = Mark { subject, generation, at_ms: operator.now_ms, by, reason, until_ms };
@@ -131,20 +135,22 @@ fn given_id(letter: &Letter) -> Option<&str> {
     }
 }
 
+/// What gates have decided on the event inside a letter.
+fn decision(letter: &Letter) -> Option<Decided> {
+    letter.decision.as_deref().map(Decided::from_json)
+}
+
 /// The event inside a letter; `id` is given to one that has none.
 fn whole(letter: &Letter, id: Option<&str>) -> Result<Event, String> {
     let client = letter.client.clone().unwrap_or_default();
     let mut message =
         Message { body: letter.body.bytes()?, properties: client.properties, headers: client.headers, asking: None };
-    if let Some(trace) = &letter.traceparent {
-        message = message.with(super::event::TRACEPARENT, trace.as_str());
-    }
+    message = TraceContext::onto(letter.trace().as_ref(), message);
     if let Some(id) = id {
         identify(&mut message, id);
     }
     let reading = Reading { body_bytes_max: usize::MAX, digest_missing_id: false };
-    let decision = letter.decision.as_deref().map(Decided::from_json);
-    Event::decode(&message, &reading).map(|event| Event { decision, ..event }).map_err(|malformed| {
+    Event::decode(&message, &reading).map_err(|malformed| {
         format!(
             "letter {} is no event ({}): the same bytes would fail again, so it can only be edited",
             letter.id, malformed.error
@@ -304,7 +310,7 @@ mod tests {
             let decoded = Envelope::decode(Queue::Lane(Lane::Replay), &replayed.outgoing.message, &Reading::default());
             let Ok(Envelope::Event(whole)) = decoded else { panic!("{decoded:?}") };
             assert!(whole.event.id == letter.id.as_str() || whole.event.id == "7");
-            assert_eq!(whole.letter, Some((letter.id.clone(), 1)));
+            assert_eq!(whole.replay_of, Some(ReplayOf { letter: letter.id.clone(), generation: 1 }));
         }
     }
 

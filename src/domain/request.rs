@@ -6,7 +6,7 @@ use url::Url;
 
 use super::hook::{Hook, HttpAction};
 use super::invocation::Invocation;
-use super::template::{Scene, Text};
+use super::template::{Text, Variables};
 
 /// In place of what is computed for each attempt.
 const SIGNED: &str = "[made for each attempt]";
@@ -75,7 +75,7 @@ impl Shown {
 /// How the texts of one attempt are printed.
 pub(super) struct Print {
     /// Only templates need to see the event.
-    scene: Option<Scene>,
+    variables: Option<Variables>,
     hide: bool,
 }
 
@@ -90,8 +90,8 @@ impl Print {
         invocation: &Invocation,
         key: &str,
     ) -> Result<Self, String> {
-        let scene = texts.any(Text::is_template).then(|| scene(hook, invocation, key)).transpose()?;
-        Ok(Self { scene, hide: false })
+        let variables = texts.any(Text::is_template).then(|| variables(hook, invocation, key)).transpose()?;
+        Ok(Self { variables, hide: false })
     }
 
     /// For people.
@@ -99,22 +99,22 @@ impl Print {
     /// # Errors
     /// The event cannot be read.
     pub(super) fn shown(hook: &Hook, invocation: &Invocation, key: &str) -> Result<Self, String> {
-        Ok(Self { scene: Some(scene(hook, invocation, key)?), hide: true })
+        Ok(Self { variables: Some(variables(hook, invocation, key)?), hide: true })
     }
 
     /// # Errors
     /// One sentence, without any value.
     pub(super) fn text<'a>(&self, text: &'a Text) -> Result<Cow<'a, str>, String> {
-        match &self.scene {
-            Some(scene) if self.hide => text.render_shown(scene).map(Cow::Owned),
-            Some(scene) if text.is_template() => text.render(scene).map(Cow::Owned),
+        match &self.variables {
+            Some(variables) if self.hide => text.render_shown(variables).map(Cow::Owned),
+            Some(variables) if text.is_template() => text.render(variables).map(Cow::Owned),
             _ => Ok(Cow::Borrowed(text.prefix())),
         }
     }
 }
 
-fn scene(hook: &Hook, invocation: &Invocation, key: &str) -> Result<Scene, String> {
-    Scene::new(&invocation.event.body, hook, key, invocation.at.attempt)
+fn variables(hook: &Hook, invocation: &Invocation, key: &str) -> Result<Variables, String> {
+    Variables::new(&invocation.event.body, &hook.id, &hook.labels, key, invocation.at.attempt)
 }
 
 /// What an event puts into a URL leads to no other server, and to no other folder than the hook says.

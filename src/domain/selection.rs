@@ -1,8 +1,9 @@
 //! Which letters an operator means, and what is to be done with them. Pure, over the [`Fold`].
 
 use super::browse::{Filter, Group, grouped};
-use super::dead_letter::{LetterId, Mark, Offset};
+use super::dead_letter::{Mark, Offset};
 use super::fold::{Entry, Fold, State};
+use super::id::LetterId;
 
 /// The letters that an operator names.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -140,8 +141,8 @@ mod tests {
     use crate::domain::browse::States;
     use crate::domain::dead_letter::{EventName, Item, Letter, Record};
     use crate::domain::event::Malformed;
+    use crate::domain::failure::Class;
     use crate::domain::invocation::Client;
-    use crate::domain::settle::Class;
 
     fn letter(number: u8) -> Letter {
         let malformed = Malformed { class: Class::Invalid, error: "x".into() };

@@ -17,136 +17,14 @@
 
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
-
-use super::claim::{self, Point, Token, Verdict};
-use super::flaw::Flaw;
-use super::outcome::{Again, ERROR_CHARS_MAX, Failure, Outcome};
+use super::claim::{self, Next, Point, Settlement, Token};
+use super::failure::{AttemptReport, Class, ERROR_CHARS_MAX};
+use super::outcome::{Again, Failure, Outcome};
 use super::retry::RetryPolicy;
+use super::time::millis;
 
 /// How long a message goes round the ladder when it could not be claimed because the store is away.
 pub const STORE_AWAY_WAIT: Duration = Duration::from_secs(8);
-
-/// Why something became a letter.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Class {
-    /// Every attempt failed.
-    Exhausted,
-    /// The target refused for good (most 4xx, 3xx).
-    Rejected,
-    /// The target's address is not allowed.
-    TargetBlocked,
-    /// The body could not be read as an event.
-    Unreadable,
-    /// The event has no identity.
-    Unidentified,
-    /// Readable, but not a valid event or message.
-    Invalid,
-    /// Nothing was bound for it.
-    Unrouted,
-    /// It killed every worker that ran it.
-    Poisoned,
-    /// Its hook is no longer in the catalog.
-    HookRemoved,
-    /// Its hook is disabled.
-    HookDisabled,
-    /// It waited longer than it may.
-    Expired,
-}
-
-impl Class {
-    /// Every class.
-    pub const ALL: [Self; 11] = [
-        Self::Exhausted,
-        Self::Rejected,
-        Self::TargetBlocked,
-        Self::Unreadable,
-        Self::Unidentified,
-        Self::Invalid,
-        Self::Unrouted,
-        Self::Poisoned,
-        Self::HookRemoved,
-        Self::HookDisabled,
-        Self::Expired,
-    ];
-
-    /// By its name.
-    ///
-    /// # Errors
-    /// One sentence: there is none of this name.
-    pub fn named(name: &str) -> Result<Self, String> {
-        let found = Self::ALL.into_iter().find(|class| class.name() == name);
-        found.ok_or_else(|| {
-            let all: Vec<String> = Self::ALL.iter().map(|class| format!("`{}`", class.name())).collect();
-            format!("class: expected one of {}, found {}", all.join(", "), super::shown::quoted(name))
-        })
-    }
-
-    /// As letters and metrics have it.
-    #[must_use]
-    pub fn name(self) -> String {
-        let name = serde_json::to_value(self).ok();
-        name.as_ref().and_then(serde_json::Value::as_str).unwrap_or_default().to_owned()
-    }
-}
-
-/// What is kept of one failed attempt.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
-pub struct AttemptReport {
-    pub attempt: u32,
-    /// Start, in milliseconds since 1970.
-    pub at_ms: u64,
-    pub took_ms: u64,
-    /// HTTP status or exit code.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub status: Option<i32>,
-    pub error: String,
-}
-
-/// What follows a failed attempt.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Next {
-    /// The next attempt, this long after its message is published. `spent_ms` counts runs and planned waits so far,
-    /// this one included.
-    Retry { delay_ms: u64, spent_ms: u64, report: Option<AttemptReport> },
-    /// A letter.
-    Bury { class: Class, report: Option<AttemptReport> },
-}
-
-impl Next {
-    /// What becomes of an invocation that killed too many workers.
-    #[must_use]
-    pub const fn poisoned() -> Self {
-        Self::Bury { class: Class::Poisoned, report: None }
-    }
-
-    /// The wait that it plans, for which its claim must be remembered longer.
-    #[must_use]
-    pub const fn wait_ms(&self) -> u64 {
-        match self {
-            Self::Retry { delay_ms, .. } => *delay_ms,
-            Self::Bury { .. } => 0,
-        }
-    }
-
-    /// Whether no attempt of this generation follows.
-    #[must_use]
-    pub const fn is_bury(&self) -> bool {
-        matches!(self, Self::Bury { .. })
-    }
-}
-
-/// What follows from one attempt.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Settlement {
-    Finish,
-    Next(Next),
-    /// Hand it back as it is: no attempt is spent.
-    Release,
-}
 
 /// One finished attempt, as far as settling needs it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -159,12 +37,13 @@ pub struct Tried {
     pub took: Duration,
 }
 
-/// Where an invocation goes after one attempt. Pure: the clock's readings and the die are arguments.
+/// Where an invocation goes after one attempt. `None`: it was interrupted, which is no failure, so that it is handed back as it
+/// is and no attempt is spent. Pure: the clock's readings and the die are arguments.
 #[must_use]
-pub fn settle(tried: &Tried, outcome: Outcome, policy: &RetryPolicy, roll: f64) -> Settlement {
+pub fn settle(tried: &Tried, outcome: Outcome, policy: &RetryPolicy, roll: f64) -> Option<Settlement> {
     let Failure { again, status, error } = match outcome {
-        Outcome::Done => return Settlement::Finish,
-        Outcome::Interrupted => return Settlement::Release, // a stop is not a failure
+        Outcome::Done => return Some(Settlement::Done),
+        Outcome::Interrupted => return None,
         Outcome::Failed(failure) => failure,
     };
     let report = Some(AttemptReport {
@@ -175,27 +54,20 @@ pub fn settle(tried: &Tried, outcome: Outcome, policy: &RetryPolicy, roll: f64) 
         error: error.chars().take(ERROR_CHARS_MAX).collect(),
     });
     let hint = match again {
-        Again::Never(class) => return Settlement::Next(Next::Bury { class, report }),
+        Again::Never(class) => return Some(Settlement::Next(Next::Bury { class, report })),
         Again::Later(hint) => hint,
     };
     let spent = tried.spent + tried.took;
-    match policy.delay(tried.attempt, spent, hint, roll) {
-        Some(delay) => {
-            Settlement::Next(Next::Retry { delay_ms: millis(delay), spent_ms: millis(spent + delay), report })
-        }
-        None => Settlement::Next(Next::Bury { class: Class::Exhausted, report }),
-    }
+    let next = match policy.delay(tried.attempt, spent, hint, roll) {
+        Some(delay) => Next::Retry { delay_ms: millis(delay), spent_ms: millis(spent + delay), report },
+        None => Next::Bury { class: Class::Exhausted, report },
+    };
+    Some(Settlement::Next(next))
 }
 
-/// Whole milliseconds, as they travel in headers and values.
-#[must_use]
-pub fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
-}
-
-/// What [`next_effect`] needs to know of the invocation in hand.
+/// How far an invocation in hand is, as far as [`next_effect`] needs to know.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Job {
+pub struct Progress {
     pub at: Point,
     /// A guard stands in for the delivery, which is acked: if the run loses its claim, it has nothing left to do.
     pub guarded: bool,
@@ -223,8 +95,8 @@ pub enum Stage {
     Claiming { repeat: bool },
     /// Execute the hook. `deaths` is what the claim counted.
     Running { deaths: u32 },
-    /// Step 1: write the verdict into the claim.
-    Recording { verdict: Verdict, deaths: u32 },
+    /// Step 1: write the settlement into the claim.
+    Recording { settlement: Settlement, deaths: u32 },
     /// Step 2: publish what follows and wait for the confirm.
     Publishing(Follow),
     /// Step 3: mark exactly that settlement as out or buried. What is out arrives after `wait_ms`.
@@ -246,10 +118,12 @@ pub enum Answer {
     Unanswered,
     /// The delivery was held as long as one may be held.
     HeldTooLong,
-    /// The store is away and this job may run without a claim.
+    /// The store is away and this invocation may run without a claim.
     Proceed,
-    /// The run ended, and this follows.
+    /// The run ended, and came to this.
     Ran(Settlement),
+    /// The run was stopped without an outcome.
+    Interrupted,
     /// The claim was lost in the middle of the run, which is cancelled.
     LeaseLost,
     /// The broker has what was published.
@@ -264,32 +138,24 @@ pub enum Answer {
 ///
 /// An answer that does not belong to the stage changes nothing: the effect is asked for again.
 #[must_use]
-pub fn next_effect(job: &Job, token: Token, stage: Stage, answer: Answer) -> Stage {
-    next_effect_with(Flaw::None, job, token, stage, answer)
-}
-
-/// [`next_effect`] with a flaw for tests to catch.
-#[must_use]
-pub fn next_effect_with(flaw: Flaw, job: &Job, token: Token, stage: Stage, answer: Answer) -> Stage {
+pub fn next_effect(progress: &Progress, token: Token, stage: Stage, answer: Answer) -> Stage {
     match (stage, answer) {
-        (Stage::Claiming { .. }, Answer::Store(answer)) => claimed(job, answer),
+        (Stage::Claiming { .. }, Answer::Store(answer)) => claimed(progress, answer),
         (Stage::Claiming { .. }, Answer::Unanswered) => Stage::Claiming { repeat: true },
         (Stage::Claiming { .. }, Answer::HeldTooLong) => {
             Stage::Publishing(Follow::Again { wait_ms: millis(STORE_AWAY_WAIT) })
         }
         (Stage::Claiming { .. }, Answer::Proceed) => Stage::Running { deaths: 0 },
-        (Stage::Running { deaths }, Answer::Ran(settlement)) => ran(flaw, job, token, deaths, settlement),
-        (Stage::Recording { verdict, deaths }, Answer::Store(claim::Answer::Ok)) => {
-            recorded(flaw, job, token, deaths, verdict)
+        (Stage::Running { deaths }, Answer::Ran(settlement)) => ran(progress, deaths, settlement),
+        (Stage::Running { .. }, Answer::Interrupted) => interrupted(progress),
+        (Stage::Recording { settlement, deaths }, Answer::Store(claim::Answer::Ok)) => {
+            recorded(progress, token, deaths, settlement)
         }
-        (Stage::Recording { .. }, Answer::Store(_)) | (Stage::Running { .. }, Answer::LeaseLost) => lost(job),
-        (Stage::Publishing(follow), Answer::Confirmed) => published(flaw, job, token, follow),
-        (Stage::Publishing(follow), Answer::Unconfirmed) if flaw == Flaw::AckBeforePublish => {
-            published(flaw, job, token, follow)
-        }
-        (Stage::Marking { .. }, Answer::Store(_) | Answer::Unanswered) => ack(job), // that it fails is fine
+        (Stage::Recording { .. }, Answer::Store(_)) | (Stage::Running { .. }, Answer::LeaseLost) => lost(progress),
+        (Stage::Publishing(follow), Answer::Confirmed) => published(progress, follow),
+        (Stage::Marking { .. }, Answer::Store(_) | Answer::Unanswered) => ack(progress), // that it fails is fine
         (Stage::Releasing, Answer::Store(_)) => {
-            if job.guarded {
+            if progress.guarded {
                 Stage::Ended
             } else {
                 Stage::Publishing(Follow::Again { wait_ms: 0 })
@@ -300,16 +166,16 @@ pub fn next_effect_with(flaw: Flaw, job: &Job, token: Token, stage: Stage, answe
     }
 }
 
-fn claimed(job: &Job, answer: claim::Answer) -> Stage {
+fn claimed(progress: &Progress, answer: claim::Answer) -> Stage {
     match answer {
         claim::Answer::Won { deaths, .. } => Stage::Running { deaths },
-        claim::Answer::Done { .. } => finished(job),
+        claim::Answer::Done { .. } => finished(progress),
         claim::Answer::Busy { lease_left_ms } => Stage::Publishing(Follow::Again { wait_ms: lease_left_ms }),
         claim::Answer::Resume { at, token, deaths, next } => {
             Stage::Publishing(Follow::Next { at, deaths, next, mark: Some(token) })
         }
         claim::Answer::Suspect { deaths } => Stage::Publishing(Follow::Suspect { deaths }),
-        claim::Answer::Superseded => ack(job),
+        claim::Answer::Superseded => ack(progress),
         claim::Answer::Ok
         | claim::Answer::NotYours
         | claim::Answer::Cancelled { .. }
@@ -317,55 +183,50 @@ fn claimed(job: &Job, answer: claim::Answer) -> Stage {
     }
 }
 
-fn ran(flaw: Flaw, job: &Job, token: Token, deaths: u32, settlement: Settlement) -> Stage {
+fn ran(progress: &Progress, deaths: u32, settlement: Settlement) -> Stage {
     match settlement {
-        Settlement::Release if job.unprotected => Stage::Publishing(Follow::Again { wait_ms: 0 }),
-        Settlement::Release => Stage::Releasing,
-        Settlement::Finish if job.unprotected => ack(job),
-        Settlement::Finish => Stage::Recording { verdict: Verdict::Done, deaths },
-        Settlement::Next(next) if job.unprotected => {
-            Stage::Publishing(Follow::Next { at: job.at, deaths, next, mark: None })
+        Settlement::Done if progress.unprotected => ack(progress),
+        Settlement::Next(next) if progress.unprotected => {
+            Stage::Publishing(Follow::Next { at: progress.at, deaths, next, mark: None })
         }
-        Settlement::Next(next) if flaw == Flaw::PublishBeforeRecord => {
-            Stage::Publishing(Follow::Next { at: job.at, deaths, next, mark: Some(token) })
-        }
-        Settlement::Next(next) => Stage::Recording { verdict: Verdict::Next(next), deaths },
+        settlement => Stage::Recording { settlement, deaths },
     }
+}
+
+/// Hands the invocation back: its claim first, if it has one.
+const fn interrupted(progress: &Progress) -> Stage {
+    if progress.unprotected { Stage::Publishing(Follow::Again { wait_ms: 0 }) } else { Stage::Releasing }
 }
 
 /// The key says that another run owns it. If our delivery is still ours the claim decides again; if a guard has
 /// replaced it, the guard will.
-fn lost(job: &Job) -> Stage {
-    if job.guarded { Stage::Ended } else { Stage::Claiming { repeat: false } }
+fn lost(progress: &Progress) -> Stage {
+    if progress.guarded { Stage::Ended } else { Stage::Claiming { repeat: false } }
 }
 
-fn recorded(flaw: Flaw, job: &Job, token: Token, deaths: u32, verdict: Verdict) -> Stage {
-    match verdict {
-        Verdict::Done => finished(job),
-        Verdict::Next(next) if flaw == Flaw::PublishBeforeRecord => {
-            Stage::Marking { at: job.at, token, wait_ms: next.wait_ms() }
-        }
-        Verdict::Next(next) => Stage::Publishing(Follow::Next { at: job.at, deaths, next, mark: Some(token) }),
+fn recorded(progress: &Progress, token: Token, deaths: u32, settlement: Settlement) -> Stage {
+    match settlement {
+        Settlement::Done => finished(progress),
+        Settlement::Next(next) => Stage::Publishing(Follow::Next { at: progress.at, deaths, next, mark: Some(token) }),
     }
 }
 
 /// A finished replay closes its letter, also when it is only found to be finished.
-fn finished(job: &Job) -> Stage {
-    if job.at.generation > 0 { Stage::Publishing(Follow::Resolved) } else { ack(job) }
+fn finished(progress: &Progress) -> Stage {
+    if progress.at.generation > 0 { Stage::Publishing(Follow::Resolved) } else { ack(progress) }
 }
 
-fn published(flaw: Flaw, job: &Job, own: Token, follow: Follow) -> Stage {
+fn published(progress: &Progress, follow: Follow) -> Stage {
     match follow {
-        Follow::Next { deaths, next, mark, .. } if flaw == Flaw::PublishBeforeRecord && mark == Some(own) => {
-            Stage::Recording { verdict: Verdict::Next(next), deaths }
-        }
         Follow::Next { at, mark: Some(token), next, .. } => Stage::Marking { at, token, wait_ms: next.wait_ms() },
-        Follow::Next { mark: None, .. } | Follow::Resolved | Follow::Again { .. } | Follow::Suspect { .. } => ack(job),
+        Follow::Next { mark: None, .. } | Follow::Resolved | Follow::Again { .. } | Follow::Suspect { .. } => {
+            ack(progress)
+        }
     }
 }
 
-fn ack(job: &Job) -> Stage {
-    if job.guarded { Stage::Ended } else { Stage::Acking }
+fn ack(progress: &Progress) -> Stage {
+    if progress.guarded { Stage::Ended } else { Stage::Acking }
 }
 
 #[cfg(test)]
@@ -377,12 +238,12 @@ mod tests {
     fn check_settle(attempt: u32, outcome: Outcome, expected: &str) {
         let policy = RetryPolicy { attempts: 3, initial: Duration::from_secs(2), ..RetryPolicy::default() };
         let settled = match settle(&Tried { attempt, ..TRIED }, outcome, &policy, 0.5) {
-            Settlement::Finish => "finish".into(),
-            Settlement::Release => "release".into(),
-            Settlement::Next(Next::Retry { delay_ms, spent_ms, .. }) => {
+            Some(Settlement::Done) => "finish".into(),
+            None => "release".into(),
+            Some(Settlement::Next(Next::Retry { delay_ms, spent_ms, .. })) => {
                 format!("retry in {delay_ms}, spent {spent_ms}")
             }
-            Settlement::Next(Next::Bury { class, .. }) => format!("bury {class:?}"),
+            Some(Settlement::Next(Next::Bury { class, .. })) => format!("bury {class:?}"),
         };
         assert_eq!(settled, expected);
     }
@@ -397,14 +258,14 @@ mod tests {
         check_settle(1, Outcome::never(Class::Rejected, "404"), "bury Rejected");
     }
 
-    /// The stages of one job, one letter each, given the answers it meets.
+    /// The stages of one progress, one letter each, given the answers it meets.
     fn check(generation: u32, guarded: bool, answers: Vec<Answer>, expected: &str) {
-        let job = Job { at: Point::first(generation), guarded, unprotected: false };
+        let progress = Progress { at: Point::first(generation), guarded, unprotected: false };
         let token = Token { run: 1, body: 0 };
         let mut stage = Stage::Claiming { repeat: false };
         let mut path = name(&stage).to_owned();
         for answer in answers {
-            stage = next_effect(&job, token, stage, answer);
+            stage = next_effect(&progress, token, stage, answer);
             path.push(' ');
             path.push_str(name(&stage));
         }
@@ -429,11 +290,12 @@ mod tests {
 
     #[test]
     fn the_mark_knows_of_the_planned_wait() {
-        let (job, token) = (Job { at: Point::first(0), guarded: false, unprotected: false }, Token { run: 1, body: 0 });
+        let (progress, token) =
+            (Progress { at: Point::first(0), guarded: false, unprotected: false }, Token { run: 1, body: 0 });
         let next = Next::Retry { delay_ms: 7, spent_ms: 9, report: None };
-        let out = Stage::Publishing(Follow::Next { at: job.at, deaths: 0, next, mark: Some(token) });
-        let marking = Stage::Marking { at: job.at, token, wait_ms: 7 };
-        assert_eq!(next_effect(&job, token, out, Answer::Confirmed), marking);
+        let out = Stage::Publishing(Follow::Next { at: progress.at, deaths: 0, next, mark: Some(token) });
+        let marking = Stage::Marking { at: progress.at, token, wait_ms: 7 };
+        assert_eq!(next_effect(&progress, token, out, Answer::Confirmed), marking);
     }
 
     #[test]
@@ -442,7 +304,7 @@ mod tests {
         let ok = || Answer::Store(claim::Answer::Ok);
         let not_yours = || Answer::Store(claim::Answer::NotYours);
         let failed = || Answer::Ran(Settlement::Next(Next::Retry { delay_ms: 1, spent_ms: 1, report: None }));
-        let done = || Answer::Ran(Settlement::Finish);
+        let done = || Answer::Ran(Settlement::Done);
         check(0, false, vec![won(), done(), ok(), Answer::Acked], "claim run record ack end");
         check(1, false, vec![won(), done(), ok(), Answer::Confirmed], "claim run record resolve ack");
         check(
@@ -455,8 +317,8 @@ mod tests {
         check(0, true, vec![won(), failed(), not_yours()], "claim run record end");
         check(0, true, vec![won(), failed(), ok(), Answer::Confirmed, ok()], "claim run record publish mark end");
         check(0, false, vec![won(), Answer::LeaseLost], "claim run claim");
-        check(0, false, vec![won(), Answer::Ran(Settlement::Release), ok()], "claim run release again");
-        check(0, true, vec![won(), Answer::Ran(Settlement::Release), ok()], "claim run release end");
+        check(0, false, vec![won(), Answer::Interrupted, ok()], "claim run release again");
+        check(0, true, vec![won(), Answer::Interrupted, ok()], "claim run release end");
         check(0, false, vec![Answer::Store(claim::Answer::Superseded)], "claim ack");
         check(0, false, vec![Answer::Store(claim::Answer::Busy { lease_left_ms: 1 })], "claim again");
         check(0, false, vec![Answer::Unanswered, Answer::HeldTooLong], "claim claim again");

@@ -11,8 +11,8 @@ use ed25519_dalek::ed25519::signature::MultipartSigner as _;
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::{Digest as _, Sha256, Sha512};
 
-use super::hook::Secret;
-use super::refusal::Refusal;
+use super::secret::Secret;
+use super::text_error::Refusal;
 
 /// Of what every signature of Standard Webhooks goes with.
 pub const WEBHOOK_ID: &str = "webhook-id";

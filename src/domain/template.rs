@@ -5,16 +5,17 @@
 //! URL, as the inside of a string in JSON. A render is bounded in time, in memory, and in what it prints.
 
 use std::borrow::Cow;
-use std::fmt;
-use std::io;
+use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::{fmt, io};
 
 use minijinja::value::Value;
 use minijinja::{Environment, Error, ErrorKind};
 
-use super::hook::{Hook, Secret};
-use super::refusal::Refusal;
-use super::shown;
+use super::escape;
+use super::id::HookId;
+use super::secret::Secret;
+use super::text_error::Refusal;
 
 mod environment;
 mod scan;
@@ -64,7 +65,7 @@ impl Piece {
         match self {
             Self::Literal(text) => text.into(),
             Self::Hidden(_) => SHOWN.into(),
-            Self::Unknown { written, .. } => shown::name(written).into(),
+            Self::Unknown { written, .. } => escape::name(written).into(),
         }
     }
 }
@@ -166,19 +167,19 @@ impl Text {
     ///
     /// # Errors
     /// One sentence, without any value.
-    pub fn render(&self, scene: &Scene) -> Result<String, String> {
-        self.print(scene, false)
+    pub fn render(&self, variables: &Variables) -> Result<String, String> {
+        self.print(variables, false)
     }
 
     /// As [`Text::render`], without its secrets: for people.
     ///
     /// # Errors
     /// One sentence, without any value.
-    pub fn render_shown(&self, scene: &Scene) -> Result<String, String> {
-        self.print(scene, true)
+    pub fn render_shown(&self, variables: &Variables) -> Result<String, String> {
+        self.print(variables, true)
     }
 
-    fn print(&self, scene: &Scene, hide: bool) -> Result<String, String> {
+    fn print(&self, variables: &Variables, hide: bool) -> Result<String, String> {
         fn text(piece: &Piece, hide: bool) -> Cow<'_, str> {
             if hide { piece.shown() } else { piece.value().into() }
         }
@@ -188,14 +189,14 @@ impl Text {
         let hidden = self.pieces.iter().filter(|piece| !matches!(piece, Piece::Literal(_)));
         let values = hidden.map(|piece| Value::from_safe_string(text(piece, hide).into_owned()));
         let context = minijinja::context! {
-            event => scene.event, hook => scene.hook, key => scene.key, attempt => scene.attempt,
+            event => variables.event, hook => variables.hook, key => variables.key, attempt => variables.attempt,
             hidden => values.collect::<Vec<_>>(),
         };
         let mut printed = Bounded(Vec::new());
         let mut scarce;
-        let environment = if scene.bytes > SMALL_BYTES {
+        let environment = if variables.bytes > SMALL_BYTES {
             scarce = Environment::clone(environment);
-            scarce.set_fuel(Some(FUEL * SMALL_BYTES / scene.bytes));
+            scarce.set_fuel(Some(FUEL * SMALL_BYTES / variables.bytes));
             &scarce
         } else {
             environment
@@ -213,9 +214,9 @@ impl fmt::Debug for Text {
     }
 }
 
-/// What templates are rendered with: one attempt.
+/// The variables that the templates of one attempt see.
 #[derive(Debug, Clone)]
-pub struct Scene {
+pub struct Variables {
     event: Value,
     hook: Value,
     key: Value,
@@ -224,18 +225,24 @@ pub struct Scene {
     bytes: u64,
 }
 
-impl Scene {
+impl Variables {
     /// The event as JSON, the hook's id and labels, the key that the receiver knows repeats by, the attempt's number.
     ///
     /// # Errors
     /// The event cannot be read.
-    pub fn new(event: &[u8], hook: &Hook, key: &str, attempt: u32) -> Result<Self, String> {
+    pub fn new(
+        event: &[u8],
+        hook: &HookId,
+        labels: &BTreeMap<String, String>,
+        key: &str,
+        attempt: u32,
+    ) -> Result<Self, String> {
         let bytes = u64::try_from(event.len()).unwrap_or(u64::MAX);
         let event: serde_json::Value =
             serde_json::from_slice(event).map_err(|_| "the event cannot be read".to_owned())?;
         Ok(Self {
             event: Value::from_serialize(&event),
-            hook: minijinja::context! { id => hook.id.as_str(), labels => &hook.labels },
+            hook: minijinja::context! { id => hook.as_str(), labels => labels },
             key: Value::from(key),
             attempt: Value::from(attempt),
             bytes,
@@ -278,7 +285,7 @@ fn compile(pieces: &[Piece], form: Form) -> Result<Program, Refusal> {
         let what = error.detail().map_or_else(|| error.kind().to_string(), str::to_owned);
         Refusal::new(
             "a template in Jinja",
-            format!("one with a mistake: {}{line}", shown::sentence(&what, ERROR_CHARS_MAX)),
+            format!("one with a mistake: {}{line}", escape::sentence(&what, ERROR_CHARS_MAX)),
         )
     };
     let mut names: Vec<String> = environment
@@ -290,7 +297,7 @@ fn compile(pieces: &[Piece], form: Form) -> Result<Program, Refusal> {
         .collect();
     names.sort_unstable();
     if let Some(name) = names.into_iter().next() {
-        let found = format!("`{}`", shown::name(&name));
+        let found = format!("`{}`", escape::name(&name));
         let refusal = Refusal::new("names that exist: `event`, `hook`, `key`, `attempt`", found);
         return Err(Refusal { unknown: Some((name, &NAMES)), ..refusal });
     }

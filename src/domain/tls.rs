@@ -9,9 +9,9 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
 use sha2::{Digest as _, Sha256};
 
-use super::hook::Secret;
-use super::refusal::Refusal;
+use super::secret::Secret;
 use super::template::Piece;
+use super::text_error::Refusal;
 
 /// What the TLS of a hook goes by.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]

@@ -7,8 +7,8 @@ use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::thread;
 use std::time::Duration;
+use std::{fmt, thread};
 
 /// Whoever asks for the owner's address holds the lock for a moment; an owner to be tries a few times before it believes
 /// that the file is owned.
@@ -21,11 +21,38 @@ pub(super) struct Lock {
     file: File,
 }
 
+/// Where the owner of a file is spoken to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Owner {
+    pub address: SocketAddr,
+    /// It speaks TLS there.
+    pub is_tls: bool,
+}
+
+/// As a URL without a path.
+impl fmt::Display for Owner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}://{}", if self.is_tls { "https" } else { "http" }, self.address)
+    }
+}
+
+impl Owner {
+    /// As it stands in the lock file. Without TLS it is the address alone, as earlier versions have it.
+    fn written(self) -> String {
+        if self.is_tls { format!("{self}\n") } else { format!("{}\n", self.address) }
+    }
+
+    fn read(line: &str) -> Option<Self> {
+        let (address, is_tls) = line.strip_prefix("https://").map_or((line, false), |address| (address, true));
+        Some(Self { address: address.parse().ok()?, is_tls })
+    }
+}
+
 /// Why the lock was not taken.
 #[derive(Debug)]
 pub(super) enum Refused {
     /// Another process holds it; this is what it announced.
-    Owned(Option<SocketAddr>),
+    Owned(Option<Owner>),
     Io(io::Error),
 }
 
@@ -48,12 +75,12 @@ impl Lock {
         Err(Refused::Owned(announced(&file)))
     }
 
-    /// Writes the address where the owner is spoken to.
-    pub(super) fn announce(&self, addr: SocketAddr) -> io::Result<()> {
+    /// Writes where the owner is spoken to.
+    pub(super) fn announce(&self, owner: Owner) -> io::Result<()> {
         let mut file = &self.file;
         file.set_len(0)?;
         file.seek(SeekFrom::Start(0))?;
-        file.write_all(format!("{addr}\n").as_bytes())
+        file.write_all(owner.written().as_bytes())
     }
 
     /// Lets go, whoever else still has this value.
@@ -64,8 +91,8 @@ impl Lock {
     }
 }
 
-/// The address that the owner of `path` announced; none if nobody owns it, or nothing was announced yet.
-pub(super) fn owner(path: &Path) -> Option<SocketAddr> {
+/// What the owner of `path` announced; none if nobody owns it, or nothing was announced yet.
+pub(super) fn owner(path: &Path) -> Option<Owner> {
     let file = File::open(beside(path)).ok()?;
     match file.try_lock_shared() {
         Err(TryLockError::WouldBlock) => announced(&file),
@@ -73,11 +100,11 @@ pub(super) fn owner(path: &Path) -> Option<SocketAddr> {
     }
 }
 
-fn announced(mut file: &File) -> Option<SocketAddr> {
+fn announced(mut file: &File) -> Option<Owner> {
     let mut text = String::new();
     file.seek(SeekFrom::Start(0)).ok()?;
     file.take(256).read_to_string(&mut text).ok()?;
-    text.strip_suffix('\n')?.parse().ok() // without the line end it is only half written
+    Owner::read(text.strip_suffix('\n')?) // without the line end it is only half written
 }
 
 /// `<file>.lock`, beside the file itself if `path` is a link to it.
@@ -95,14 +122,17 @@ mod tests {
     fn only_a_held_lock_has_an_owner() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("db");
-        let addr: SocketAddr = "127.0.0.1:8080".parse().unwrap();
+        let at = |address: &str, is_tls| Owner { address: address.parse().unwrap(), is_tls };
+        let (plain, secured) = (at("127.0.0.1:8080", false), at("[::1]:65535", true));
         assert_eq!(owner(&path), None);
         let lock = Lock::take(&path).unwrap();
         assert_eq!(owner(&path), None);
-        lock.announce("[::1]:65535".parse().unwrap()).unwrap();
-        lock.announce(addr).unwrap();
-        assert_eq!(owner(&path), Some(addr));
-        assert!(matches!(Lock::take(&path), Err(Refused::Owned(Some(found))) if found == addr));
+        for announced in [secured, plain] {
+            lock.announce(announced).unwrap();
+            assert_eq!(owner(&path), Some(announced));
+        }
+        assert_eq!(std::fs::read_to_string(beside(&path)).unwrap(), "127.0.0.1:8080\n", "as earlier versions read it");
+        assert!(matches!(Lock::take(&path), Err(Refused::Owned(Some(found))) if found == plain));
         lock.release();
         assert_eq!(owner(&path), None);
         assert!(Lock::take(&path).is_ok());

@@ -19,9 +19,9 @@ async fn a_file_has_one_owner() {
     let (_folder, path) = folder();
     let store = Store::open(&path).unwrap();
     assert!(matches!(Store::open(&path), Err(OpenError::Owned { owner: None, .. })));
-    let addr = "127.0.0.1:8080".parse().unwrap();
-    store.announce(addr).unwrap();
-    assert_eq!(owner(&path), Some(addr));
+    let announced = Owner { address: "127.0.0.1:8080".parse().unwrap(), is_tls: false };
+    store.announce(announced).unwrap();
+    assert_eq!(owner(&path), Some(announced));
     let error = Store::open(&path).unwrap_err();
     assert!(error.to_string().ends_with("owned by another process, which answers at http://127.0.0.1:8080"), "{error}");
     let other = store.clone();
@@ -38,8 +38,8 @@ async fn a_file_has_one_owner() {
 async fn receivers_end_with_the_store() {
     let (_folder, path) = folder();
     let store = Store::open(&path).unwrap();
-    let desk = Arc::clone(store.desk());
-    let (received, ()) = tokio::join!(desk.next(), store.close());
+    let queues = Arc::clone(store.queues());
+    let (received, ()) = tokio::join!(queues.next(), store.close());
     assert_eq!(received, None);
 }
 
@@ -47,8 +47,8 @@ async fn receivers_end_with_the_store() {
 async fn dropping_writes_what_was_asked_for() {
     let (_folder, path) = folder();
     let store = Store::open(&path).unwrap();
-    let desk = Arc::clone(store.desk());
-    let publishing = tokio::spawn(async move { desk.publish(LANE, Duration::ZERO, Message::default()).await });
+    let queues = Arc::clone(store.queues());
+    let publishing = tokio::spawn(async move { queues.publish(LANE, Duration::ZERO, Message::default()).await });
     tokio::task::yield_now().await; // it has sent its job
     drop(store);
     publishing.await.unwrap().unwrap();
@@ -164,7 +164,7 @@ async fn one_failure_in_a_batch_of_a_full_disk_reaches_everyone_in_it() {
     assert!(confirmed < 64);
 }
 
-/// Acks and hand-outs that could not be written are written when writing works again, without being asked for.
+/// Acks and dispatches that could not be written are written when writing works again, without being asked for.
 #[tokio::test]
 async fn what_failed_is_done_when_the_trouble_is_over() {
     let (_folder, path) = folder();
@@ -181,7 +181,7 @@ async fn what_failed_is_done_when_the_trouble_is_over() {
     let mut health = broker.health();
     health.wait_for(|health| *health != Health::Up).await.unwrap();
     execute("CREATE TRIGGER broken_too BEFORE UPDATE ON messages BEGIN SELECT raise(ABORT, 'broken'); END").await;
-    broker.publish(outgoing(2)).await.unwrap(); // cannot be handed out
+    broker.publish(outgoing(2)).await.unwrap(); // cannot be dispatched
     execute("DROP TRIGGER broken").await;
     execute("DROP TRIGGER broken_too").await;
     let second = tokio::time::timeout(DEADLINE, broker.receive()).await.unwrap().unwrap();

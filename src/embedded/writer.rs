@@ -1,4 +1,4 @@
-//! The thread that writes: jobs of a batch -> hand-out -> COMMIT -> answers.
+//! The thread that writes: jobs of a batch -> dispatch -> COMMIT -> answers.
 //!
 //! Every job runs in a savepoint, so that one that fails undoes only itself. A full disk or an I/O error may undo the
 //! whole transaction: then every job of the batch failed, and is told so. From the first failure on the writer tries a
@@ -7,14 +7,14 @@
 use std::collections::VecDeque;
 use std::mem;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
-use rusqlite::{CachedStatement, Connection, ErrorCode};
-use tokio::sync::oneshot;
+use rusqlite::Connection;
 
 use super::clock::Clock;
-use super::desk::{Desk, HandOut};
+use super::job::{Batch, Job, Listener, Order, WriteError, execute, ping};
+use super::queues::{Dispatch, Queues};
 
 /// Jobs that share one fsync at most.
 const JOBS_MAX: usize = 1024;
@@ -23,143 +23,17 @@ const BATCH_TIME_MAX: Duration = Duration::from_millis(20);
 /// How often writing is tried while it fails.
 const PROBE_EVERY: Duration = Duration::from_secs(1);
 
-/// Why something was not written.
-#[derive(Debug, Clone, thiserror::Error)]
-pub(crate) enum WriteError {
-    #[error("the disk is full: {0}")]
-    Full(Arc<rusqlite::Error>),
-    #[error("too large for the SQLite file: {0}")]
-    TooLarge(Arc<rusqlite::Error>),
-    #[error("cannot write to the SQLite file: {0}")]
-    Failed(Arc<rusqlite::Error>),
-    #[error("the SQLite file is closed")]
-    Closed,
-}
-
-impl WriteError {
-    /// Whether other writes are likely to fail too.
-    fn is_trouble(&self) -> bool {
-        match self {
-            Self::Full(_) | Self::Failed(_) => true,
-            Self::TooLarge(_) | Self::Closed => false,
-        }
-    }
-}
-
-impl From<rusqlite::Error> for WriteError {
-    fn from(error: rusqlite::Error) -> Self {
-        let code = error.sqlite_error_code();
-        let error = Arc::new(error);
-        match code {
-            Some(ErrorCode::DiskFull) => Self::Full(error),
-            Some(ErrorCode::TooBig) => Self::TooLarge(error),
-            Some(_) | None => Self::Failed(error),
-        }
-    }
-}
-
-/// Something to be written.
-pub(super) trait Job: Send {
-    /// Does it, inside a savepoint.
-    fn run(&mut self, batch: &mut Batch<'_>) -> rusqlite::Result<()>;
-
-    /// Hears, after the commit, whether it is on disk. Called once, perhaps without a run.
-    fn answer(self: Box<Self>, outcome: Result<(), WriteError>);
-}
-
-/// What the thread is told.
-pub(super) enum Order {
-    Job(Box<dyn Job>),
-    /// See whether messages can be handed out.
-    HandOut,
-    Listen(Listener),
-    Stop,
-}
-
-/// Hears the reason when writing begins to fail, and nothing when it works again.
-pub(crate) type Listener = Box<dyn Fn(Option<&str>) + Send>;
-
-/// The transaction under way, as jobs see it.
-pub(crate) struct Batch<'a> {
-    conn: &'a Connection,
-    clock: Clock,
-    owner: i64,
-    /// Whether messages may have to be handed out before the commit.
-    pub(super) hand_out: bool,
-    /// When the next message is due that could be handed out then.
-    pub(super) next_due_ms: Option<i64>,
-}
-
-impl Batch<'_> {
-    /// The statement, prepared once.
-    pub(crate) fn prepare(&self, sql: &str) -> rusqlite::Result<CachedStatement<'_>> {
-        self.conn.prepare_cached(sql)
-    }
-
-    /// Now, in milliseconds since 1970.
-    pub(crate) fn now_ms(&self) -> i64 {
-        self.clock.now_ms()
-    }
-
-    /// The number of the process that owns the file.
-    pub(crate) fn owner(&self) -> i64 {
-        self.owner
-    }
-
-    pub(super) fn ping(&self) -> rusqlite::Result<()> {
-        ping(self.conn)
-    }
-}
-
-/// Sends `work` to the writer and awaits what it came to. A caller that stops waiting does not stop the work.
-pub(super) async fn call<T, F>(orders: &Sender<Order>, work: F) -> Result<T, WriteError>
-where
-    T: Send + 'static,
-    F: FnOnce(&mut Batch<'_>) -> rusqlite::Result<T> + Send + 'static,
-{
-    let (answer, answered) = oneshot::channel();
-    let job = Call { work: Some(work), result: None, answer };
-    // A writer that has ended drops the job, and with it the other end of the answer.
-    let _ = orders.send(Order::Job(Box::new(job)));
-    answered.await.unwrap_or(Err(WriteError::Closed))
-}
-
-/// A closure as a job.
-struct Call<T, F> {
-    work: Option<F>,
-    result: Option<T>,
-    answer: oneshot::Sender<Result<T, WriteError>>,
-}
-
-impl<T, F> Job for Call<T, F>
-where
-    T: Send,
-    F: FnOnce(&mut Batch<'_>) -> rusqlite::Result<T> + Send,
-{
-    fn run(&mut self, batch: &mut Batch<'_>) -> rusqlite::Result<()> {
-        if let Some(work) = self.work.take() {
-            self.result = Some(work(batch)?);
-        }
-        Ok(())
-    }
-
-    fn answer(self: Box<Self>, outcome: Result<(), WriteError>) {
-        let Self { result, answer, .. } = *self;
-        let _ = answer.send(outcome.and_then(|()| result.ok_or(WriteError::Closed))); // perhaps nobody waits
-    }
-}
-
 /// The state of the thread.
 pub(super) struct Writer {
     conn: Connection,
     owner: i64,
     clock: Clock,
-    desk: Arc<Desk>,
+    queues: Arc<Queues>,
     orders: Receiver<Order>,
     listeners: Listeners,
     /// Jobs received and not yet run.
     waiting: VecDeque<Box<dyn Job>>,
-    hand_out: bool,
+    dispatch: bool,
     stopping: bool,
     /// When the next message is due.
     wake: Option<Instant>,
@@ -176,16 +50,22 @@ struct Trouble {
 type Ran = (Box<dyn Job>, Result<(), WriteError>);
 
 impl Writer {
-    pub(super) fn new(conn: Connection, owner: i64, clock: Clock, desk: Arc<Desk>, orders: Receiver<Order>) -> Self {
+    pub(super) fn new(
+        conn: Connection,
+        owner: i64,
+        clock: Clock,
+        queues: Arc<Queues>,
+        orders: Receiver<Order>,
+    ) -> Self {
         Self {
             conn,
             owner,
             clock,
-            desk,
+            queues,
             orders,
             listeners: Listeners::default(),
             waiting: VecDeque::new(),
-            hand_out: false,
+            dispatch: false,
             stopping: false,
             wake: None,
             trouble: None,
@@ -195,7 +75,7 @@ impl Writer {
     /// Runs until it is told to stop; the file is closed then.
     pub(super) fn run(mut self) {
         loop {
-            if self.waiting.is_empty() && !self.hand_out {
+            if self.waiting.is_empty() && !self.dispatch {
                 if self.stopping {
                     return;
                 }
@@ -206,7 +86,7 @@ impl Writer {
                 self.take(order);
             }
             self.tick(Instant::now());
-            if !self.waiting.is_empty() || self.hand_out {
+            if !self.waiting.is_empty() || self.dispatch {
                 self.batch();
             }
         }
@@ -229,7 +109,7 @@ impl Writer {
     fn take(&mut self, order: Order) {
         match order {
             Order::Job(job) => self.waiting.push_back(job),
-            Order::HandOut => self.hand_out = true,
+            Order::Dispatch => self.dispatch = true,
             Order::Stop => self.stopping = true,
             Order::Listen(listener) => {
                 if let Some(trouble) = &self.trouble {
@@ -243,7 +123,7 @@ impl Writer {
     fn tick(&mut self, now: Instant) {
         if self.wake.is_some_and(|at| at <= now) {
             self.wake = None;
-            self.hand_out = true;
+            self.dispatch = true;
         }
         if self.trouble.as_ref().is_some_and(|trouble| trouble.probe_at <= now) {
             self.probe(now);
@@ -256,8 +136,8 @@ impl Writer {
             Ok(()) => {
                 self.trouble = None;
                 self.listeners.tell(None);
-                self.hand_out = true;
-                self.waiting.extend(self.desk.acks_to_write());
+                self.dispatch = true;
+                self.waiting.extend(self.queues.acks_to_write());
             }
             Err(error) => self.trouble = Some(Trouble { reason: error.to_string(), probe_at: now + PROBE_EVERY }),
         }
@@ -279,14 +159,14 @@ impl Writer {
         }
     }
 
-    /// Runs the jobs that wait, then hands messages out. An error undoes everything, for every job in `ran`.
+    /// Runs the jobs that wait, then dispatches messages. An error undoes everything, for every job in `ran`.
     fn transaction(&mut self, ran: &mut Vec<Ran>) -> Result<(), WriteError> {
-        let hand_out = mem::take(&mut self.hand_out);
+        let dispatch = mem::take(&mut self.dispatch);
         if let Err(error) = execute(&self.conn, "BEGIN IMMEDIATE") {
             ran.extend(self.waiting.drain(..).map(|job| (job, Ok(()))));
             return Err(error.into());
         }
-        let mut batch = Batch { conn: &self.conn, clock: self.clock, owner: self.owner, hand_out, next_due_ms: None };
+        let mut batch = Batch { conn: &self.conn, clock: self.clock, owner: self.owner, dispatch, next_due_ms: None };
         let started = Instant::now();
         while let Some(job) = self.waiting.pop_front() {
             attempt(&mut batch, job, ran)?;
@@ -294,8 +174,8 @@ impl Writer {
                 break;
             }
         }
-        if batch.hand_out {
-            attempt(&mut batch, Box::new(HandOut::new(&self.desk)), ran)?;
+        if batch.dispatch {
+            attempt(&mut batch, Box::new(Dispatch::new(&self.queues)), ran)?;
             self.wake = batch.next_due_ms.map(|due_ms| self.clock.instant(due_ms));
         }
         Ok(execute(&self.conn, "COMMIT")?)
@@ -318,14 +198,6 @@ fn attempt(batch: &mut Batch<'_>, mut job: Box<dyn Job>, ran: &mut Vec<Ran>) -> 
     ran.push((job, outcome.clone()));
     // The first error is the cause: after it SQLite may only know that there is no savepoint any more.
     closed.or_else(|error| outcome.and(Err(error.into())))
-}
-
-fn execute(conn: &Connection, sql: &str) -> rusqlite::Result<()> {
-    conn.prepare_cached(sql)?.execute([]).map(drop)
-}
-
-fn ping(conn: &Connection) -> rusqlite::Result<()> {
-    execute(conn, "UPDATE meta SET pings = pings + 1")
 }
 
 /// Those who want to know whether writing works.

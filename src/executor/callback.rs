@@ -17,12 +17,13 @@ use tokio::runtime::Handle;
 use tokio::time::timeout_at;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::excerpt::excerpt;
-use super::{Attempt, Said, timed_out};
-use crate::domain::decision::{Answer, Decision};
+use super::Attempt;
+use crate::domain::contract::{Raw, Reply};
+use crate::domain::decision::{Answer, Decided, Decision};
 use crate::domain::event::Event;
+use crate::domain::excerpt::excerpt;
+use crate::domain::failure::Class;
 use crate::domain::outcome::{Again, Failure, Outcome};
-use crate::domain::settle::Class;
 
 type Running = Pin<Box<dyn Future<Output = Result<Option<Box<Answer>>, Failed>> + Send>>;
 type Callback = Arc<dyn Fn(Call) -> Running + Send + Sync>;
@@ -67,7 +68,7 @@ impl Callbacks {
     }
 
     /// Calls it, and leaves it at the attempt's deadline.
-    pub(super) async fn run(&self, name: &str, attempt: &Attempt<'_>) -> Result<Said, Outcome> {
+    pub(super) async fn run(&self, name: &str, attempt: &Attempt<'_>) -> Result<Reply, Outcome> {
         let Some(callback) = self.named.get(name) else {
             return Err(Outcome::never(Class::Invalid, format!("this program has no callback `{name}`")));
         };
@@ -79,8 +80,8 @@ impl Callbacks {
             None => tokio::spawn(running),
         };
         match timeout_at(attempt.deadline, AbortOnDropHandle::new(running)).await {
-            Err(_) => Err(timed_out(attempt.hook.timeout, "")),
-            Ok(Ok(Ok(answer))) => Ok(answer),
+            Err(_) => Err(attempt.timed_out("")),
+            Ok(Ok(Ok(answer))) => attempt.read(Raw::Value(answer), Vec::new),
             Ok(Ok(Err(failed))) => Err(failed.outcome()),
             Ok(Err(error)) if error.is_panic() => Err(Outcome::later("the callback panicked")),
             Ok(Err(_)) => Err(Outcome::Interrupted), // its runtime ends
@@ -122,17 +123,19 @@ pub struct Call {
     /// How often an operator has sent it again.
     pub generation: u32,
     event: Arc<Event>,
+    decision: Option<Decided>,
 }
 
 impl Call {
     fn of(attempt: &Attempt<'_>) -> Self {
         let invocation = attempt.invocation;
         Self {
-            key: attempt.key.clone(),
+            key: attempt.key.to_owned(),
             hook: attempt.hook.id.to_string(),
             attempt: invocation.at.attempt,
             generation: invocation.at.generation,
             event: Arc::clone(&invocation.event),
+            decision: invocation.decision.clone(),
         }
     }
 
@@ -169,7 +172,7 @@ impl Call {
     /// What gates have said of the event, where they were asked; of one that nobody decided in time, nothing.
     #[must_use]
     pub fn decision(&self) -> Option<Decision> {
-        serde_json::from_str(self.event.decision.as_ref()?.as_json()).ok()
+        serde_json::from_str(self.decision.as_ref()?.as_json()).ok()
     }
 
     /// The event's data; of an event without any, what `null` is read as.

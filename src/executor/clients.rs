@@ -8,9 +8,9 @@ use reqwest::{Certificate, Client, ClientBuilder, Identity, redirect};
 use tokio::time::Instant;
 
 use super::egress::Guard;
-use super::http::root;
 use crate::config;
 use crate::domain::tls::{Credentials, Tls};
+use crate::error_chain::root;
 
 /// A host that does not even accept is given up before most deadlines, and its next address tried.
 pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -25,6 +25,7 @@ const USER_AGENT: &str = concat!("hookfleet/", env!("CARGO_PKG_VERSION"));
 /// A client of certificates that no hook has used for this long belongs to a revision that is gone.
 const UNUSED_AFTER: Duration = Duration::from_mins(10);
 
+/// The guarded HTTP clients of a process, which its executors share.
 #[derive(Debug)]
 pub(super) struct Clients {
     usual: Client,

@@ -15,8 +15,8 @@ use url::{Host, Url};
 
 use crate::config::Egress;
 use crate::domain::address::{literal, refusal};
+use crate::domain::failure::Class;
 use crate::domain::outcome::Outcome;
-use crate::domain::settle::Class;
 
 /// Why a target may not be called.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -1,29 +1,31 @@
-//! Runs a hook by posting its payload. The reply's head decides; its body is only read to reuse the connection and to
-//! show what a refusal said.
+//! Runs a hook by an HTTP request: a transport, which sends what the hook's dialect encodes and hands back the reply.
+//!
+//! Where the dialect asks for no body the head of a good reply is enough; the rest is read for a moment only, so that the
+//! connection can be used again, and the beginning of a refusal is kept for the error text.
 
 use std::error::Error;
 use std::io;
-use std::iter::successors;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use reqwest::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
-use reqwest::{Response, StatusCode};
+use reqwest::Response;
+use reqwest::header::{CONTENT_ENCODING, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
 use tokio::time::{Instant, timeout_at};
 
 use super::clients::{CONNECT_TIMEOUT, Clients};
 use super::compress::gzipped;
-use super::egress::{Guard, Refused};
-use super::excerpt::{excerpt, with_excerpt};
+use super::egress::Refused;
 use super::hint::retry_after;
-use super::{Attempt, Said, answer, timed_out};
-use crate::config;
-use crate::domain::event::TRACEPARENT;
+use super::{Attempt, secrets};
+use crate::domain::contract::{Body, Raw, Reply};
+use crate::domain::excerpt::excerpt;
+use crate::domain::failure::Class;
+use crate::domain::headers::is_framing;
 use crate::domain::hook::{Compression, HttpAction, Method};
-use crate::domain::outcome::{Again, Failure, Outcome};
+use crate::domain::outcome::Outcome;
 use crate::domain::request::Request;
-use crate::domain::settle::Class;
-use crate::domain::template::{Piece, Text};
+use crate::error_chain::{causes, root};
 use crate::telemetry::{Metric, now_ms};
 
 /// A reply is read up to here; a connection with more on it is closed.
@@ -32,41 +34,35 @@ const REPLY_BYTES_MAX: usize = 128 * 1024;
 const REPLY_WAIT: Duration = Duration::from_millis(250);
 /// As much of a refusal's body as the excerpt is made from.
 const REFUSAL_BYTES_MAX: usize = 8 * 1024;
-const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
-const ATTEMPT: HeaderName = HeaderName::from_static("hookfleet-attempt");
-/// Headers that say where a message ends or what becomes of its connection: the client's own.
-const FRAMING: [&str; 8] =
-    ["connection", "content-length", "expect", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade"];
-/// Shorter values, and shorter words in them, hide nothing.
-const SECRET_BYTES_MIN: usize = 4;
+/// Shorter words in values hide nothing.
 const SECRET_WORD_BYTES_MIN: usize = 8;
 
-/// The http executor: clients and their connections.
+/// The http executor.
 #[derive(Debug)]
-pub(super) struct Http(Clients);
+pub(super) struct Http {
+    pub(super) clients: Arc<Clients>,
+}
 
 impl Http {
-    pub(super) fn new(egress: &config::Egress) -> reqwest::Result<Self> {
-        Clients::new(egress).map(Self)
-    }
-
-    pub(super) const fn guard(&self) -> &Guard {
-        &self.0.guard
-    }
-
-    #[cfg(test)]
-    pub(super) const fn with(clients: Clients) -> Self {
-        Self(clients)
-    }
-
-    /// Posts the payload. Ends at the attempt's deadline.
-    pub(super) async fn run(&self, action: &HttpAction, attempt: &Attempt<'_>) -> Result<Said, Outcome> {
-        let request = Request::new(action, attempt.hook, attempt.invocation, &attempt.key)
+    /// Sends the request of one attempt and reads the reply. Ends at the attempt's deadline.
+    pub(super) async fn run(&self, action: &HttpAction, attempt: &Attempt<'_>) -> Result<Reply, Outcome> {
+        let request = Request::new(action, attempt.hook, attempt.invocation, attempt.key)
             .map_err(|error| Outcome::never(Class::Invalid, error))?; // it would be the same next time
-        self.0.guard.check(&request.url).map_err(|refused| Outcome::from(&refused))?;
-        let ready = async { Ok::<_, String>((self.0.of(&action.tls)?, content(action, attempt, &request).await?)) };
+        let raw = self.exchange(action, attempt, &request).await?;
+        attempt.read(raw, || known_secrets(action, &request))
+    }
+
+    async fn exchange(
+        &self,
+        action: &HttpAction,
+        attempt: &Attempt<'_>,
+        request: &Request<'_>,
+    ) -> Result<Raw, Outcome> {
+        self.clients.guard.check(&request.url).map_err(|refused| Outcome::from(&refused))?;
+        let ready =
+            async { Ok::<_, String>((self.clients.of(&action.tls)?, content(action, attempt, request).await?)) };
         let (client, (headers, body)) = match timeout_at(attempt.deadline, ready).await {
-            Err(_) => return Err(timed_out(attempt.hook.timeout, "")),
+            Err(_) => return Err(attempt.timed_out("")),
             Ok(Err(error)) => return Err(Outcome::never(Class::Invalid, error)),
             Ok(Ok(ready)) => ready,
         };
@@ -74,46 +70,22 @@ impl Http {
         let reply = match timeout_at(attempt.deadline, sent).await {
             Err(_) => {
                 unanswered(attempt, "timeout");
-                return Err(timed_out(attempt.hook.timeout, ""));
+                return Err(attempt.timed_out(""));
             }
-            Ok(Err(error)) => return Err(broken(&error.without_url(), action, attempt, &request)),
+            Ok(Err(error)) => return Err(broken(&error.without_url(), action, attempt, request)),
             Ok(Ok(reply)) => reply,
         };
         let status = reply.status();
-        let hint = reply.headers().get(RETRY_AFTER).and_then(|value| retry_after(value.as_bytes(), SystemTime::now()));
-        let again = classify(status, hint);
-        if again.is_none() && attempt.asks {
-            let read =
-                timeout_at(attempt.deadline, whole(reply)).await.map_err(|_| timed_out(attempt.hook.timeout, ""))?;
-            return match read {
-                Ok(Some(body)) => answer(&body, || secrets(action, &request)),
-                Ok(None) => {
-                    Err(Outcome::never(Class::Rejected, format!("the answer has more than {REPLY_BYTES_MAX} bytes")))
-                }
-                Err(error) => Err(broken(&error.without_url(), action, attempt, &request)),
-            };
-        }
-        let body = drain(reply, attempt.deadline).await;
-        let Some(again) = again else { return Ok(None) };
-        let error = with_excerpt(status_line(status), &excerpt(&body, secrets(action, &request)));
-        Err(Outcome::Failed(Failure { again, status: Some(status.as_u16().into()), error }))
+        let retry_after =
+            reply.headers().get(RETRY_AFTER).and_then(|value| retry_after(value.as_bytes(), SystemTime::now()));
+        let body = if status.is_success() && attempt.exchange.reads_body {
+            let read = timeout_at(attempt.deadline, whole(reply)).await.map_err(|_| attempt.timed_out(""))?;
+            read.map_err(|error| broken(&error.without_url(), action, attempt, request))?
+        } else {
+            Body::Beginning(drain(reply, attempt.deadline).await)
+        };
+        Ok(Raw::Http { status: status.as_u16(), reason: status.canonical_reason(), retry_after, body })
     }
-}
-
-/// What can pass by itself is tried again; any other refusal will be repeated however often we ask. `None` is done.
-fn classify(status: StatusCode, hint: Option<Duration>) -> Option<Again> {
-    match status.as_u16() {
-        200..=299 => None,
-        408 | 425 | 429 => Some(Again::Later(hint)),
-        300..=499 => Some(Again::Never(Class::Rejected)),
-        _ => Some(Again::Later(hint)), // 5xx, and what is no final answer at all
-    }
-}
-
-fn status_line(status: StatusCode) -> String {
-    let reason = status.canonical_reason().map(|reason| format!(" {reason}")).unwrap_or_default();
-    let note = if status.is_redirection() { " (redirects are not followed)" } else { "" };
-    format!("{}{reason}{note}", status.as_str())
 }
 
 /// What is sent: headers and body. Signatures are over the body as the receiver has it once it is decompressed.
@@ -125,7 +97,7 @@ async fn content(
     let body = match (action.method, &request.body) {
         (Method::Get, _) => Bytes::new(),
         (_, Some(body)) => body.to_string().into(),
-        (_, None) => attempt.payload.clone(),
+        (_, None) => attempt.exchange.body.clone(),
     };
     let mut headers = signed(headers(request, attempt)?, action, attempt, &body)?;
     if action.compression == Compression::Gzip
@@ -137,25 +109,29 @@ async fn content(
     Ok((headers, body))
 }
 
-/// The hook's headers over the defaults, and over them what tells attempts apart. An error names the header only.
+/// The hook's headers over the defaults of its dialect, and over them those that the dialect insists on. An error names the
+/// header only.
 fn headers(request: &Request<'_>, attempt: &Attempt<'_>) -> Result<HeaderMap, String> {
     let mut headers = HeaderMap::with_capacity(request.headers.len() + 4);
     for (name, value) in &request.headers {
         let invalid = || format!("the hook's header `{}` is not valid in HTTP", name.escape_debug());
         let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_| invalid())?;
-        if FRAMING.contains(&name.as_str()) {
+        if is_framing(name.as_str()) {
             return Err(format!("the hook's header `{name}` is set by the HTTP client alone"));
         }
         let mut value = HeaderValue::from_str(value).map_err(|_| invalid())?;
         value.set_sensitive(true); // kept out of `Debug` output and of HTTP/2's compression tables
         headers.append(name, value);
     }
-    headers.entry(CONTENT_TYPE).or_insert(HeaderValue::from_static("application/json"));
-    headers.insert(IDEMPOTENCY_KEY, HeaderValue::from_str(&attempt.key).map_err(|_| "the key is not valid in HTTP")?);
-    headers.insert(ATTEMPT, attempt.invocation.at.attempt.into());
-    // The event's publisher wrote it: what is no header is left out.
-    if let Some(Ok(trace)) = attempt.invocation.event.traceparent.as_deref().map(HeaderValue::from_str) {
-        headers.insert(TRACEPARENT, trace);
+    let text = |name: &str, value: &str| {
+        let value = HeaderValue::from_str(value).map_err(|_| format!("the header `{name}` is not valid in HTTP"))?;
+        Ok::<_, String>(value)
+    };
+    for (name, value) in &attempt.exchange.default_headers {
+        headers.entry(HeaderName::from_static(name)).or_insert(text(name, value)?);
+    }
+    for (name, value) in &attempt.exchange.headers {
+        headers.insert(HeaderName::from_static(name), text(name, value)?);
     }
     Ok(headers)
 }
@@ -167,7 +143,7 @@ fn signed(
     attempt: &Attempt<'_>,
     body: &[u8],
 ) -> Result<HeaderMap, String> {
-    for (name, value) in action.signing.sign(&attempt.key, now_ms() / 1000, body)? {
+    for (name, value) in action.signing.sign(attempt.key, now_ms() / 1000, body)? {
         let invalid = || format!("the signature `{}` is not valid in HTTP", name.escape_debug());
         let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_| invalid())?;
         let mut value = HeaderValue::from_str(&value).map_err(|_| invalid())?;
@@ -207,16 +183,16 @@ async fn drain(mut reply: Response, deadline: Instant) -> Vec<u8> {
     kept
 }
 
-/// All of a reply; `None`: it is too large.
-async fn whole(mut reply: Response) -> reqwest::Result<Option<Vec<u8>>> {
+/// All of a reply's body, up to the limit.
+async fn whole(mut reply: Response) -> reqwest::Result<Body> {
     let mut body = Vec::new();
     while let Some(chunk) = reply.chunk().await? {
         if body.len() + chunk.len() > REPLY_BYTES_MAX {
-            return Ok(None);
+            return Ok(Body::TooLarge { beginning: body, bytes_max: REPLY_BYTES_MAX });
         }
         body.extend_from_slice(&chunk);
     }
-    Ok(Some(body))
+    Ok(Body::Whole(body))
 }
 
 /// A request that got no reply.
@@ -229,7 +205,7 @@ fn broken(error: &reqwest::Error, action: &HttpAction, attempt: &Attempt<'_>, re
     if error.is_connect() && error.is_timeout() {
         return Outcome::later(format!("timeout: no connection within {CONNECT_TIMEOUT:?}"));
     }
-    Outcome::later(format!("{why}: {}", excerpt(root(error).to_string().as_bytes(), secrets(action, request))))
+    Outcome::later(format!("{why}: {}", excerpt(root(error).to_string().as_bytes(), known_secrets(action, request))))
 }
 
 fn unanswered(attempt: &Attempt<'_>, why: &str) {
@@ -262,504 +238,18 @@ fn is_reset(cause: &(dyn Error + 'static)) -> bool {
         || cause.to_string().starts_with("connection closed before message completed") // hyper's words for it
 }
 
-/// An error and what it came from. An I/O error hides the error that it was made of from `source`.
-fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
-    successors(Some(error), |&error| match error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
-        Some(inner) => Some(inner as &(dyn Error + 'static)),
-        None => error.source(),
-    })
-}
-
-/// The first cause. What wraps it may name the URL; it does not.
-pub(super) fn root<'a>(error: &'a (dyn Error + 'static)) -> &'a (dyn Error + 'static) {
-    causes(error).last().unwrap_or(error)
-}
-
-/// What a target could repeat to us and no error may show: header values, the URL behind its host, and whatever stands
+/// What a target could repeat to us and no error may show: header values, the URL behind its host, and every value from
 /// outside of the hooks file, wherever it was put in.
-fn secrets(action: &HttpAction, request: &Request<'_>) -> Vec<String> {
-    let hidden = action.texts().flat_map(Text::pieces).filter_map(|piece| match piece {
-        Piece::Hidden(value) => Some(value.expose().as_str()),
-        Piece::Literal(_) | Piece::Unknown { .. } => None,
-    });
+fn known_secrets(action: &HttpAction, request: &Request<'_>) -> Vec<String> {
+    let hidden = secrets::of_texts(action.texts());
     let url = &request.url;
     let values = request.headers.iter().map(|(_, value)| value.as_ref());
     let parameters = url.query_pairs().map(|(_, value)| value.into_owned());
-    let whole = values
-        .clone()
-        .chain(hidden.clone())
-        .chain([url.path()])
-        .chain(url.query())
-        .map(str::to_owned)
-        .chain(parameters);
-    let whole = whole.filter(|value| value.len() >= SECRET_BYTES_MIN);
+    let whole = values.clone().chain(hidden.clone()).chain([url.path()]).chain(url.query()).map(str::to_owned);
     let words = values.chain(hidden).flat_map(str::split_whitespace).chain(url.path().split('/'));
-    let words = words.filter(|word| word.len() >= SECRET_WORD_BYTES_MIN);
-    whole.chain(words.map(str::to_owned)).collect()
+    let words = words.filter(|word| word.len() >= SECRET_WORD_BYTES_MIN).map(str::to_owned);
+    secrets::long_enough(whole.chain(parameters)).chain(words).collect()
 }
 
 #[cfg(test)]
-mod tests {
-    use std::io::Read as _;
-    use std::sync::Arc;
-    use std::sync::atomic::{AtomicUsize, Ordering};
-
-    use flate2::read::GzDecoder;
-    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-    use tokio::net::{TcpListener, TcpStream};
-    use tokio::sync::mpsc::UnboundedReceiver;
-    use tokio::time::sleep;
-
-    use super::super::fixture::{executors, hook, invocation, line};
-    use super::super::{Callbacks, Execute as _, Executors, payload};
-    use super::*;
-    use crate::domain::decision::{Merge, Verdict};
-    use crate::domain::hook::{Action, Hook, HookId};
-    use crate::domain::signature::{Algorithm, Encoding, PlainKey, Signing, StandardKey};
-    use crate::domain::template::Form;
-
-    #[test]
-    fn statuses() {
-        let hint = Some(Duration::from_secs(7));
-        for (statuses, expected) in [
-            (&[200, 201, 202, 204, 206, 299][..], None),
-            (&[300, 301, 302, 303, 304, 307, 308, 399], Some(Again::Never(Class::Rejected))),
-            (&[400, 401, 403, 404, 405, 409, 410, 422, 451, 499], Some(Again::Never(Class::Rejected))),
-            (&[408, 425, 429, 500, 501, 502, 503, 504, 599], Some(Again::Later(hint))),
-            (&[100, 101, 103, 600, 999], Some(Again::Later(hint))),
-        ] {
-            for status in statuses {
-                assert_eq!(classify(StatusCode::from_u16(*status).unwrap(), hint), expected, "{status}");
-            }
-        }
-    }
-
-    /// A server on this machine that does `serve` with every connection; `/hook/T0` and a secret are its target.
-    struct Server {
-        port: u16,
-        connections: Arc<AtomicUsize>,
-    }
-
-    impl Server {
-        async fn start<F>(serve: impl Fn(TcpStream) -> F + Send + 'static) -> Self
-        where
-            F: Future<Output = Option<()>> + Send + 'static,
-        {
-            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-            let port = listener.local_addr().unwrap().port();
-            let connections = Arc::new(AtomicUsize::new(0));
-            let count = Arc::clone(&connections);
-            tokio::spawn(async move {
-                while let Ok((stream, _)) = listener.accept().await {
-                    count.fetch_add(1, Ordering::SeqCst);
-                    tokio::spawn(serve(stream));
-                }
-            });
-            Self { port, connections }
-        }
-
-        /// Answers every request on a connection with these bytes.
-        async fn replying(reply: impl Into<String>) -> Self {
-            let reply: Arc<str> = reply.into().into();
-            Self::start(move |mut stream| {
-                let reply = Arc::clone(&reply);
-                async move {
-                    loop {
-                        request(&mut stream).await?;
-                        stream.write_all(reply.as_bytes()).await.ok()?;
-                    }
-                }
-            })
-            .await
-        }
-
-        /// Takes every request, and hands it on.
-        async fn taking() -> (Self, UnboundedReceiver<String>) {
-            let (sender, requests) = tokio::sync::mpsc::unbounded_channel();
-            let server = Self::start(move |mut stream| {
-                let sender = sender.clone();
-                async move {
-                    loop {
-                        sender.send(request(&mut stream).await?).ok()?;
-                        stream.write_all(reply("204 No Content", "", "").as_bytes()).await.ok()?;
-                    }
-                }
-            });
-            (server.await, requests)
-        }
-
-        fn hook(&self, timeout_ms: u64) -> Hook {
-            target(&format!("http://127.0.0.1:{}/hook/T0/pathsecret?key=querysecret", self.port), timeout_ms)
-        }
-
-        async fn outcome(&self) -> String {
-            line(&executors().run(&self.hook(5_000), &invocation("{}")).await)
-        }
-
-        fn connections(&self) -> usize {
-            self.connections.load(Ordering::SeqCst)
-        }
-    }
-
-    fn target(url: &str, timeout_ms: u64) -> Hook {
-        let headers = [("authorization", "Bearer headersecret"), ("x-a", "1"), ("x-a", "2")];
-        hook(Action::Http(HttpAction::plain(url.parse().unwrap(), &headers)), timeout_ms)
-    }
-
-    /// One request, head and body; `None` when the connection is closed.
-    async fn request(stream: &mut TcpStream) -> Option<String> {
-        let (head, body) = bytes(stream).await?;
-        Some(head + &String::from_utf8_lossy(&body))
-    }
-
-    async fn bytes(stream: &mut TcpStream) -> Option<(String, Vec<u8>)> {
-        let mut whole = Vec::new();
-        let mut chunk = [0; 4096];
-        loop {
-            let read = stream.read(&mut chunk).await.ok().filter(|read| *read > 0)?;
-            whole.extend_from_slice(&chunk[..read]);
-            let Some(end) = whole.windows(4).position(|window| window == b"\r\n\r\n") else { continue };
-            let head = String::from_utf8_lossy(&whole[..end + 4]).into_owned();
-            let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")).unwrap_or("0");
-            if whole.len() - head.len() >= length.parse().unwrap() {
-                return Some((head, whole.split_off(end + 4)));
-            }
-        }
-    }
-
-    fn reply(status: &str, headers: &str, body: &str) -> String {
-        format!("HTTP/1.1 {status}\r\ncontent-length: {}\r\n{headers}\r\n{body}", body.len())
-    }
-
-    #[tokio::test]
-    async fn what_the_target_gets() {
-        let (server, mut requests) = Server::taking().await;
-        let (executors, invocation, mut hook) = (executors(), invocation("{}"), server.hook(5_000));
-        assert_eq!(executors.run(&hook, &invocation).await, Outcome::Done);
-        let text = requests.recv().await.unwrap();
-        let key = format!("idempotency-key: {}\r\n", invocation.idempotency_key());
-        for expected in [
-            "POST /hook/T0/pathsecret?key=querysecret HTTP/1.1\r\n",
-            "content-type: application/json\r\n",
-            concat!("user-agent: hookfleet/", env!("CARGO_PKG_VERSION"), "\r\n"),
-            "traceparent: 00-1-2-01\r\n",
-            "hookfleet-attempt: 1\r\n",
-            "authorization: Bearer headersecret\r\nx-a: 1\r\nx-a: 2\r\n",
-            &key,
-        ] {
-            assert!(text.contains(expected), "{expected} in {text}");
-        }
-        for unexpected in ["cookie", "accept-encoding", "referer"] {
-            assert!(!text.contains(unexpected), "{unexpected} in {text}");
-        }
-        assert!(text.ends_with(
-            std::str::from_utf8(&payload(&hook, &invocation, &invocation.idempotency_key(), None)).unwrap()
-        ));
-
-        let Action::Http(action) = &mut hook.action else { unreachable!() };
-        for (name, value) in [("content-type", "a/b"), ("user-agent", "mine"), ("idempotency-key", "forged")] {
-            action.headers.push((name.to_owned(), Text::plain(value)));
-        }
-        assert_eq!(executors.run(&hook, &invocation).await, Outcome::Done);
-        let text = requests.recv().await.unwrap();
-        assert!(text.contains("content-type: a/b\r\n") && text.contains("user-agent: mine\r\n"), "{text}");
-        assert!(text.contains(&key) && !text.contains("forged"), "{text}");
-        assert_eq!(text.matches("content-type").count(), 1, "{text}");
-        assert_eq!(server.connections(), 1);
-    }
-
-    #[tokio::test]
-    async fn methods_and_signatures() {
-        let (server, mut requests) = Server::taking().await;
-        let (executors, mut invocation, mut hook) = (executors(), invocation("{}"), server.hook(5_000));
-        let secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
-        let plain = PlainKey::new("x-sig".into(), "sha256=".into(), Encoding::Hex, Algorithm::Sha256, "key").unwrap();
-        let signing = Box::new(Signing { standard: vec![StandardKey::new(secret).unwrap()], plain: Some(plain) });
-        let mut ids = Vec::new();
-        for (method, attempt) in [(Method::Put, 1), (Method::Patch, 2), (Method::Delete, 3), (Method::Get, 4)] {
-            let Action::Http(action) = &mut hook.action else { unreachable!() };
-            (action.method, action.signing) = (method, signing.clone());
-            invocation.at.attempt = attempt;
-            assert_eq!(executors.run(&hook, &invocation).await, Outcome::Done);
-            let text = requests.recv().await.unwrap();
-            assert!(text.starts_with(&format!("{} /hook/T0/", method.name())), "{text}");
-            let (head, body) = text.split_once("\r\n\r\n").unwrap();
-            assert_eq!(body.is_empty(), method == Method::Get, "{text}");
-            let header = |name: &str| {
-                let mut lines = head.lines().filter_map(|line| line.split_once(": "));
-                lines.find(|(found, _)| *found == name).unwrap_or_else(|| panic!("no {name} in {head}")).1.to_owned()
-            };
-            let at: u64 = header("webhook-timestamp").parse().unwrap();
-            assert!(now_ms() / 1000 - at < 60, "{at}");
-            for (name, value) in signing.sign(&invocation.idempotency_key(), at, body.as_bytes()).unwrap() {
-                assert_eq!(header(name), value);
-            }
-            ids.push(header("webhook-id"));
-        }
-        ids.dedup();
-        assert_eq!(ids.len(), 1, "the same for every attempt");
-
-        let Action::Http(action) = &mut hook.action else { unreachable!() };
-        action.signing.standard.push(StandardKey::unknown("${env:KEY}".into()));
-        let outcome = line(&executors.run(&hook, &invocation).await);
-        assert_eq!(outcome, "never Invalid: a signing key of the hook is not known to this process");
-    }
-
-    #[tokio::test]
-    async fn large_bodies_are_compressed_when_asked() {
-        let (sender, mut bodies) = tokio::sync::mpsc::unbounded_channel();
-        let server = Server::start(move |mut stream| {
-            let sender = sender.clone();
-            async move {
-                let (head, body) = bytes(&mut stream).await?;
-                stream.write_all(reply("204 No Content", "connection: close\r\n", "").as_bytes()).await.ok()?;
-                sender.send((head, body)).ok()
-            }
-        })
-        .await;
-        let mut hook = server.hook(5_000);
-        let Action::Http(action) = &mut hook.action else { unreachable!() };
-        action.compression = Compression::Gzip;
-        let plain = PlainKey::new("x-sig".into(), String::new(), Encoding::Hex, Algorithm::Sha256, "key").unwrap();
-        *action.signing = Signing { standard: vec![], plain: Some(plain) };
-        let signing = action.signing.clone();
-        for (length, is_compressed) in [(10, false), (2_000, true), (200_000, true)] {
-            let invocation = invocation(&format!("\"{}\"", "x".repeat(length)));
-            assert_eq!(executors().run(&hook, &invocation).await, Outcome::Done);
-            let (head, mut body) = bodies.recv().await.unwrap();
-            assert_eq!(head.contains("content-encoding: gzip\r\n"), is_compressed, "{head}");
-            if is_compressed {
-                let mut whole = Vec::new();
-                GzDecoder::new(&*body).read_to_end(&mut whole).unwrap();
-                assert!(body.len() < whole.len() / 4);
-                body = whole;
-            }
-            assert_eq!(body, payload(&hook, &invocation, &invocation.idempotency_key(), None));
-            let signatures = signing.sign(&invocation.idempotency_key(), 0, &body).unwrap();
-            assert!(signatures.iter().all(|(name, value)| head.contains(&format!("{name}: {value}\r\n"))), "{head}");
-        }
-    }
-
-    #[tokio::test]
-    async fn headers_that_cannot_be_sent() {
-        let server = Server::replying(reply("200 OK", "", "")).await;
-        for (name, value) in [("x-a", "line\nbreak-secret"), ("x a", "1"), ("content-length", "1"), ("te", "trailers")]
-        {
-            let mut hook = server.hook(5_000);
-            let Action::Http(action) = &mut hook.action else { unreachable!() };
-            action.headers.push((name.to_owned(), Text::plain(value)));
-            let found = line(&executors().run(&hook, &invocation("{}")).await);
-            assert!(found.starts_with(&format!("never Invalid: the hook's header `{name}` is ")), "{found}");
-            assert!(!found.contains("secret"), "{found}");
-        }
-        assert_eq!(server.connections(), 0);
-    }
-
-    #[tokio::test]
-    async fn refusals_are_told_without_secrets() {
-        let check =
-            async |reply: String, expected: &str| assert_eq!(Server::replying(reply).await.outcome().await, expected);
-        check(reply("200 OK", "", "fine"), "done").await;
-        check(reply("500 Whatever", "", ""), "later [500]: 500 Internal Server Error").await;
-        let body = "no route /hook/T0/pathsecret\r\n(key querysecret, Bearer headersecret, headersecret)";
-        let expected =
-            "never Rejected [404]: 404 Not Found: no route [REDACTED] (key [REDACTED], [REDACTED], [REDACTED])";
-        check(reply("404 Not Found", "", body), expected).await;
-        check(reply("429 Slow", "retry-after: 30\r\n", "slow"), "later 30s [429]: 429 Too Many Requests: slow").await;
-        let past = "retry-after: Sun, 06 Nov 1994 08:49:37 GMT\r\n";
-        check(reply("503 Away", past, ""), "later 0ns [503]: 503 Service Unavailable").await;
-        let expected = format!("later [502]: 502 Bad Gateway: {}…", "x".repeat(200));
-        check(reply("502 Bad", "", &"x".repeat(200_000)), &expected).await;
-        check("HTTP/1.1 777 Odd\r\ncontent-length: 0\r\n\r\n".into(), "later [777]: 777").await;
-        check("HTTP/1.1 503 No\r\ncontent-length: 9\r\n\r\nabc".into(), "later [503]: 503 Service Unavailable: abc")
-            .await;
-        check("SMTP/1.1 no\r\n\r\n".into(), "later: transport: invalid HTTP version parsed").await;
-    }
-
-    #[test]
-    fn what_is_hidden_is_so_wherever_it_was_put() {
-        let hidden = |secret: &str| Piece::Hidden(crate::domain::hook::Secret::new(secret.to_owned()));
-        let text = |secret: &str| Text::new(vec![Piece::Literal("a=".into()), hidden(secret)], Form::Plain).unwrap();
-        let mut action = HttpAction::plain("https://x.example/".parse().unwrap(), &[]);
-        action.headers = vec![("x".to_owned(), text("in-a-header"))];
-        action.body = Some(text("in-the-body"));
-        let invocation = invocation("{}");
-        let hook = hook(Action::Http(action.clone()), 1000);
-        let request = Request::new(&action, &hook, &invocation, "key").unwrap();
-        let secrets = secrets(&action, &request);
-        for secret in ["in-a-header", "in-the-body"] {
-            assert!(secrets.iter().any(|it| it == secret), "{secrets:?}");
-        }
-    }
-
-    #[tokio::test]
-    async fn redirects_are_not_followed() {
-        let server = Server::replying(reply("302 Found", "location: /elsewhere?secret\r\n", "")).await;
-        let expected = "never Rejected [302]: 302 Found (redirects are not followed)";
-        assert_eq!(server.outcome().await, expected);
-        assert_eq!(server.connections(), 1);
-    }
-
-    /// Sends `head`, then a byte at a time, for ever.
-    async fn dripping(head: &'static str) -> Server {
-        Server::start(move |mut stream| async move {
-            request(&mut stream).await?;
-            stream.write_all(head.as_bytes()).await.ok()?;
-            loop {
-                stream.write_all(b"x").await.ok()?;
-                sleep(Duration::from_millis(20)).await;
-            }
-        })
-        .await
-    }
-
-    #[tokio::test]
-    async fn a_good_head_is_done_whatever_its_body_does() {
-        let wrong_length = Server::start(|mut stream| async move {
-            request(&mut stream).await?;
-            stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nabc").await.ok()
-        });
-        let bad_chunks = Server::replying("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n");
-        let flood = Server::start(|mut stream| async move {
-            request(&mut stream).await?;
-            stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.ok()?;
-            while stream.write_all(&[b'x'; 8_192]).await.is_ok() {}
-            None
-        });
-        let drip = dripping("HTTP/1.1 200 OK\r\ncontent-length: 1000000\r\n\r\n");
-        for server in [wrong_length.await, bad_chunks.await, flood.await, drip.await] {
-            let start = Instant::now();
-            assert_eq!(server.outcome().await, "done");
-            assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
-        }
-    }
-
-    #[tokio::test]
-    async fn answers_of_those_that_decide() {
-        let asked = async |server: Server| {
-            let asked = executors().ask(&server.hook(1_000), &invocation("{}"), None).await;
-            asked.map(|answer| answer.verdict()).map_err(|outcome| line(&outcome))
-        };
-        let rejected = |error: &str| Err(format!("never Rejected: {error}"));
-        for (body, expected) in [
-            ("", Ok(Verdict::Allow)),
-            (r#"{"decision":"block"}"#, Ok(Verdict::Deny)),
-            ("```json\n{\"permission\":\"ask\"}\n```", Ok(Verdict::Ask)),
-            ("fine", rejected("expected a JSON object, or nothing, as the answer; found other text")),
-            (r#"{"contract_version":2}"#, rejected("unsupported hook outcome contract_version 2")),
-            (&"x".repeat(REPLY_BYTES_MAX + 1), rejected("the answer has more than 131072 bytes")),
-        ] {
-            assert_eq!(asked(Server::replying(reply("200 OK", "", body)).await).await, expected, "{body:.40}");
-        }
-        let body = r#"{"decision": "block", "stop_reason": "Bearer headersecret\nis known: headersecret"}"#;
-        let server = Server::replying(reply("200 OK", "", body)).await;
-        let mut merge = Merge::default();
-        let answer = executors().ask(&server.hook(1_000), &invocation("{}"), None).await.unwrap();
-        merge.add(&HookId::new("h").unwrap(), answer, 1, 1);
-        assert_eq!(merge.done().reason.as_deref(), Some("[REDACTED]\nis known: [REDACTED]"));
-        let refused = reply("403 Forbidden", "", r#"{"decision":"approve"}"#);
-        let failed = asked(Server::replying(refused).await).await.unwrap_err();
-        assert!(failed.starts_with("never Rejected [403]: 403 Forbidden"), "a status alone decides nothing: {failed}");
-        let slow = asked(dripping("HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\n").await).await;
-        assert_eq!(slow, Err("later: timed out after 1s".to_owned()));
-        let cut = "HTTP/1.1 200 OK\r\ncontent-length: 9\r\nconnection: close\r\n\r\n{}";
-        let cut = asked(Server::replying(cut).await).await.unwrap_err();
-        assert!(cut.starts_with("later: "), "{cut}");
-    }
-
-    #[tokio::test]
-    async fn a_good_head_is_done_although_the_deadline_comes_during_its_body() {
-        let server = dripping("HTTP/1.1 200 OK\r\ncontent-length: 1000000\r\n\r\n").await;
-        assert_eq!(executors().run(&server.hook(240), &invocation("{}")).await, Outcome::Done);
-    }
-
-    #[tokio::test]
-    async fn the_deadline_covers_all_that_comes_before_the_head_is_there() {
-        let silent = Server::start(|mut stream| async move {
-            request(&mut stream).await?;
-            sleep(Duration::from_mins(1)).await;
-            None
-        });
-        for server in [silent.await, dripping("HTTP/1.1 200 OK\r\nx-endless: ").await] {
-            let start = Instant::now();
-            let found = line(&executors().run(&server.hook(300), &invocation("{}")).await);
-            assert_eq!(found, "later: timed out after 300ms");
-            assert!((300..3_000).contains(&start.elapsed().as_millis()), "{:?}", start.elapsed());
-        }
-    }
-
-    #[tokio::test]
-    async fn transport_errors_are_told_apart() {
-        let closing = Server::start(|mut stream| async move { request(&mut stream).await.map(|_| ()) }).await;
-        assert_eq!(closing.outcome().await, "later: reset: connection closed before message completed");
-        let resetting = Server::start(|mut stream| async move {
-            stream.set_zero_linger().ok()?;
-            request(&mut stream).await.map(|_| ())
-        });
-        let found = resetting.await.outcome().await;
-        assert!(found.starts_with("later: reset: Connection reset by peer"), "{found}");
-
-        let run = async |url: &str| line(&executors().run(&target(url, 5_000), &invocation("{}")).await);
-        let free = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
-        let found = run(&format!("http://127.0.0.1:{free}/secret")).await;
-        assert!(found.starts_with("later: connect: Connection refused"), "{found}");
-        let plain =
-            Server::start(|mut stream| async move { stream.write_all(b"220 no TLS here\r\n").await.ok() }).await;
-        let found = run(&format!("https://127.0.0.1:{}/secret", plain.port)).await;
-        assert!(found.starts_with("later: tls: "), "{found}");
-        let found = run(&format!("http://{}.invalid/secret", "x".repeat(64))).await; // too long to be asked for
-        assert!(found.starts_with("later: dns: ") && !found.contains("secret"), "{found}");
-    }
-
-    #[tokio::test]
-    async fn connections_are_used_again_unless_too_much_is_on_them() {
-        let executors = executors();
-        for (bytes, connections) in [(0, 1), (100_000, 1), (3_000_000, 3)] {
-            let server = Server::replying(reply("200 OK", "", &"x".repeat(bytes))).await;
-            for _ in 0..3 {
-                assert_eq!(executors.run(&server.hook(5_000), &invocation("{}")).await, Outcome::Done);
-            }
-            assert_eq!(server.connections(), connections, "{bytes}");
-        }
-    }
-
-    #[tokio::test]
-    async fn a_dropped_run_closes_its_connection() {
-        let (sender, mut closed) = tokio::sync::mpsc::unbounded_channel();
-        let server = Server::start(move |mut stream| {
-            let sender = sender.clone();
-            async move {
-                request(&mut stream).await?;
-                sender.send("asked").ok()?;
-                let rest = request(&mut stream).await;
-                sender.send(if rest.is_none() { "closed" } else { "asked again" }).ok()
-            }
-        })
-        .await;
-        let (executors, hook, invocation) = (executors(), server.hook(60_000), invocation("{}"));
-        tokio::select! {
-            outcome = executors.run(&hook, &invocation) => panic!("{outcome:?}"),
-            said = closed.recv() => assert_eq!(said, Some("asked")),
-        }
-        assert_eq!(closed.recv().await, Some("closed"));
-    }
-
-    #[tokio::test]
-    async fn this_machine_is_refused_unless_allowed() {
-        let server = Server::replying(reply("200 OK", "", "")).await;
-        let port = server.port;
-        let strict =
-            Executors::new(&config::Egress::default(), &config::Commands::default(), Callbacks::default()).unwrap();
-        for host in ["localhost", "LOCALHOST", "127.0.0.1", "2130706433", "0x7f.1", "[::ffff:127.0.0.1]", "[::1]"] {
-            let hook = target(&format!("http://{host}:{port}/pathsecret"), 5_000);
-            let found = line(&strict.run(&hook, &invocation("{}")).await);
-            assert!(found.starts_with("never TargetBlocked: the target "), "{host}: {found}");
-            assert!(found.contains(" is a loopback address (") && found.contains("`egress.allow`"), "{host}: {found}");
-        }
-        assert_eq!(server.connections(), 0);
-        for host in ["localhost", "2130706433"] {
-            let hook = target(&format!("http://{host}:{port}/"), 5_000);
-            assert_eq!(executors().run(&hook, &invocation("{}")).await, Outcome::Done, "{host}");
-        }
-    }
-}
+mod tests;

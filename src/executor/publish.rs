@@ -12,19 +12,20 @@ use sha2::{Digest as _, Sha256};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::egress::Guard;
-use super::excerpt::excerpt;
-use super::{Attempt, Said, timed_out};
+use super::{Attempt, secrets};
 use crate::amqp::topology::Names;
 use crate::broker::{Broker, PublishError};
 use crate::config::BrokerServer;
-use crate::domain::hook::{PublishAction, Secret, Server};
-use crate::domain::message::{Outgoing, To};
+use crate::domain::contract::{Raw, Reply};
+use crate::domain::excerpt::excerpt;
+use crate::domain::failure::Class;
+use crate::domain::hook::{PublishAction, Server};
+use crate::domain::message::{Destination, Outgoing};
 use crate::domain::outcome::{Again, Failure, NO_ROUTE, Outcome};
-use crate::domain::publication::Publication;
-use crate::domain::settle::Class;
-use crate::domain::template::{Piece, Text};
+use crate::domain::publication;
+use crate::domain::secret::Secret;
 use crate::domain::tls::Tls;
-use link::{Dial, Parcel, Peer, Unsent};
+use link::{Dial, Peer};
 
 mod link;
 
@@ -32,8 +33,6 @@ mod link;
 const UNUSED_AFTER: Duration = Duration::from_mins(10);
 /// Before the fleet's own broker is tried again.
 const AGAIN_AFTER: Duration = Duration::from_millis(500);
-/// Shorter values hide nothing.
-const SECRET_BYTES_MIN: usize = 4;
 
 /// Where hooks publish to that name no broker.
 #[derive(Clone, Default)]
@@ -69,58 +68,58 @@ impl Publishing {
     }
 
     /// Publishes the message. Ends at the attempt's deadline.
-    pub(super) async fn run(&self, action: &PublishAction, attempt: &Attempt<'_>) -> Result<Said, Outcome> {
-        let publication = Publication::new(action, attempt.hook, attempt.invocation, &attempt.key)
+    pub(super) async fn run(&self, action: &PublishAction, attempt: &Attempt<'_>) -> Result<Reply, Outcome> {
+        let outgoing = publication::outgoing(action, attempt.hook, attempt.invocation, attempt.key)
             .map_err(|error| Outcome::never(Class::Invalid, error))?; // it would be the same next time
         let sent = async {
             loop {
-                match self.send(action, &publication).await {
+                match self.send(action, outgoing.clone()).await {
                     // The fleet's own: nothing can be settled meanwhile either.
-                    Err(Unsent::Away(_)) if action.server.is_none() => sleep(AGAIN_AFTER).await,
+                    Err(PublishError::Away(_) | PublishError::Unconfirmed) if action.server.is_none() => {
+                        sleep(AGAIN_AFTER).await;
+                    }
                     sent => return sent,
                 }
             }
         };
-        let unsent = match timeout_at(attempt.deadline, sent).await {
-            Ok(Ok(())) => return Ok(None),
-            Ok(Err(unsent)) => unsent,
+        let error = match timeout_at(attempt.deadline, sent).await {
+            Ok(Ok(())) => return attempt.read(Raw::Value(None), Vec::new),
+            Ok(Err(error)) => error,
             Err(_) if action.server.is_none() && self.is_home_away() => {
                 let hook = attempt.hook.id.as_str();
                 tracing::warn!(hook, "the fleet's broker takes no messages of hooks; no attempt is spent");
                 return Err(Outcome::Interrupted); // trouble of our own
             }
-            Err(_) => return Err(timed_out(attempt.hook.timeout, "")),
+            Err(_) => return Err(attempt.timed_out("")),
         };
-        let error = excerpt(unsent.to_string().as_bytes(), secrets(action));
-        Err(match unsent {
-            Unsent::Blocked(_) => Outcome::never(Class::TargetBlocked, error),
-            Unsent::TooLarge(_) | Unsent::Unusable(_) => Outcome::never(Class::Rejected, error),
-            Unsent::Away(_) | Unsent::Refused(_) => Outcome::later(error),
-            Unsent::Unroutable => Outcome::Failed(Failure { again: Again::Later(None), status: Some(NO_ROUTE), error }),
+        let said = match &error {
+            PublishError::Away(why) => why.clone(),
+            error => error.to_string(),
+        };
+        let said = excerpt(said.as_bytes(), known_secrets(action));
+        Err(match error {
+            PublishError::Forbidden(_) => Outcome::never(Class::TargetBlocked, said),
+            PublishError::Unroutable => {
+                Outcome::Failed(Failure { again: Again::Later(None), status: Some(NO_ROUTE), error: said })
+            }
+            error if error.is_permanent() => Outcome::never(Class::Rejected, said),
+            _ => Outcome::later(said),
         })
     }
 
-    async fn send(&self, action: &PublishAction, publication: &Publication<'_>) -> Result<(), Unsent> {
-        let Publication { exchange, routing_key, message } = publication.clone();
-        let (peer, exchange) = match (&action.server, &self.home, exchange) {
-            (Some(server), _, exchange) => (self.theirs(server)?, exchange.unwrap_or_default().to_owned()),
-            (None, Home::Server(server, namespace), exchange) => {
-                let exchange = own_exchange(&Names::new(namespace), namespace, exchange, &routing_key)?;
-                (self.peer(None, || Dial::Ours(server.clone())), exchange)
+    async fn send(&self, action: &PublishAction, mut outgoing: Outgoing) -> Result<(), PublishError> {
+        let peer = match (&action.server, &self.home) {
+            (Some(server), _) => self.theirs(server)?,
+            (None, Home::Server(server, namespace)) => {
+                outgoing.to = at_home(&Names::new(namespace), outgoing.to)?;
+                self.peer(None, || Dial::Ours(server.clone()))
             }
-            (None, Home::Embedded(broker), None) => {
-                let outgoing = Outgoing { to: To::Events, delay: Duration::ZERO, message };
-                return broker.publish(outgoing).await.map_err(Unsent::from);
-            }
-            (None, Home::Embedded(_), Some(_)) => {
-                let error = "without RabbitMQ there is no exchange but that of events, to which a hook without `exchange` publishes";
-                return Err(Unsent::Unusable(error.to_owned()));
-            }
-            (None, Home::None, _) => {
-                return Err(Unsent::Unusable("only a worker publishes to the broker of the fleet".to_owned()));
+            (None, Home::Embedded(broker)) => return broker.publish(outgoing).await,
+            (None, Home::None) => {
+                return Err(PublishError::Invalid("only a worker publishes to the broker of the fleet".to_owned()));
             }
         };
-        peer.publish(Parcel { exchange, routing_key, mandatory: action.mandatory, message }).await
+        peer.publish(outgoing, action.mandatory).await
     }
 
     fn is_home_away(&self) -> bool {
@@ -128,13 +127,13 @@ impl Publishing {
         peers.get(&None).is_some_and(|(peer, _)| peer.is_away())
     }
 
-    fn theirs(&self, server: &Server) -> Result<Arc<Peer>, Unsent> {
+    fn theirs(&self, server: &Server) -> Result<Arc<Peer>, PublishError> {
         let tls = match &server.tls {
             Tls::Usual => None,
             Tls::Own(credentials) => Some(Arc::clone(credentials)),
             Tls::Unknown(_) => {
                 let error = "the certificates of the hook's `tls` are not known to this process";
-                return Err(Unsent::Unusable(error.to_owned()));
+                return Err(PublishError::Invalid(error.to_owned()));
             }
         };
         let url = server.url.expose().clone();
@@ -159,47 +158,38 @@ impl Publishing {
     }
 }
 
-/// An exchange of the fleet's broker that hooks may publish to.
-fn own_exchange(names: &Names, namespace: &str, exchange: Option<&str>, routing_key: &str) -> Result<String, Unsent> {
-    let Some(exchange) = exchange else { return Ok(names.events()) };
-    let ours = |name: &str| name.strip_prefix(namespace).is_some_and(|rest| rest.starts_with('.'));
-    if exchange.is_empty() && ours(routing_key) || ours(exchange) && exchange != names.events() {
-        return Err(Unsent::Blocked(
-            "exchanges and queues of the fleet are its own, but the one for events".to_owned(),
-        ));
+/// Where a hook publishes to on the fleet's broker, unless that is not for hooks.
+fn at_home(names: &Names, to: Destination) -> Result<Destination, PublishError> {
+    let Destination::Exchange(mut exchange) = to else { return Ok(to) };
+    let name = exchange.name.unwrap_or_else(|| names.events());
+    if name.is_empty() && names.is_ours(&exchange.routing_key) || names.is_ours(&name) && name != names.events() {
+        let error = "exchanges and queues of the fleet are its own, but the one for events";
+        return Err(PublishError::Forbidden(error.to_owned()));
     }
-    Ok(exchange.to_owned())
-}
-
-impl From<PublishError> for Unsent {
-    fn from(error: PublishError) -> Self {
-        match error {
-            PublishError::Away(_) | PublishError::Unconfirmed => Self::Away(error.to_string()),
-            PublishError::Refused(_) => Self::Refused(error.to_string()),
-            PublishError::TooLarge(_) | PublishError::Invalid(_) => Self::TooLarge(error.to_string()),
-        }
-    }
+    exchange.name = Some(name);
+    Ok(Destination::Exchange(exchange))
 }
 
 /// What a broker could repeat to us and no error may show.
-fn secrets(action: &PublishAction) -> Vec<String> {
-    let hidden = action.texts().flat_map(Text::pieces).filter_map(|piece| match piece {
-        Piece::Hidden(value) => Some(value.expose().clone()),
-        Piece::Literal(_) | Piece::Unknown { .. } => None,
-    });
+fn known_secrets(action: &PublishAction) -> Vec<String> {
+    let hidden = secrets::of_texts(action.texts()).map(str::to_owned);
     let password = action.server.iter().filter_map(|server| server.url.expose().password().map(str::to_owned));
-    hidden.chain(password).filter(|value| value.len() >= SECRET_BYTES_MIN).collect()
+    secrets::long_enough(hidden.chain(password)).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::message::Exchange;
 
     #[test]
     fn what_is_the_fleets_own() {
         let check = |exchange: Option<&str>, key: &str, expected: Option<&str>| {
-            let found = own_exchange(&Names::new("shop"), "shop", exchange, key);
-            assert_eq!(found.ok().as_deref(), expected, "{exchange:?} {key}");
+            let exchange = Exchange { name: exchange.map(str::to_owned), routing_key: key.to_owned() };
+            let to = |exchange: Exchange| Destination::Exchange(Box::new(exchange));
+            let expected = expected.map(|name| to(Exchange { name: Some(name.to_owned()), ..exchange.clone() }));
+            let found = at_home(&Names::new("shop"), to(exchange.clone())).ok();
+            assert_eq!(found, expected, "{exchange:?}");
         };
         check(None, "a", Some("shop.events"));
         check(Some("shop.events"), "a", Some("shop.events"));

@@ -2,7 +2,7 @@ use super::*;
 use crate::flow::Pause;
 use crate::flow::local::LocalFlow;
 use crate::flow::redis::RedisFlow;
-use crate::redis::link::fixture::nowhere;
+use crate::redis::connection::fixture::nowhere;
 
 #[tokio::test]
 async fn who_holds_waits_for_an_answer() {

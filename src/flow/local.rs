@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::{Card, Crew, Flow, FlowError, Pause};
 use crate::domain::flow::{Opened, PROBE, Rate, Slots, grant, open_time, reserve};
-use crate::domain::hook::HookId;
+use crate::domain::id::HookId;
 
 /// What one process knows, in memory: it starts anew with the process.
 #[derive(Debug)]

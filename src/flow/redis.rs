@@ -9,10 +9,10 @@ use serde::Serialize;
 
 use super::{Card, Crew, Flow, FlowError, GONE_AFTER, Pause};
 use crate::domain::flow::{Opened, PROBE, RESERVE_AHEAD, Rate, Slots, open_time};
-use crate::domain::hook::HookId;
-use crate::redis::link::Link;
+use crate::domain::id::HookId;
+use crate::redis::connection::Link;
+use crate::redis::error::Failure;
 use crate::redis::script::Script;
-use crate::redis::trouble::Failure;
 
 /// A breaker that nobody has probed for this long is forgotten: its hooks are gone, or have nothing to do.
 const FORGET_AFTER: Duration = Duration::from_hours(1);

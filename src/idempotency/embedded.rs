@@ -8,9 +8,8 @@ use async_trait::async_trait;
 use rusqlite::{OptionalExtension as _, params};
 
 use crate::domain::claim::{Answer, Claim, Found, Request, Write, step};
-use crate::domain::event::EventDigest;
-use crate::domain::invocation::InvocationKey;
-use crate::domain::once::{Taken, Window};
+use crate::domain::dedup_window::{Taken, Window};
+use crate::domain::id::{EventDigest, InvocationKey};
 use crate::embedded::{Batch, Store, WriteError};
 
 use super::{Idempotency, StoreError, value};
@@ -151,8 +150,7 @@ impl From<WriteError> for StoreError {
 mod tests {
     use super::*;
     use crate::domain::claim::Token;
-    use crate::domain::event::EventDigest;
-    use crate::domain::hook::HookId;
+    use crate::domain::id::{EventDigest, HookId};
 
     fn store() -> (tempfile::TempDir, Store) {
         let folder = tempfile::tempdir().unwrap();

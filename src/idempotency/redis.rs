@@ -10,16 +10,13 @@
 use ::redis::{Cmd, cmd};
 use async_trait::async_trait;
 
-use super::value;
-use super::{Idempotency, StoreError};
-use crate::domain::claim::{Answer, Before, Claim, ClaimRequest, Request, Verdict};
-use crate::domain::event::EventDigest;
-use crate::domain::invocation::InvocationKey;
-use crate::domain::once::{Taken, Window};
-use crate::domain::settle::Next;
-use crate::redis::link::Link;
+use super::{Idempotency, StoreError, value};
+use crate::domain::claim::{Answer, Before, Claim, ClaimRequest, Next, Request, Settlement};
+use crate::domain::dedup_window::{Taken, Window};
+use crate::domain::id::{EventDigest, InvocationKey};
+use crate::redis::connection::Link;
+use crate::redis::error::Failure;
 use crate::redis::script::Script;
-use crate::redis::trouble::Failure;
 
 /// Claims in Redis.
 pub struct RedisClaims {
@@ -62,10 +59,10 @@ impl RedisClaims {
                 self.poisoned.clone(),
             ],
             Request::Renew { token, lease_ms } => vec!["renew".to_owned(), token.to_string(), lease_ms.to_string()],
-            Request::Settle { at, token, deaths, verdict, keep_ms } => {
-                let claim = match verdict {
-                    Verdict::Done => Claim::Done { generation: at.generation, token: *token },
-                    Verdict::Next(next) => {
+            Request::Settle { at, token, deaths, settlement, keep_ms } => {
+                let claim = match settlement {
+                    Settlement::Done => Claim::Done { generation: at.generation, token: *token },
+                    Settlement::Next(next) => {
                         Claim::Settled { at: *at, token: *token, deaths: *deaths, next: next.clone() }
                     }
                 };

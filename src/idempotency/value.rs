@@ -10,8 +10,7 @@
 //! v TOKEN JSON                                        decided
 //! ```
 
-use crate::domain::claim::{Claim, Point, Token};
-use crate::domain::settle::Next;
+use crate::domain::claim::{Claim, Next, Point, Token};
 
 use super::StoreError;
 
@@ -99,7 +98,7 @@ pub fn token(text: &str) -> Option<Token> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::settle::AttemptReport;
+    use crate::domain::failure::AttemptReport;
 
     #[test]
     fn claims_keep_their_form() {

@@ -6,11 +6,11 @@ use bytes::Bytes;
 use serde_json::value::{RawValue, to_raw_value};
 
 use super::event::Event;
-use crate::domain::event::binary;
-use crate::domain::event::{self, CLOUDEVENTS_JSON, Reading, TRACEPARENT};
+use crate::domain::escape;
+use crate::domain::event::{self, CLOUDEVENTS_JSON, Reading, binary};
+use crate::domain::failure::Class;
 use crate::domain::message::{Message, Properties};
-use crate::domain::settle::Class;
-use crate::domain::shown;
+use crate::domain::trace::{TRACEPARENT, TRACESTATE, TraceContext};
 
 /// Content type of many events at once.
 const BATCH: &str = "application/cloudevents-batch+json";
@@ -61,20 +61,21 @@ pub fn read(headers: &[(&str, &[u8])], body: &Bytes, reading: &Reading) -> Resul
         let found = headers.iter().find(|(header, _)| *header == name);
         found.and_then(|(_, value)| std::str::from_utf8(value).ok())
     };
-    let (content_type, trace) = (text("content-type"), text(TRACEPARENT));
+    let content_type = text("content-type");
+    let trace = trace_of(headers);
     let max = request_bytes_max(content_type, reading);
     if body.len() > max {
         return Err(Rejected::TooLarge(format!("the request has {} bytes, the limit is {max}", body.len())));
     }
     let essence = essence(content_type);
     if essence == BATCH {
-        return batch(body, trace, reading).map(Request::Batch);
+        return batch(body, trace.as_ref(), reading).map(Request::Batch);
     }
     let is_binary = headers.iter().any(|(name, _)| name.starts_with(PREFIX));
     if is_binary && !essence.starts_with("application/cloudevents") {
-        return binary_mode(headers, content_type, body, reading).map(Request::One);
+        return binary_mode(headers, content_type, trace.as_ref(), body, reading).map(Request::One);
     }
-    prepare(body, content_type.or(Some("no content type")), trace, reading).map(Request::One)
+    prepare(body, content_type.or(Some("no content type")), trace.as_ref(), reading).map(Request::One)
 }
 
 /// Reads one event in structured JSON. A missing id is assigned (random), and a missing `specversion` or `source`
@@ -85,14 +86,14 @@ pub fn read(headers: &[(&str, &[u8])], body: &Bytes, reading: &Reading) -> Resul
 pub fn prepare(
     body: &Bytes,
     content_type: Option<&str>,
-    traceparent: Option<&str>,
+    trace: Option<&TraceContext>,
     reading: &Reading,
 ) -> Result<Event, Rejected> {
     let essence = essence(content_type.or(Some("application/json")));
     if !matches!(essence.as_str(), CLOUDEVENTS_JSON | "application/json") {
         let error = format!(
             "expected {CLOUDEVENTS_JSON}, {BATCH}, or `ce-` headers with any type; found {}",
-            shown::name(&essence)
+            escape::name(&essence)
         );
         return Err(Rejected::ContentType(error));
     }
@@ -100,13 +101,17 @@ pub fn prepare(
     let event: Fields =
         serde_json::from_slice(body).map_err(|error| Rejected::Event(format!("expected a JSON object: {error}")))?;
     if ["specversion", "id", "source"].iter().all(|name| event.contains_key(*name)) {
-        return decode(&structured(body.clone(), traceparent), reading);
+        return decode(&structured(body.clone(), trace), reading);
     }
-    from_fields(event, traceparent, reading)
+    from_fields(event, trace, reading)
 }
 
 /// One event from its members; what a publisher may leave out is filled in.
-pub(super) fn from_fields(mut event: Fields, trace: Option<&str>, reading: &Reading) -> Result<Event, Rejected> {
+pub(super) fn from_fields(
+    mut event: Fields,
+    trace: Option<&TraceContext>,
+    reading: &Reading,
+) -> Result<Event, Rejected> {
     let mut missing = |name: &str, value: &str| {
         if !event.contains_key(name)
             && let Ok(value) = to_raw_value(value)
@@ -121,7 +126,7 @@ pub(super) fn from_fields(mut event: Fields, trace: Option<&str>, reading: &Read
     decode(&structured(body, trace), reading)
 }
 
-fn batch(body: &Bytes, trace: Option<&str>, reading: &Reading) -> Result<Vec<Event>, Rejected> {
+fn batch(body: &Bytes, trace: Option<&TraceContext>, reading: &Reading) -> Result<Vec<Event>, Rejected> {
     let parts: Vec<&RawValue> = serde_json::from_slice(body)
         .map_err(|error| Rejected::Event(format!("expected a JSON array of events: {error}")))?;
     if parts.len() > BATCH_EVENTS_MAX {
@@ -153,25 +158,20 @@ fn batch(body: &Bytes, trace: Option<&str>, reading: &Reading) -> Result<Vec<Eve
 fn binary_mode(
     headers: &[(&str, &[u8])],
     content_type: Option<&str>,
+    trace: Option<&TraceContext>,
     body: &Bytes,
     reading: &Reading,
 ) -> Result<Event, Rejected> {
     let properties = Properties { content_type: content_type.map(str::to_owned), ..Properties::default() };
-    let mut message = Message { body: body.clone(), properties, ..Message::default() };
+    let message = Message { body: body.clone(), properties, ..Message::default() };
+    let mut message = TraceContext::onto(trace, message);
     for (name, value) in headers {
-        let Some(attribute) = name.strip_prefix(PREFIX) else {
-            if *name == TRACEPARENT
-                && let Ok(trace) = std::str::from_utf8(value)
-            {
-                message = message.with(TRACEPARENT, trace);
-            }
-            continue;
-        };
-        let text =
-            unescape(value).map_err(|error| Rejected::Event(format!("the header `{}`: {error}", shown::name(name))))?;
+        let Some(attribute) = name.strip_prefix(PREFIX) else { continue };
+        let text = unescape(value)
+            .map_err(|error| Rejected::Event(format!("the header `{}`: {error}", escape::name(name))))?;
         let header = binary::header(attribute);
         if message.headers.contains_key(&header) {
-            return Err(Rejected::Event(format!("the header `{}` is given twice", shown::name(name))));
+            return Err(Rejected::Event(format!("the header `{}` is given twice", escape::name(name))));
         }
         message = message.with(&header, text);
     }
@@ -224,13 +224,19 @@ fn lone_percent() -> String {
     "expected two hexadecimal digits behind every `%`; a percent sign itself is written `%25`".to_owned()
 }
 
-fn structured(body: Bytes, trace: Option<&str>) -> Message {
+/// The trace in the headers of a request. Several states are one list (W3C Trace Context, 3.3.1).
+fn trace_of(headers: &[(&str, &[u8])]) -> Option<TraceContext> {
+    let of = |wanted: &'static str| {
+        let values = headers.iter().filter(move |(name, _)| *name == wanted);
+        values.filter_map(|(_, value)| std::str::from_utf8(value).ok())
+    };
+    let state = of(TRACESTATE).collect::<Vec<_>>().join(",");
+    TraceContext::new(of(TRACEPARENT).next(), Some(&state))
+}
+
+fn structured(body: Bytes, trace: Option<&TraceContext>) -> Message {
     let properties = Properties { content_type: Some(CLOUDEVENTS_JSON.to_owned()), ..Properties::default() };
-    let message = Message { body, properties, ..Message::default() };
-    match trace {
-        Some(trace) => message.with(TRACEPARENT, trace),
-        None => message,
-    }
+    TraceContext::onto(trace, Message { body, properties, ..Message::default() })
 }
 
 fn decode(message: &Message, reading: &Reading) -> Result<Event, Rejected> {

@@ -2,7 +2,7 @@
 
 use ::redis::{ErrorKind, FromRedisValue, RedisResult, ServerErrorKind, cmd};
 
-use super::dial::Connection;
+use super::connect::Connection;
 
 /// A script that works on one key.
 pub struct Script {

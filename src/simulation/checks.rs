@@ -9,11 +9,10 @@ use super::target::Run;
 use super::{EVENTS, World, message};
 use crate::domain::claim::Claim;
 use crate::domain::dead_letter::{Item, Offset, Record, Subject};
-use crate::domain::event::{Event, EventDigest, Reading};
+use crate::domain::event::{Event, Reading};
+use crate::domain::failure::Class;
 use crate::domain::fold::{Fold, State};
-use crate::domain::hook::HookId;
-use crate::domain::invocation::InvocationKey;
-use crate::domain::settle::Class;
+use crate::domain::id::{EventDigest, HookId, InvocationKey};
 
 fn fold(world: &World) -> Fold {
     let mut fold = Fold::default();

@@ -1,4 +1,4 @@
-//! A store of claims in memory: [`step_with`] on a map.
+//! A store of claims in memory: [`crate::domain::claim::step`] on a map.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -9,12 +9,11 @@ use tokio::time::{Instant, sleep};
 
 use super::chance::{Chance, Fate};
 use super::process::Life;
-use crate::domain::claim::{Answer, Claim, Found, Request, Write, step_with};
-use crate::domain::event::EventDigest;
-use crate::domain::flaw::Flaw;
-use crate::domain::invocation::InvocationKey;
-use crate::domain::once::{Taken, Window};
-use crate::domain::settle::millis;
+use crate::domain::claim::{Answer, Claim, Found, Request, Write};
+use crate::domain::dedup_window::{Taken, Window};
+use crate::domain::id::{EventDigest, InvocationKey};
+use crate::domain::mutation::Mutation;
+use crate::domain::time::millis;
 use crate::idempotency::{Idempotency, StoreError};
 
 /// How long a call waits for an answer.
@@ -26,13 +25,13 @@ pub(super) struct Shelf {
     windows: Mutex<BTreeMap<EventDigest, (EventDigest, Instant)>>,
     away_until: Mutex<Instant>,
     chance: Arc<Chance>,
-    flaw: Flaw,
+    mutation: Mutation,
 }
 
 impl Shelf {
-    pub(super) fn new(chance: Arc<Chance>, flaw: Flaw) -> Arc<Self> {
+    pub(super) fn new(chance: Arc<Chance>, mutation: Mutation) -> Arc<Self> {
         let (claims, windows) = (Mutex::default(), Mutex::default());
-        Arc::new(Self { claims, windows, away_until: Mutex::new(Instant::now()), chance, flaw })
+        Arc::new(Self { claims, windows, away_until: Mutex::new(Instant::now()), chance, mutation })
     }
 
     pub(super) fn leave(&self, time: Duration) {
@@ -68,7 +67,7 @@ impl Shelf {
             };
             Found { claim: claim.clone(), lease_left_ms: left }
         });
-        let step = step_with(self.flaw, found.as_ref(), request);
+        let step = self.mutation.step(found.as_ref(), request);
         if let Some(Write { claim, ttl_ms }) = step.write {
             claims.insert(key.clone(), (claim, now + Duration::from_millis(ttl_ms)));
         }

@@ -13,11 +13,11 @@ use super::process::Life;
 use super::revisions::{COMING, LEAVING};
 use crate::broker::{Broker, Delivery, Health, PublishError, Receipt, Wanted};
 use crate::dead_letters::{DeadLetterError, DeadLetters, Keeping, Reading};
-use crate::domain::asking::Reply;
 use crate::domain::dead_letter::{Item, Offset, Record};
 use crate::domain::event;
-use crate::domain::invocation::{Envelope, InvocationKey};
-use crate::domain::message::{Message, Outgoing, Queue, To};
+use crate::domain::id::InvocationKey;
+use crate::domain::invocation::Envelope;
+use crate::domain::message::{Destination, Message, Outgoing, Queue};
 
 /// An ack that was written so short a time ago may not have arrived when the connection is cut.
 const ACK_IN_FLIGHT: Duration = Duration::from_millis(20);
@@ -107,10 +107,12 @@ impl Hub {
 
     fn store(&self, Outgoing { to, delay, message }: Outgoing) {
         let (queue, delay) = match to {
-            To::Events => (Queue::Events, delay),
-            To::Lane(lane) => (Queue::Lane(lane), delay),
-            To::Parked(lane, level) => (Queue::Lane(lane), Outgoing::park_time(level)),
-            To::Dead | To::Gates | To::Reply(_) => unreachable!("letters are appended, and nobody asks"),
+            Destination::Events => (Queue::Events, delay),
+            Destination::Lane(lane) => (Queue::Lane(lane), delay),
+            Destination::Parked(lane, level) => (Queue::Lane(lane), Outgoing::park_time(level)),
+            Destination::Dead | Destination::Gates | Destination::Reply(_) | Destination::Exchange(_) => {
+                unreachable!("letters are appended, nobody asks, and no hook publishes")
+            }
         };
         if message.text("hookfleet-hook").is_some_and(|hook| [LEAVING, COMING].contains(&hook))
             && let Ok(Envelope::Invocation(invocation)) = Envelope::decode(queue, &message, &event::Reading::default())
@@ -235,7 +237,7 @@ impl Broker for Port {
         }
     }
 
-    async fn reply(&self, _: &Delivery, _: Reply, _: Instant) -> Result<(), PublishError> {
+    async fn reply(&self, _: &Delivery, _: Outgoing, _: Instant) -> Result<(), PublishError> {
         unreachable!("nobody asks here")
     }
 
@@ -291,7 +293,7 @@ impl Broker for Port {
 impl DeadLetters for Port {
     async fn append(&self, record: &Record) -> Result<(), DeadLetterError> {
         self.life.check().await;
-        let lost = || DeadLetterError::Append("a simulated loss".to_owned());
+        let lost = || DeadLetterError::Append(PublishError::Away("a simulated loss".to_owned()));
         let append = || {
             if !self.life.is_over() {
                 self.hub.state().records.push(record.clone());

@@ -10,10 +10,11 @@ use super::chance::Chance;
 use super::process::Life;
 use crate::domain::claim::Point;
 use crate::domain::decision::{Answer, Json};
+use crate::domain::failure::Class;
 use crate::domain::hook::Hook;
-use crate::domain::invocation::{Invocation, InvocationKey};
+use crate::domain::id::InvocationKey;
+use crate::domain::invocation::Invocation;
 use crate::domain::outcome::{Again, Failure, Outcome};
-use crate::domain::settle::Class;
 use crate::executor::Execute;
 
 /// One run, as its receiver saw it.

@@ -27,7 +27,7 @@ fn a_seed_is_the_same_every_time() {
 #[tokio::test(start_paused = true)]
 async fn a_quick_hook_does_not_wait_for_a_slow_one() {
     fastrand::seed(0);
-    let world = World::new(0, Weather::default(), Flaw::None);
+    let world = World::new(0, Weather::default(), Mutation::None);
     world.target.slow_down("patient");
     let process = world.start();
     for event in 0..3 {
@@ -44,7 +44,7 @@ async fn a_quick_hook_does_not_wait_for_a_slow_one() {
 #[tokio::test(start_paused = true)]
 async fn who_is_only_held_by_the_dying_is_not_buried() {
     fastrand::seed(0);
-    let world = World::new(0, Weather::default(), Flaw::None);
+    let world = World::new(0, Weather::default(), Mutation::None);
     world.target.heal();
     world.shelf.leave(Duration::from_mins(5));
     let mut process = world.start();
@@ -67,19 +67,19 @@ async fn who_is_only_held_by_the_dying_is_not_buried() {
 /// What would be wrong is noticed (its panics are printed). A release that forgets takes more coincidences than the dice
 /// have: that one is the model's.
 #[test]
-fn a_flaw_is_noticed() {
+fn a_mutation_is_noticed() {
     const SEEDS: u64 = 20_000;
-    for flaw in [
-        Flaw::AckBeforePublish,
-        Flaw::PublishBeforeRecord,
-        Flaw::TokenNotCompared,
-        Flaw::LowerAttemptRuns,
-        Flaw::RevisionNotCompared,
-        Flaw::RemovedIsDropped,
+    for mutation in [
+        Mutation::AckBeforePublish,
+        Mutation::PublishBeforeRecord,
+        Mutation::TokenNotCompared,
+        Mutation::LowerAttemptRuns,
+        Mutation::RevisionNotCompared,
+        Mutation::RemovedIsDropped,
     ] {
-        let noticed = (0..SEEDS).find(|&seed| std::panic::catch_unwind(|| run_with(seed, flaw)).is_err());
-        println!("simulation: {flaw:?} is noticed, as it should be: {noticed:?}");
-        assert!(noticed.is_some(), "{flaw:?} goes unnoticed");
+        let noticed = (0..SEEDS).find(|&seed| std::panic::catch_unwind(|| run_with(seed, mutation)).is_err());
+        println!("simulation: {mutation:?} is noticed, as it should be: {noticed:?}");
+        assert!(noticed.is_some(), "{mutation:?} goes unnoticed");
     }
 }
 

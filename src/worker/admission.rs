@@ -15,7 +15,8 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::domain::flow::{BreakerPolicy, Change, PROBE_AGAIN, Pass};
 use crate::domain::health::Health;
-use crate::domain::hook::{Hook, HookId, HookLane, Mode};
+use crate::domain::hook::{Hook, HookLane, Mode};
+use crate::domain::id::HookId;
 use crate::domain::outcome::Outcome;
 use crate::flow::{BEAT_EVERY, Card, Flow};
 use crate::telemetry::Metric;

@@ -29,20 +29,23 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
+use super::Worker;
+use super::set_aside::Aside;
 use super::store::Unanswered;
-use super::{Aside, Worker};
 use crate::broker::Delivery;
-use crate::crash;
-use crate::domain::asking::{self, Reply};
+use crate::domain::asking;
 use crate::domain::claim::{Point, Request, Token};
-use crate::domain::dead_letter::{Letter, Record};
+use crate::domain::dead_letter::Letter;
 use crate::domain::decision::{Decided, Decision};
 use crate::domain::event::{Event, Malformed};
-use crate::domain::invocation::{Envelope, InvocationKey, WholeEvent};
-use crate::domain::message::{Lane, Outgoing, To};
-use crate::domain::settle::{Class, millis};
+use crate::domain::failure::Class;
+use crate::domain::id::InvocationKey;
+use crate::domain::invocation::{Envelope, EventMessage};
+use crate::domain::message::{Destination, Lane, Outgoing};
+use crate::domain::time::millis;
+use crate::failpoint;
 use crate::telemetry::{Metric, now_ms};
-use claim::{Case, Claimed};
+use claim::{Case, Right};
 use turn::Turn;
 
 mod claim;
@@ -98,7 +101,7 @@ impl Worker {
             Ok(ruling) => {
                 let replied = self.reply(delivery, asking::reply(message.asking.as_ref(), &ruling.decision), until);
                 tokio::join!(replied, self.conclude(&event, &ruling));
-                crash::Point::GatePublished.reached(&event.id);
+                failpoint::Point::GatePublished.reached(&event.id);
                 self.broker.ack(delivery.receipt);
             }
             Err(Undecided::Late { is_ours }) => {
@@ -111,7 +114,7 @@ impl Worker {
 
     /// Gives a request back that was not begun, for another worker to take while there is time.
     pub(super) async fn hand_back_request(&self, delivery: &Delivery) {
-        self.send(Outgoing { to: To::Gates, delay: Duration::ZERO, message: delivery.message.clone() }).await;
+        self.send(Outgoing { to: Destination::Gates, delay: Duration::ZERO, message: delivery.message.clone() }).await;
         self.broker.ack(delivery.receipt);
         Metric::HandedBack.count(&[]);
     }
@@ -120,7 +123,7 @@ impl Worker {
     pub(super) async fn refuse(&self, delivery: &Delivery, malformed: Malformed) {
         let refusal = asking::refusal(delivery.message.asking.as_ref(), &malformed.error);
         self.reply(delivery, refusal, Instant::now() + self.rules.gate_deadline).await;
-        self.put_aside(delivery, Aside::Malformed(malformed)).await;
+        self.set_aside(delivery, Aside::Malformed(malformed)).await;
     }
 
     /// Asks the gates about an event, or finds what was decided on it before. Not acted upon yet: see
@@ -132,7 +135,7 @@ impl Worker {
         let (token, began) = (Token { run: fastrand::u64(..), body: event.body_digest }, Instant::now());
         let key = InvocationKey::of_request(event.digest);
         let case = Case { event, key, token, is_others: AtomicBool::default(), began, until };
-        let _entered = self.running.enter(&case.key, Point::first(0));
+        let _entered = self.in_flight.enter(&case.key, Point::first(0));
         let is_ours = || !case.is_others.load(Ordering::Relaxed);
         let decided = tokio::select! {
             biased;
@@ -159,8 +162,7 @@ impl Worker {
     pub async fn conclude(&self, event: &Arc<Event>, ruling: &Ruling) {
         let recorded = async {
             for letter in &ruling.letters {
-                self.meters.buried(letter.class, letter.hook.as_deref());
-                self.append(&Record::Letter(Box::new(letter.clone()))).await;
+                self.dead_letter(letter.clone(), "a gate failed; there is nothing to replay").await;
             }
         };
         let decision = Decided::of_kept(&ruling.decision);
@@ -181,7 +183,7 @@ impl Worker {
 
     /// The event of a request that nobody took in time, with what was decided all the same. Waits for the store as long as
     /// the delivery may be held.
-    pub(super) async fn with_decision(&self, whole: WholeEvent, until: Instant) -> WholeEvent {
+    pub(super) async fn with_decision(&self, whole: EventMessage, until: Instant) -> EventMessage {
         let kept = loop {
             match self.store.decided(whole.event.digest).await {
                 Ok(kept) => break kept,
@@ -194,7 +196,7 @@ impl Worker {
             Metric::GatesUndecided.count(&[("why", "expired".to_owned())]);
         }
         let decision = Some(kept.map_or_else(Decided::nobody, |kept| Decided::of_kept(&kept)));
-        WholeEvent { event: Arc::new(Event { decision, ..(*whole.event).clone() }), ..whole }
+        EventMessage { decision, ..whole }
     }
 
     /// To those who observe the event, if there are any: as for every event, the catalog of whoever takes it says so.
@@ -204,13 +206,13 @@ impl Worker {
         if matches.hooks.is_empty() && matches.failed.is_empty() && hooks.types().misfit(event).is_none() {
             return Metric::EventsUnmatched.count(&[]);
         }
-        let event = Arc::new(Event { decision: Some(decision), ..(**event).clone() });
-        let message = WholeEvent { event, letter: None }.message();
+        let event = Arc::clone(event);
+        let message = EventMessage { event, decision: Some(decision), replay_of: None }.message();
         self.send(Outgoing::to_lane(Lane::Default, wait, message)).await;
     }
 
     /// Tells who asked, if anybody waits.
-    async fn reply(&self, delivery: &Delivery, reply: Option<Reply>, until: Instant) {
+    async fn reply(&self, delivery: &Delivery, reply: Option<Outgoing>, until: Instant) {
         if let Some(reply) = reply
             && let Err(error) = self.broker.reply(delivery, reply, until).await
         {
@@ -222,22 +224,22 @@ impl Worker {
         let turn = Turn { worker: self, event: case.event, until: case.began + asking::time_of_hooks(case.left()) };
         loop {
             let claimed = self.claim_request(case).await;
-            case.is_others.store(matches!(claimed, Claimed::Busy(_)), Ordering::Relaxed);
-            let (deaths, is_held) = match claimed {
-                Claimed::Ours { deaths, is_held } => (deaths, is_held),
-                Claimed::Kept(decision) => return Ok(Ruling { decision, letters: Vec::new() }),
-                Claimed::Busy(wait) => {
+            case.is_others.store(matches!(claimed, Right::Busy(_)), Ordering::Relaxed);
+            let (deaths, lease) = match claimed {
+                Right::Ours { deaths, lease } => (deaths, lease),
+                Right::Kept(decision) => return Ok(Ruling { decision, letters: Vec::new() }),
+                Right::Busy(wait) => {
                     sleep(wait.min(LOOK_EVERY)).await;
                     continue;
                 }
-                Claimed::Away => {
+                Right::Away => {
                     let (decision, letters) = turn.fail_all(Class::Exhausted, "the store of claims is away");
                     let decision = decision.to_json();
                     self.store.ask_later(&case.key, case.decides(&decision, self.rules.window));
                     return Ok(Ruling { decision, letters });
                 }
             };
-            crash::Point::GateClaimed.reached(&case.event.id);
+            failpoint::Point::GateClaimed.reached(&case.event.id);
             let asked = async {
                 if deaths >= DEATHS_MAX {
                     return Ok(turn.fail_all(Class::Poisoned, &format!("{deaths} workers died while they asked")));
@@ -247,12 +249,12 @@ impl Worker {
             let (decision, letters) = tokio::select! {
                 biased;
                 asked = asked => asked?,
-                () = self.taken_over(case, is_held) => continue,
+                () = self.taken_over(case, lease) => continue,
             };
-            crash::Point::GateAsked.reached(&case.event.id);
+            failpoint::Point::GateAsked.reached(&case.event.id);
             let made = decision.to_json();
             let decision = self.keep(case, made.clone()).await;
-            crash::Point::GateDecided.reached(&case.event.id);
+            failpoint::Point::GateDecided.reached(&case.event.id);
             // Where another worker was first, what failed here did not count.
             let letters = if decision == made { letters } else { Vec::new() };
             return Ok(Ruling { decision, letters });

@@ -8,9 +8,8 @@ use tokio::sync::{Notify, watch};
 use tokio::time::sleep;
 
 use crate::domain::claim::{Answer, Request, Token};
-use crate::domain::event::EventDigest;
-use crate::domain::invocation::InvocationKey;
-use crate::domain::once::{Taken, Window};
+use crate::domain::dedup_window::{Taken, Window};
+use crate::domain::id::{EventDigest, InvocationKey};
 use crate::idempotency::{Idempotency, StoreError};
 use crate::telemetry::Metric;
 
@@ -197,8 +196,7 @@ mod tests {
 
     use super::*;
     use crate::domain::claim::{Claim, ClaimRequest, DeathLimits, Found, Point, Write, step};
-    use crate::domain::event::EventDigest;
-    use crate::domain::hook::HookId;
+    use crate::domain::id::{EventDigest, HookId};
 
     /// One key; makes what it is asked for and, while it is mute, says nothing of it.
     #[derive(Default)]

@@ -3,8 +3,8 @@
 use std::fmt;
 use std::ops::Range;
 
-use crate::domain::refusal::Refusal;
-use crate::domain::shown;
+use crate::domain::escape;
+use crate::domain::text_error::Refusal;
 
 /// Where a value comes from, in the words of the one who reads it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,7 +55,7 @@ impl Mismatch {
     #[must_use]
     pub fn did_you_mean<'k>(self, name: &str, known: impl IntoIterator<Item = &'k str>) -> Self {
         match nearest(name, known) {
-            Some(meant) => self.help(format!("did you mean `{}`?", shown::name(meant))),
+            Some(meant) => self.help(format!("did you mean `{}`?", escape::name(meant))),
             None => self,
         }
     }

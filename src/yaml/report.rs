@@ -6,7 +6,7 @@ use std::iter;
 use std::ops::Range;
 
 use super::problem::{At, Mismatch, Place, Problem, Problems, Severity, Snippet};
-use crate::domain::shown;
+use crate::domain::escape;
 
 /// More problems than this are counted only.
 const PROBLEMS_MAX: usize = 100;
@@ -78,7 +78,7 @@ impl<'t> Report<'t> {
     fn draft(&self, severity: Severity, at: At, path: &str, mismatch: Mismatch) {
         let mut drafts = self.drafts.borrow_mut();
         if drafts.len() < PROBLEMS_MAX {
-            drafts.push(Draft { severity, at, path: shown::path(path), mismatch });
+            drafts.push(Draft { severity, at, path: escape::path(path), mismatch });
         }
     }
 
@@ -89,7 +89,7 @@ impl<'t> Report<'t> {
             [one] => one.clone(),
             all => format!("one of {}", all.join(", ")),
         };
-        let mismatch = Mismatch::new(expected).found(format!("`{}`", shown::name(name)));
+        let mismatch = Mismatch::new(expected).found(format!("`{}`", escape::name(name)));
         self.push(at, path, mismatch.did_you_mean(name, known.iter().copied()));
     }
 

@@ -4,7 +4,7 @@
 use super::problem::{At, Mismatch};
 use super::report::Report;
 use super::{Key, Kind, Node};
-use crate::domain::shown::{self, quoted};
+use crate::domain::escape::{self, quoted};
 
 /// A node, and the way to it.
 #[derive(Debug, Clone)]
@@ -18,7 +18,7 @@ pub struct Value<'a> {
 /// The path of a field of a map.
 #[must_use]
 pub fn field_path(map: &str, name: &str) -> String {
-    let name = shown::name(name);
+    let name = escape::name(name);
     if map.is_empty() { name } else { format!("{map}.{name}") }
 }
 

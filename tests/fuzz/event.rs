@@ -2,10 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use hookfleet::domain::event::{Event, EventDigest, Malformed, Reading};
+use hookfleet::domain::event::{Event, Malformed, Reading};
+use hookfleet::domain::failure::Class;
+use hookfleet::domain::id::EventDigest;
 use hookfleet::domain::invocation::{Envelope, suspect};
 use hookfleet::domain::message::{Lane, Message, Queue};
-use hookfleet::domain::settle::Class;
+use hookfleet::domain::trace::TraceContext;
 use hookfleet::publish::{self, Rejected, Request};
 use serde_json::value::RawValue;
 
@@ -52,13 +54,13 @@ fn sound(event: &Event) {
     assert_eq!(text("subject"), event.subject);
     assert_eq!(event.digest, EventDigest::of(&event.source, &event.id));
     assert_eq!(event.digest.to_string().len(), 32);
-    if let Some(trace) = &event.traceparent {
-        assert!(!trace.is_empty() && trace.bytes().all(|byte| byte.is_ascii_graphic()), "{trace:?} is no header");
+    for (name, value) in event.trace.iter().flat_map(TraceContext::headers) {
+        assert!(!value.is_empty() && value.bytes().all(|byte| (b'\t'..=b'~').contains(&byte)), "{name}: {value:?}");
     }
     let alone = Message { body: event.body.clone(), ..Message::default() };
     let again = Event::decode(&alone, &Reading { body_bytes_max: usize::MAX, digest_missing_id: false });
     let mut again = again.expect("an event is one in its own form");
-    again.traceparent.clone_from(&event.traceparent); // it may have come in a header
+    again.trace.clone_from(&event.trace); // it may have come in a header
     assert_eq!(again, *event);
 }
 

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use hookfleet::catalog::{self, Terms};
-use hookfleet::domain::event::{Event, EventDigest};
+use hookfleet::domain::event::Event;
 use hookfleet::domain::expression::Facts;
+use hookfleet::domain::id::EventDigest;
 use hookfleet::domain::matching::{HookSet, Unmatched};
 use hookfleet::yaml::problem::{Place, Problem, Problems};
 
@@ -84,7 +85,7 @@ fn sound(set: &HookSet, text: &str) {
 
 /// Events find the hooks that the plainest matcher finds, long types too.
 fn matched(set: &HookSet) {
-    let patterns = set.hooks().iter().flat_map(|hook| &hook.on).map(hookfleet::domain::hook::Pattern::as_str);
+    let patterns = set.hooks().iter().flat_map(|hook| &hook.on).map(hookfleet::domain::pattern::Pattern::as_str);
     let like = patterns.take(4).map(|pattern| cut(&pattern.replace("**", "a.a").replace('*', "a")).to_owned());
     let long = ["a", "a.b"].map(|part| cut(&[part; KIND_BYTES_MAX].join(".")).to_owned());
     for kind in like.chain(long) {
@@ -114,9 +115,8 @@ fn event(kind: &str) -> Event {
         body: Bytes::new(),
         digest: EventDigest::of("/s", "1"),
         body_digest: 0,
-        traceparent: None,
+        trace: None,
         hops: 0,
-        decision: None,
     }
 }
 

@@ -6,10 +6,10 @@ use std::time::Duration;
 use hookfleet::domain::claim::Point;
 use hookfleet::domain::dead_letter::{Cause, Letter, Record};
 use hookfleet::domain::event::Reading;
+use hookfleet::domain::failure::{AttemptReport, Class};
 use hookfleet::domain::invocation::{Envelope, Invocation, again, suspect};
 use hookfleet::domain::message::{FORMAT_VERSION, Lane, Message, Queue};
 use hookfleet::domain::replay::{BrokerMade, Operator, broker_made, replay, undeliverable};
-use hookfleet::domain::settle::{AttemptReport, Class};
 
 use super::input;
 

@@ -40,9 +40,9 @@ fn replayed(letter: &Letter) {
         let (generation, hook) = match read.expect("a replay can be read") {
             Envelope::Invocation(invocation) => (invocation.at.generation, Some(invocation.hook.to_string())),
             Envelope::Event(whole) => {
-                let (id, generation) = whole.letter.expect("it says whose replay it is");
-                assert_eq!(id, letter.id);
-                (generation, None)
+                let replay_of = whole.replay_of.expect("it says whose replay it is");
+                assert_eq!(replay_of.letter, letter.id);
+                (replay_of.generation, None)
             }
             Envelope::Newer(version) => panic!("version {version}"),
         };

@@ -2,10 +2,14 @@
 
 use std::time::{Duration, SystemTime};
 
-use hookfleet::domain::message::{LADDER_LEVELS, LADDER_UNIT, Lane, Message, Outgoing, PARK_LEVELS, To, WAIT_AFTER};
+use hookfleet::domain::claim::{Next, Settlement};
+use hookfleet::domain::failure::Class;
+use hookfleet::domain::message::{
+    Destination, LADDER_LEVELS, LADDER_UNIT, Lane, Message, Outgoing, PARK_LEVELS, WAIT_AFTER,
+};
 use hookfleet::domain::outcome::{Again, Failure, Outcome};
 use hookfleet::domain::retry::RetryPolicy;
-use hookfleet::domain::settle::{Class, Next, Settlement, Tried, settle};
+use hookfleet::domain::settle::{Tried, settle};
 use hookfleet::executor::hint::retry_after as read;
 
 /// The year 9999, the last that HTTP can name.
@@ -91,7 +95,7 @@ fn waits(numbers: &mut Numbers<'_>, hint: Option<Duration>) {
     let settlement = settle(&tried, Outcome::Failed(failure), &policy, numbers.share());
     let spent = tried.spent + tried.took;
     match settlement {
-        Settlement::Next(Next::Retry { delay_ms, spent_ms, .. }) => {
+        Some(Settlement::Next(Next::Retry { delay_ms, spent_ms, .. })) => {
             let delay = Duration::from_millis(delay_ms);
             let honoured = hint.unwrap_or_default().min(policy.hint_max);
             assert!(tried.attempt < policy.attempts, "after the last attempt");
@@ -103,7 +107,7 @@ fn waits(numbers: &mut Numbers<'_>, hint: Option<Duration>) {
             assert!(Duration::from_millis(spent_ms) <= policy.give_up_after, "later than it may be");
             ways(delay);
         }
-        Settlement::Next(Next::Bury { class, .. }) => assert_eq!(class, Class::Exhausted),
+        Some(Settlement::Next(Next::Bury { class, .. })) => assert_eq!(class, Class::Exhausted),
         other => panic!("{other:?} of a failure"),
     }
     ways(hint.unwrap_or_default());
@@ -117,7 +121,7 @@ fn ways(wait: Duration) {
     assert!(out.delay.as_millis().is_multiple_of(LADDER_UNIT.as_millis()));
     let whole = wait.as_millis().min(u128::try_from(i64::MAX).expect("positive"));
     assert_eq!((out.delay.as_millis() + u128::from(rest)).min(whole), whole);
-    let To::Parked(Lane::Slow, level) = Outgoing::parked(Lane::Slow, wait, Message::default()).to else {
+    let Destination::Parked(Lane::Slow, level) = Outgoing::parked(Lane::Slow, wait, Message::default()).to else {
         panic!("not parked");
     };
     assert!(PARK_LEVELS.contains(&level));

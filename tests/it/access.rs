@@ -11,6 +11,7 @@ use crate::sink::{Answer, Sink};
 
 const READ: &str = "read-0123456789abcdef";
 const PUBLISH: &str = "publish-0123456789abcdef";
+const DECIDE: &str = "decide-0123456789abcdef";
 const OPERATE: &str = "operate-0123456789abcdef";
 const LETTERS: &str = "/v1/runtime/hooks/dead-letter";
 
@@ -23,6 +24,7 @@ fn routes(letter: &str) -> Vec<(Method, String, Option<Vec<u8>>, &'static str)> 
         (Method::GET, LETTERS.into(), None, READ),
         (Method::GET, format!("{LETTERS}/{letter}"), None, READ),
         (Method::POST, "/v1/events".into(), Some(event("b.c", "by-http").to_vec()), PUBLISH),
+        (Method::POST, "/v1/gates".into(), Some(event("b.c", "asked").to_vec()), DECIDE),
         (Method::POST, format!("{LETTERS}/{letter}/replay"), None, OPERATE),
         (Method::POST, format!("/v1/runtime/hooks/h/cancel?event={digest}"), None, OPERATE),
         (Method::POST, "/v1/runtime/hooks".into(), Some(b"version: 1".to_vec()), OPERATE),
@@ -65,7 +67,7 @@ fn locked(sink: &Sink) -> Site {
     sink.behave(|_, _| Answer::status(404));
     Site::embedded()
         .hooks(&hook(sink, "h", "a.*", ""))
-        .set("HOOKFLEET_HTTP_TOKENS", &format!("read:{READ},publish:{PUBLISH},operate:{OPERATE}"))
+        .set("HOOKFLEET_HTTP_TOKENS", &format!("read:{READ},publish:{PUBLISH},decide:{DECIDE},operate:{OPERATE}"))
 }
 
 #[tokio::test]
@@ -87,7 +89,7 @@ async fn a_token_opens_what_its_role_covers() {
             let expected = format!("Bearer realm=\"hookfleet\"{challenge}");
             assert_eq!((status.as_u16(), found), (401, Some(expected)), "{method} {path} {token:?}: {problem}");
         }
-        for token in [READ, PUBLISH, OPERATE] {
+        for token in [READ, PUBLISH, DECIDE, OPERATE] {
             let (status, _, answer) = ask(&url, &method, body.clone(), Some(token)).await;
             if token == needed || token == OPERATE {
                 assert!(!matches!(status.as_u16(), 401 | 403), "{method} {path} with {token}: {status} {answer}");
@@ -99,7 +101,7 @@ async fn a_token_opens_what_its_role_covers() {
     }
 
     let hidden = site.ok(&["dead-letters", "show", id]) + &site.ok(&["settings"]) + &worker.log();
-    for token in [READ, PUBLISH, OPERATE] {
+    for token in [READ, PUBLISH, DECIDE, OPERATE] {
         assert!(!hidden.contains(token), "{hidden}");
     }
     // Who has other settings than the process is told what is missing.

@@ -9,11 +9,11 @@ use hookfleet::catalog::revisions::Revisions;
 use hookfleet::config::{self, BrokerServer};
 use hookfleet::dead_letters::DeadLetters;
 use hookfleet::dead_letters::stream::StreamLetters;
-use hookfleet::domain::invocation::InvocationKey;
+use hookfleet::domain::id::InvocationKey;
 use hookfleet::flow::local::LocalFlow;
 use hookfleet::flow::redis::RedisFlow;
 use hookfleet::idempotency::redis::RedisClaims;
-use hookfleet::redis::link::Link;
+use hookfleet::redis::connection::Link;
 use redis::aio::{ConnectionLike, MultiplexedConnection};
 use tokio::time::timeout;
 

@@ -278,3 +278,40 @@ pub(crate) fn hooks_of_readme() -> Vec<String> {
     let texts = of("yaml").into_iter().map(|block| block.text);
     texts.filter(|text| text.starts_with("version:")).collect()
 }
+
+/// The value of `${NAME:-default}` where nothing is set.
+fn with_defaults(text: &str) -> String {
+    let mut parts = text.split("${");
+    let mut shown = parts.next().unwrap().to_owned();
+    for part in parts {
+        let (name, rest) = part.split_once('}').unwrap();
+        shown.push_str(name.split_once(":-").unwrap_or_else(|| panic!("{name} has no default")).1);
+        shown.push_str(rest);
+    }
+    shown
+}
+
+/// Every service of ours in docker-compose.yml is a command with settings that go together.
+#[test]
+fn services_of_compose_start() {
+    const COMPOSE: &str = include_str!("../../docker-compose.yml");
+    let is_name = |line: &&str| line.starts_with("  ") && !line.starts_with("   ") && line.ends_with(':');
+    let mut found = Vec::new();
+    for service in COMPOSE.split("\n\n").filter(|part| part.contains("config/Dockerfile")) {
+        let name = service.lines().find(is_name).unwrap().trim().trim_end_matches(':');
+        let command = service.lines().find_map(|line| line.strip_prefix("    command: ")).unwrap();
+        let words: Vec<String> = serde_json::from_str(command).unwrap();
+        let words = std::iter::once("hookfleet".to_owned()).chain(words);
+        assert!(Cli::try_parse_from(words).is_ok(), "{name}: {command}");
+        let settings = service.lines().filter_map(|line| line.strip_prefix("      HOOKFLEET_")?.split_once(": "));
+        let settings =
+            settings.map(|(name, value)| (format!("HOOKFLEET_{name}"), with_defaults(value.trim_matches('"'))));
+        let settings: Environment = settings.collect();
+        let read = Settings::parse("", "hookfleet.yaml", &settings, &Overrides::default());
+        let read = read.unwrap_or_else(|problems| panic!("{name}: {problems}"));
+        let is_published = service.contains("    ports:\n");
+        assert_eq!((is_published, read.http.has_tokens()), (name == "server", name == "server"), "{name}");
+        found.push(name);
+    }
+    assert_eq!(found, ["topology", "worker", "server"]);
+}

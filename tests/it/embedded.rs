@@ -8,7 +8,7 @@ use hookfleet::broker::embedded::EmbeddedBroker;
 use hookfleet::broker::{Broker, Wanted};
 use hookfleet::dead_letters::DeadLetters;
 use hookfleet::dead_letters::embedded::EmbeddedLetters;
-use hookfleet::domain::invocation::InvocationKey;
+use hookfleet::domain::id::InvocationKey;
 use hookfleet::domain::message::{Lane, Message, Outgoing, Queue};
 use hookfleet::embedded::Store;
 use hookfleet::idempotency::Idempotency;
@@ -106,7 +106,7 @@ async fn what_nobody_received_does_not_count() {
         broker.want(wanted.clone());
         for body in ["a", "b"] {
             let message = Message { body: body.into(), ..Message::default() };
-            let to = hookfleet::domain::message::To::Events;
+            let to = hookfleet::domain::message::Destination::Events;
             broker.publish(Outgoing { to, delay: Duration::ZERO, message }).await.unwrap();
         }
         let delivery = broker.receive().await.unwrap();

@@ -129,6 +129,11 @@ impl Site {
         self
     }
 
+    pub(crate) fn without(mut self, name: &str) -> Self {
+        self.env.remove(name);
+        self
+    }
+
     /// All workers here, one after the other, listen on one port.
     pub(crate) fn on_one_port(mut self) -> Self {
         self.port = Some(free_port());
@@ -168,13 +173,24 @@ impl Site {
         worker
     }
 
+    /// Starts a server without a worker, and waits until it is ready.
+    pub(crate) async fn server(&self) -> Worker {
+        let server = self.start("server", &[]);
+        server.until_ready().await;
+        server
+    }
+
     /// Starts a worker with more variables, without waiting.
     pub(crate) fn spawn(&self, env: &[(&str, &str)]) -> Worker {
+        self.start(if self.everything { "up" } else { "worker" }, env)
+    }
+
+    fn start(&self, subcommand: &str, env: &[(&str, &str)]) -> Worker {
         let port = self.port();
         let log = self.folder.path().join(format!("worker-{:08x}.log", fastrand::u32(..)));
         let file = fs::File::create(&log).unwrap();
         let mut command = self.command();
-        command.arg(if self.everything { "up" } else { "worker" });
+        command.arg(subcommand);
         command.env("HOOKFLEET_HTTP_BIND", format!("127.0.0.1:{port}")).envs(env.iter().copied());
         command.stdout(file.try_clone().unwrap()).stderr(file);
         Worker { process: Leashed::start(&mut command), port, log, _folder: Arc::clone(&self.folder) }

@@ -162,7 +162,10 @@ async fn a_replay_outlives_its_broker() {
     let open = open(&site);
     assert!(open <= left, "{open} are open: {told}");
     let unconfirmed = left - open;
-    assert!(unconfirmed <= hookfleet::desk::replay::WINDOW, "{unconfirmed} were out without being counted: {told}");
+    assert!(
+        unconfirmed <= hookfleet::operations::replay::WINDOW,
+        "{unconfirmed} were out without being counted: {told}"
+    );
     site.ok(&["dead-letters", "replay", "--all", "--yes"]);
     let twice = each_once(&sink, &site, &worker, COUNT).await;
     println!("{COUNT} letters, the broker killed twice: {twice} delivered twice under one key");

@@ -4,10 +4,9 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use hookfleet::catalog;
-use hookfleet::yaml;
 use hookfleet::yaml::problem::{Problem, Severity};
 use hookfleet::yaml::report::Report;
+use hookfleet::{catalog, yaml};
 use serde_json::{Value, json};
 
 use crate::docs::TERMS;

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use hookfleet::config::BrokerServer;
-use hookfleet::domain::hook::Secret;
+use hookfleet::domain::secret::Secret;
 use tempfile::TempDir;
 use tokio::net::TcpStream;
 use tokio::sync::OnceCell;

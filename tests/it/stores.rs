@@ -8,14 +8,13 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use hookfleet::config::{ClientCertificate, Node, Redis as Settings, Tls, Topology};
-use hookfleet::domain::claim::{Answer, ClaimRequest, DeathLimits, Point, Request, Token, Verdict};
-use hookfleet::domain::event::EventDigest;
-use hookfleet::domain::hook::{HookId, Secret};
-use hookfleet::domain::invocation::InvocationKey;
+use hookfleet::domain::claim::{Answer, ClaimRequest, DeathLimits, Point, Request, Settlement, Token};
+use hookfleet::domain::id::{EventDigest, HookId, InvocationKey};
+use hookfleet::domain::secret::Secret;
 use hookfleet::executor::install_crypto;
 use hookfleet::idempotency::redis::RedisClaims;
 use hookfleet::idempotency::{Idempotency, StoreError};
-use hookfleet::redis::link::Link;
+use hookfleet::redis::connection::Link;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use tempfile::TempDir;
 use tokio::time::{sleep, timeout};
@@ -133,7 +132,7 @@ fn claim(run: u64) -> Request {
 
 fn settle(run: u64) -> Request {
     let token = Token { run, body: 0 };
-    Request::Settle { at: Point::first(0), token, deaths: 0, verdict: Verdict::Done, keep_ms: 600_000 }
+    Request::Settle { at: Point::first(0), token, deaths: 0, settlement: Settlement::Done, keep_ms: 600_000 }
 }
 
 /// A call that answers or fails in time, whatever the servers do.

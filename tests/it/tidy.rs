@@ -3,28 +3,30 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+mod circles;
+
 /// Modules from the outermost to the innermost. A module may use those on lines below its own, and its own parts.
-const LAYERS: [&[&str]; 9] = [
+const LAYERS: [&[&str]; 10] = [
     &["main"],
     &["cli"],
     &["app", "doctor"],
-    &["fleet", "admin", "catalog"],
-    &["worker", "desk", "publish"],
+    &["fleet", "http", "catalog"],
+    &["worker", "operations", "publish"],
     &["executor"],
     &["broker", "dead_letters", "flow", "idempotency"],
-    &["amqp", "redis", "embedded", "config", "crash", "telemetry"],
-    &["yaml", "domain"],
+    &["amqp", "redis", "embedded", "config", "failpoint", "telemetry"],
+    &["dialect"],
+    &["yaml", "domain", "error_chain"],
 ];
 
 /// Sideways uses within a layer, each with its reason.
-const SIDEWAYS: [(&str, &str); 8] = [
-    ("admin", "catalog"),       // shows it
+const SIDEWAYS: [(&str, &str); 7] = [
+    ("http", "catalog"),        // shows it
     ("dead_letters", "broker"), // appends through its confirmed publishing
     ("worker", "publish"),      // wrapped events are published as any other
     ("amqp", "config"),         // how the broker is reached
     ("redis", "config"),        // where it is and how it is reached
     ("telemetry", "config"),    // the log settings
-    ("crash", "telemetry"),
     ("yaml", "domain"),
 ];
 

@@ -9,13 +9,14 @@ use lapin::options::{BasicConsumeOptions, BasicPublishOptions};
 use lapin::types::FieldTable;
 use lapin::{Channel, Connection, Consumer};
 use tokio::sync::oneshot;
-use tokio::time::{Instant, sleep_until, timeout, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use super::super::PublishError;
 use super::Dial;
 use crate::amqp::connection::{self, call};
 use crate::amqp::convert;
+use crate::amqp::on_demand::{OnDemand, Usable};
 use crate::amqp::size::Limit;
 use crate::domain::asking::DEADLINE;
 use crate::domain::message::{Asking, Message};
@@ -27,8 +28,6 @@ const REPLY_TO: &str = "amq.rabbitmq.reply-to";
 const ASK: &str = "ask";
 /// Before a request is sent again that a lost connection took with it.
 const REPEAT_AFTER: Duration = Duration::from_millis(250);
-/// Time to say goodbye to the broker.
-const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Who waits, by correlation id.
 #[derive(Default)]
@@ -62,14 +61,14 @@ struct Link {
 pub(super) struct Asker {
     dial: Arc<Dial>,
     limit: Arc<Limit>,
-    link: Arc<tokio::sync::Mutex<Option<Arc<Link>>>>,
+    link: OnDemand<Link, String>,
     stop: CancellationToken,
 }
 
 impl Asker {
     /// Asks until `stop`. The topology is declared by then, on the connection that publishes.
     pub(super) fn new(dial: Arc<Dial>, limit: Arc<Limit>, stop: CancellationToken) -> Self {
-        Self { dial, limit, link: Arc::default(), stop }
+        Self { dial, limit, link: OnDemand::new(Duration::ZERO), stop }
     }
 
     /// Sends a request until it is answered: a connection that is lost costs a repeat, which finds what was decided by then.
@@ -94,12 +93,9 @@ impl Asker {
 
     /// After `stop`.
     pub(super) async fn close(&self) {
-        let closed = async {
-            if let Some(link) = self.link.lock().await.take() {
-                let _ = link.connection.close(200, "bye".into()).await;
-            }
-        };
-        let _ = timeout(CLOSE_TIMEOUT, closed).await;
+        if let Some(link) = self.link.take() {
+            connection::close(&link.connection).await;
+        }
     }
 
     /// Forgets why it was `away` once the request is on its way.
@@ -131,26 +127,20 @@ impl Asker {
         answer.await.map_err(|_| "the connection ended before the answer".to_owned())
     }
 
-    /// The open channel, or a new one. It is opened by a task, which brings that to its end even where who waits for it goes.
+    /// The open channel, or a new one.
     async fn link(&self) -> Result<Arc<Link>, String> {
-        let (dial, limit, link) = (Arc::clone(&self.dial), Arc::clone(&self.limit), Arc::clone(&self.link));
-        let opening = tokio::spawn(async move {
-            let mut link = link.lock().await;
-            if let Some(link) = link.as_ref()
-                && link.connection.status().connected()
-                && link.channel.status().connected()
-            {
-                return Ok(Arc::clone(link));
-            }
-            let opened = Arc::new(open(&dial, limit).await?);
-            *link = Some(Arc::clone(&opened));
-            Ok(opened)
-        });
-        opening.await.map_err(|error| error.to_string())?
+        let opened = self.link.get(|| open(Arc::clone(&self.dial), Arc::clone(&self.limit))).await;
+        opened.unwrap_or_else(|| Err("closed".to_owned()))
     }
 }
 
-async fn open(dial: &Dial, limit: Arc<Limit>) -> Result<Link, String> {
+impl Usable for Link {
+    fn is_of_use(&self) -> bool {
+        self.connection.status().connected() && self.channel.status().connected()
+    }
+}
+
+async fn open(dial: Arc<Dial>, limit: Arc<Limit>) -> Result<Link, String> {
     let connection = connection::connect(&dial.server, &super::name(ASK)).await.map_err(|error| error.to_string())?;
     let channel = call("open a channel", connection.create_channel()).await?;
     let options = BasicConsumeOptions { no_ack: true, ..BasicConsumeOptions::default() };

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use async_trait::async_trait;
 use futures_util::StreamExt as _;
 use lapin::options::{BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicQosOptions};
 use lapin::types::FieldTable;
@@ -12,52 +13,50 @@ use lapin::{Channel, Connection, Consumer};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until, timeout};
-use tokio_util::sync::CancellationToken;
 
 use super::super::{Delivery, Receipt, Wanted};
+use super::Dial;
 use super::acks::Acks;
-use super::publisher::until_lost;
 use super::replies::Sending;
-use super::status::{Part, Status};
 use super::window::Window;
-use super::{Dial, Pace};
 use crate::amqp::connection::call;
 use crate::amqp::convert;
 use crate::amqp::size::Limit;
-use crate::domain::asking::Reply;
-use crate::domain::message::Queue;
+use crate::amqp::supervised::{Session, SessionEnd, Supervisor};
+use crate::amqp::topology::Names;
+use crate::domain::message::{Outgoing, Queue};
 
 /// Finished deliveries wait this long for their neighbours.
 const FLUSH_AFTER: Duration = Duration::from_millis(20);
-/// Time to say goodbye to the broker.
-const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+/// Longest wait for answers that are not written yet, when a session is closed.
+const REPLIES_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// What the rest of the process asks of the consuming half.
 pub(super) enum Command {
     Ack(Receipt),
     /// Send this to who has sent the delivery.
-    Reply(Receipt, Box<Reply>),
+    Reply(Receipt, Box<Outgoing>),
     /// Consume no more, and answer once all that had come by then is handed on.
     Stop(oneshot::Sender<()>),
     /// Write all acks asked for so far, close, answer.
     Close(oneshot::Sender<()>),
 }
 
-/// What the supervisor works with.
+/// Consumes the wanted queues, session after session.
 pub(super) struct Consuming {
     pub(super) dial: Arc<Dial>,
-    pub(super) status: Arc<Status>,
-    pub(super) stop: CancellationToken,
     pub(super) wanted: watch::Receiver<Vec<Wanted>>,
     pub(super) commands: mpsc::UnboundedReceiver<Command>,
     pub(super) deliveries: mpsc::UnboundedSender<Delivery>,
     pub(super) epoch: Arc<AtomicU64>,
     pub(super) limit: Arc<Limit>,
     pub(super) windows: BTreeMap<Queue, Window>,
+    /// Waits for the end, which it has asked for.
+    pub(super) closing: Option<oneshot::Sender<()>>,
 }
 
-/// One connection and its channels, one a queue.
-struct Session {
+/// The channels of one connection, one a queue.
+pub(super) struct Channels {
     connection: Arc<Connection>,
     epoch: u64,
     links: BTreeMap<Queue, Link>,
@@ -68,7 +67,7 @@ struct Session {
 }
 
 /// What a consumer has to say.
-enum Notice {
+pub(super) enum Notice {
     /// It ended, and why.
     Lost(String),
     /// Its prefetch no longer suits the sizes of its deliveries.
@@ -92,44 +91,29 @@ struct Active {
     handing_on: JoinHandle<()>,
 }
 
-/// How a session ended.
-enum End {
-    Lost(String),
-    Closed(oneshot::Sender<()>),
-}
-
 impl Consuming {
-    /// Runs until `stop`: a session after the other, from when something is wanted. Who only publishes needs none.
-    pub(super) async fn run(mut self) {
-        self.status.up(Part::Consume);
+    /// Runs from when something is wanted. A process that only publishes needs no second connection.
+    pub(super) async fn serve(mut self, supervisor: Supervisor) {
+        (supervisor.report)(None);
         loop {
             let command = tokio::select! {
-                _ = self.wanted.wait_for(|wanted| !wanted.is_empty()) => break,
+                Ok(_) = self.wanted.wait_for(|wanted| !wanted.is_empty()) => break,
                 command = self.commands.recv() => command,
             };
             if let Some(Command::Ack(_) | Command::Reply(..) | Command::Stop(_)) = command {
                 continue; // nothing has come from here
             }
-            self.stop.cancel();
+            supervisor.stop.cancel();
             if let Some(Command::Close(answer)) = command {
                 let _ = answer.send(());
             }
             return;
         }
-        self.status.down(Part::Consume, "connecting".to_owned());
-        let mut pace = Pace::new(Part::Consume);
-        loop {
-            let reason = match self.session().await {
-                End::Lost(reason) => reason,
-                End::Closed(answer) => {
-                    self.stop.cancel();
-                    let _ = answer.send(());
-                    "closed".to_owned()
-                }
-            };
-            if !pace.ended(reason, &self.status, &self.stop).await {
-                break;
-            }
+        (supervisor.report)(Some("connecting".to_owned()));
+        supervisor.run(&mut self).await;
+        supervisor.stop.cancel();
+        if let Some(answer) = self.closing {
+            let _ = answer.send(());
         }
         while let Ok(command) = self.commands.try_recv() {
             if let Command::Close(answer) = command {
@@ -137,35 +121,33 @@ impl Consuming {
             }
         }
     }
+}
 
-    async fn session(&mut self) -> End {
-        let epoch = self.epoch.fetch_add(1, Ordering::Relaxed) + 1;
-        let opened = async {
-            let connection = self.dial.connect("consume").await?;
-            let watchdog = call("open a channel", connection.create_channel()).await?;
-            Ok::<_, String>((Arc::new(connection), watchdog))
-        };
-        let (connection, watchdog) = match opened.await {
-            Ok(opened) => opened,
-            Err(reason) => return End::Lost(reason),
-        };
-        self.status.up(Part::Consume);
-        self.wanted.mark_changed(); // consume what is wanted now
-        let (notices, heard) = mpsc::unbounded_channel();
-        let deliveries = self.deliveries.clone();
-        let (links, windows) = (BTreeMap::new(), self.windows.clone());
-        let session = Session { connection: Arc::clone(&connection), epoch, links, deliveries, notices, windows };
-        let status = Arc::clone(&self.status);
-        let end = tokio::select! {
-            reason = until_lost(&connection, &watchdog, &status, Part::Consume) => End::Lost(reason),
-            end = self.drive(session, heard) => end,
-        };
-        // One lost channel ends the session, not the connection: left open, its other consumers would go on swallowing.
-        let _ = timeout(CLOSE_TIMEOUT, connection.close(200, "bye".into())).await;
-        end
+#[async_trait]
+impl Session for Consuming {
+    type Work = (Channels, mpsc::UnboundedReceiver<Notice>);
+
+    async fn connect(&mut self) -> Result<Connection, String> {
+        self.epoch.fetch_add(1, Ordering::Relaxed);
+        self.dial.connect("consume").await
     }
 
-    async fn drive(&mut self, mut session: Session, mut heard: mpsc::UnboundedReceiver<Notice>) -> End {
+    async fn begin(&mut self, connection: &Arc<Connection>) -> Result<(Channel, Self::Work), String> {
+        let watchdog = call("open a channel", connection.create_channel()).await?;
+        self.wanted.mark_changed(); // consume what is wanted now
+        let (notices, heard) = mpsc::unbounded_channel();
+        let channels = Channels {
+            connection: Arc::clone(connection),
+            epoch: self.epoch.load(Ordering::Relaxed),
+            links: BTreeMap::new(),
+            deliveries: self.deliveries.clone(),
+            notices,
+            windows: self.windows.clone(),
+        };
+        Ok((watchdog, (channels, heard)))
+    }
+
+    async fn run(&mut self, (mut channels, mut heard): Self::Work) -> SessionEnd {
         let mut flush_at: Option<Instant> = None;
         let mut commands = Vec::with_capacity(64);
         loop {
@@ -177,62 +159,65 @@ impl Consuming {
                     }
                     Notice::Outgrown(queue, window) => {
                         self.windows.insert(queue, window);
-                        session.windows.insert(queue, window);
+                        channels.windows.insert(queue, window);
                         let wanted = self.wanted.borrow().clone();
-                        session.follow(&self.dial, &wanted).await
+                        channels.follow(&self.dial, &wanted).await
                     }
                 },
                 count = self.commands.recv_many(&mut commands, 64) => {
-                    if count == 0 { Err("closed".to_owned()) } else { Ok(()) }
+                    if count == 0 {
+                        return SessionEnd::Closed; // the broker was dropped
+                    }
+                    Ok(())
                 }
                 changed = self.wanted.changed() => match changed {
                     Ok(()) => {
                         let wanted = self.wanted.borrow_and_update().clone();
-                        session.follow(&self.dial, &wanted).await
+                        channels.follow(&self.dial, &wanted).await
                     }
-                    Err(_) => Err("closed".to_owned()),
+                    Err(_) => return SessionEnd::Closed, // the broker was dropped
                 },
-                () = moment(flush_at) => { flush_at = None; session.flush(false).await }
-                () = session.written() => Ok(()),
+                () = moment(flush_at) => { flush_at = None; channels.flush(false).await }
+                () = channels.written() => Ok(()),
             };
             if let Err(reason) = outcome {
-                return End::Lost(reason);
+                return SessionEnd::Lost(reason);
             }
             for command in commands.drain(..) {
                 match command {
-                    Command::Ack(receipt) => session.finish(receipt),
-                    Command::Reply(receipt, reply) => session.reply(receipt, *reply),
-                    Command::Stop(answer) => match session.follow(&self.dial, &[]).await {
+                    Command::Ack(receipt) => channels.finish(receipt),
+                    Command::Reply(receipt, reply) => channels.reply(&self.dial.names, receipt, *reply),
+                    Command::Stop(answer) => match channels.follow(&self.dial, &[]).await {
                         Ok(()) => drop(answer.send(())),
-                        Err(reason) => return End::Lost(reason),
+                        Err(reason) => return SessionEnd::Lost(reason),
                     },
                     Command::Close(answer) => {
-                        session.close().await;
-                        return End::Closed(answer);
+                        channels.finish_all().await;
+                        self.closing = Some(answer);
+                        return SessionEnd::Closed;
                     }
                 }
             }
-            if let Err(reason) = session.flush(true).await {
-                return End::Lost(reason);
+            if let Err(reason) = channels.flush(true).await {
+                return SessionEnd::Lost(reason);
             }
-            if flush_at.is_none() && session.links.values().any(|link| link.acks.is_dirty()) {
+            if flush_at.is_none() && channels.links.values().any(|link| link.acks.is_dirty()) {
                 flush_at = Some(Instant::now() + FLUSH_AFTER);
             }
         }
     }
 }
 
-impl Session {
-    /// Writes the acks asked for so far and says goodbye.
-    async fn close(&mut self) {
+impl Channels {
+    /// Writes the acks asked for so far.
+    async fn finish_all(&mut self) {
         for link in self.links.values_mut() {
             link.acks.close_window();
-            let _ = timeout(CLOSE_TIMEOUT, link.replies.gone()).await; // else the acks behind them are not written either
+            let _ = timeout(REPLIES_TIMEOUT, link.replies.gone()).await; // else the acks behind them are not written either
         }
         if let Err(reason) = self.flush(false).await {
             tracing::debug!(reason, "the last acks were not written; their messages come again");
         }
-        let _ = timeout(CLOSE_TIMEOUT, self.connection.close(200, "bye".into())).await;
     }
 
     /// The link by which a delivery has come, unless it was of an earlier session.
@@ -246,9 +231,9 @@ impl Session {
         }
     }
 
-    fn reply(&mut self, receipt: Receipt, reply: Reply) {
+    fn reply(&mut self, names: &Names, receipt: Receipt, reply: Outgoing) {
         if let Some(link) = self.link(receipt) {
-            link.replies.send(&link.channel, reply);
+            link.replies.send(&link.channel, names, reply);
         }
     }
 

@@ -3,27 +3,24 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use futures_util::StreamExt as _;
+use async_trait::async_trait;
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
-use lapin::{Channel, Confirmation, Connection, Event};
+use lapin::{Channel, Confirmation, Connection};
 use tokio::sync::{Notify, Semaphore, watch};
-use tokio::time::{Instant, sleep, timeout};
-use tokio_util::sync::CancellationToken;
+use tokio::time::{Instant, timeout};
 
 use super::super::PublishError;
-use super::status::{Part, Status};
-use super::{Dial, PUBLISH, Pace};
+use super::{Dial, PUBLISH};
 use crate::amqp::connection::call;
 use crate::amqp::convert;
 use crate::amqp::size::Limit;
+use crate::amqp::supervised::{Session, SessionEnd, Supervisor};
 use crate::domain::message::Outgoing;
 
 /// Unconfirmed messages at a time: the library scans all of them at every cumulative confirm.
 const WINDOW: usize = 512;
 /// How long a publish waits for a connection before it says that there is none.
 const CONNECTION_WAIT: Duration = Duration::from_secs(2);
-/// Time to say goodbye to the broker.
-const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 /// A channel on which everything is refused for longer is given up for another.
 const REFUSED_MAX: Duration = Duration::from_secs(3);
 /// How long a confirm may take, unless the broker has blocked the connection.
@@ -38,7 +35,7 @@ pub(super) struct Publisher {
 }
 
 struct Link {
-    connection: Connection,
+    connection: Arc<Connection>,
     channel: Channel,
     /// Since when everything is refused.
     refused_since: Mutex<Option<Instant>>,
@@ -62,29 +59,11 @@ impl Link {
 }
 
 impl Publisher {
-    /// Starts the supervisor, with a connection on which everything is declared; it ends with `stop`.
-    pub(super) fn start(
-        first: Connection,
-        dial: Arc<Dial>,
-        status: Arc<Status>,
-        limit: Arc<Limit>,
-        stop: CancellationToken,
-    ) -> Self {
+    /// Starts the supervisor, with a connection on which everything is declared.
+    pub(super) fn start(supervisor: Supervisor, first: Connection, dial: Arc<Dial>, limit: Arc<Limit>) -> Self {
         let (sender, link) = watch::channel(None);
-        let supervised = Arc::clone(&dial);
-        let mut first = Some(first);
-        tokio::spawn(async move {
-            let mut pace = Pace::new(Part::Publish);
-            loop {
-                let reason = tokio::select! {
-                    reason = session(first.take(), &supervised, &status, &sender) => reason,
-                    () = stop.cancelled() => "closed".to_owned(),
-                };
-                if !pace.ended(reason, &status, &stop).await {
-                    break;
-                }
-            }
-        });
+        let mut session = Publishing { dial: Arc::clone(&dial), first: Some(first), link: sender };
+        tokio::spawn(async move { supervisor.run(&mut session).await });
         Self { dial, link, window: Semaphore::new(WINDOW), limit }
     }
 
@@ -139,64 +118,44 @@ impl Publisher {
     }
 }
 
-/// One connection, from opening to loss. Returns why it ended.
-async fn session(
-    ready: Option<Connection>,
-    dial: &Dial,
-    status: &Status,
-    sender: &watch::Sender<Option<Arc<Link>>>,
-) -> String {
-    let opened = async {
-        let connection = match ready {
-            Some(connection) => connection,
-            None => dial.connect(PUBLISH).await?,
-        };
-        let channel = call("open a channel", connection.create_channel()).await?;
-        call("confirm mode", channel.confirm_select(ConfirmSelectOptions::default())).await?;
-        Ok::<_, String>(Arc::new(Link { connection, channel, refused_since: Mutex::default(), stale: Notify::new() }))
-    };
-    let link = match opened.await {
-        Ok(link) => link,
-        Err(error) => return error,
-    };
-    let _ = sender.send(Some(Arc::clone(&link)));
-    status.up(Part::Publish);
-    let reason = tokio::select! {
-        reason = until_lost(&link.connection, &link.channel, status, Part::Publish) => reason,
-        () = link.stale.notified() => format!("the broker has refused everything for {REFUSED_MAX:?}"),
-    };
-    let _ = sender.send(None);
-    // One lost channel ends the session, not the connection.
-    let _ = timeout(CLOSE_TIMEOUT, link.connection.close(200, "bye".into())).await;
-    reason
+/// Offers a channel with confirms, for as long as it is of use.
+struct Publishing {
+    dial: Arc<Dial>,
+    /// The connection that was there before the first session.
+    first: Option<Connection>,
+    link: watch::Sender<Option<Arc<Link>>>,
 }
 
-/// Waits until the connection or the channel is gone; reports blocking meanwhile.
-pub(super) async fn until_lost(connection: &Connection, channel: &Channel, status: &Status, part: Part) -> String {
-    let mut events = Box::pin(connection.events_listener());
-    if connection.status().blocked() {
-        // Before anybody listened.
-        status.down(part, "the broker takes no messages".to_owned());
-    }
-    loop {
-        let event = tokio::select! {
-            event = events.next() => event,
-            // The library reports a closed channel to its users only.
-            () = sleep(Duration::from_millis(500)) => {
-                if connection.status().connected() && channel.status().connected() {
-                    continue;
-                }
-                return "the connection was closed".to_owned();
-            }
-        };
-        match event {
-            Some(Event::ConnectionBlocked(reason)) => {
-                status.down(part, format!("the broker takes no messages: {reason}"));
-            }
-            Some(Event::ConnectionUnblocked) => status.up(part),
-            Some(Event::Error(error)) => return error.to_string(),
-            Some(_) => {}
-            None => return "the connection was closed".to_owned(),
+#[async_trait]
+impl Session for Publishing {
+    type Work = Arc<Link>;
+
+    async fn connect(&mut self) -> Result<Connection, String> {
+        match self.first.take() {
+            Some(connection) => Ok(connection),
+            None => self.dial.connect(PUBLISH).await,
         }
+    }
+
+    async fn begin(&mut self, connection: &Arc<Connection>) -> Result<(Channel, Arc<Link>), String> {
+        let channel = call("open a channel", connection.create_channel()).await?;
+        call("confirm mode", channel.confirm_select(ConfirmSelectOptions::default())).await?;
+        let link = Arc::new(Link {
+            connection: Arc::clone(connection),
+            channel: channel.clone(),
+            refused_since: Mutex::default(),
+            stale: Notify::new(),
+        });
+        let _ = self.link.send(Some(Arc::clone(&link)));
+        Ok((channel, link))
+    }
+
+    async fn run(&mut self, link: Arc<Link>) -> SessionEnd {
+        link.stale.notified().await;
+        SessionEnd::Lost(format!("the broker has refused everything for {REFUSED_MAX:?}"))
+    }
+
+    fn ended(&mut self) {
+        let _ = self.link.send(None);
     }
 }

@@ -13,8 +13,9 @@ use lapin::Channel;
 use lapin::options::BasicPublishOptions;
 
 use crate::amqp::convert;
-use crate::crash;
-use crate::domain::asking::Reply;
+use crate::amqp::topology::Names;
+use crate::domain::message::Outgoing;
+use crate::failpoint;
 
 /// Answers of one channel that may not be written yet.
 #[derive(Default)]
@@ -22,14 +23,17 @@ pub(super) struct Sending(Vec<Pin<Box<dyn Future<Output = ()> + Send>>>);
 
 impl Sending {
     /// Hands it to the library. Nobody is woken once it is written: whoever acks looks.
-    pub(super) fn send(&mut self, channel: &Channel, Reply { to, message }: Reply) {
+    pub(super) fn send(&mut self, channel: &Channel, names: &Names, reply: Outgoing) {
         let channel = channel.clone();
+        let (exchange, routing_key) = convert::route(names, &reply);
+        let message = reply.message;
         let mut sending = Box::pin(async move {
             let (properties, options) = (convert::properties(&message), BasicPublishOptions::default());
             // What fails ends the channel, which whoever consumes is told.
-            let _ = channel.basic_publish("".into(), to.as_str().into(), options, &message.body, properties).await;
+            let _ =
+                channel.basic_publish(exchange.into(), routing_key.into(), options, &message.body, properties).await;
             let id = message.asking.and_then(|asking| asking.correlation_id).unwrap_or_default();
-            crash::Point::GateReplied.reached(&id);
+            failpoint::Point::GateReplied.reached(&id);
         });
         if sending.as_mut().now_or_never().is_none() {
             self.0.push(sending);

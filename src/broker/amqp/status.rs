@@ -1,10 +1,11 @@
 //! The state of both connections, as one value for readiness.
 
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use tokio::sync::watch;
 
 use super::super::Health;
+use crate::amqp::supervised::Report;
 
 /// The two connections of a broker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,12 +36,10 @@ impl Status {
         Self { parts: Mutex::new([starting(), starting()]), health }
     }
 
-    pub(super) fn up(&self, part: Part) {
-        self.set(part, None);
-    }
-
-    pub(super) fn down(&self, part: Part, reason: String) {
-        self.set(part, Some(reason));
+    /// For the supervisor of a part.
+    pub(super) fn report(self: &Arc<Self>, part: Part) -> Report {
+        let status = Arc::clone(self);
+        Box::new(move |reason| status.set(part, reason))
     }
 
     pub(super) fn subscribe(&self) -> watch::Receiver<Health> {

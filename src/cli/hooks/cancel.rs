@@ -4,17 +4,16 @@ use std::process::ExitCode;
 
 use anyhow::{anyhow, bail};
 use clap::Args;
-use reqwest::Method;
 
-use crate::app::Backends;
+use crate::app::{Backends, routes};
+use crate::cli::api::Api;
 use crate::cli::output;
 use crate::cli::remote::Remote;
 use crate::config::{Backend, Settings};
-use crate::desk::cancel::{Cancelled, Found, cancel};
-use crate::domain::event::EventDigest;
-use crate::domain::hook::HookId;
-use crate::domain::invocation::InvocationKey;
+use crate::domain::id::{EventDigest, HookId, InvocationKey};
 use crate::embedded;
+use crate::http::Routes;
+use crate::operations::cancel::{Cancelled, Found};
 
 /// An event that is still to be handled by a hook is so no more. No dead letter is written.
 #[derive(Debug, Args)]
@@ -61,22 +60,22 @@ fn key(Cancel { event, hook, source }: &Cancel) -> anyhow::Result<InvocationKey>
     Ok(InvocationKey { event, hook })
 }
 
-/// Asks the store of claims, or the process that owns the file.
+/// Asks the process that owns the file, if one does, else the store of claims.
 async fn send(settings: &Settings, key: &InvocationKey) -> anyhow::Result<Cancelled> {
-    if let Backend::Embedded { path } = &settings.backend
-        && let Some(address) = embedded::owner(path)
+    let path = format!("/v1/runtime/hooks/{}/cancel?event={}", key.hook, key.event);
+    if let Backend::Embedded { path: file } = &settings.backend
+        && let Some(owner) = embedded::owner(file)
     {
-        let path = format!("/v1/runtime/hooks/{}/cancel?event={}", key.hook, key.event);
-        let answer = Remote::new(address, &settings.http)?.call(Method::POST, &path, None).await?;
-        return Ok(serde_json::from_value(answer)?);
+        return Api::Loopback(Remote::new(owner, &settings.http)?).post(&path, &()).await;
     }
     let backends = Backends::open(settings).await?;
-    let cancelled = cancel(backends.claims.as_ref(), key, settings.cancelled_for()).await;
+    let api = Api::in_process(Routes::Invocations(routes::invocations(settings, &backends)));
+    let cancelled = api.post(&path, &()).await;
     backends.broker.close().await;
     if let Some(file) = backends.file {
         file.close().await;
     }
-    Ok(cancelled?)
+    cancelled
 }
 
 #[cfg(test)]

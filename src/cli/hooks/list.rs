@@ -3,10 +3,11 @@
 use clap::Args;
 use serde_json::json;
 
-use crate::catalog::view::{self, HookView};
+use crate::catalog::api_types::{self, HookView};
 use crate::cli::output;
-use crate::domain::hook::{Hook, Pattern};
+use crate::domain::hook::Hook;
 use crate::domain::matching::HookSet;
+use crate::domain::pattern::Pattern;
 use crate::yaml::scalar::show_duration;
 
 #[derive(Debug, Args)]
@@ -53,7 +54,7 @@ fn row(hook: &Hook) -> [String; HEAD.len()] {
         hook.lane.name().to_owned(),
         show_duration(hook.timeout),
         hook.retry.attempts.to_string(),
-        view::state(hook).to_owned(),
+        api_types::state(hook).to_owned(),
     ]
 }
 

@@ -16,7 +16,7 @@ use crate::config::{CatalogFrom, Redis, Settings};
 use crate::domain::revision::Revision;
 use crate::executor;
 use crate::flow::redis::RedisFlow;
-use crate::redis::link::Link;
+use crate::redis::connection::Link;
 use crate::telemetry::now_ms;
 
 /// The fleet's catalog, and whom it concerns.

@@ -10,18 +10,22 @@ use clap::Args;
 
 use crate::cli::output;
 use crate::config::{Backend, Settings};
+use crate::dialect;
+use crate::domain::claim::{Next, Settlement};
+use crate::domain::escape::{name, quoted};
 use crate::domain::event::{Event, Reading};
 use crate::domain::expression::Facts;
-use crate::domain::glob::Glob;
-use crate::domain::hook::{Action, CommandAction, Hook, Pattern, PublishAction};
+use crate::domain::failure::Class;
+use crate::domain::hook::{Action, CommandAction, Hook, PublishAction};
 use crate::domain::invocation::Invocation;
 use crate::domain::matching::{HookSet, Unmatched};
+use crate::domain::message::{Destination, Outgoing};
 use crate::domain::outcome::Outcome;
-use crate::domain::publication::Publication;
+use crate::domain::pattern::{Glob, Pattern};
+use crate::domain::publication;
 use crate::domain::redaction::Secrets;
 use crate::domain::request::Shown;
-use crate::domain::settle::{Class, Next, Settlement, Tried, settle};
-use crate::domain::shown::{name, quoted};
+use crate::domain::settle::{Tried, settle};
 use crate::domain::template::Text;
 use crate::executor::callback::Callbacks;
 use crate::executor::publish::Home;
@@ -96,12 +100,12 @@ async fn send(settings: &Settings, hook: &Hook, invocation: &Invocation, secrets
     };
     let tried = Tried { attempt: invocation.at.attempt, spent: invocation.spent, at_ms, took };
     let follows = match settle(&tried, outcome, &hook.retry, fastrand::f64()) {
-        Settlement::Finish => "it would be finished".to_owned(),
-        Settlement::Release => "it would be handed back".to_owned(),
-        Settlement::Next(Next::Retry { delay_ms, .. }) => {
+        Some(Settlement::Done) => "it would be finished".to_owned(),
+        None => "it would be handed back".to_owned(),
+        Some(Settlement::Next(Next::Retry { delay_ms, .. })) => {
             format!("it would be tried again in {delay_ms} ms, {} times at most in all", hook.retry.attempts)
         }
-        Settlement::Next(Next::Bury { class, .. }) => format!("it would become a dead letter `{}`", class.name()),
+        Some(Settlement::Next(Next::Bury { class, .. })) => format!("it would become a dead letter `{}`", class.name()),
     };
     output::out(&format!("{} after {} ms: {said}; {follows}", hook.id, took.as_millis()));
     Ok(())
@@ -155,7 +159,8 @@ fn why_not(why: &Unmatched, hook: &Hook, event: &Event) -> String {
 /// What would be sent, as far as it may be shown.
 fn would_run(hook: &Hook, invocation: &Invocation) -> Vec<String> {
     let key = invocation.idempotency_key();
-    let payload = || String::from_utf8_lossy(&executor::payload(hook, invocation, &key, None)).into_owned();
+    let exchange = dialect::encode(hook, invocation, &key, None);
+    let payload = || String::from_utf8_lossy(&exchange.body).into_owned();
     let mut lines = Vec::new();
     match &hook.action {
         Action::Http(action) => match Shown::new(action, hook, invocation, &key) {
@@ -176,8 +181,8 @@ fn would_run(hook: &Hook, invocation: &Invocation) -> Vec<String> {
             lines.push(format!("    stdin: {}", payload()));
         }
         Action::Callback(name) => lines.push(format!("+ {}: the callback {name}", hook.id)),
-        Action::Publish(action) => match Publication::shown(action, hook, invocation, &key) {
-            Ok(publication) => lines.extend(would_publish(hook, action, &publication)),
+        Action::Publish(action) => match publication::shown(action, hook, invocation, &key) {
+            Ok(outgoing) => lines.extend(would_publish(hook, action, &outgoing)),
             Err(error) => lines.push(invalid(hook, &error)),
         },
     }
@@ -194,8 +199,9 @@ fn invalid(hook: &Hook, error: &str) -> String {
     format!("+ {}: a letter `{}`: {error}", hook.id, Class::Invalid.name())
 }
 
-fn would_publish(hook: &Hook, action: &PublishAction, publication: &Publication<'_>) -> Vec<String> {
-    let Publication { routing_key, message, .. } = publication;
+fn would_publish(hook: &Hook, action: &PublishAction, outgoing: &Outgoing) -> Vec<String> {
+    let Outgoing { to, message, .. } = outgoing;
+    let routing_key = if let Destination::Exchange(exchange) = to { exchange.routing_key.as_str() } else { "" };
     let properties = &message.properties;
     let named = [
         ("message_id", &properties.message_id),

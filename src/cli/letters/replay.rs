@@ -7,24 +7,25 @@ use std::time::Duration;
 use anyhow::bail;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
-use tokio::sync::watch;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::sleep;
-use tokio_util::sync::CancellationToken;
 
-use super::reach::{Reach, Ready, manner};
+use super::client::Client;
 use super::{Which, ids};
 use crate::cli::operator;
 use crate::cli::output::{self, table, time};
-use crate::desk::replay::Progress;
-use crate::desk::wire::{Preview, ReplayAsked};
 use crate::domain::browse::Group;
-use crate::domain::dead_letter::LetterId;
-use crate::domain::settle::{Class, millis};
+use crate::domain::failure::Class;
+use crate::domain::id::LetterId;
+use crate::domain::time::millis;
+use crate::operations::api_types::{Preview, ReplayAsked};
+use crate::operations::progress::Progress;
+use crate::operations::replay::Manner;
 use crate::telemetry::now_ms;
 
 /// Exit code of what the person at the terminal stopped, as shells have it.
 const INTERRUPTED: i32 = 130;
-/// Between two looks at a job of another process.
+/// Between two looks at a job.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
 #[derive(Debug, Args)]
@@ -60,7 +61,7 @@ fn rate(text: &str) -> Result<f64, String> {
     rate.ok_or_else(|| format!("expected a number of letters a second, such as 50/s, found \"{text}\""))
 }
 
-pub(super) async fn run(reach: &Reach, replay: Replay, window: Duration) -> anyhow::Result<ExitCode> {
+pub(super) async fn run(client: &Client, replay: Replay, window: Duration) -> anyhow::Result<ExitCode> {
     let Replay { ids: named, which, all, dry_run, rate, to_hook, force, yes, json } = replay;
     let asked = ReplayAsked {
         ids: ids(&named),
@@ -72,8 +73,8 @@ pub(super) async fn run(reach: &Reach, replay: Replay, window: Duration) -> anyh
         dry_run,
         by: Some(operator()),
     };
-    let manner = manner(&asked)?; // before anything is asked of anyone
-    let (ready, preview) = reach.plan(&asked).await?;
+    Manner::new(&operator(), asked.to_hook.as_deref(), asked.rate)?; // before anything is asked of anyone
+    let preview = client.preview(&asked).await?;
     if dry_run {
         output::out(&if json { serde_json::to_string(&preview)? } else { shown(&preview, window) });
         return Ok(ExitCode::SUCCESS);
@@ -82,7 +83,7 @@ pub(super) async fn run(reach: &Reach, replay: Replay, window: Duration) -> anyh
         && !json
         && asked.rate.is_none()
     {
-        return one(reach, &asked, id).await;
+        return one(client, &asked, id).await;
     }
     if !json {
         output::err(&shown(&preview, window));
@@ -95,32 +96,16 @@ pub(super) async fn run(reach: &Reach, replay: Replay, window: Duration) -> anyh
     if !is_meant && !confirmed(&format!("Send these {} letters out again?", preview.letters))? {
         return Ok(ExitCode::FAILURE);
     }
-    let progress = match ready {
-        Ready::Here(plan) => {
-            let Reach::Desk(desk, _) = reach else { bail!("the letters are elsewhere") };
-            let (sender, receiver) = watch::channel(Progress { total: plan.picked.len(), ..Progress::default() });
-            let stop = CancellationToken::new();
-            let following = follow(receiver.clone(), &stop);
-            let ((), ()) = tokio::join!(
-                async {
-                    desk.replay_all(plan, &manner, &sender, &stop).await;
-                    drop(sender);
-                },
-                following
-            );
-            receiver.borrow().clone()
-        }
-        Ready::There => of_job(reach, &asked).await?,
-    };
+    let progress = followed(client, &asked).await?;
     let is_whole = progress.failed == 0 && progress.ended.is_none();
     output::out(&if json { serde_json::to_string(&progress)? } else { ended(&progress, asked.force) });
     Ok(if is_whole { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// One letter: no way to follow, but the reason if it cannot be sent.
-async fn one(reach: &Reach, asked: &ReplayAsked, id: &LetterId) -> anyhow::Result<ExitCode> {
+async fn one(client: &Client, asked: &ReplayAsked, id: &LetterId) -> anyhow::Result<ExitCode> {
     let asked = ReplayAsked { ids: Vec::new(), filter: None, ..asked.clone() };
-    let sent = reach.replay(&asked, id).await?;
+    let sent = client.replay(&asked, id).await?;
     output::out(&format!("{id} replayed as generation {}", sent.generation));
     Ok(ExitCode::SUCCESS)
 }
@@ -179,7 +164,7 @@ fn shown(preview: &Preview, window: Duration) -> String {
         lines.push(format!("{} more are out already: they are resolved when they have finished", preview.out));
     }
     let mut named = |ids: &[_], what: &str| {
-        lines.extend(ids.iter().map(|id: &crate::domain::dead_letter::LetterId| format!("{id}: {what}")));
+        lines.extend(ids.iter().map(|id: &crate::domain::id::LetterId| format!("{id}: {what}")));
     };
     named(&preview.unknown, "no letter has this id: see `hookfleet dead-letters list`");
     named(&preview.resolved, "resolved; --force runs it again under a key of its own");
@@ -209,42 +194,22 @@ fn ended(progress: &Progress, force: bool) -> String {
     lines.join("\n")
 }
 
-/// Shows how far it is, and stops it in order at Ctrl-C.
-async fn follow(mut progress: watch::Receiver<Progress>, stop: &CancellationToken) {
-    let bar = bar(progress.borrow().total);
-    loop {
+/// Begins the replay, shows how far it is, and stops it in order at Ctrl-C.
+async fn followed(client: &Client, asked: &ReplayAsked) -> anyhow::Result<Progress> {
+    let mut interrupts = signal(SignalKind::interrupt())?;
+    let mut job = client.start(asked).await?;
+    let bar = bar(job.progress.total);
+    let mut is_stopping = false;
+    while job.running {
         tokio::select! {
-            changed = progress.changed() => {
-                show(&bar, &progress.borrow_and_update());
-                if changed.is_err() {
-                    break;
-                }
-            }
-            _ = tokio::signal::ctrl_c() => {
-                if stop.is_cancelled() {
+            () = sleep(LOOK_EVERY) => job = client.job(&job.id).await?,
+            _ = interrupts.recv() => {
+                if is_stopping {
                     std::process::exit(INTERRUPTED); // what is under way is sent again as the same
                 }
                 bar.println("stopping: what is under way is finished; once more to stop at once");
-                stop.cancel();
-            }
-        }
-    }
-    bar.finish_and_clear();
-}
-
-async fn of_job(reach: &Reach, asked: &ReplayAsked) -> anyhow::Result<Progress> {
-    let mut job = reach.start(asked).await?;
-    let bar = bar(job.progress.total);
-    let interrupted = tokio::signal::ctrl_c();
-    tokio::pin!(interrupted);
-    let mut cancelled = false;
-    while job.running {
-        tokio::select! {
-            () = sleep(LOOK_EVERY) => job = reach.job(&job.id).await?,
-            _ = &mut interrupted, if !cancelled => {
-                cancelled = true;
-                bar.println("stopping: what is under way is finished");
-                job = reach.job(&format!("{}/cancel", job.id)).await?;
+                is_stopping = true;
+                job = client.stop(&job.id).await?;
             }
         }
         show(&bar, &job.progress);

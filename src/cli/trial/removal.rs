@@ -11,7 +11,7 @@ use lapin::options::{ExchangeDeleteOptions, QueueDeleteOptions};
 use crate::amqp::connection::{call, connect};
 use crate::amqp::topology::Topology;
 use crate::config::{Backend, BrokerServer, Node, Redis, Settings, Topology as Servers};
-use crate::redis::link::Link;
+use crate::redis::connection::Link;
 
 /// Keys looked at in one step.
 const STEP: u32 = 1000;

@@ -11,28 +11,29 @@ use tokio::sync::watch;
 
 use crate::app::Backends;
 use crate::broker::PublishError;
-use crate::cli::letters::Reach;
+use crate::cli::letters::Client;
 use crate::cli::remote::Remote;
-use crate::config::{Backend, Http, Settings};
-use crate::desk::wire::Asked;
+use crate::config::{Backend, Settings};
 use crate::domain::asking::Answered;
+use crate::embedded::Owner;
+use crate::operations::api_types::Asked;
 use crate::publish::{Event, Publisher, PublisherOptions, Route};
 
 /// The way in and out.
-pub(super) enum Way {
-    Servers(Box<Backends>),
-    /// With the tokens of the process that owns it.
-    File(Http),
+pub(super) struct Way {
+    settings: Settings,
+    /// Connections to the user's servers; without them, a process owns the file.
+    backends: Option<Backends>,
 }
 
 impl Way {
     /// Connects, so that what is wrong with the servers is said at once.
     pub(super) async fn open(settings: &Settings) -> anyhow::Result<Self> {
+        let mut way = Self { settings: settings.clone(), backends: None };
         if let Backend::Embedded { .. } = settings.backend {
-            return Ok(Self::File(settings.http.clone()));
+            return Ok(way);
         }
-        let backends = Backends::open(settings).await?;
-        let way = Self::Servers(Box::new(backends.clone()));
+        let backends = way.backends.insert(Backends::open(settings).await?);
         if let Err(error) = backends.claims.ping().await {
             way.close().await;
             return Err(error).context("cannot use the Redis of redis.url");
@@ -46,32 +47,35 @@ impl Way {
         options: PublisherOptions,
         owner: watch::Receiver<SocketAddr>,
     ) -> anyhow::Result<Publisher> {
-        Ok(match self {
-            Self::Servers(backends) => Publisher::new(Arc::clone(&backends.broker), options),
-            Self::File(http) => {
-                let remote = Remote::new(*owner.borrow(), http)?;
-                Publisher::over(Box::new(Gateway { remote, owner }), options)
-            }
-        })
+        if let Some(backends) = &self.backends {
+            return Ok(Publisher::new(Arc::clone(&backends.broker), options));
+        }
+        let remote = Remote::new(at(*owner.borrow()), &self.settings.http)?;
+        Ok(Publisher::over(Box::new(Gateway { remote, owner }), options))
     }
 
     /// Every dead letter, as the command line lists them.
     pub(super) async fn letters(&self, owner: SocketAddr) -> anyhow::Result<Vec<Value>> {
-        let reach = match self {
-            Self::Servers(backends) => Reach::Desk(backends.desk(), Backends::clone(backends)),
-            Self::File(http) => Reach::Owner(Remote::new(owner, http)?),
+        let client = match &self.backends {
+            Some(backends) => Client::over(&self.settings, backends.clone()),
+            None => Client::of_owner(Remote::new(at(owner), &self.settings.http)?),
         };
         let mut letters = Vec::new();
         let mut keep = |line: &str| letters.extend(serde_json::from_str::<Value>(line).ok());
-        reach.export(&Asked::default(), false, &[], &mut keep).await.context("cannot read the dead letters")?;
+        client.export(&Asked::default(), false, &mut keep).await.context("cannot read the dead letters")?;
         Ok(letters)
     }
 
     pub(super) async fn close(&self) {
-        if let Self::Servers(backends) = self {
+        if let Some(backends) = &self.backends {
             backends.broker.close().await;
         }
     }
+}
+
+/// A process that `verify` has started: those speak no TLS.
+const fn at(address: SocketAddr) -> Owner {
+    Owner { address, is_tls: false }
 }
 
 /// Through the gateway of whichever process owns the file.

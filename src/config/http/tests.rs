@@ -1,4 +1,5 @@
 use super::super::tests::{check, check_file, read};
+use super::ServerCertificate;
 
 #[test]
 fn the_address_is_loopback_unless_told_otherwise() {
@@ -34,8 +35,8 @@ fn tokens() {
         "http: { tokens: [read:hunter2, 'admin:hunter2-hunter2-1', 'hunter2-hunter2-1', 'read:hunter2 hunter2 ..'] }",
         &[
             "1:18 http.tokens[0]: expected a token of 16 to 1024 characters behind the colon, found one of 7",
-            "1:32 http.tokens[1]: expected a role (read, publish or operate), a colon and a token, found something else",
-            "1:59 http.tokens[2]: expected a role (read, publish or operate), a colon and a token, found something else",
+            "1:32 http.tokens[1]: expected a role (read, publish, decide or operate), a colon and a token, found something else",
+            "1:59 http.tokens[2]: expected a role (read, publish, decide or operate), a colon and a token, found something else",
             "1:80 http.tokens[3]: expected a token of letters, digits and -._~+/ as a header can carry it, with = at its \
              end only, found other characters",
         ],
@@ -43,4 +44,20 @@ fn tokens() {
     let short =
         "HOOKFLEET_HTTP_TOKENS http.tokens: expected a token of 16 to 1024 characters behind the colon, found one of 7";
     check("", &[("HOOKFLEET_HTTP_TOKENS", "read:hunter2")], &[], &[short]);
+}
+
+#[test]
+fn tls_takes_both_files() {
+    let settings = read("http: { tls_cert: c.pem, tls_key: k.pem }", &[], &[]).unwrap();
+    let expected = ServerCertificate { chain: "c.pem".into(), key: "k.pem".into() };
+    assert_eq!(settings.http.certificate, Some(expected));
+    assert_eq!(read("", &[("HOOKFLEET_HTTP_TLS_CERT", "")], &[]).unwrap().http.certificate, None);
+    check_file(
+        "http: { tls_cert: c.pem }",
+        &["1:19 http.tls_cert: expected `http.tls_key` to be set too, found it unset"],
+    );
+    check_file(
+        "http: { tls_key: k.pem }",
+        &["1:18 http.tls_key: expected `http.tls_cert` to be set too, found it unset"],
+    );
 }

@@ -12,7 +12,7 @@ use tokio::time::timeout;
 
 use super::super::{DeadLetterError, Reading};
 use super::{Bodies, SILENCE_MAX, StreamLetters, offset};
-use crate::amqp::connection::{call, connect};
+use crate::amqp::connection::{call, close, connect};
 use crate::domain::dead_letter::{Item, Offset, Record};
 
 /// Unacked records; acks are written every half of it. Few, so that a long read does not hold up what else the broker does.
@@ -100,7 +100,7 @@ impl Stream {
 impl Reading for Stream {
     async fn next(&mut self) -> Result<Option<Vec<Item>>, DeadLetterError> {
         if self.ended {
-            let _ = self.connection.close(200, "bye".into()).await;
+            close(&self.connection).await;
             return Ok(None);
         }
         self.batch().await.map(Some).map_err(DeadLetterError::Read)

@@ -20,7 +20,7 @@ use tokio::time::timeout;
 
 use super::super::{DeadLetters as _, Reading as _, Recovered};
 use super::{Bodies, SILENCE_MAX, StreamLetters, lock};
-use crate::amqp::connection::call;
+use crate::amqp::connection::{call, close};
 use crate::amqp::convert;
 use crate::domain::dead_letter::{LOG, Offset, Record};
 use crate::domain::message::Message;
@@ -58,7 +58,7 @@ impl StreamLetters {
             known.extend(items.iter().map(|item| digest(&item.record)));
         }
         let recovered = self.sweep(&lock.connection, &nonce, known).await;
-        let _ = lock.connection.close(200, "bye".into()).await;
+        close(&lock.connection).await;
         recovered
     }
 

@@ -1,5 +1,5 @@
 use super::*;
-use crate::domain::settle::Class;
+use crate::domain::failure::Class;
 
 const T1: Token = Token { run: 1, body: 0 };
 const T2: Token = Token { run: 2, body: 0 };
@@ -96,7 +96,7 @@ fn check_request(found: Option<Claim>, request: &Request, expected: Option<Claim
 #[test]
 fn only_the_own_token_writes() {
     let done = Claim::Done { generation: 0, token: T2 };
-    let settle = |token| Request::Settle { at: at(0, 1), token, deaths: 0, verdict: Verdict::Done, keep_ms: 9 };
+    let settle = |token| Request::Settle { at: at(0, 1), token, deaths: 0, settlement: Settlement::Done, keep_ms: 9 };
     check_request(Some(held_by(T2, at(0, 1), 0)), &settle(T2), Some(done.clone()), Answer::Ok);
     check_request(None, &settle(T2), Some(done.clone()), Answer::Ok);
     check_request(Some(done.clone()), &settle(T2), None, Answer::Ok);
@@ -151,7 +151,7 @@ fn the_first_decision_stays() {
     check_request(kept(), &decide(T2, "b"), None, told(T1, "a"));
     check_request(kept(), &Request::Recall, None, told(T1, "a"));
     check(kept(), 0, &ask(at(9, 1)), "decided a");
-    let settle = Request::Settle { at: at(0, 1), token: T1, deaths: 0, verdict: Verdict::Done, keep_ms: 9 };
+    let settle = Request::Settle { at: at(0, 1), token: T1, deaths: 0, settlement: Settlement::Done, keep_ms: 9 };
     for request in [
         settle,
         Request::Renew { token: T1, lease_ms: 9 },

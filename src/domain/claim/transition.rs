@@ -1,26 +1,18 @@
 //! What becomes of a claim that is asked for something.
 
-use super::{Answer, Before, Claim, ClaimRequest, Found, Point, Request, Step, Token, Verdict};
-use crate::domain::flaw::Flaw;
-use crate::domain::settle::Next;
+use super::{Answer, Before, Claim, ClaimRequest, Found, Next, Point, Request, Settlement, Step, Token};
 
 /// The whole protocol: one transition of one key.
 #[must_use]
 pub fn step(found: Option<&Found>, request: &Request) -> Step {
-    step_with(Flaw::None, found, request)
-}
-
-/// [`step`] with a flaw for tests to catch.
-#[must_use]
-pub fn step_with(flaw: Flaw, found: Option<&Found>, request: &Request) -> Step {
     match request {
-        Request::Claim(claim) => claim_step(flaw, found, claim),
+        Request::Claim(claim) => claim_step(found, claim),
         Request::Renew { token, lease_ms } => renew(found, *token, *lease_ms),
-        Request::Settle { at, token, deaths, verdict, keep_ms } => {
-            settle(flaw, found, *at, *token, *deaths, verdict, *keep_ms)
+        Request::Settle { at, token, deaths, settlement, keep_ms } => {
+            settle(found, *at, *token, *deaths, settlement, *keep_ms)
         }
         Request::Advance { at, token, keep_ms } => advance(found, *at, *token, *keep_ms),
-        Request::Release { token, keep_ms } => release(flaw, found, *token, *keep_ms),
+        Request::Release { token, keep_ms } => release(found, *token, *keep_ms),
         Request::Cancel { generation, keep_ms } => cancel(found, *generation, *keep_ms),
         Request::Decide { token, decision, keep_ms } => decide(found, *token, decision, *keep_ms),
         Request::Recall => recall(found).unwrap_or_else(|| Step::keep(Answer::NotYours)),
@@ -49,9 +41,9 @@ fn decide(found: Option<&Found>, token: Token, decision: &str, keep_ms: u64) -> 
     })
 }
 
-fn claim_step(flaw: Flaw, found: Option<&Found>, request: &ClaimRequest) -> Step {
+fn claim_step(found: Option<&Found>, request: &ClaimRequest) -> Step {
     let asked = request.at;
-    let lower = |at: Point| asked < at && flaw != Flaw::LowerAttemptRuns;
+    let lower = |at: Point| asked < at;
     let Some(found) = found else { return win(request, None, false) };
     match &found.claim {
         Claim::Done { generation, token } => {
@@ -146,24 +138,14 @@ fn renew(found: Option<&Found>, own: Token, lease_ms: u64) -> Step {
 }
 
 /// On an absent key the settlement is written as if owned: a store that forgot must not make a finished run unknown.
-fn settle(
-    flaw: Flaw,
-    found: Option<&Found>,
-    at: Point,
-    own: Token,
-    deaths: u32,
-    verdict: &Verdict,
-    keep_ms: u64,
-) -> Step {
-    let written = match verdict {
-        Verdict::Done => Claim::Done { generation: at.generation, token: own },
-        Verdict::Next(next) => Claim::Settled { at, token: own, deaths, next: next.clone() },
+fn settle(found: Option<&Found>, at: Point, own: Token, deaths: u32, settlement: &Settlement, keep_ms: u64) -> Step {
+    let written = match settlement {
+        Settlement::Done => Claim::Done { generation: at.generation, token: own },
+        Settlement::Next(next) => Claim::Settled { at, token: own, deaths, next: next.clone() },
     };
     match found.map(|found| &found.claim) {
         None => Step::write(written, keep_ms, Answer::Ok),
-        Some(Claim::Held { token, .. }) if *token == own || flaw == Flaw::TokenNotCompared => {
-            Step::write(written, keep_ms, Answer::Ok)
-        }
+        Some(Claim::Held { token, .. }) if *token == own => Step::write(written, keep_ms, Answer::Ok),
         Some(Claim::Settled { token, .. } | Claim::Done { token, .. }) if *token == own => Step::keep(Answer::Ok),
         Some(
             Claim::Held { .. }
@@ -197,11 +179,10 @@ fn advance(found: Option<&Found>, from: Point, own: Token, keep_ms: u64) -> Step
     }
 }
 
-fn release(flaw: Flaw, found: Option<&Found>, own: Token, keep_ms: u64) -> Step {
+fn release(found: Option<&Found>, own: Token, keep_ms: u64) -> Step {
     match found.map(|found| &found.claim) {
         Some(Claim::Held { at, token, deaths, .. }) if *token == own => {
-            let at = if flaw == Flaw::ReleaseForgets { Point::first(at.generation) } else { *at };
-            Step::write(Claim::Out { at, deaths: *deaths }, keep_ms, Answer::Ok)
+            Step::write(Claim::Out { at: *at, deaths: *deaths }, keep_ms, Answer::Ok)
         }
         Some(
             Claim::Held { .. }

@@ -4,12 +4,12 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{Letter, LetterId};
+use super::Letter;
 use crate::domain::event::Malformed;
-use crate::domain::hook::HookId;
-use crate::domain::invocation::{Client, InvocationKey};
+use crate::domain::failure::Class;
+use crate::domain::id::{HookId, InvocationKey, LetterId};
+use crate::domain::invocation::Client;
 use crate::domain::message::{Message, Properties};
-use crate::domain::settle::Class;
 
 /// Version of the records in the log.
 pub const RECORD_VERSION: u32 = 1;

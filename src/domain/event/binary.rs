@@ -13,9 +13,9 @@ use serde::ser::{Serialize, SerializeMap as _, Serializer};
 use serde_json::value::RawValue;
 
 use super::{Malformed, essence, malformed};
+use crate::domain::escape::quoted;
+use crate::domain::failure::Class;
 use crate::domain::message::{Header, Message};
-use crate::domain::settle::Class;
-use crate::domain::shown::quoted;
 
 /// What the names of headers that are attributes begin with: some clients and brokers take no colon.
 const PREFIXES: [&str; 2] = ["cloudEvents:", "cloudEvents_"];

@@ -12,8 +12,8 @@ use cel::common::types::CelInt;
 
 use super::Source;
 use super::facts::{BUDGET, COST, EVENT};
-use crate::domain::refusal::Refusal;
-use crate::domain::shown;
+use crate::domain::escape;
+use crate::domain::text_error::Refusal;
 
 /// How deep the tree of an expression may be: every level of it is a call on the stack.
 const DEPTH_MAX: usize = 48;
@@ -175,7 +175,7 @@ impl Walk<'_> {
             return Ok(());
         }
         let unknown = Some((name.to_owned(), NAMES.as_slice()));
-        let found = format!("`{}`", shown::name(name));
+        let found = format!("`{}`", escape::name(name));
         Err(Refusal { unknown, ..Refusal::new("names that exist: `event`, and the variables of loops", found) })
     }
 
@@ -226,7 +226,7 @@ impl Walk<'_> {
             }
             None => {
                 let unknown = Some((name.to_owned(), CALLABLE.as_slice()));
-                let found = format!("`{}`", shown::name(name));
+                let found = format!("`{}`", escape::name(name));
                 Err(Refusal { unknown, ..Refusal::new("functions that exist", found) })
             }
         }
@@ -251,7 +251,7 @@ fn attribute(name: &str) -> Result<(), Refusal> {
     if name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit()) {
         return Ok(());
     }
-    let found = format!("`event.{}`", shown::name(name));
+    let found = format!("`event.{}`", escape::name(name));
     let expected = "an attribute of an event (lower-case letters and digits; what a publisher says is in `event.data`)";
     Err(Refusal { unknown: Some((name.to_owned(), &KNOWN)), ..Refusal::new(expected, found) })
 }

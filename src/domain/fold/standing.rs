@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use super::{Fold, State};
-use crate::domain::settle::Class;
+use crate::domain::failure::Class;
 
 /// The letters in numbers.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]

@@ -7,9 +7,9 @@ use utoipa::ToSchema;
 
 use super::words::Words;
 use super::{Place, State, SubjectKey};
-use crate::domain::dead_letter::{Letter, LetterId, Mark, Offset, Subject};
-use crate::domain::event::EventDigest;
-use crate::domain::settle::Class;
+use crate::domain::dead_letter::{Letter, Mark, Offset, Subject};
+use crate::domain::failure::Class;
+use crate::domain::id::{EventDigest, LetterId};
 
 /// A letter without its body and its attempts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]

@@ -1,10 +1,11 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::domain::dead_letter::{Carried, EventName, Letter, LetterId, Mark, Record};
+use crate::domain::dead_letter::{Carried, EventName, Letter, Mark, Record};
 use crate::domain::event::Malformed;
+use crate::domain::failure::Class;
+use crate::domain::id::LetterId;
 use crate::domain::invocation::Client;
-use crate::domain::settle::Class;
 
 fn letter(generation: u32, at_ms: u64) -> Record {
     let malformed = Malformed { class: Class::Exhausted, error: "500".into() };

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use url::Url;
 
-use super::Secret;
+use crate::domain::secret::Secret;
 use crate::domain::signature::Signing;
 use crate::domain::template::Text;
 use crate::domain::tls::Tls;

@@ -3,14 +3,14 @@
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use super::state::{Delivery, Job, Message, NO_TOKEN, State};
-use crate::domain::flaw::Flaw;
 use crate::domain::fold;
+use crate::domain::mutation::Mutation;
 use crate::domain::settle::{Answer, Stage};
 
 impl State {
     /// Forgets what is over, which worker and which hook is which, how runs are named, and the order of arrival.
-    pub(super) fn put_in_order(&mut self, flaw: Flaw) {
-        self.drop_what_is_over(flaw);
+    pub(super) fn put_in_order(&mut self, mutation: Mutation) {
+        self.drop_what_is_over(mutation);
         self.sort();
         self.rename_runs();
         if let [one, other] = &self.keys[..] {
@@ -22,12 +22,12 @@ impl State {
         }
     }
 
-    fn drop_what_is_over(&mut self, flaw: Flaw) {
+    fn drop_what_is_over(&mut self, mutation: Mutation) {
         for worker in &mut self.workers {
             for delivery in worker.iter_mut() {
                 for job in &mut delivery.jobs {
                     if !delivery.ours && job.stage == Stage::Acking {
-                        job.advance(flaw, Answer::Acked); // no longer ours to ack
+                        job.advance(mutation, Answer::Acked); // no longer ours to ack
                     }
                 }
                 delivery.jobs.retain(|job| job.stage != Stage::Ended);

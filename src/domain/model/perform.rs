@@ -3,10 +3,10 @@
 use super::Fleet;
 use super::action::{Action, Call, End, Place};
 use super::state::{Delivery, Invocation, Job, Message, NEW_TOKEN, State, WAIT_MS};
-use crate::domain::claim::{self, Request};
-use crate::domain::fold;
-use crate::domain::replay;
-use crate::domain::settle::{Answer, Class, Follow, Next, Settlement, Stage};
+use crate::domain::claim::{self, Next, Request, Settlement};
+use crate::domain::failure::Class;
+use crate::domain::settle::{Answer, Follow, Stage};
+use crate::domain::{fold, replay};
 
 /// Attempts a generation.
 const ATTEMPTS: u32 = 2;
@@ -20,11 +20,11 @@ impl Fleet {
             Action::Publish(place, call) => self.publish(state, place, call),
             Action::Run(place, end) => {
                 let job = job(state, place);
-                let settlement = settlement(job, end);
-                job.advance(self.flaw, Answer::Ran(settlement));
+                let ended = ended(job, end);
+                job.advance(self.mutation, ended);
             }
             Action::Renew(place) => self.renew(state, place),
-            Action::HoldTooLong(place) => job(state, place).advance(self.flaw, Answer::HeldTooLong),
+            Action::HoldTooLong(place) => job(state, place).advance(self.mutation, Answer::HeldTooLong),
             Action::Guard(place, call) => {
                 let job = job(state, place);
                 job.guarded = call == Call::Answered;
@@ -35,13 +35,13 @@ impl Fleet {
                 let delivery = &mut state.workers[worker][delivery];
                 delivery.ours = false;
                 for job in delivery.jobs.iter_mut().filter(|job| job.stage == Stage::Acking) {
-                    job.advance(self.flaw, Answer::Acked);
+                    job.advance(self.mutation, Answer::Acked);
                 }
             }
             Action::EndLease { hook, .. } => state.keys[hook].lease_over = true,
             Action::Arrive { hook } => {
                 if let Some(request) = state.keys[hook].late.take() {
-                    state.keys[hook].ask(self.flaw, &request);
+                    state.keys[hook].ask(self.mutation, &request);
                 }
             }
             Action::Crash { worker } => {
@@ -58,7 +58,7 @@ impl Fleet {
             Action::Cancel { hook } => {
                 let key = &mut state.keys[hook];
                 let cancel = Request::Cancel { generation: key.asked_for.0, keep_ms: WAIT_MS };
-                key.ask(self.flaw, &cancel);
+                key.ask(self.mutation, &cancel);
             }
             Action::Replay { hook } => self.replay(state, hook),
             Action::Mark { hook, generation } => {
@@ -86,9 +86,9 @@ impl Fleet {
         let (hook, request) = (job.of.hook, job.request());
         let (key, Some(request)) = (&mut state.keys[hook], request) else { return };
         let answer = match call {
-            Call::Answered => Answer::Store(key.ask(self.flaw, &request)),
+            Call::Answered => Answer::Store(key.ask(self.mutation, &request)),
             Call::AnswerLost => {
-                key.ask(self.flaw, &request);
+                key.ask(self.mutation, &request);
                 Answer::Unanswered
             }
             Call::Late => {
@@ -98,7 +98,7 @@ impl Fleet {
             Call::Lost => Answer::Unanswered,
         };
         let job = self::job(state, place);
-        job.advance(self.flaw, answer);
+        job.advance(self.mutation, answer);
         if let (Stage::Running { .. }, true) = (&job.stage, self.runs_once()) {
             let at = job.of.at;
             state.keys[hook].observe_run(at);
@@ -108,9 +108,9 @@ impl Fleet {
     fn renew(&self, state: &mut State, place: Place) {
         let job = job(state, place);
         let (hook, renewal) = (job.of.hook, job.renewal());
-        let answer = state.keys[hook].ask(self.flaw, &renewal);
+        let answer = state.keys[hook].ask(self.mutation, &renewal);
         if answer == claim::Answer::NotYours {
-            self::job(state, place).advance(self.flaw, Answer::LeaseLost);
+            self::job(state, place).advance(self.mutation, Answer::LeaseLost);
         }
     }
 
@@ -121,7 +121,7 @@ impl Fleet {
             take(state, of, &follow);
         }
         let answer = if call == Call::Answered { Answer::Confirmed } else { Answer::Unconfirmed };
-        job(state, place).advance(self.flaw, answer);
+        job(state, place).advance(self.mutation, answer);
     }
 
     fn replay(&self, state: &mut State, hook: usize) {
@@ -140,14 +140,14 @@ fn job(state: &mut State, place: Place) -> &mut Job {
     &mut state.workers[place.worker][place.delivery].jobs[place.job]
 }
 
-fn settlement(job: &Job, end: End) -> Settlement {
+fn ended(job: &Job, end: End) -> Answer {
     match end {
-        End::Succeeds => Settlement::Finish,
-        End::Interrupted => Settlement::Release,
+        End::Succeeds => Answer::Ran(Settlement::Done),
+        End::Interrupted => Answer::Interrupted,
         End::Fails if job.of.at.attempt < ATTEMPTS => {
-            Settlement::Next(Next::Retry { delay_ms: 0, spent_ms: 0, report: None })
+            Answer::Ran(Settlement::Next(Next::Retry { delay_ms: 0, spent_ms: 0, report: None }))
         }
-        End::Fails => Settlement::Next(Next::Bury { class: Class::Exhausted, report: None }),
+        End::Fails => Answer::Ran(Settlement::Next(Next::Bury { class: Class::Exhausted, report: None })),
     }
 }
 

@@ -5,9 +5,9 @@ use stateright::Property;
 use super::Fleet;
 use super::action::Fault;
 use super::state::{Breach, Job, Key, LIMITS, NEW_TOKEN, State};
-use crate::domain::claim::{Answer, Claim, Request, Verdict};
+use crate::domain::claim::{Answer, Claim, Next, Request, Settlement};
 use crate::domain::fold;
-use crate::domain::settle::{Follow, Next, Stage};
+use crate::domain::settle::{Follow, Stage};
 
 /// What must be true of a state.
 pub(super) type Condition = fn(&Fleet, &State) -> bool;
@@ -126,13 +126,13 @@ fn answered(fleet: &Fleet, state: &State, so: impl Fn(&Key, &Job, &Answer) -> bo
             asked.token = NEW_TOKEN;
         }
         let key = &state.keys[job.of.hook];
-        so(key, job, &key.step(fleet.flaw, &Request::Claim(asked)).answer)
+        so(key, job, &key.step(fleet.mutation, &Request::Claim(asked)).answer)
     })
 }
 
 /// A run succeeded whose claim is another's by now.
 fn reached_in_vain(job: &Job, key: &Key) -> bool {
-    let succeeded = matches!(job.stage, Stage::Recording { verdict: Verdict::Done, .. });
+    let succeeded = matches!(job.stage, Stage::Recording { settlement: Settlement::Done, .. });
     let own = match key.claim {
         Some(Claim::Held { token, .. } | Claim::Settled { token, .. } | Claim::Done { token, .. }) => {
             token == job.token

@@ -1,10 +1,10 @@
 //! What the modelled fleet is made of: keys with their letters, messages, and what the workers have in hand.
 
 use super::action::Place;
-use crate::domain::claim::{self, Claim, ClaimRequest, DeathLimits, Found, Point, Request, Token, Verdict};
-use crate::domain::flaw::Flaw;
+use crate::domain::claim::{self, Claim, ClaimRequest, DeathLimits, Found, Point, Request, Settlement, Token};
 use crate::domain::fold;
-use crate::domain::settle::{self, Answer, Follow, Stage, next_effect_with};
+use crate::domain::mutation::Mutation;
+use crate::domain::settle::{self, Answer, Follow, Stage};
 
 /// Low, so that both are reached.
 pub(super) const LIMITS: DeathLimits = DeathLimits { suspect: 1, poisoned: 2 };
@@ -55,10 +55,10 @@ impl Job {
     }
 
     /// The protocol's own transition.
-    pub(super) fn advance(&mut self, flaw: Flaw, answer: Answer) {
-        let job = settle::Job { at: self.of.at, guarded: self.guarded, unprotected: false };
+    pub(super) fn advance(&mut self, mutation: Mutation, answer: Answer) {
+        let job = settle::Progress { at: self.of.at, guarded: self.guarded, unprotected: false };
         let stage = std::mem::replace(&mut self.stage, Stage::Ended);
-        self.stage = next_effect_with(flaw, &job, self.token, stage, answer);
+        self.stage = mutation.next_effect(&job, self.token, stage, answer);
         if !self.has_run() {
             self.token = NO_TOKEN;
         }
@@ -69,7 +69,7 @@ impl Job {
         match &self.stage {
             Stage::Claiming { repeat } => *repeat,
             Stage::Running { .. } | Stage::Recording { .. } | Stage::Releasing => true,
-            Stage::Publishing(Follow::Next { mark, .. }) => *mark == Some(self.token), // recorded later by a flaw
+            Stage::Publishing(Follow::Next { mark, .. }) => *mark == Some(self.token), // recorded later by a mutation
             Stage::Publishing(_) | Stage::Marking { .. } | Stage::Acking | Stage::Ended => false,
         }
     }
@@ -88,11 +88,11 @@ impl Job {
                 lease_ms: WAIT_MS,
                 floor_ms: WAIT_MS,
             })),
-            Stage::Recording { verdict, deaths } => Some(Request::Settle {
+            Stage::Recording { settlement, deaths } => Some(Request::Settle {
                 at: self.of.at,
                 token,
                 deaths: *deaths,
-                verdict: verdict.clone(),
+                settlement: settlement.clone(),
                 keep_ms: WAIT_MS,
             }),
             Stage::Marking { at, token, .. } => Some(Request::Advance { at: *at, token: *token, keep_ms: WAIT_MS }),
@@ -140,7 +140,7 @@ pub(super) enum Breach {
     WonAfterDone,
     /// Won after a cancel, at a generation that it covers.
     WonAfterCancel,
-    /// The verdict on an attempt was recorded although one on it, or on a later one, was recorded before.
+    /// The settlement on an attempt was recorded although one on it, or on a later one, was recorded before.
     RecordedAgain,
     /// An attempt ran although it, or a later one, had run before.
     RanAgain,
@@ -165,7 +165,7 @@ pub(super) struct Key {
     pub(super) done: Option<u32>,
     /// Observed: the generation recorded as done since the store last forgot.
     pub(super) done_kept: Option<u32>,
-    /// Observed: the last attempt whose verdict was recorded since the store last forgot.
+    /// Observed: the last attempt whose settlement was recorded since the store last forgot.
     pub(super) recorded: Option<Point>,
     /// Observed: the highest generation that an operator cancelled.
     pub(super) cancelled: Option<u32>,
@@ -178,15 +178,15 @@ pub(super) struct Key {
 
 impl Key {
     /// What the store would do.
-    pub(super) fn step(&self, flaw: Flaw, request: &Request) -> claim::Step {
+    pub(super) fn step(&self, mutation: Mutation, request: &Request) -> claim::Step {
         let lease_left_ms = if self.lease_over { 0 } else { WAIT_MS };
         let found = self.claim.clone().map(|claim| Found { claim, lease_left_ms });
-        claim::step_with(flaw, found.as_ref(), request)
+        mutation.step(found.as_ref(), request)
     }
 
     /// What the store does and answers.
-    pub(super) fn ask(&mut self, flaw: Flaw, request: &Request) -> claim::Answer {
-        let step = self.step(flaw, request);
+    pub(super) fn ask(&mut self, mutation: Mutation, request: &Request) -> claim::Answer {
+        let step = self.step(mutation, request);
         self.observe(request, &step);
         if let Some(write) = step.write {
             self.lease_over = matches!(write.claim, Claim::Held { floor_ms, .. } if write.ttl_ms <= floor_ms);
@@ -206,12 +206,12 @@ impl Key {
                     self.breach = Some(Breach::WonAfterCancel);
                 }
             }
-            (Request::Settle { at, verdict, .. }, Some(_)) => {
+            (Request::Settle { at, settlement, .. }, Some(_)) => {
                 if self.recorded >= Some(*at) {
                     self.breach = Some(Breach::RecordedAgain);
                 }
                 self.recorded = Some(*at);
-                if *verdict == Verdict::Done {
+                if *settlement == Settlement::Done {
                     self.recorded = Some(Point { attempt: u32::MAX, ..*at }); // no attempt of it may follow
                     self.done = self.done.max(Some(at.generation));
                     self.done_kept = Some(at.generation);

@@ -10,7 +10,7 @@ use super::graph::Graph;
 use super::order::digest;
 use super::property::{FORCED_SIGHTS, REPLAY_SIGHTS, SIGHTS};
 use super::state::State;
-use crate::domain::flaw::Flaw;
+use crate::domain::mutation::Mutation;
 
 /// What any fleet must live with.
 const ALL: &[Fault] = &[
@@ -29,7 +29,7 @@ const ALL: &[Fault] = &[
 
 /// One hook, no replay, two faults of any kind: what the tests vary.
 const FLEET: Fleet = Fleet {
-    flaw: Flaw::None,
+    mutation: Mutation::None,
     hooks: 1,
     replays: &[],
     faults: ALL,
@@ -54,15 +54,15 @@ fn holds(name: &str, fleet: Fleet) {
     }
 }
 
-/// The flaw breaks this rule.
-#[allow(clippy::print_stdout, reason = "how soon a flaw is found is worth a look")]
-fn catches(flaw: Flaw, rule: &str) {
-    let fleet = Fleet { flaw, ..FLEET };
+/// The mutation breaks this rule.
+#[allow(clippy::print_stdout, reason = "how soon a mutation is found is worth a look")]
+fn catches(mutation: Mutation, rule: &str) {
+    let fleet = Fleet { mutation, ..FLEET };
     let checker = fleet.checker().finish_when(HasDiscoveries::AnyFailures).spawn_bfs().join();
     let found = checker.discoveries();
-    let Some(path) = found.get(rule) else { panic!("{flaw:?} breaks {:?}, expected: {rule}", found.keys()) };
+    let Some(path) = found.get(rule) else { panic!("{mutation:?} breaks {:?}, expected: {rule}", found.keys()) };
     let steps = path.clone().into_actions().len();
-    println!("{flaw:?}: {} states, {steps} steps to break: {rule}", checker.unique_state_count());
+    println!("{mutation:?}: {} states, {steps} steps to break: {rule}", checker.unique_state_count());
 }
 
 /// What happened, one line a step, and what it came to.
@@ -189,25 +189,25 @@ fn one_order_stands_for_all() {
 
 #[test]
 fn a_token_that_is_not_compared_is_caught() {
-    catches(Flaw::TokenNotCompared, "no attempt is recorded again");
+    catches(Mutation::TokenNotCompared, "no attempt is recorded again");
 }
 
 #[test]
 fn a_lower_attempt_that_runs_is_caught() {
-    catches(Flaw::LowerAttemptRuns, "no attempt is recorded again");
+    catches(Mutation::LowerAttemptRuns, "no attempt is recorded again");
 }
 
 #[test]
 fn a_release_that_forgets_is_caught() {
-    catches(Flaw::ReleaseForgets, "no attempt is recorded again");
+    catches(Mutation::ReleaseForgets, "no attempt is recorded again");
 }
 
 #[test]
 fn a_publish_before_the_record_is_caught() {
-    catches(Flaw::PublishBeforeRecord, "no letter stays open for a finished generation");
+    catches(Mutation::PublishBeforeRecord, "no letter stays open for a finished generation");
 }
 
 #[test]
 fn an_ack_before_the_publish_is_caught() {
-    catches(Flaw::AckBeforePublish, "nothing is lost");
+    catches(Mutation::AckBeforePublish, "nothing is lost");
 }

@@ -1,8 +1,8 @@
 //! A look at a template's text before it is compiled: where its tags are, and what they use.
 
 use super::Piece;
-use crate::domain::refusal::Refusal;
-use crate::domain::shown;
+use crate::domain::escape;
+use crate::domain::text_error::Refusal;
 
 const FILTERS: [&str; 9] = ["tojson", "upper", "lower", "trim", "length", "default", "first", "last", "join"];
 const TESTS: [&str; 8] = ["defined", "undefined", "none", "string", "number", "mapping", "sequence", "not"];
@@ -102,7 +102,7 @@ fn tag(inside: &str, is_statement: bool) -> Result<(), Refusal> {
 }
 
 fn unknown(expected: &str, name: &str, known: &'static [&'static str]) -> Refusal {
-    let found = format!("`{}`", shown::name(name));
+    let found = format!("`{}`", escape::name(name));
     let expected = format!("{expected} ({})", known.join(", "));
     Refusal { unknown: Some((name.to_owned(), known)), ..Refusal::new(expected, found) }
 }

@@ -1,12 +1,11 @@
 use super::*;
-use crate::domain::hook::{Hook, fixture};
 
 const EVENT: &str = r#"{"id":"e-1","type":"task.failed","data":{"title":"say \"hi\" & <go>\n","n":3,"f":0.5,"yes":true,"none":null,
     "tags":["a","b/c"],"steps":[{"ms":5},{"ms":9}],"up":".."}}"#;
 
-fn scene() -> Scene {
+fn variables() -> Variables {
     let labels = [("team".to_owned(), "core".to_owned())].into();
-    Scene::new(EVENT.as_bytes(), &Hook { labels, ..fixture::hook("h") }, "k/h", 2).unwrap()
+    Variables::new(EVENT.as_bytes(), &HookId::new("h").unwrap(), &labels, "k/h", 2).unwrap()
 }
 
 /// `$` stands for a value from outside.
@@ -24,7 +23,7 @@ fn text(text: &str, form: Form) -> Result<Text, Refusal> {
 fn render(source: &str, form: Form) -> String {
     match text(source, form) {
         Err(refusal) => format!("refused: expected {}, found {}", refusal.expected, refusal.found),
-        Ok(text) => text.render(&scene()).unwrap_or_else(|error| format!("fails: {error}")),
+        Ok(text) => text.render(&variables()).unwrap_or_else(|error| format!("fails: {error}")),
     }
 }
 
@@ -91,7 +90,7 @@ fn what_is_hidden_is_no_template() {
         "refused: expected another name, found `hidden`, which stands for what is not in the file",
     );
     let text = text("/$/{{ event.id }}", Form::Url).unwrap();
-    assert_eq!(text.render_shown(&scene()).unwrap(), "/[hidden]/e-1");
+    assert_eq!(text.render_shown(&variables()).unwrap(), "/[hidden]/e-1");
     assert_eq!((text.prefix(), format!("{text:?}")), ("/{{ s3cret }}\"/", "[hidden]".to_owned()));
 }
 
@@ -147,9 +146,10 @@ fn failures_at_run_time() {
 fn a_large_event_holds_up_nobody() {
     let numbers = (0..100_000).map(|n| n.to_string()).collect::<Vec<_>>().join(",");
     let event = format!(r#"{{"id":"e-1","data":{{"a":[{numbers}]}}}}"#);
-    let hook = crate::domain::hook::fixture::hook("h");
-    let scene = Scene::new(event.as_bytes(), &hook, "key", 1).unwrap();
-    let render = |source: &str| Text::new(vec![Piece::Literal(source.to_owned())], Form::Json).unwrap().render(&scene);
+    let hook = HookId::new("h").unwrap();
+    let variables = Variables::new(event.as_bytes(), &hook, &BTreeMap::new(), "key", 1).unwrap();
+    let render =
+        |source: &str| Text::new(vec![Piece::Literal(source.to_owned())], Form::Json).unwrap().render(&variables);
     assert_eq!(render("{{ event.id }} {{ event.data.a | length }}").unwrap(), "e-1 100000");
     let every = "{% for x in event.data.a %}{% if x in event.data.a %}{{ x }}{% endif %}{% endfor %}";
     assert!(render(every).unwrap_err().ends_with("it takes too long"));

@@ -5,11 +5,13 @@ use tokio::net::TcpListener;
 
 use super::*;
 use crate::config;
-use crate::domain::hook::{Action, HttpAction, PublishAction, Secret, Server};
+use crate::domain::hook::{Action, HttpAction, PublishAction, Server};
+use crate::domain::secret::Secret;
 use crate::domain::template::Text;
 use crate::domain::tls::Tls;
+use crate::executor::clients::Clients;
 use crate::executor::fixture::{hook, invocation, line};
-use crate::executor::{Callbacks, Execute as _, Executors, Publishing, clients::Clients, command, http};
+use crate::executor::{Callbacks, Execute as _, Executors};
 
 fn judge(host: &str, found: &[&str], egress: &Egress) -> String {
     let found = found.iter().map(|ip| SocketAddr::new(ip.parse().unwrap(), 0)).collect();
@@ -160,12 +162,8 @@ async fn no_answer_of_a_name_server_leads_to_this_machine() {
         let mut outcomes = Vec::new();
         for _ in 0..50 {
             // New ones: a broker that could not be reached is not tried again at once.
-            let executors = Executors {
-                http: http::Http::with(Clients::guarded(guard.clone()).unwrap()),
-                commands: command::Commands::new(&config::Commands::default()),
-                callbacks: Callbacks::default(),
-                publishing: Publishing::new(guard.clone()),
-            };
+            let clients = std::sync::Arc::new(Clients::guarded(guard.clone()).unwrap());
+            let executors = Executors::with(clients, &config::Commands::default(), Callbacks::default());
             outcomes.push(line(&executors.run(&hook, &invocation("{}")).await));
         }
         outcomes

@@ -12,16 +12,18 @@ use std::time::Duration;
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use lapin::protocol::{AMQPErrorKind, AMQPSoftError};
 use lapin::{Channel, Confirmation, Connection, Error, ErrorKind};
-use tokio::sync::{Semaphore, watch};
-use tokio::time::{Instant, timeout};
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
 use url::Url;
 
 use super::Guard;
 use crate::amqp::connection::{connect, connect_at};
+use crate::amqp::on_demand::{OnDemand, Usable};
 use crate::amqp::{convert, size, tls};
+use crate::broker::PublishError;
 use crate::config::BrokerServer;
-use crate::domain::hook::Secret;
-use crate::domain::message::Message;
+use crate::domain::message::{Destination, Message, Outgoing};
+use crate::domain::secret::Secret;
 use crate::domain::tls::Credentials;
 
 /// Messages under way at a time on one connection: no more than half of its channels either.
@@ -32,25 +34,6 @@ const CONFIRM_TIMEOUT: Duration = Duration::from_mins(1);
 const REPEAT_AFTER: Duration = Duration::from_secs(1);
 const NAME: &str = "hookfleet hooks";
 const ENDING: &str = "this process is ending";
-
-/// Why a message is not known to be safe.
-#[derive(Debug, Clone, thiserror::Error)]
-pub(super) enum Unsent {
-    /// The guard, or the fleet, lets no hook publish there.
-    #[error("{0}")]
-    Blocked(String),
-    /// It will be the same every time.
-    #[error("{0}")]
-    Unusable(String),
-    #[error("{0}")]
-    Away(String),
-    #[error("the broker refused the message: {0}")]
-    Refused(String),
-    #[error("the broker will never take the message: {0}")]
-    TooLarge(String),
-    #[error("no queue got the message: none is bound for its routing key (with `mandatory: false` that is no failure)")]
-    Unroutable,
-}
 
 /// How a broker is reached.
 #[derive(Clone)]
@@ -64,54 +47,37 @@ pub(super) enum Dial {
     },
 }
 
-/// A message on its way.
-pub(super) struct Parcel {
-    pub(super) exchange: String,
-    pub(super) routing_key: String,
-    pub(super) mandatory: bool,
-    pub(super) message: Message,
-}
-
 /// A broker. To be shared.
 pub(super) struct Peer {
     dial: Dial,
-    /// The connection of now, or that which is being opened, for all who wait for it.
-    current: Mutex<Option<watch::Receiver<Option<Opened>>>>,
-}
-
-type Opened = Result<Arc<Link>, Failed>;
-
-#[derive(Clone)]
-struct Failed {
-    why: Unsent,
-    at: Instant,
+    link: OnDemand<Link, PublishError>,
 }
 
 impl Peer {
     pub(super) const fn new(dial: Dial) -> Self {
-        Self { dial, current: Mutex::new(None) }
+        Self { dial, link: OnDemand::new(REPEAT_AFTER) }
     }
 
     /// Publishes a message and waits for its confirm. If this is dropped the message may be there or not.
-    pub(super) async fn publish(&self, parcel: Parcel) -> Result<(), Unsent> {
-        let ending = || Unsent::Away(ENDING.to_owned());
+    pub(super) async fn publish(&self, outgoing: Outgoing, mandatory: bool) -> Result<(), PublishError> {
+        let ending = || PublishError::Away(ENDING.to_owned());
         let (link, room) = loop {
             let link = self.link().await?;
             let room = Arc::clone(&link.room).acquire_owned().await.map_err(|_| ending())?;
             if !link.connection.status().connected() {
-                return Err(Unsent::Away("the connection was lost".to_owned()));
+                return Err(PublishError::Away("the connection was lost".to_owned()));
             }
             if link.is_of_use() {
                 break (link, room); // those who waited for room may find it worn out by others
             }
         };
-        link.check(&parcel.message)?;
+        link.check(&outgoing.message)?;
         if link.connection.status().blocked() {
-            return Err(Unsent::Away("the broker takes no messages at present".to_owned())); // an alarm
+            return Err(PublishError::Away("the broker takes no messages at present".to_owned())); // an alarm
         }
         // Whoever waits may leave; a channel that is closed with a message on it costs the connection at times.
         let sending = tokio::spawn(async move {
-            let sent = link.send(&parcel).await;
+            let sent = link.send(&outgoing, mandatory).await;
             drop(room);
             sent
         });
@@ -120,50 +86,21 @@ impl Peer {
 
     /// Whether it is not there, or takes nothing: an answer that has not come says nothing of the message then.
     pub(super) fn is_away(&self) -> bool {
-        let current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(current) = current.as_ref() else { return false };
-        match &*current.borrow() {
-            Some(Ok(link)) => link.connection.status().blocked() || !link.connection.status().connected(),
-            Some(Err(_)) | None => true,
-        }
+        self.link.is_away(|link| {
+            let status = link.connection.status();
+            status.blocked() || !status.connected()
+        })
     }
 
-    async fn link(&self) -> Result<Arc<Link>, Unsent> {
-        let mut current = self.current();
-        let opened = current.wait_for(Option::is_some).await.ok().and_then(|opened| opened.clone());
-        match opened {
-            Some(opened) => opened.map_err(|failed| failed.why),
-            None => Err(Unsent::Away(ENDING.to_owned())),
-        }
-    }
-
-    fn current(&self) -> watch::Receiver<Option<Opened>> {
-        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(current) = current.as_ref().filter(|current| is_of_use(current)) {
-            return current.clone();
-        }
-        // A task, since whoever waits may leave, and half a connection is no good to the next one.
-        let (sender, opened) = watch::channel(None);
-        let opening = open(self.dial.clone());
-        tokio::spawn(async move {
-            let opened = opening.await.map_err(|why| Failed { why, at: Instant::now() });
-            let _ = sender.send(Some(opened)); // nobody may be left
-        });
-        current.insert(opened).clone()
+    async fn link(&self) -> Result<Arc<Link>, PublishError> {
+        let opened = self.link.get(|| open(self.dial.clone())).await;
+        opened.unwrap_or_else(|| Err(PublishError::Away(ENDING.to_owned())))
     }
 }
 
-fn is_of_use(current: &watch::Receiver<Option<Opened>>) -> bool {
-    match &*current.borrow() {
-        None => current.has_changed().is_ok(), // under way, unless its task has died
-        Some(Ok(link)) => link.is_of_use(),
-        Some(Err(failed)) => failed.at.elapsed() < REPEAT_AFTER,
-    }
-}
-
-async fn open(dial: Dial) -> Result<Arc<Link>, Unsent> {
+async fn open(dial: Dial) -> Result<Link, PublishError> {
     let connection = match dial {
-        Dial::Ours(server) => connect(&server, NAME).await.map_err(|error| Unsent::Away(error.to_string()))?,
+        Dial::Ours(server) => connect(&server, NAME).await.map_err(|error| PublishError::Away(error.to_string()))?,
         Dial::Theirs { url, tls, guard } => {
             let url = url.expose();
             let is_encrypted = url.scheme() == "amqps";
@@ -171,13 +108,14 @@ async fn open(dial: Dial) -> Result<Arc<Link>, Unsent> {
             // An address of version 6 stands in brackets.
             let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
             let found = guard.addresses(host, port).await;
-            let found = found.map_err(|error| Unsent::Away(format!("the name {host} has no address ({error})")))?;
-            let addresses = found.map_err(|refused| Unsent::Blocked(refused.to_string()))?;
-            let config = if is_encrypted { Some(encryption(tls).await.map_err(Unsent::Unusable)?) } else { None };
-            connect_at(url, addresses, config, NAME).await.map_err(Unsent::Away)?
+            let found =
+                found.map_err(|error| PublishError::Away(format!("the name {host} has no address ({error})")))?;
+            let addresses = found.map_err(|refused| PublishError::Forbidden(refused.to_string()))?;
+            let config = if is_encrypted { Some(encryption(tls).await.map_err(PublishError::Invalid)?) } else { None };
+            connect_at(url, addresses, config, NAME).await.map_err(PublishError::Away)?
         }
     };
-    Ok(Arc::new(Link::new(connection)))
+    Ok(Link::new(connection))
 }
 
 async fn encryption(tls: Option<Arc<Credentials>>) -> Result<rustls::ClientConfig, String> {
@@ -215,49 +153,53 @@ impl Link {
         }
     }
 
-    fn is_of_use(&self) -> bool {
-        let is_fresh = !self.is_worn.load(Ordering::Relaxed) && self.opened.load(Ordering::Relaxed) < self.opened_max;
-        is_fresh && self.connection.status().connected()
-    }
-
     /// What would cost the connection is not sent.
-    fn check(&self, message: &Message) -> Result<(), Unsent> {
-        size::check_headers(message, self.connection.configuration().frame_max()).map_err(Unsent::TooLarge)
+    fn check(&self, message: &Message) -> Result<(), PublishError> {
+        size::check_headers(message, self.connection.configuration().frame_max()).map_err(PublishError::TooLarge)
     }
 
     /// Ends with the confirm, or with the connection.
-    async fn send(&self, parcel: &Parcel) -> Result<(), Unsent> {
+    async fn send(&self, outgoing: &Outgoing, mandatory: bool) -> Result<(), PublishError> {
         let channel = self.channel().await.map_err(|error| {
             self.is_worn.store(true, Ordering::Relaxed);
-            Unsent::Away(error.to_string()) // whatever it says is not of this message
+            PublishError::Away(error.to_string()) // whatever it says is not of this message
         })?;
-        let confirmation = self.confirmation(&channel, parcel).await?;
+        let confirmation = self.confirmation(&channel, outgoing, mandatory).await?;
         match confirmation {
             Confirmation::Ack(returned) => {
                 self.keep(channel);
-                if returned.is_some() { Err(Unsent::Unroutable) } else { Ok(()) }
+                if returned.is_some() { Err(PublishError::Unroutable) } else { Ok(()) }
             }
             // A channel may refuse everything from now on (RabbitMQ 3.10, after a queue has lost its leader): not kept.
-            Confirmation::Nack(_) => Err(Unsent::Refused("it did not keep it".to_owned())),
-            Confirmation::NotRequested => Err(Unsent::Away("the broker confirms nothing".to_owned())),
+            Confirmation::Nack(_) => Err(PublishError::Refused("it did not keep it".to_owned())),
+            Confirmation::NotRequested => Err(PublishError::Away("the broker confirms nothing".to_owned())),
         }
     }
 
-    async fn confirmation(&self, channel: &Channel, parcel: &Parcel) -> Result<Confirmation, Unsent> {
-        let Parcel { exchange, routing_key, mandatory, message } = parcel;
-        let options = BasicPublishOptions { mandatory: *mandatory, ..BasicPublishOptions::default() };
+    async fn confirmation(
+        &self,
+        channel: &Channel,
+        outgoing: &Outgoing,
+        mandatory: bool,
+    ) -> Result<Confirmation, PublishError> {
+        let Outgoing { to, message, .. } = outgoing;
+        let Destination::Exchange(to) = to else {
+            return Err(PublishError::Invalid("hooks publish to exchanges only".to_owned()));
+        };
+        let exchange = to.name.as_deref().unwrap_or_default().into();
+        let routing_key = to.routing_key.as_str().into();
+        let options = BasicPublishOptions { mandatory, ..BasicPublishOptions::default() };
         let properties = convert::properties(message);
-        let (exchange, routing_key) = (exchange.as_str().into(), routing_key.as_str().into());
         let confirmed =
             async { channel.basic_publish(exchange, routing_key, options, &message.body, properties).await?.await };
         tokio::pin!(confirmed);
         loop {
             match timeout(CONFIRM_TIMEOUT, &mut confirmed).await {
-                Ok(confirmation) => return confirmation.map_err(|error| Unsent::of(&error)),
+                Ok(confirmation) => return confirmation.map_err(|error| refusal(&error)),
                 Err(_) if self.connection.status().blocked() => {} // it will take what waits
                 Err(_) => {
                     self.is_worn.store(true, Ordering::Relaxed);
-                    return Err(Unsent::Away("the broker did not confirm".to_owned()));
+                    return Err(PublishError::Away("the broker did not confirm".to_owned()));
                 }
             }
         }
@@ -284,15 +226,21 @@ impl Link {
     }
 }
 
-impl Unsent {
-    fn of(error: &Error) -> Self {
-        let ErrorKind::ProtocolError(said) = error.kind() else { return Self::Away(error.to_string()) };
-        let words = said.get_message().to_string();
-        match said.kind() {
-            // The limit on a message's size; nothing else of a publish has a precondition.
-            AMQPErrorKind::Soft(AMQPSoftError::PRECONDITIONFAILED) => Self::TooLarge(words),
-            AMQPErrorKind::Soft(_) => Self::Refused(words),
-            AMQPErrorKind::Hard(_) => Self::Away(words),
-        }
+impl Usable for Link {
+    fn is_of_use(&self) -> bool {
+        let is_fresh = !self.is_worn.load(Ordering::Relaxed) && self.opened.load(Ordering::Relaxed) < self.opened_max;
+        is_fresh && self.connection.status().connected()
+    }
+}
+
+/// What the broker said of a message.
+fn refusal(error: &Error) -> PublishError {
+    let ErrorKind::ProtocolError(said) = error.kind() else { return PublishError::Away(error.to_string()) };
+    let words = said.get_message().to_string();
+    match said.kind() {
+        // The limit on a message's size; nothing else of a publish has a precondition.
+        AMQPErrorKind::Soft(AMQPSoftError::PRECONDITIONFAILED) => PublishError::TooLarge(words),
+        AMQPErrorKind::Soft(_) => PublishError::Refused(words),
+        AMQPErrorKind::Hard(_) => PublishError::Away(words),
     }
 }

@@ -111,13 +111,20 @@ fn data_stays_as_it_is() {
 
 #[test]
 fn the_trace_context_comes_along() {
-    let headers: [(&str, &[u8]); 3] =
-        [("content-type", b"application/json"), ("ce-type", b"a"), ("traceparent", b"00-1-2-01")];
+    let headers: [(&str, &[u8]); 5] = [
+        ("content-type", b"application/json"),
+        ("ce-type", b"a"),
+        ("traceparent", b"00-1-2-01"),
+        ("tracestate", b"a=1"),
+        ("tracestate", b"b=2"),
+    ];
     for body in ["1", r#"{"type":"a"}"#] {
-        let headers = if body == "1" { &headers[..] } else { &[headers[0], headers[2]] };
+        let headers = if body == "1" { &headers[..] } else { &[headers[0], headers[2], headers[3], headers[4]] };
         let Ok(Request::One(event)) = read(headers, &Bytes::from_static(body.as_bytes()), &Reading::default()) else {
             panic!("{body}");
         };
-        assert_eq!(event.outgoing().message.text(TRACEPARENT), Some("00-1-2-01"));
+        let message = event.outgoing().message;
+        assert_eq!(message.text(TRACEPARENT), Some("00-1-2-01"));
+        assert_eq!(message.text(TRACESTATE), Some("a=1,b=2"));
     }
 }

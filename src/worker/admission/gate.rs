@@ -14,9 +14,10 @@ use super::ration::Ration;
 use super::share::Share;
 use super::target::Target;
 use crate::domain::flow::Rate;
-use crate::domain::hook::{Hook, HookId, HookLane, Mode};
+use crate::domain::hook::{Hook, HookLane, Mode};
+use crate::domain::id::HookId;
 use crate::domain::message::Lane;
-use crate::worker::meters::HookMeters;
+use crate::worker::metrics::HookMetrics;
 
 /// The runs of one lane.
 pub(super) struct LaneGate {
@@ -55,7 +56,7 @@ pub struct Gate {
     pub(super) target: Arc<Target>,
     long: AtomicUsize,
     waiting: AtomicUsize,
-    pub(in crate::worker) meters: HookMeters,
+    pub(in crate::worker) metrics: HookMetrics,
 }
 
 /// Slots of a rate that this worker has reserved.
@@ -113,7 +114,7 @@ impl Gate {
             target,
             long: AtomicUsize::new(0),
             waiting: AtomicUsize::new(0),
-            meters: HookMeters::new(&hook.id),
+            metrics: HookMetrics::new(&hook.id),
         }
     }
 

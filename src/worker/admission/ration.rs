@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::domain::flow::{Rate, Slots, split_share};
-use crate::domain::hook::HookId;
+use crate::domain::id::HookId;
 use crate::flow::local::LocalFlow;
 use crate::flow::{Card, Crew, Flow};
 

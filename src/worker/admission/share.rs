@@ -7,7 +7,7 @@ use tokio::sync::Notify;
 use tokio::time::sleep;
 
 use super::ration::Ration;
-use crate::domain::hook::HookId;
+use crate::domain::id::HookId;
 
 /// Between two requests for a greater share, while some wait for one.
 const ASK_AGAIN: Duration = Duration::from_millis(250);

@@ -1,9 +1,9 @@
 use super::*;
+use crate::domain::failure::Class;
 use crate::domain::flow::Rate;
 use crate::domain::hook::fixture::hook;
 use crate::domain::hook::{Action, HttpAction};
 use crate::domain::outcome::{Again, Failure};
-use crate::domain::settle::Class;
 use crate::domain::template::{Form, Piece, Text};
 use crate::flow::local::LocalFlow;
 

@@ -7,14 +7,14 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::super::Worker;
-use super::super::lease::{Gone, Lease};
+use super::super::claimant::{Claimed, Lease, Lost};
 use super::super::store::Unanswered;
 use super::{DEATHS_MAX, LOOK_EVERY};
 use crate::config::WhenAway;
 use crate::domain::claim::{Answer, ClaimRequest, Request, Token};
 use crate::domain::event::Event;
-use crate::domain::invocation::InvocationKey;
-use crate::domain::settle::millis;
+use crate::domain::id::InvocationKey;
+use crate::domain::time::millis;
 use crate::telemetry::Metric;
 
 /// A worker that decides renews its claim every third of this.
@@ -22,17 +22,15 @@ const LEASE: Duration = Duration::from_secs(1);
 /// A store that does not answer is given this long beyond the time that there is for it.
 const PATIENCE_MIN: Duration = Duration::from_millis(250);
 
-/// What was found on the way to a claim.
-pub(super) enum Claimed {
-    /// Decide it; `is_held` under the claim.
-    Ours {
-        deaths: u32,
-        is_held: bool,
-    },
+/// Who may decide a request.
+pub(super) enum Right {
+    /// This worker: under a lease, or without one where the store does not say otherwise.
+    Ours { deaths: u32, lease: Option<Lease> },
+    /// None any more: this decision is kept.
     Kept(String),
-    /// Another worker decides it.
+    /// Another worker, which decides it now.
     Busy(Duration),
-    /// The store does not come back in time.
+    /// Unknown: the store does not come back in time.
     Away,
 }
 
@@ -47,6 +45,12 @@ pub(super) struct Case<'a> {
     pub(super) until: Instant,
 }
 
+impl Right {
+    const fn ours_without_lease(deaths: u32) -> Self {
+        Self::Ours { deaths, lease: None }
+    }
+}
+
 impl Case<'_> {
     pub(super) fn left(&self) -> Duration {
         self.until.saturating_duration_since(self.began)
@@ -57,6 +61,11 @@ impl Case<'_> {
         Request::Decide { token: self.token, decision: decision.to_owned(), keep_ms: millis(window) }
     }
 
+    /// The claim of the whole request.
+    fn claim(&self, window: Duration) -> ClaimRequest {
+        ClaimRequest::alone(self.token, DEATHS_MAX, LEASE, window)
+    }
+
     /// How long a store that is away is waited for.
     fn patience(&self) -> Instant {
         (self.began + self.left() / 2).max(Instant::now() + PATIENCE_MIN)
@@ -64,32 +73,26 @@ impl Case<'_> {
 }
 
 impl Worker {
-    /// One try for the claim of a request; waits for a store that is away for as long as there is patience.
-    pub(super) async fn claim_request(&self, case: &Case<'_>) -> Claimed {
-        let unheld = |deaths| Claimed::Ours { deaths, is_held: false };
-        let request = Request::Claim(ClaimRequest::alone(case.token, DEATHS_MAX, LEASE, self.rules.window));
+    /// Claims a request; waits for a store that is away for as long as there is patience.
+    pub(super) async fn claim_request(&self, case: &Case<'_>) -> Right {
+        let request = case.claim(self.rules.window);
         let patience = case.patience();
         let holds = self.rules.when_away == WhenAway::Hold;
-        let answer = loop {
-            // Before it is taken to be back, what was decided without it is kept.
-            if holds && timeout_at(patience, self.store.back()).await.is_err() {
-                return Claimed::Away;
-            }
-            match timeout_at(patience, self.store.ask(&case.key, &request)).await {
-                Ok(Ok(answer)) => break answer,
-                Ok(Err(Unanswered::Unreadable)) => return unheld(0),
-                Ok(Err(Unanswered::Away)) | Err(_) if !holds => return unheld(0),
-                Ok(Err(Unanswered::Away)) => {}
-                Err(_) => {
-                    // It may have been made: its end is not to be taken for a death.
-                    self.store.abandon(&case.key, case.token, millis(self.rules.window));
-                    return Claimed::Away;
-                }
+        // Before the store is taken to be back, what was decided without it is kept.
+        let claim = self.claim(&case.key, &request, holds.then_some(patience));
+        let answer = match timeout_at(patience, claim).await {
+            Ok(Claimed::Won { deaths, lease, .. }) => return Right::Ours { deaths, lease: Some(lease) },
+            Ok(Claimed::Known(answer)) => answer,
+            Ok(Claimed::Unreadable) => return Right::ours_without_lease(0),
+            Ok(Claimed::StoreAway) | Err(_) if !holds => return Right::ours_without_lease(0),
+            Ok(Claimed::StoreAway) => return Right::Away,
+            Err(_) => {
+                // The call may have run: the claim's end must not be taken for a death.
+                self.store.abandon(&case.key, case.token, request.floor_ms);
+                return Right::Away;
             }
         };
-        self.meters.claimed(&answer);
         match answer {
-            Answer::Won { deaths, .. } => Claimed::Ours { deaths, is_held: true },
             Answer::Decided { token, decision } => {
                 if token.body != case.event.body_digest {
                     Metric::EventsConflicting.count(&[]);
@@ -98,16 +101,17 @@ impl Worker {
                         "a request with this source and id but another body was decided before"
                     );
                 }
-                Claimed::Kept(decision)
+                Right::Kept(decision)
             }
-            Answer::Busy { lease_left_ms } => Claimed::Busy(Duration::from_millis(lease_left_ms.max(1))),
-            Answer::Resume { deaths, .. } => unheld(deaths),
-            Answer::Done { .. }
+            Answer::Busy { lease_left_ms } => Right::Busy(Duration::from_millis(lease_left_ms.max(1))),
+            Answer::Resume { deaths, .. } => Right::ours_without_lease(deaths),
+            Answer::Won { .. }
+            | Answer::Done { .. }
             | Answer::Superseded
             | Answer::Suspect { .. }
             | Answer::Ok
             | Answer::NotYours
-            | Answer::Cancelled { .. } => unheld(0),
+            | Answer::Cancelled { .. } => Right::ours_without_lease(0),
         }
     }
 
@@ -131,18 +135,12 @@ impl Worker {
         }
     }
 
-    /// Renews the claim until another worker has it. While the store does not answer it may end: whoever takes over then asks
-    /// again, and one decision is kept.
-    pub(super) async fn taken_over(&self, case: &Case<'_>, is_held: bool) {
-        if !is_held {
-            return std::future::pending().await;
-        }
-        loop {
-            let Case { key, token, .. } = case;
-            let lease = Lease { store: &self.store, key, token: *token, length: LEASE, since: Instant::now() };
-            if lease.keep().await == Gone::Taken {
-                return;
-            }
+    /// Renews the claim until another worker has it. While the store does not answer it may end: a worker that takes over then
+    /// asks again, and one decision is kept.
+    pub(super) async fn taken_over(&self, case: &Case<'_>, lease: Option<Lease>) {
+        let Some(mut lease) = lease else { return std::future::pending().await };
+        while lease.keep(&self.store, &case.key).await != Lost::TakenOver {
+            lease = Lease::new(&case.claim(self.rules.window), Instant::now());
         }
     }
 }

@@ -9,15 +9,17 @@ use super::super::Worker;
 use super::super::admission::{Elsewhere, Permit};
 use super::Undecided;
 use crate::domain::claim::Point;
+use crate::domain::contract::StopAt;
 use crate::domain::dead_letter::{Cause, Letter};
 use crate::domain::decision::{Answer, Decision, Json, Merge};
 use crate::domain::event::Event;
+use crate::domain::failure::{AttemptReport, Class};
 use crate::domain::hook::{Hook, Mode, OnFailure};
 use crate::domain::invocation::Invocation;
 use crate::domain::matching::HookSet;
 use crate::domain::message::Queue;
 use crate::domain::outcome::{Again, Failure, Outcome};
-use crate::domain::settle::{AttemptReport, Class, millis};
+use crate::domain::time::millis;
 use crate::telemetry::now_ms;
 
 /// One event before its gates.
@@ -48,13 +50,23 @@ struct Said {
     letters: Vec<Letter>,
 }
 
+impl Said {
+    /// Whether the answers so far are enough, by the dialect of the gate that would be next.
+    fn ends_before(&self, next: &Hook) -> bool {
+        match next.dialect.aggregation().stop {
+            StopAt::Denial => self.merge.is_refused(),
+            StopAt::Never => false,
+        }
+    }
+}
+
 impl Turn<'_> {
     /// Asks in the catalog's order, and nobody behind a refusal.
     pub(super) async fn ask_all(&self) -> Result<(Decision, Vec<Letter>), Undecided> {
         let hooks = self.worker.catalog.borrow().clone();
         let mut said = Said::default();
         for (hook, unknown) in hooks.gates(self.event) {
-            if said.merge.is_refused() {
+            if said.ends_before(hook) {
                 break;
             }
             let began = Instant::now();
@@ -76,7 +88,7 @@ impl Turn<'_> {
         let hooks = self.worker.catalog.borrow().clone();
         let mut said = Said::default();
         for (hook, _) in hooks.gates(self.event) {
-            if said.merge.is_refused() {
+            if said.ends_before(hook) {
                 break;
             }
             self.fail(&mut said, hook, &hooks, Failed::unasked(class, error), 0);
@@ -175,7 +187,7 @@ impl Turn<'_> {
         let asked = asked.map_err(|outcome| outcome.redacted(hooks.secrets()));
         let outcome = asked.as_ref().err().cloned().unwrap_or(Outcome::Done);
         worker.admission.ended(permit, &outcome);
-        permit.gate().meters.attempted(&outcome, began.elapsed().as_secs_f64());
+        permit.gate().metrics.attempted(&outcome, began.elapsed().as_secs_f64());
         asked.map(|answer| answer.redacted(hooks.secrets()))
     }
 }

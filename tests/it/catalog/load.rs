@@ -9,7 +9,7 @@ use hookfleet::catalog::Document;
 use hookfleet::catalog::apply::{Done, Refused, Wish, apply};
 use hookfleet::catalog::revisions::Revisions;
 use hookfleet::flow::redis::RedisFlow;
-use hookfleet::redis::link::Link;
+use hookfleet::redis::connection::Link;
 use tokio::time::sleep;
 
 use super::PATIENCE;

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use hookfleet::broker::{Broker, Delivery, Health, Wanted};
-use hookfleet::domain::message::{Header, Lane, Message, Outgoing, Properties, Queue, To};
+use hookfleet::domain::message::{Destination, Header, Lane, Message, Outgoing, Properties, Queue};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
@@ -84,7 +84,7 @@ async fn a_message_survives_as_it_is(open: &impl Open) {
         .with("hookfleet-false", false);
     let large = Message { body: Bytes::from(vec![0xA5; 1024 * 1024]), ..Message::default() };
     for message in [message, large, Message::default()] {
-        for to in [To::Events, To::Lane(Lane::Default)] {
+        for to in [Destination::Events, Destination::Lane(Lane::Default)] {
             let outgoing = Outgoing { to: to.clone(), delay: Duration::ZERO, message: message.clone() };
             broker.publish(outgoing).await.expect("publish");
             let delivery = receive(&*broker).await;
@@ -354,8 +354,8 @@ async fn closing_ends_receiving(open: &impl Open) {
 
 async fn publish(broker: &dyn Broker, queue: Queue, body: &str) {
     let to = match queue {
-        Queue::Events => To::Events,
-        Queue::Lane(lane) => To::Lane(lane),
+        Queue::Events => Destination::Events,
+        Queue::Lane(lane) => Destination::Lane(lane),
         Queue::Gates | Queue::Undecided => unreachable!("only servers have them"),
     };
     let message = Message { body: Bytes::copy_from_slice(body.as_bytes()), ..Message::default() };

@@ -7,14 +7,14 @@ use std::time::Duration;
 use hookfleet::broker::Broker;
 use hookfleet::dead_letters::DeadLetters;
 use hookfleet::dead_letters::projection::Projection;
-use hookfleet::desk::{Desk, keeper};
 use hookfleet::domain::browse::Filter;
 use hookfleet::domain::dead_letter::{Body, Item, Letter, Mark, Offset, Record};
 use hookfleet::domain::event::Malformed;
+use hookfleet::domain::failure::Class;
 use hookfleet::domain::fold::State;
 use hookfleet::domain::invocation::Client;
 use hookfleet::domain::message::{Message, Outgoing};
-use hookfleet::domain::settle::Class;
+use hookfleet::operations::{Operations, keeper};
 use tokio::task::JoinSet;
 
 /// Every check, one after the other.
@@ -78,8 +78,9 @@ async fn a_projection_knows_what_came_since(open: &impl Open) {
 /// Open letters are written again when they have been kept for half of their time, with their bodies; closed ones are not,
 /// and nothing of it changes what the log says.
 pub(crate) async fn the_keeper_carries_letters_on(broker: Arc<dyn Broker>, letters: Arc<dyn DeadLetters>) {
-    let desk = Desk::new(Arc::clone(&broker), Arc::clone(&letters));
-    let (standing, carried) = keeper::round(&desk, Duration::from_hours(24)).await.expect("a round on an empty log");
+    let operations = Operations::new(Arc::clone(&broker), Arc::clone(&letters));
+    let (standing, carried) =
+        keeper::round(&operations, Duration::from_hours(24)).await.expect("a round on an empty log");
     assert_eq!((standing.letters, carried), (0, 0));
     let old = |error: &str, body: &[u8]| match letter(error, body) {
         Record::Letter(letter) => Letter { at_ms: 1_000, ..*letter },
@@ -93,19 +94,19 @@ pub(crate) async fn the_keeper_carries_letters_on(broker: Arc<dyn Broker>, lette
     letters.append(&Record::Resolved(mark(&all[1], 0))).await.expect("append");
     letters.append(&Record::Replayed(mark(&all[3], 1))).await.expect("append");
     let states = async || {
-        let desk = Desk::new(Arc::clone(&broker), Arc::clone(&letters));
-        let items = desk.page(&Filter::default(), None, 99).await.expect("read").items;
+        let operations = Operations::new(Arc::clone(&broker), Arc::clone(&letters));
+        let items = operations.page(&Filter::default(), None, 99).await.expect("read").items;
         let said = items.iter().map(|it| (it.letter.error.to_string(), it.state, it.count, it.letter.at));
         said.collect::<Vec<_>>()
     };
     let before = states().await;
-    let desk = Desk::new(Arc::clone(&broker), Arc::clone(&letters));
-    let (standing, carried) = keeper::round(&desk, Duration::from_hours(24 * 365 * 200)).await.expect("a round");
+    let operations = Operations::new(Arc::clone(&broker), Arc::clone(&letters));
+    let (standing, carried) = keeper::round(&operations, Duration::from_hours(24 * 365 * 200)).await.expect("a round");
     assert_eq!((standing.letters, standing.unresolved, carried), (4, 3, 0), "nothing is older than a hundred years");
     // 1970 is more than half of a hundred years ago, and less than all of it: nothing is dropped.
-    let (_, carried) = keeper::round(&desk, Duration::from_hours(24 * 365 * 100)).await.expect("a round");
+    let (_, carried) = keeper::round(&operations, Duration::from_hours(24 * 365 * 100)).await.expect("a round");
     assert_eq!(carried, 4, "three letters and the mark of the one that is out");
-    let (_, again) = keeper::round(&desk, Duration::from_hours(24 * 365 * 100)).await.expect("a round");
+    let (_, again) = keeper::round(&operations, Duration::from_hours(24 * 365 * 100)).await.expect("a round");
     assert_eq!(again, 0, "they were written again just now");
     let after = states().await;
     let said = |all: &[(String, State, u64, Offset)]| {
@@ -116,7 +117,7 @@ pub(crate) async fn the_keeper_carries_letters_on(broker: Arc<dyn Broker>, lette
     assert_eq!(said(&after), said(&before));
     let moved = after.iter().filter(|(error, .., at)| before.iter().any(|old| old.0 == *error && old.3 < *at)).count();
     assert_eq!(moved, 3, "their copies are what is shown");
-    let found = desk.find(&all[2].id).await.expect("found");
+    let found = operations.find(&all[2].id).await.expect("found");
     assert_eq!(found.letter.body, Body::Text(large), "with its body");
 }
 

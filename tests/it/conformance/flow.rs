@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use hookfleet::domain::flow::{Opened, Rate, open_time};
-use hookfleet::domain::hook::HookId;
+use hookfleet::domain::id::HookId;
 use hookfleet::flow::{Card, Crew, Flow, GONE_AFTER, Pause};
 use tokio::time::sleep;
 

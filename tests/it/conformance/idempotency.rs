@@ -4,14 +4,13 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use futures_util::StreamExt as _;
-use futures_util::stream;
-use hookfleet::domain::claim::{Answer, ClaimRequest, DeathLimits, Found, Point, Request, Token, Verdict, Write, step};
-use hookfleet::domain::event::EventDigest;
-use hookfleet::domain::hook::HookId;
-use hookfleet::domain::invocation::InvocationKey;
-use hookfleet::domain::once::{Taken, Window};
-use hookfleet::domain::settle::{AttemptReport, Class, Next};
+use futures_util::{StreamExt as _, stream};
+use hookfleet::domain::claim::{
+    Answer, ClaimRequest, DeathLimits, Found, Next, Point, Request, Settlement, Token, Write, step,
+};
+use hookfleet::domain::dedup_window::{Taken, Window};
+use hookfleet::domain::failure::{AttemptReport, Class};
+use hookfleet::domain::id::{EventDigest, HookId, InvocationKey};
 use hookfleet::idempotency::{Idempotency, value};
 use tokio::time::sleep;
 
@@ -241,7 +240,7 @@ fn request(rng: &mut fastrand::Rng) -> Request {
             lease_ms,
             floor_ms: keep_ms,
         }),
-        10..=13 => Request::Settle { at, token, deaths, verdict: verdict(rng), keep_ms },
+        10..=13 => Request::Settle { at, token, deaths, settlement: settlement(rng), keep_ms },
         14..=15 => Request::Advance { at, token, keep_ms },
         16..=17 => Request::Renew { token, lease_ms },
         18 => Request::Release { token, keep_ms },
@@ -251,7 +250,7 @@ fn request(rng: &mut fastrand::Rng) -> Request {
     }
 }
 
-fn verdict(rng: &mut fastrand::Rng) -> Verdict {
+fn settlement(rng: &mut fastrand::Rng) -> Settlement {
     let report = rng.bool().then(|| AttemptReport {
         attempt: 1,
         at_ms: 1_700_000_000_000,
@@ -260,9 +259,9 @@ fn verdict(rng: &mut fastrand::Rng) -> Verdict {
         error: ["", "500 from the \"target\"", "ünïcödé\n{}\\"][rng.usize(0..3)].to_owned(),
     });
     match rng.u8(0..3) {
-        0 => Verdict::Done,
-        1 => Verdict::Next(Next::Retry { delay_ms: rng.u64(0..HOUR_MS), spent_ms: rng.u64(0..HOUR_MS), report }),
-        _ => Verdict::Next(Next::Bury { class: Class::Exhausted, report }),
+        0 => Settlement::Done,
+        1 => Settlement::Next(Next::Retry { delay_ms: rng.u64(0..HOUR_MS), spent_ms: rng.u64(0..HOUR_MS), report }),
+        _ => Settlement::Next(Next::Bury { class: Class::Exhausted, report }),
     }
 }
 
@@ -319,7 +318,7 @@ async fn a_finished_invocation_is_forgotten_after_its_window(store: &dyn Idempot
     let (key, at) = (fresh("window"), Point::first(0));
     won(store, &key, &claim(1, HOUR_MS, HOUR_MS), false).await;
     let start = Instant::now();
-    let settle = Request::Settle { at, token: token(1), deaths: 0, verdict: Verdict::Done, keep_ms: 300 };
+    let settle = Request::Settle { at, token: token(1), deaths: 0, settlement: Settlement::Done, keep_ms: 300 };
     assert_eq!(store.ask(&key, &settle).await.unwrap(), Answer::Ok);
     loop {
         let answer = store.ask(&key, &claim(2, HOUR_MS, HOUR_MS)).await.unwrap();
@@ -384,7 +383,7 @@ pub(crate) async fn a_former_owners_lease_is_over(
     let (held, done) = (fresh("held"), fresh("done"));
     won(&*before, &held, &claim(1, HOUR_MS, HOUR_MS), false).await;
     let at = Point::first(0);
-    let settle = Request::Settle { at, token: token(1), deaths: 0, verdict: Verdict::Done, keep_ms: HOUR_MS };
+    let settle = Request::Settle { at, token: token(1), deaths: 0, settlement: Settlement::Done, keep_ms: HOUR_MS };
     assert_eq!(before.ask(&done, &settle).await.unwrap(), Answer::Ok);
     drop(before);
     let after = reopen().await;

@@ -1,0 +1,122 @@
+//! The contract layer: what a target gets for one attempt, and what it gives back, free of any transport.
+//!
+//! A [`Dialect`] turns an invocation into an [`Exchange`]; an executor carries that to the target and brings back a [`Raw`]
+//! reply; the dialect reads the reply. The rules of each dialect stand in `crate::dialect`; this file is their common shape.
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::decision::{Answer, Json};
+
+/// The wire contract of one hook system.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Dialect {
+    /// This project's own contract.
+    #[default]
+    Native,
+}
+
+impl Dialect {
+    /// The name, as headers, settings and routes have it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Native => "native",
+        }
+    }
+
+    /// How the answers of the gates of one event are merged.
+    #[must_use]
+    pub const fn aggregation(self) -> Aggregation {
+        match self {
+            Self::Native => Aggregation { stop: StopAt::Denial },
+        }
+    }
+}
+
+/// How the gates of one event are asked and their answers merged. They are asked one after the other in the order of the
+/// catalog, each with the input that the gates before it have left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Aggregation {
+    pub stop: StopAt,
+}
+
+/// The answer after which no further gate is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StopAt {
+    /// The first that denies.
+    Denial,
+    /// None: every gate is asked.
+    Never,
+}
+
+/// A question to a gate. An observing hook is run without one.
+#[derive(Debug, Clone, Copy)]
+pub struct Question<'a> {
+    /// What the gates before it have put in place of the event's data, if they have.
+    pub input: Option<&'a Json>,
+}
+
+/// What a target gets for one attempt, beside what its hook itself defines (URL, program, own headers and variables). A
+/// transport takes the parts that it has a place for.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Exchange<'a> {
+    /// The body of a request, or a program's stdin. Empty where the hook has a body of its own.
+    pub body: Bytes,
+    /// Headers that the hook may set to another value. Lower-case names.
+    pub default_headers: Vec<(&'static str, Cow<'a, str>)>,
+    /// Headers that replace those of the hook. Lower-case names.
+    pub headers: Vec<(&'static str, Cow<'a, str>)>,
+    /// Environment variables of a program, over those of the hook.
+    pub env: Vec<(&'static str, Cow<'a, str>)>,
+    /// Arguments behind those of the hook.
+    pub args: Vec<Cow<'a, str>>,
+    /// The body of a successful reply is an answer. If it is not, such a reply is good once its head is there.
+    pub reads_body: bool,
+}
+
+/// What a transport brought back from a target that answered. Failures to reach it never get here.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Raw {
+    /// An HTTP reply.
+    Http {
+        status: u16,
+        /// The standard phrase of the status.
+        reason: Option<&'static str>,
+        /// `Retry-After`, as a wait from now on.
+        retry_after: Option<Duration>,
+        body: Body,
+    },
+    /// A program that ended by itself.
+    Exit { code: i32, stdout: Body, stderr: Vec<u8> },
+    /// An answer that needs no reading, or none at all.
+    Value(Option<Box<Answer>>),
+}
+
+/// What was read of a body.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Body {
+    Whole(Vec<u8>),
+    /// The beginning: the rest was not of interest.
+    Beginning(Vec<u8>),
+    /// The beginning: it is larger than the limit of so many bytes.
+    TooLarge {
+        beginning: Vec<u8>,
+        bytes_max: usize,
+    },
+}
+
+impl Body {
+    /// What there is of it.
+    #[must_use]
+    pub fn beginning(&self) -> &[u8] {
+        match self {
+            Self::Whole(bytes) | Self::Beginning(bytes) | Self::TooLarge { beginning: bytes, .. } => bytes,
+        }
+    }
+}
+
+/// What a target answered, if it was asked.
+pub type Reply = Option<Box<Answer>>;

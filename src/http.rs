@@ -1,0 +1,197 @@
+//! HTTP for people, programs and probes: groups of routes, each with a state of its own.
+//!
+//! Which groups a process serves is a list: [`Kind::groups`] says it for the commands of the program, and [`Routes`] are
+//! the groups with what their handlers work with. `app` puts them together.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::middleware::from_fn_with_state;
+use tokio::net::TcpListener;
+use utoipa_axum::router::OpenApiRouter;
+
+use crate::config::Http;
+
+mod access;
+mod browser;
+pub mod catalog;
+pub mod fleet;
+pub mod gates;
+pub mod gateway;
+mod intake;
+pub mod invocations;
+pub mod letters;
+pub mod openapi;
+pub mod probes;
+mod problem;
+pub mod process;
+pub mod source;
+mod status;
+mod tls;
+mod unknown;
+
+use access::Door;
+use browser::Loopback;
+use catalog::Catalog;
+use gates::Gates;
+use gateway::Gateway;
+use invocations::Invocations;
+use letters::Letters;
+use probes::Probes;
+use tls::{Certificate, TlsListener};
+
+pub use intake::Intake;
+
+/// A kind of process, by the command that starts it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// `hookfleet worker`: runs hooks.
+    Worker,
+    /// `hookfleet server`: serves everything for the fleet, and runs no hooks.
+    Server,
+    /// `hookfleet up`: runs hooks, and serves everything.
+    Up,
+}
+
+/// Routes that belong together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Group {
+    /// Metrics, health, status and the document of all routes.
+    Probes,
+    /// The hooks in force, and changing them.
+    Catalog,
+    /// Single invocations.
+    Invocations,
+    /// Dead letters.
+    Letters,
+    /// Events in.
+    Gateway,
+    /// Decisions.
+    Gates,
+}
+
+impl Group {
+    const ALL: [Self; 6] = [Self::Probes, Self::Catalog, Self::Invocations, Self::Letters, Self::Gateway, Self::Gates];
+
+    /// Its routes as a document.
+    fn documented(self) -> OpenApiRouter {
+        let document = match self {
+            Self::Probes => probes::router(None).into_openapi(),
+            Self::Catalog => catalog::router(None).into_openapi(),
+            Self::Invocations => invocations::router(None).into_openapi(),
+            Self::Letters => letters::router(None).into_openapi(),
+            Self::Gateway => gateway::router(None).into_openapi(),
+            Self::Gates => gates::router(None).into_openapi(),
+        };
+        OpenApiRouter::with_openapi(document)
+    }
+}
+
+impl Kind {
+    const ALL: [Self; 3] = [Self::Worker, Self::Server, Self::Up];
+
+    /// The command that starts it.
+    #[must_use]
+    pub const fn command(self) -> &'static str {
+        match self {
+            Self::Worker => "hookfleet worker",
+            Self::Server => "hookfleet server",
+            Self::Up => "hookfleet up",
+        }
+    }
+
+    /// What it serves.
+    #[must_use]
+    pub const fn groups(self) -> &'static [Group] {
+        match self {
+            Self::Worker => &[Group::Probes],
+            Self::Server | Self::Up => &Group::ALL,
+        }
+    }
+}
+
+/// A group of routes, with the state of its handlers.
+#[derive(Clone)]
+pub enum Routes {
+    Probes(Probes),
+    Catalog(Catalog),
+    Invocations(Invocations),
+    Letters(Letters),
+    Gateway(Gateway),
+    Gates(Gates),
+}
+
+impl Routes {
+    /// The routes behind the roles that they take; without a door behind none.
+    fn router(self, door: Option<&Arc<Door>>) -> OpenApiRouter {
+        match self {
+            Self::Probes(state) => probes::router(door).with_state(state),
+            Self::Catalog(state) => catalog::router(door).with_state(state),
+            Self::Invocations(state) => invocations::router(door).with_state(state),
+            Self::Letters(state) => letters::router(door).with_state(state),
+            Self::Gateway(state) => gateway::router(door).with_state(state),
+            Self::Gates(state) => gates::router(door).with_state(state),
+        }
+    }
+}
+
+/// These routes for calls within the process, which need no role.
+pub fn in_process(served: Vec<Routes>) -> Router {
+    merged(served, None).split_for_parts().0
+}
+
+fn merged(served: Vec<Routes>, door: Option<&Arc<Door>>) -> OpenApiRouter {
+    served.into_iter().map(|routes| routes.router(door)).fold(openapi::base(), OpenApiRouter::merge)
+}
+
+/// The address of a process, with what is checked before a request is taken there.
+pub struct Front {
+    listener: TcpListener,
+    door: Arc<Door>,
+    certificate: Option<Arc<Certificate>>,
+}
+
+impl Front {
+    /// Over this listener.
+    ///
+    /// # Errors
+    /// One sentence: tokens or certificate cannot be read.
+    pub fn new(listener: TcpListener, settings: &Http) -> io::Result<Self> {
+        let door = Arc::new(Door::new(settings, listener.local_addr()?)?);
+        let certificate = settings.certificate.as_ref().map(Certificate::read).transpose()?.map(Arc::new);
+        Ok(Self { listener, door, certificate })
+    }
+
+    /// Where it listens.
+    ///
+    /// # Errors
+    /// The socket is gone.
+    pub fn address(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+
+    /// Serves these routes as a process of this kind until `shutdown` completes and the requests under way are answered.
+    ///
+    /// # Errors
+    /// The listener broke.
+    pub async fn serve(
+        self,
+        kind: Kind,
+        served: Vec<Routes>,
+        shutdown: impl Future<Output = ()> + Send + 'static,
+    ) -> io::Result<()> {
+        let Self { listener, door, certificate } = self;
+        let loopback = Loopback(listener.local_addr()?.ip().is_loopback());
+        let (all, _) = merged(served, Some(&door)).split_for_parts();
+        let guarded = unknown::answered(all, kind).layer(from_fn_with_state(loopback, browser::guard));
+        match certificate {
+            Some(certificate) => {
+                let listener = TlsListener::new(listener, certificate);
+                axum::serve(listener, guarded).with_graceful_shutdown(shutdown).await
+            }
+            None => axum::serve(listener, guarded).with_graceful_shutdown(shutdown).await,
+        }
+    }
+}

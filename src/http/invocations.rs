@@ -1,0 +1,67 @@
+//! Single invocations over HTTP.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::{Path, Query, State};
+use axum::http::StatusCode;
+use axum::response::Json;
+use serde::Deserialize;
+use utoipa::IntoParams;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::access::Door;
+use super::openapi;
+use super::problem::{Details, Problem};
+use crate::domain::access::Role;
+use crate::domain::id::{EventDigest, HookId, InvocationKey};
+use crate::idempotency::Idempotency;
+use crate::operations::cancel::{Cancelled, cancel as cancel_invocation};
+
+/// What the handlers work with.
+#[derive(Clone)]
+pub struct Invocations {
+    pub claims: Arc<dyn Idempotency>,
+    /// How long an invocation is remembered that an operator cancelled.
+    pub cancelled_for: Duration,
+}
+
+/// The routes of single invocations.
+pub(super) fn router(door: Option<&Arc<Door>>) -> OpenApiRouter<Invocations> {
+    openapi::behind(Role::Operate, OpenApiRouter::default().routes(routes!(cancel)), door)
+}
+
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(super) struct Cancel {
+    /// As log lines name it: the 32 digits before the hook.
+    event: String,
+}
+
+/// Ends what one hook has still to do for one event.
+///
+/// No letter is written, and doing it twice does it once.
+#[utoipa::path(
+    post,
+    path = "/v1/runtime/hooks/{hook}/cancel",
+    operation_id = "cancel",
+    params(("hook" = String, Path, description = "The hook's id"), Cancel),
+    responses(
+        (status = 200, description = "What was found, and ended unless it was done", body = Cancelled),
+        (status = 400, description = "The hook or the event is not named as it should be", body = Details,
+         content_type = "application/problem+json"),
+        (status = 503, description = "The store of claims is away; cancelling again is safe", body = Details,
+         content_type = "application/problem+json"),
+    )
+)]
+pub(super) async fn cancel(
+    State(state): State<Invocations>,
+    Path(hook): Path<String>,
+    Query(cancel): Query<Cancel>,
+) -> Result<Json<Cancelled>, Problem> {
+    let refuse = |sentence: String| Problem::new(StatusCode::BAD_REQUEST, sentence);
+    let event: EventDigest = cancel.event.parse().map_err(refuse)?;
+    let key = InvocationKey { event, hook: HookId::new(&hook).map_err(refuse)? };
+    Ok(Json(cancel_invocation(state.claims.as_ref(), &key, state.cancelled_for).await?))
+}

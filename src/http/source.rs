@@ -1,0 +1,15 @@
+//! The subject of readiness and status: a process with workers, or the fleet.
+
+use std::sync::Arc;
+
+use super::fleet::Fleet;
+use super::process::Process;
+
+/// The subject of readiness and status.
+#[derive(Clone)]
+pub enum Source {
+    /// This process, which has workers.
+    Process(Arc<Process>),
+    /// The fleet, of which this process is a server.
+    Fleet(Arc<Fleet>),
+}

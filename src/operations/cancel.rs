@@ -1,0 +1,62 @@
+//! An operator ends a pending invocation: it runs no more, and no letter is written.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::OperationError;
+use crate::domain::claim::{Answer, Before, Request};
+use crate::domain::id::InvocationKey;
+use crate::domain::time::millis;
+use crate::idempotency::Idempotency;
+
+/// What was found of an invocation that was to be cancelled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Found {
+    /// It has finished: nothing was cancelled.
+    Done,
+    /// Nothing is known of it; should it come, it does not run.
+    Nothing,
+    /// A run, which its worker stops when it next renews its claim.
+    Running,
+    Pending,
+    /// It was given up before, with a letter.
+    GivenUp,
+    Cancelled,
+}
+
+/// What cancelling came to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Cancelled {
+    pub invocation: String,
+    pub found: Found,
+}
+
+/// Ends an invocation, of whichever generation is known of it: its message is dropped when it comes within `keep`. Doing it
+/// twice does it once. Its claim says so; a run that goes on until then can settle nothing.
+///
+/// # Errors
+/// The store of claims does not answer: repeating the call is safe.
+pub async fn cancel(
+    claims: &dyn Idempotency,
+    key: &InvocationKey,
+    keep: Duration,
+) -> Result<Cancelled, OperationError> {
+    let request = Request::Cancel { generation: 0, keep_ms: millis(keep) };
+    let found = match claims.ask(key, &request).await {
+        Ok(Answer::Done { .. }) => Found::Done,
+        Ok(Answer::Cancelled { before }) => match before {
+            Before::Nothing => Found::Nothing,
+            Before::Held => Found::Running,
+            Before::Pending => Found::Pending,
+            Before::Buried => Found::GivenUp,
+            Before::Cancelled => Found::Cancelled,
+        },
+        Ok(answer) => return Err(OperationError::Away(format!("the store of claims answered {answer:?}"))),
+        Err(error) => return Err(OperationError::Away(format!("{error}; cancelling again is safe"))),
+    };
+    tracing::info!(invocation = %key, ?found, "cancelled by an operator");
+    Ok(Cancelled { invocation: key.to_string(), found })
+}
