@@ -2,6 +2,10 @@
 
 use super::*;
 
+#[path = "../../tests/it/tiers/sizes.rs"]
+#[allow(dead_code, reason = "the integration tests use the rest")]
+mod sizes;
+
 #[test]
 fn a_seed_is_the_same_every_time() {
     let story = |seed| {
@@ -79,18 +83,27 @@ fn a_mutation_is_noticed() {
     }
 }
 
-/// Ten thousand seeds, on two threads.
-#[test]
-fn nothing_is_lost_in_even_seeds() {
-    match std::env::var("HOOKFLEET_TEST_SEED") {
-        Ok(seed) => run_all(std::iter::once(seed.parse().unwrap())),
-        Err(_) => run_all((0..10_000).step_by(2)),
+/// Every second seed of this run from the first one or the one behind it: the two halves run on two threads.
+fn half(offset: u64) {
+    let number = |name: &str| std::env::var(name).ok().map(|text| text.parse::<u64>().unwrap());
+    match number("HOOKFLEET_TEST_SEED") {
+        Some(seed) if offset == 0 => run_all(std::iter::once(seed)),
+        Some(_) => {}
+        None => {
+            let first = number("HOOKFLEET_TEST_FIRST_SEED").unwrap_or(0);
+            let seeds = first..first + sizes::SIMULATED_SEEDS.get();
+            println!("simulation: every second seed of {} to {}, from {}", seeds.start, seeds.end - 1, first + offset);
+            run_all(seeds.skip(offset as usize).step_by(2));
+        }
     }
 }
 
 #[test]
-fn nothing_is_lost_in_odd_seeds() {
-    if std::env::var_os("HOOKFLEET_TEST_SEED").is_none() {
-        run_all((1..10_000).step_by(2));
-    }
+fn nothing_is_lost_in_one_half_of_the_seeds() {
+    half(0);
+}
+
+#[test]
+fn nothing_is_lost_in_the_other_half_of_the_seeds() {
+    half(1);
 }

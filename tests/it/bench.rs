@@ -7,6 +7,7 @@ use crate::fleet::Site;
 use crate::pipeline::{Place, site};
 use crate::servers::redis::Cluster;
 use crate::servers::shared;
+use crate::servers::slots::alone;
 
 /// One at a time on the shared broker: each looks for what any of them left.
 static ALONE: Mutex<()> = Mutex::const_new(());
@@ -28,7 +29,7 @@ fn bench(site: &Site, more: &[&str]) -> Value {
 
 #[tokio::test]
 async fn a_bench_on_servers_leaves_nothing() {
-    let _alone = ALONE.lock().await;
+    let _alone = alone(&ALONE).await;
     let (rabbit, redis) = shared().await;
     let site = site(Place::Servers).await;
     assert_eq!(bench(&site, &[]).get("broker").unwrap(), "servers");
@@ -42,7 +43,7 @@ async fn a_bench_on_servers_leaves_nothing() {
 
 #[tokio::test]
 async fn a_bench_on_a_cluster_leaves_no_key() {
-    let _alone = ALONE.lock().await;
+    let _alone = alone(&ALONE).await;
     let ((rabbit, _), cluster) = (shared().await, Cluster::start().await);
     let site = Site::servers(rabbit, &cluster.servers[0]).set("HOOKFLEET_REDIS_CLUSTER", "true");
     bench(&site, &[]);

@@ -17,8 +17,9 @@ use crate::fleet::{Site, Worker};
 use crate::input::Stranger;
 use crate::pipeline::{Place, hook, site};
 use crate::publishing::{Publisher, event};
-use crate::servers::{Make, Rabbit, client, free_port, is_long, namespace, shared};
+use crate::servers::{Make, Rabbit, client, free_port, namespace, shared};
 use crate::sink::{Answer, Call, Sink};
+use crate::tiers::sizes::{BROKER_AWAY_SECONDS, LADDER_KILLS};
 
 fn text(output: &Output) -> String {
     format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
@@ -91,7 +92,7 @@ async fn a_worker_comes_back_from_every_loss() {
 
     rabbit.kill();
     let away = Instant::now();
-    while away.elapsed() < if is_long() { Duration::from_mins(5) } else { Duration::from_secs(3) } {
+    while away.elapsed() < Duration::from_secs(BROKER_AWAY_SECONDS.get()) {
         let reason = until_not_ready(&worker, "the broker is away").await;
         assert!(reason.contains("broker: "), "{reason}");
         sleep(Duration::from_secs(1)).await;
@@ -173,7 +174,7 @@ async fn the_ladder_outlives_its_broker() {
         last_sent = Instant::now();
     };
     let killing = async {
-        for _ in 0..if is_long() { 4 } else { 1 } {
+        for _ in 0..LADDER_KILLS.get() {
             sleep(Duration::from_millis(900)).await;
             rabbit.kill();
             rabbit.restart().await;

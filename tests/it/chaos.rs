@@ -1,4 +1,5 @@
-//! One fault at a time in the middle of a load, each with a line for README's table. `tests/run chaos::` repeats them.
+//! One fault at a time in the middle of a load, each with a line for README's table. `tests/run --long chaos::` repeats
+//! them all; CI tries one fault of each family.
 //!
 //! What holds after each: every event succeeded at the sink under one key, nothing ran twice where nothing can make it, no
 //! queue has a message left, every claim is finished, and there is no letter.
@@ -20,6 +21,7 @@ use crate::publishing::Publisher;
 use crate::servers::Rabbit;
 use crate::servers::redis::Redis;
 use crate::storm::settle_down;
+use crate::tiers::sizes::FAULT_SECONDS;
 
 mod broker;
 mod file;
@@ -29,8 +31,7 @@ mod overload;
 mod store;
 mod workers;
 
-/// The load of every fault: so many seconds, so many events a second.
-const SECONDS: u64 = 15;
+/// The load of every fault lasts [`FAULT_SECONDS`], with so many events a second.
 const RATE: u64 = 200;
 /// The load runs so long before anything is broken.
 const LEAD: Duration = Duration::from_secs(4);
@@ -70,7 +71,7 @@ impl Trial {
         redis: &Redis,
         settings: impl FnOnce(Site) -> Site,
     ) -> Self {
-        let load = Load::new(SECONDS, RATE).await;
+        let load = Load::new(FAULT_SECONDS.get(), RATE).await;
         let (broker, store) = tokio::join!(Proxy::to(rabbit.port), Proxy::to(redis.port));
         let site = Site::servers(rabbit, redis)
             .set("HOOKFLEET_BROKER_URL", &format!("amqp://guest:guest@127.0.0.1:{}", broker.port))

@@ -16,6 +16,8 @@ use hookfleet::publish::prepare;
 use hookfleet::{Event, Failed, Fleet, Publisher};
 use serde_json::Value;
 
+use crate::servers::slots;
+
 const README: &str = include_str!("../../README.md");
 /// Every variable that an example names is set.
 pub(crate) const TERMS: Terms<'_> =
@@ -190,6 +192,7 @@ fn prepared(body: &str) -> Event {
 
 #[test]
 fn python_is_python() {
+    slots::take();
     let python = std::env::var("HOOKFLEET_TEST_PYTHON").expect("set by tests/run: a python with pika");
     for block in of("python") {
         let check = ["-c", "import ast, sys; ast.parse(sys.stdin.read())"];

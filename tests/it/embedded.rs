@@ -17,12 +17,14 @@ use rusqlite::{Connection, OptionalExtension as _};
 
 use crate::conformance::idempotency::Stored;
 use crate::conformance::{broker, dead_letters, idempotency};
+use crate::servers::slots;
 
 /// Files by name, gone in the end.
 struct Folder(tempfile::TempDir);
 
 impl Folder {
     fn new() -> Self {
+        slots::take();
         Self(tempfile::tempdir().unwrap())
     }
 

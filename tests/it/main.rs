@@ -1,4 +1,13 @@
 //! All integration tests, in one program: real servers, the real binary.
+//!
+//! What to know before you add one:
+//!
+//! - `servers/slots.rs` decides when a test begins. A test takes its share of the machine by itself when it starts its first
+//!   server, sink or worker. One that needs more than a worker's share, or that is long, gets a line in `slots::PLAN`.
+//! - `tiers.rs`: CI has 25 minutes for everything. What is long has two sizes in `tiers/sizes.rs`, or is marked
+//!   `#[ignore = "left to tests/run --all"]` where CI tries another one of its kind.
+//! - Take the shared servers (`servers::shared`) unless the test kills or configures them: a broker of its own costs five
+//!   seconds of a core.
 
 #![allow(
     clippy::print_stdout,
@@ -54,6 +63,7 @@ mod sink;
 mod stores;
 mod storm;
 mod tidy;
+mod tiers;
 mod tls;
 mod verify;
 mod ways;

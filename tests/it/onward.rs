@@ -260,10 +260,15 @@ async fn another_broker_may_die_in_the_middle() {
     other.kill();
     publisher.send_all(events(1)).await;
     other.restart().await;
+    let began = Instant::now();
     let mut taker = loop {
         if let Some(taker) = Taker::at(&other, exchange.clone()).await {
             break taker; // its queue has a leader again
         }
+        assert!(
+            began.elapsed() < Duration::from_secs(120),
+            "the broker was started again, and its queue has no leader"
+        );
     };
     while seen.len() < count {
         seen.insert(taker.key().await);

@@ -17,13 +17,12 @@ use hookfleet::executor::callback::Callbacks;
 use hookfleet::executor::{Execute as _, Executors};
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tokio::sync::Mutex;
 use tokio::time::sleep;
 
 use crate::fleet::{HOOKFLEET, Site};
 use crate::pipeline::{Place, Stage, site, stage};
 use crate::publishing::event;
-use crate::servers::free_port;
+use crate::servers::{free_port, slots};
 
 /// The only thing that a hook runs, in a folder of its own; all of its processes are marked.
 struct Run {
@@ -36,6 +35,7 @@ struct Run {
 
 impl Run {
     fn of(script: &str) -> Self {
+        slots::take();
         let folder = tempfile::tempdir().unwrap();
         let mark = format!("mark-{:016x}", fastrand::u64(..));
         let env = json!({ "MARK": mark, "TOKEN": "s3cret" });
@@ -286,7 +286,6 @@ async fn a_large_payload_need_not_be_read_and_output_need_not_end() {
 
 #[tokio::test]
 async fn the_deadline_asks_before_it_kills() {
-    let _alone = ALONE.lock().await;
     let asked = "trap 'echo asked > asked; exit 0' TERM; while :; do sleep 0.01; done";
     // Of a child too whose parent goes at once.
     for script in [asked.to_owned(), format!("({asked}) & wait")] {
@@ -308,9 +307,6 @@ async fn a_dropped_run_is_killed() {
     run.gone().await;
 }
 
-/// One at a time: some of them take all that there is.
-static ALONE: Mutex<()> = Mutex::const_new(());
-
 /// What it comes to, and that it ends by its deadline with nothing left.
 async fn contained(script: &str, expected: &str, change: impl FnOnce(Run) -> Run) {
     let run = change(Run::of(script).within(if expected.starts_with("later: timed out") { 1_500 } else { 15_000 }));
@@ -325,7 +321,6 @@ async fn contained(script: &str, expected: &str, change: impl FnOnce(Run) -> Run
 
 #[tokio::test]
 async fn nothing_is_left_of_programs_that_mean_harm() {
-    let _alone = ALONE.lock().await;
     let plain = |run| run;
     contained("sleep 60 & sleep 60 & exit 0", "done", plain).await;
     contained("setsid sleep 60 & sleep 0.2; exit 6", "later [6]: exit 6", plain).await;
@@ -367,7 +362,6 @@ fn quoted(script: &str) -> String {
 #[cfg(target_os = "linux")]
 #[tokio::test]
 async fn limits_are_kept() {
-    let _alone = ALONE.lock().await;
     let limited = |script: &str, limits: Value| Run::of(script).with("limits", limits).within(10_000);
     let script = "{ ulimit -t; ulimit -v; ulimit -n; } > limits";
     let shown = limited(script, json!({ "cpu": "7s", "memory": "512MiB", "files": 50 }));

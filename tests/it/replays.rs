@@ -14,6 +14,7 @@ use crate::publishing::{Publisher, event};
 use crate::servers::Rabbit;
 use crate::servers::redis::Redis;
 use crate::sink::{Answer, Sink};
+use crate::tiers::sizes::{REPLAYED, REPLAYED_FILE};
 
 /// Runs at a time.
 const CONCURRENCY: usize = 64;
@@ -118,12 +119,12 @@ async fn killed(place: Place, count: usize) {
 
 #[tokio::test]
 async fn a_replay_is_killed_and_gone_on_with_on_servers() {
-    killed(Place::Servers, 5_000).await;
+    killed(Place::Servers, REPLAYED.count()).await;
 }
 
 #[tokio::test]
 async fn a_replay_is_killed_and_gone_on_with_in_a_file() {
-    killed(Place::File, 2_000).await;
+    killed(Place::File, REPLAYED_FILE.count()).await;
 }
 
 /// The broker is killed in the middle of a replay, twice. When it comes back, the replay goes on by itself; where it stays

@@ -11,8 +11,9 @@ use tokio::time::{sleep, timeout};
 use crate::fleet::Worker;
 use crate::pipeline::{Place, Stage, hook, percentile, site, stage};
 use crate::publishing::event;
-use crate::servers::{client, is_long};
+use crate::servers::client;
 use crate::sink::{Answer, Call, Sink};
+use crate::tiers::sizes::OVER_CAPACITY_SECONDS;
 
 /// Of the calls of one hook: from its event's publish to its arrival, in milliseconds, sorted.
 fn latencies(calls: &[Call], hook: &str, sent: &HashMap<String, Instant>) -> Vec<f64> {
@@ -104,7 +105,7 @@ async fn ten_times_over(place: Place, seconds: u64) {
 
 #[tokio::test]
 async fn ten_times_over_capacity_moves_once_on_servers() {
-    ten_times_over(Place::Servers, if is_long() { 180 } else { 10 }).await;
+    ten_times_over(Place::Servers, OVER_CAPACITY_SECONDS.get()).await;
 }
 
 #[tokio::test]

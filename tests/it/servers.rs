@@ -21,6 +21,8 @@ use url::Url;
 
 #[path = "servers/redis.rs"] // as the benchmark takes this file by its path too
 pub(crate) mod redis;
+#[path = "servers/slots.rs"]
+pub(crate) mod slots;
 
 use self::redis::Redis;
 
@@ -32,6 +34,7 @@ pub(crate) struct Leashed {
 
 impl Leashed {
     pub(crate) fn start(command: &mut Command) -> Self {
+        slots::take();
         let shown = format!("{command:?}");
         let child = command.process_group(0).spawn().unwrap_or_else(|error| panic!("cannot start {shown}: {error}"));
         let script = format!("cat >/dev/null; kill -s KILL -- -{} 2>/dev/null", child.id());
@@ -82,14 +85,10 @@ pub(crate) fn client() -> reqwest::Client {
     CLIENT.get_or_init(make).clone()
 }
 
-/// Whether tests that can take minutes shall: `tests/run --long`.
-pub(crate) fn is_long() -> bool {
-    std::env::var_os("HOOKFLEET_TEST_LONG").is_some()
-}
-
 /// A port that is free, that nothing else here was given, and that no connection is given by the system: a server may be
 /// stopped for a while and still have it to itself.
 pub(crate) fn free_port() -> u16 {
+    slots::take();
     const FIRST: u32 = 10_000;
     const COUNT: u32 = 20_000; // the ports of connections begin at 32,768 on Linux, at 49,152 elsewhere
     static NEXT: AtomicU32 = AtomicU32::new(0);
@@ -354,10 +353,12 @@ impl Folder {
 /// One RabbitMQ and one Redis for all tests that do not kill them; each test has a namespace of its own.
 pub(crate) async fn shared() -> &'static (Rabbit, Redis) {
     static SERVERS: OnceCell<(Rabbit, Redis)> = OnceCell::const_new();
+    slots::take(); // first: the test that starts them has to have its units when the others wait for it
     SERVERS.get_or_init(|| async { tokio::join!(Rabbit::start(), Redis::start()) }).await
 }
 
 /// A namespace that no other test has.
 pub(crate) fn namespace() -> String {
+    slots::take();
     format!("t{:08x}", fastrand::u32(..))
 }

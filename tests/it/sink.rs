@@ -17,6 +17,8 @@ use tokio::net::TcpListener;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::{sleep, timeout};
 
+use crate::servers::slots;
+
 /// Calls whose bodies are kept.
 const BODIES_MAX: usize = 1000;
 
@@ -80,6 +82,7 @@ pub(crate) struct Sink {
 impl Sink {
     /// Answers 200 at once until told otherwise.
     pub(crate) async fn start() -> Self {
+        slots::take();
         let inner = Arc::new(Inner {
             calls: Mutex::default(),
             by_key: Mutex::default(),

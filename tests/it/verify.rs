@@ -12,6 +12,7 @@ use tokio::time::sleep;
 use crate::fleet::Site;
 use crate::pipeline::{Place, site};
 use crate::servers::shared;
+use crate::servers::slots::alone;
 
 /// One at a time on the shared servers: each looks for what any of them left.
 static ALONE: Mutex<()> = Mutex::const_new(());
@@ -105,7 +106,7 @@ fn is_owned(folder: &Path) -> bool {
 
 #[tokio::test]
 async fn nothing_is_lost_on_servers_and_nothing_left() {
-    let _alone = ALONE.lock().await;
+    let _alone = alone(&ALONE).await;
     let (site, folder) = place(Place::Servers).await;
     // What was said as flags is handed to the workers too, but for what has to be their own.
     let site = site.set("HOOKFLEET_BROKER_URL", "").set("HOOKFLEET_LOG", "hookfleet=error");
@@ -127,7 +128,7 @@ async fn nothing_is_lost_in_a_file_and_nothing_left() {
 
 #[tokio::test]
 async fn an_interrupted_run_removes_everything() {
-    let _alone = ALONE.lock().await;
+    let _alone = alone(&ALONE).await;
     let (site, folder) = place(Place::Servers).await;
     let run = begin(&site);
     let (rabbit, _) = shared().await;
@@ -154,6 +155,7 @@ async fn no_worker_outlives_a_run() {
 
 #[tokio::test]
 async fn what_cannot_work_is_said_at_once() {
+    let _alone = alone(&ALONE).await;
     let (site, folder) = place(Place::File).await;
     let check = |site: &Site, arguments: &[&str], expected: &str| {
         let output = site.run(&[&["verify"], arguments].concat());
@@ -169,7 +171,6 @@ async fn what_cannot_work_is_said_at_once() {
     let on_servers =
         |broker: &str, redis: &str| site.clone().set("HOOKFLEET_BROKER_URL", broker).set("HOOKFLEET_REDIS_URL", redis);
     check(&on_servers(refused, "redis://127.0.0.1:1"), &[], "127.0.0.1:1");
-    let _alone = ALONE.lock().await;
     check(&on_servers(&rabbit.url(), "redis://127.0.0.1:1"), &[], "cannot use the Redis of redis.url");
     let names = rabbit.ctl(&["list_queues", "name"]);
     assert!(!names.contains("verify-"), "what was declared before is gone: {names}");

@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
-use super::{Expect, LEAD, SECONDS, hooks, row};
+use super::{Expect, LEAD, hooks, row};
 use crate::fleet::{Site, Worker};
 use crate::load::Load;
 use crate::publishing::Publisher;
-use crate::servers::is_long;
+use crate::tiers::sizes::FAULT_SECONDS;
 
 /// Events a second: every one is written to the disk more than once.
 const RATE: u64 = 100;
@@ -28,7 +28,7 @@ struct Trial {
 impl Trial {
     /// Starts the load; returns in the middle of it.
     async fn begin(fault: &'static str, settings: impl FnOnce(Site) -> Site) -> Self {
-        let load = Load::new(SECONDS, RATE).await;
+        let load = Load::new(FAULT_SECONDS.get(), RATE).await;
         let site = Site::embedded()
             .set("HOOKFLEET_IDEMPOTENCY_LEASE", "3s")
             .set("HOOKFLEET_LOG", "hookfleet=warn")
@@ -80,6 +80,7 @@ async fn the_owner_is_killed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "left to tests/run --all"]
 async fn the_owner_is_restarted() {
     let mut trial = Trial::begin("(file) the process restarted (SIGTERM), 20 times", |site| site).await;
     for _ in 0..20 {
@@ -90,6 +91,7 @@ async fn the_owner_is_restarted() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "left to tests/run --all"]
 async fn the_owner_stands_still() {
     let trial = Trial::begin("(file) the process stopped (SIGSTOP) for 10 s", |site| site).await;
     trial.worker.process.signal("STOP");
@@ -99,6 +101,7 @@ async fn the_owner_stands_still() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "left to tests/run --all"]
 async fn the_clock_jumps() {
     let trial = Trial::begin("(file) the clock jumps by an hour, forth and back", Site::with_clock).await;
     for offset in ["+3600", "-3600", "+0"] {
@@ -141,12 +144,10 @@ impl Drop for Disk {
     }
 }
 
-/// With `tests/run --long` only: it mounts a small file system, which takes root.
+/// It mounts a small file system, which takes root.
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "left to tests/run --all"]
 async fn the_disk_is_full() {
-    if !is_long() {
-        return println!("only with tests/run --long: it takes root");
-    }
     let disk = Disk::new();
     let file = disk.path("hookfleet.db");
     let trial = Trial::begin("(file) the disk full for 5 s", |site| {

@@ -1,4 +1,4 @@
-//! A name server that is slow, and one that is dead. With `tests/run --long` only: it listens on port 53 and gives workers
+//! A name server that is slow, and one that is dead. With `tests/run --all` only: it listens on port 53 and gives workers
 //! an `/etc/resolv.conf` of their own, which takes root and Linux.
 
 use std::net::{IpAddr, Ipv4Addr};
@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use tokio::time::sleep;
 
 use super::{Expect, Trial};
-use crate::servers::{is_long, shared};
+use crate::servers::shared;
 
 /// Where the server listens: the loopback network is wide.
 const SERVER: Ipv4Addr = Ipv4Addr::new(127, 53, 0, 1);
@@ -47,10 +47,8 @@ fn answer(question: &[u8]) -> Vec<u8> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "left to tests/run --all"]
 async fn the_name_server_is_slow_and_dead() {
-    if !is_long() {
-        return println!("only with tests/run --long: it takes root");
-    }
     let (rabbit, redis) = shared().await;
     let pace = watch::Sender::new(Some(Duration::ZERO));
     tokio::spawn(serve(pace.subscribe()));

@@ -41,32 +41,38 @@ async fn connections_to_the_broker_are_cut() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "left to tests/run --all"]
 async fn connections_to_the_broker_are_half_closed() {
     break_it("connections to the broker half closed", |trial| &trial.broker, async |proxy| proxy.half_close()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "left to tests/run --all"]
 async fn connections_to_the_broker_are_forgotten() {
     let fault = "connections to the broker open but dead (a firewall forgot them)";
     break_it(fault, |trial| &trial.broker, async |proxy| proxy.forget()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "left to tests/run --all"]
 async fn workers_are_parted_from_the_broker() {
     break_it("partition from the broker, 10 s", |trial| &trial.broker, part_for_10_s).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "left to tests/run --all"]
 async fn the_way_to_the_broker_is_slow() {
     break_it("100 ms a packet to the broker, 8 s", |trial| &trial.broker, slow_for_8_s).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "left to tests/run --all"]
 async fn connections_to_redis_are_cut() {
     break_it("connections to Redis cut, 20 times", |trial| &trial.store, cut_often).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "left to tests/run --all"]
 async fn workers_are_parted_from_redis() {
     let (rabbit, redis) = shared().await;
     let trial = Trial::begin("partition from Redis, 10 s", rabbit, redis).await;
@@ -75,6 +81,7 @@ async fn workers_are_parted_from_redis() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "left to tests/run --all"]
 async fn the_way_to_redis_is_slow() {
     break_it("100 ms a packet to Redis, 8 s", |trial| &trial.store, slow_for_8_s).await;
 }

@@ -9,8 +9,9 @@ use crate::faults::rss_kib;
 use crate::fleet::Site;
 use crate::pipeline::hook;
 use crate::publishing::{Publisher, event};
-use crate::servers::{client, is_long, shared};
+use crate::servers::{client, shared};
 use crate::sink::{Answer, Sink};
+use crate::tiers::sizes::FLOOD;
 
 /// One event in so many is for the slow target.
 const SLOW_EVERY: usize = 250;
@@ -19,7 +20,7 @@ const GROWTH_KIB: u64 = 24 * 1024;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_flood_into_a_fleet_of_two() {
-    let count = if is_long() { 500_000 } else { 60_000 };
+    let count = FLOOD.count();
     let (rabbit, redis) = shared().await;
     let sink = Sink::start().await;
     sink.behave(|hook, _| Answer::after(Duration::from_secs(if hook == "slow" { 60 } else { 0 })));

@@ -18,10 +18,10 @@ use crate::publishing::{Publisher, event, with_data};
 use crate::servers::redis::Redis;
 use crate::servers::{Make, Rabbit, client, shared};
 use crate::sink::{Answer, Call, Sink};
+use crate::tiers::sizes::GATE_DEATHS;
 
 /// Every gap between two effects of a decision.
 const POINTS: [&str; 5] = ["gate-claimed", "gate-asked", "gate-decided", "gate-replied", "gate-published"];
-const DEATHS: usize = 100;
 /// Requests for each death: the broker deals them out in turn, so that each of three workers gets one.
 const REQUESTS: usize = 4;
 
@@ -37,7 +37,7 @@ fn is_real(body: &str) -> bool {
 /// Requests expire after 20 s ([`WITHIN`]) and name no deadline: a death costs the rest of a lease of one second and what
 /// the start of the next process takes from the others, which in a debug build on a busy machine may be seconds.
 #[tokio::test]
-async fn a_hundred_kills_and_never_two_decisions() {
+async fn many_kills_and_never_two_decisions() {
     let sink = Sink::start().await;
     // Whoever is asked again says something else, so that no two decisions are alike by chance.
     sink.behave(|_, before| Answer {
@@ -48,8 +48,8 @@ async fn a_hundred_kills_and_never_two_decisions() {
     let site = site(Place::Servers).await.hooks(&hooks.join("\n"));
     let mut staying = [site.worker().await, site.worker().await];
     let mut asker = Asker::new(&site, DIRECT).await;
-    let began = Instant::now();
-    for death in 0..DEATHS {
+    let (deaths, began) = (GATE_DEATHS.count(), Instant::now());
+    for death in 0..deaths {
         let point = POINTS[death % POINTS.len()];
         asker.until("gates", |_, consumers| consumers == 2).await;
         let mut dying = site.spawn(&[("HOOKFLEET_CRASH_AT", point)]);
@@ -61,7 +61,7 @@ async fn a_hundred_kills_and_never_two_decisions() {
         assert_eq!(dying.ended(Duration::from_secs(60)).await, None, "aborted at {point}");
     }
 
-    let (requests, until) = (DEATHS * REQUESTS, Instant::now() + WITHIN);
+    let (requests, until) = (deaths * REQUESTS, Instant::now() + WITHIN);
     let mut told: HashMap<String, Vec<String>> = HashMap::new();
     while told.len() < requests
         && let Some(reply) = asker.next(until).await
@@ -85,7 +85,7 @@ async fn a_hundred_kills_and_never_two_decisions() {
     let replies: usize = told.values().map(Vec::len).sum();
     let (observed, calls): (Vec<_>, Vec<_>) = sink.calls().into_iter().partition(|call| call.hook == "watch");
     println!(
-        "{DEATHS} deaths within {:.0} s: {requests} requests, {} answered, {real} by the gate; {replies} answers, {} \
+        "{deaths} deaths within {:.0} s: {requests} requests, {} answered, {real} by the gate; {replies} answers, {} \
          questions, {} told to the observer",
         began.elapsed().as_secs_f64(),
         told.len(),
