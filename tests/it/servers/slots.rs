@@ -10,12 +10,15 @@
 //!
 //! A test that waits for another test must not hold units meanwhile: [`alone`] is such a wait, and comes first.
 //!
+//! A test that runs for longer than [`LONGEST`] hangs. It ends the test program, with its name, so that the others are not
+//! waited for in vain and the gate's own limit is not what says it.
+//!
 //! `HOOKFLEET_TEST_UNITS` sets the number of units; with one, tests run one after the other. `HOOKFLEET_TEST_TIMES` names
 //! a file that gets a line for each test that took units: seconds that it ran, seconds that it waited, units, name.
 
 use std::cell::OnceCell;
 use std::cmp::Reverse;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::OpenOptions;
 use std::io::Write as _;
 use std::sync::{Condvar, LazyLock, Mutex};
@@ -92,6 +95,9 @@ pub(crate) const PLAN: &[(&str, usize)] = &[
 /// The first test that arrives may not be the first to begin: the others get this time to arrive.
 const GATHERING: Duration = Duration::from_millis(500);
 
+/// No test takes half of this, in either tier.
+const LONGEST: Duration = Duration::from_secs(720);
+
 /// The order in which waiting tests begin: need, line of the plan, arrival.
 type Turn = (Reverse<usize>, usize, usize);
 
@@ -101,6 +107,7 @@ struct Machine {
     waiting: BTreeSet<Turn>,
     arrivals: usize,
     opens_at: Instant,
+    running: BTreeMap<String, Instant>,
 }
 
 /// Made by the first test that arrives.
@@ -109,7 +116,15 @@ static MACHINE: LazyLock<Mutex<Machine>> = LazyLock::new(|| {
     let named = std::env::var("HOOKFLEET_TEST_UNITS").ok();
     let units = named.map_or(cores * UNITS_A_CORE, |units| units.parse().expect("HOOKFLEET_TEST_UNITS is a number"));
     let opens_at = Instant::now() + GATHERING;
-    Mutex::new(Machine { units, free: units, waiting: BTreeSet::new(), arrivals: 0, opens_at })
+    std::thread::spawn(end_what_hangs);
+    Mutex::new(Machine {
+        units,
+        free: units,
+        waiting: BTreeSet::new(),
+        arrivals: 0,
+        opens_at,
+        running: BTreeMap::new(),
+    })
 });
 static CHANGED: Condvar = Condvar::new();
 
@@ -148,7 +163,21 @@ impl Slot {
         let line = PLAN.iter().position(|(begin, _)| name.starts_with(begin));
         let need = line.map_or(OTHERS, |line| PLAN[line].1);
         let units = Machine::wait(need, line.unwrap_or(PLAN.len()));
-        Some(Self { name: name.to_owned(), units, waited: arrived.elapsed(), began: Instant::now() })
+        let (name, waited, began) = (name.to_owned(), arrived.elapsed(), Instant::now());
+        MACHINE.lock().unwrap().running.insert(name.clone(), began);
+        Some(Self { name, units, waited, began })
+    }
+}
+
+fn end_what_hangs() {
+    loop {
+        std::thread::sleep(Duration::from_secs(5));
+        let machine = MACHINE.lock().unwrap();
+        let hung = machine.running.iter().find(|(_, began)| began.elapsed() > LONGEST);
+        if let Some((name, began)) = hung {
+            eprintln!("\ntest {name} ... FAILED: it hangs, after {} s", began.elapsed().as_secs());
+            std::process::exit(101); // what it has started ends with this process
+        }
     }
 }
 
@@ -179,7 +208,11 @@ impl Machine {
 impl Drop for Slot {
     fn drop(&mut self) {
         let ran = self.began.elapsed();
-        MACHINE.lock().unwrap().free += self.units;
+        {
+            let mut machine = MACHINE.lock().unwrap();
+            machine.free += self.units;
+            machine.running.remove(&self.name);
+        }
         CHANGED.notify_all();
         let Some(path) = std::env::var_os("HOOKFLEET_TEST_TIMES") else { return };
         let line =
