@@ -88,10 +88,10 @@ pub(crate) fn client() -> reqwest::Client {
 /// A port that is free, that nothing else here was given, and that no connection is given by the system: a server may be
 /// stopped for a while and still have it to itself.
 pub(crate) fn free_port() -> u16 {
-    slots::take();
     const FIRST: u32 = 10_000;
     const COUNT: u32 = 20_000; // the ports of connections begin at 32,768 on Linux, at 49,152 elsewhere
     static NEXT: AtomicU32 = AtomicU32::new(0);
+    slots::take();
     let start = std::process::id() % 199 * 100; // the processes of two runs are far apart
     for _ in 0..COUNT {
         let place = (start + NEXT.fetch_add(1, Ordering::Relaxed)) % COUNT;

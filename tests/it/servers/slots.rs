@@ -169,6 +169,7 @@ impl Slot {
     }
 }
 
+#[allow(clippy::print_stderr, reason = "the benchmark takes this file too")]
 fn end_what_hangs() {
     loop {
         std::thread::sleep(Duration::from_secs(5));
