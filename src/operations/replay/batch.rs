@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use futures_util::stream::{self, StreamExt as _};
+use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use tokio::sync::mpsc::{self, Receiver, Sender};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
@@ -18,9 +18,7 @@ use crate::operations::Operations;
 use crate::operations::progress::{Progress, Unsent};
 
 /// Publishes that await their confirm at a time. More of them would hold up new events at the broker.
-pub const WINDOW: usize = 8;
-/// Letters that are read ahead.
-const READ_AHEAD: usize = 8;
+const WINDOW: usize = 8;
 /// Between two tries while the broker is away.
 const PAUSE: Duration = Duration::from_millis(500);
 /// The greatest age of what is known about the work of others when a letter is sent.
@@ -69,15 +67,13 @@ impl Operations {
     }
 }
 
-/// A letter as the log has it.
-type Found = (Picked, Box<Letter>);
-
 /// What becomes of a letter before it is published.
 enum Step {
     Send(Box<Replay>),
     /// Others have finished it or sent it out meanwhile.
     Skip,
-    Fail(Failed),
+    /// It cannot be sent as it is.
+    Fail(String),
 }
 
 /// How a letter ended in a pass.
@@ -100,24 +96,19 @@ struct Pass<'a> {
 impl Pass<'_> {
     /// The letters that have ended, by where they stand. An error: the broker is away, and the rest can be tried again.
     async fn run(&self, pace: &mut Pace) -> (Vec<Offset>, Result<(), String>) {
-        let (letters, found) = mpsc::channel(READ_AHEAD);
+        let (steps, due) = mpsc::channel(1);
         let reads = async {
             tokio::select! {
-                read = self.read(letters) => read.map_err(|error| error.to_string()),
+                read = self.read(steps, pace) => read.map_err(|error| error.to_string()),
                 () = self.stop.cancelled() => Ok(()),
             }
         };
-        let sends = async {
-            let sent = self.send(found, pace).await;
-            self.stop.cancel();
-            sent
-        };
-        let (read, (ended, sent)) = tokio::join!(reads, sends);
+        let (read, (ended, sent)) = tokio::join!(reads, self.send(due));
         (ended, sent.and(read))
     }
 
-    /// Reads until all letters were met, or the log ends.
-    async fn read(&self, letters: Sender<Found>) -> Result<(), DeadLetterError> {
+    /// Hands over each letter when its turn has come, until all were met or the log ends.
+    async fn read(&self, steps: Sender<(Picked, Step)>, pace: &mut Pace) -> Result<(), DeadLetterError> {
         let Some(from) = self.picked.values().map(|picked| picked.from).min() else { return Ok(()) };
         let mut reading = self.operations.letters.log.open(from).await?;
         let mut left = self.picked.len();
@@ -128,68 +119,59 @@ impl Pass<'_> {
                 let Record::Letter(letter) = item.record else { continue };
                 let Some(picked) = self.picked.get(&item.at).filter(|picked| picked.id == letter.id) else { continue };
                 left -= 1;
-                if letters.send((picked.clone(), letter)).await.is_err() {
-                    return Ok(());
+                let Ok(place) = steps.reserve().await else { return Ok(()) };
+                pace.due().await;
+                let step = self.step(picked, &letter).await?;
+                if matches!(step, Step::Send(_)) {
+                    pace.went();
                 }
+                place.send((picked.clone(), step));
             }
         }
         Ok(())
     }
 
-    /// Sends what is found, [`WINDOW`] letters at a time. Once the broker is away, only what is under way is waited for.
-    async fn send(&self, found: Receiver<Found>, pace: &mut Pace) -> (Vec<Offset>, Result<(), String>) {
-        let steps = stream::unfold((found, pace), async |(mut found, pace)| {
-            let step = self.next(&mut found, pace).await?;
-            Some((self.take(step), (found, pace)))
-        });
-        let mut results = std::pin::pin!(steps.buffer_unordered(WINDOW));
-        let (mut ended, mut away) = (Vec::new(), Ok(()));
-        while let Some((picked, result)) = results.next().await {
-            if let Ended::Failed(Failed::Away(error)) = result {
-                self.stop.cancel();
-                away = Err(error);
-            } else {
-                self.count(&picked, result);
-                ended.push(picked.at);
-            }
-        }
-        (ended, away)
-    }
-
-    /// The next letter, when its turn has come; `None` once all are read or the pass is stopped.
-    async fn next(&self, found: &mut Receiver<Found>, pace: &mut Pace) -> Option<(Picked, Step)> {
-        tokio::select! {
-            biased;
-            () = self.stop.cancelled() => None,
-            next = async {
-                let (picked, letter) = found.recv().await?;
-                pace.due().await;
-                let step = self.step(&picked, &letter).await;
-                if matches!(step, Step::Send(_)) {
-                    pace.went();
-                }
-                Some((picked, step))
-            } => next,
-        }
-    }
-
     /// What to do with a letter now: others may have replayed it while it waited for its turn.
-    async fn step(&self, picked: &Picked, letter: &Letter) -> Step {
-        match self.operations.letters.within(VIEW_AGE_MAX).await {
-            Err(error) => return Step::Fail(error.into()),
-            Ok(view) if !view.is_unchanged(picked) => return Step::Skip,
-            Ok(_) => {}
+    async fn step(&self, picked: &Picked, letter: &Letter) -> Result<Step, DeadLetterError> {
+        if !self.operations.letters.within(VIEW_AGE_MAX).await?.is_unchanged(picked) {
+            return Ok(Step::Skip);
         }
-        match made(letter, picked, self.manner) {
+        Ok(match made(letter, picked, self.manner) {
             Ok(replay) => Step::Send(Box::new(replay)),
-            Err(error) => Step::Fail(Failed::Letter(error)),
+            Err(error) => Step::Fail(error),
+        })
+    }
+
+    /// Sends what is due, [`WINDOW`] letters at a time. Once the broker is away, only what is under way is waited for.
+    async fn send(&self, mut due: Receiver<(Picked, Step)>) -> (Vec<Offset>, Result<(), String>) {
+        let mut under_way = FuturesUnordered::new();
+        let (mut ended, mut away) = (Vec::new(), Ok(()));
+        let mut is_read = false;
+        loop {
+            tokio::select! {
+                biased;
+                Some((picked, result)) = under_way.next() => {
+                    if let Ended::Failed(Failed::Away(error)) = result {
+                        self.stop.cancel();
+                        away = Err(error);
+                    } else {
+                        self.count(&picked, result);
+                        ended.push(picked.at);
+                    }
+                }
+                step = due.recv(), if !is_read && under_way.len() < WINDOW => match step {
+                    Some(step) => under_way.push(self.take(step)),
+                    None => is_read = true,
+                },
+                else => return (ended, away),
+            }
         }
     }
 
     async fn take(&self, (picked, step): (Picked, Step)) -> (Picked, Ended) {
         let ended = match step {
             Step::Skip => Ended::Skipped,
-            Step::Fail(failed) => Ended::Failed(failed),
+            Step::Fail(error) => Ended::Failed(Failed::Letter(error)),
             Step::Send(replay) => self.operations.send(*replay).await.map_or_else(Ended::Failed, |()| Ended::Sent),
         };
         (picked, ended)
@@ -209,7 +191,7 @@ impl Pass<'_> {
     }
 }
 
-/// Times of the sends under a rate.
+/// Times of the sends under a rate. Kept over passes.
 struct Pace {
     every: Duration,
     next: Instant,
