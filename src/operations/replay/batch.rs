@@ -119,13 +119,13 @@ impl Pass<'_> {
                 let Record::Letter(letter) = item.record else { continue };
                 let Some(picked) = self.picked.get(&item.at).filter(|picked| picked.id == letter.id) else { continue };
                 left -= 1;
-                let Ok(place) = steps.reserve().await else { return Ok(()) };
+                let Ok(permit) = steps.reserve().await else { return Ok(()) };
                 pace.due().await;
                 let step = self.step(picked, &letter).await?;
                 if matches!(step, Step::Send(_)) {
                     pace.went();
                 }
-                place.send((picked.clone(), step));
+                permit.send((picked.clone(), step));
             }
         }
         Ok(())
