@@ -6,6 +6,8 @@
 
 mod batch;
 
+pub use batch::WINDOW;
+
 use std::time::Duration;
 
 use tokio::time::timeout;

@@ -18,7 +18,7 @@ use crate::operations::Operations;
 use crate::operations::progress::{Progress, Unsent};
 
 /// Publishes that await their confirm at a time. More of them would hold up new events at the broker.
-const WINDOW: usize = 8;
+pub const WINDOW: usize = 8;
 /// Between two tries while the broker is away.
 const PAUSE: Duration = Duration::from_millis(500);
 /// The greatest age of what is known about the work of others when a letter is sent.
