@@ -1,14 +1,16 @@
 //! The composition root: the only file that names every adapter.
 
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use futures_util::FutureExt as _;
+use futures_util::future::FusedFuture as _;
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::broker::Broker;
@@ -62,6 +64,9 @@ const STARTUP_PATIENCE: Duration = Duration::from_secs(15);
 const UNUSABLE: &str = "cannot use the Redis of redis.url";
 /// Between two pings meanwhile.
 const PING_EVERY: Duration = Duration::from_millis(500);
+
+/// Time that answers of HTTP get to be written once all work is done: the last decisions among them.
+const LAST_ANSWERS: Duration = Duration::from_secs(1);
 
 /// The adapters that the settings name, connected.
 #[derive(Clone)]
@@ -253,6 +258,8 @@ impl App {
             orphans.extend(others?);
             Ok(orphans)
         };
+        let closing = CancellationToken::new();
+        let mut served = pin!(served.serve(closing.clone().cancelled_owned()).fuse());
         let orphans = tokio::select! {
             orphans = work => orphans,
             () = upkeep => Ok(Vec::new()),
@@ -260,10 +267,12 @@ impl App {
             () = following => Ok(Vec::new()),
             () = keeper::keep(&operations, retention) => Ok(Vec::new()),
             () = fleet::follow_pause(flow.as_ref(), &pause) => Ok(Vec::new()),
-            served = served.serve(std::future::pending()) => {
-                served.map(|()| Vec::new())
-            }
+            ended = &mut served => ended.map(|()| Vec::new()),
         };
+        if !served.is_terminated() {
+            closing.cancel();
+            let _ = timeout(LAST_ANSWERS, served).await; // an answer that takes longer is cut off
+        }
         if let Some(file) = file {
             file.close().await;
         }
