@@ -48,6 +48,8 @@ pub(crate) async fn run(folder: &Path, address: SocketAddr) -> anyhow::Result<St
     let event =
         Event::builder("order.paid").source("/shop").id("order-17").data(&json!({ "number": 17, "cents": 1990 }));
     let event = event.build()?;
+    // Only where reqwest has the feature `rustls-no-provider`, as here.
+    hookfleet::executor::install_crypto();
     let client = reqwest::Client::new();
     let publish = || {
         let request =
