@@ -72,6 +72,9 @@ pub struct NodeFacts {
 /// A Redis server.
 #[derive(Debug, Clone)]
 pub struct RedisFacts {
+    /// Redis, or Valkey.
+    pub product: &'static str,
+    /// Its own version: Valkey tells that of a Redis that it is compatible with, too.
     pub version: String,
     pub is_replica: bool,
     pub append_only: bool,

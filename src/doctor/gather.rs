@@ -185,8 +185,10 @@ async fn ask(link: &Link, namespace: &str) -> Result<RedisFacts, Failure> {
     let here = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
     let there = u128::from(seconds) * 1000 + u128::from(micros) / 1000;
     let ahead_ms = i128::try_from(here).unwrap_or_default() - i128::try_from(there).unwrap_or_default();
+    let (product, version) = product(&info);
     Ok(RedisFacts {
-        version: text("redis_version").to_owned(),
+        product,
+        version: version.to_owned(),
         is_replica: text("role") == "slave",
         append_only: text("aof_enabled") == "1",
         fsync: config.ok().and_then(|pair| pair.into_iter().nth(1)),
@@ -199,6 +201,14 @@ async fn ask(link: &Link, namespace: &str) -> Result<RedisFacts, Failure> {
         ping: ping(link).await?,
         ahead_ms: i64::try_from(ahead_ms).unwrap_or_default(),
     })
+}
+
+/// What the server is, and in which version.
+fn product<'a>(info: &HashMap<&str, &'a str>) -> (&'static str, &'a str) {
+    match info.get("valkey_version") {
+        Some(version) => ("Valkey", *version),
+        None => ("Redis", info.get("redis_version").copied().unwrap_or_default()),
+    }
 }
 
 /// What one finished invocation takes: a claim as workers write it, measured and deleted.

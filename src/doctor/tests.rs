@@ -23,6 +23,7 @@ fn broker_facts() -> BrokerFacts {
 
 fn redis_facts() -> RedisFacts {
     RedisFacts {
+        product: "Redis",
         version: "7.0.15".into(),
         is_replica: false,
         append_only: true,
@@ -128,6 +129,10 @@ fn brokers() {
 #[test]
 fn stores() {
     check_redis(|it| it.version = "6.2.7".into(), 1, &["PROBLEM redis: version Redis 6.2.7 -> use Redis 7.0"]);
+    let valkey = |it: &mut RedisFacts| (it.product, it.version) = ("Valkey", "9.1.2".into());
+    check_redis(valkey, 0, &[]);
+    let replica = |it: &mut RedisFacts| (it.product, it.is_replica) = ("Valkey", true);
+    check_redis(replica, 1, &["PROBLEM redis: version Valkey 7.0.15 is a replica"]);
     check_redis(|it| it.is_replica = true, 1, &["PROBLEM redis: version Redis 7.0.15 is a replica"]);
     check_redis(|it| it.append_only = false, 0, &["warning redis: persistence no append-only file"]);
     check_redis(
