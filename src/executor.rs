@@ -16,6 +16,7 @@ use tokio::time::{Instant, timeout_at};
 use crate::domain::contract::{Exchange, Question, Raw, Reply};
 use crate::domain::decision::{Answer, Json};
 use crate::domain::excerpt::with_excerpt;
+use crate::domain::failure::Class;
 use crate::domain::hook::{Action, Hook};
 use crate::domain::invocation::Invocation;
 use crate::domain::outcome::Outcome;
@@ -138,7 +139,8 @@ impl Executors {
         deadline: Instant,
     ) -> Result<Reply, Outcome> {
         let key = &invocation.idempotency_key();
-        let exchange = dialect::encode(hook, invocation, key, question.as_ref());
+        let exchange = dialect::encode(hook, invocation, key, question.as_ref())
+            .map_err(|error| Outcome::never(Class::Invalid, error))?; // it would be the same next time
         let attempt = Attempt { hook, invocation, key, exchange, deadline, asks: question.is_some() };
         match &hook.action {
             Action::Http(action) => self.http.run(action, &attempt).await,

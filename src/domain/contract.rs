@@ -68,7 +68,7 @@ pub struct Exchange<'a> {
     /// Headers that the hook may set to another value. Lower-case names.
     pub default_headers: Vec<(&'static str, Cow<'a, str>)>,
     /// Headers that replace those of the hook. Lower-case names.
-    pub headers: Vec<(&'static str, Cow<'a, str>)>,
+    pub headers: Vec<(Cow<'static, str>, Cow<'a, str>)>,
     /// Environment variables of a program, over those of the hook.
     pub env: Vec<(&'static str, Cow<'a, str>)>,
     /// Arguments behind those of the hook.

@@ -131,7 +131,8 @@ fn headers(request: &Request<'_>, attempt: &Attempt<'_>) -> Result<HeaderMap, St
         headers.entry(HeaderName::from_static(name)).or_insert(text(name, value)?);
     }
     for (name, value) in &attempt.exchange.headers {
-        headers.insert(HeaderName::from_static(name), text(name, value)?);
+        let invalid = |_| format!("the header `{}` is not valid in HTTP", name.escape_debug());
+        headers.insert(HeaderName::from_bytes(name.as_bytes()).map_err(invalid)?, text(name, value)?);
     }
     Ok(headers)
 }

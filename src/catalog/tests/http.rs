@@ -347,3 +347,40 @@ hooks:
         &[&format!("{at} `compress` or the header `content-encoding`, found both")],
     );
 }
+
+#[test]
+fn formats_of_cloudevents() {
+    let hooks = r#"version: 1
+targets:
+  hub: { url: "https://hub.example.com/", format: cloudevents }
+hooks:
+  - { id: a, on: x, run: { http: { url: "https://a.example.com/" } } }
+  - { id: b, on: x, run: { http: { url: "https://a.example.com/", format: cloudevents-binary } } }
+  - { id: c, on: x, run: { http: { target: hub } } }
+  - { id: d, on: x, run: { http: { target: hub, format: native } } }
+  - { id: e, on: x, run: { http: { target: hub, body: "{}" } } }
+  - { id: f, on: x, run: { http: { target: hub, method: GET } } }
+"#;
+    let set = read(hooks).unwrap();
+    let formats = set.hooks().iter().map(|hook| {
+        let Action::Http(http) = &hook.action else { panic!("{hook:?}") };
+        http.format.name()
+    });
+    let expected = ["native", "cloudevents-binary", "cloudevents", "native", "native", "native"];
+    assert_eq!(formats.collect::<Vec<_>>(), expected);
+    let check = |more: &str, found: &str| {
+        let place = "5:53 hooks[0].run.http.format: expected";
+        check_http(&format!("{{ url: 'http://a', format: cloudevents, {more} }}"), &[&format!("{place} {found}")]);
+    };
+    check("body: x", "either `body` or a `format` of CloudEvents, found both");
+    check("method: GET", "a `format` of CloudEvents with a method that sends a body, found it beside `method: GET`");
+    let headers = "a `format` of CloudEvents, which sets the headers of the event, found the header";
+    check("headers: { Content-Type: a/b }", &format!("{headers} `content-type` beside it"));
+    check("headers: { CE-Id: a }", &format!("{headers} `ce-id` beside it"));
+    check_http(
+        "{ url: 'http://a', format: cloudevent }",
+        &[
+            "5:53 hooks[0].run.http.format: expected `native` or `cloudevents` or `cloudevents-binary`, found \"cloudevent\" (did you mean `cloudevents`?)",
+        ],
+    );
+}

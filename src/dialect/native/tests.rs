@@ -5,7 +5,7 @@ use super::*;
 use crate::domain::claim::Point;
 use crate::domain::decision::{Decided, Merge};
 use crate::domain::event::{Event, Reading};
-use crate::domain::hook::{ExitCodes, fixture};
+use crate::domain::hook::{ExitCodes, HttpAction, fixture};
 use crate::domain::id::HookId;
 use crate::domain::message::{Message, Properties};
 use crate::domain::secret::Secret;
@@ -43,33 +43,33 @@ fn the_wire_payload() {
     let whole = format!(
         r#"{{"contract_version":1,"invocation_key":"{key}","hook":"A.b_c-9","attempt":3,"generation":2,"event":{body}}}"#
     );
-    assert_eq!(encode(&hook, &invocation, key, None).body, whole);
+    assert_eq!(encode(&hook, &invocation, key, None).unwrap().body, whole);
     let with = |more: &str| format!("{},{more}}}", whole.strip_suffix('}').unwrap());
     let input: Json = serde_json::from_str("[1.0e0]").unwrap();
     let question = Question { input: Some(&input) };
-    assert_eq!(encode(&hook, &invocation, key, Some(&question)).body, with("\"updated_input\":[1.0e0]"));
+    assert_eq!(encode(&hook, &invocation, key, Some(&question)).unwrap().body, with("\"updated_input\":[1.0e0]"));
     let decided = Invocation { decision: Some(Decided::nobody()), ..invocation.clone() };
-    assert_eq!(encode(&hook, &decided, key, None).body, with("\"decision\":null"));
+    assert_eq!(encode(&hook, &decided, key, None).unwrap().body, with("\"decision\":null"));
     serde_json::from_str::<serde_json::Value>(&whole).unwrap();
 }
 
 #[test]
 fn what_goes_with_it() {
     let invocation = invocation("{}");
-    let shown = |pairs: &[(&'static str, Cow<'_, str>)]| {
-        pairs.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>()
-    };
+    fn shown(pairs: &[(impl std::fmt::Display, Cow<'_, str>)]) -> Vec<String> {
+        pairs.iter().map(|(name, value)| format!("{name}={value}")).collect()
+    }
     let (posted, own) = (hook(http(None)), hook(http(Some(Text::plain("own")))));
-    let exchange = encode(&posted, &invocation, "key", None);
+    let exchange = encode(&posted, &invocation, "key", None).unwrap();
     assert_eq!(shown(&exchange.default_headers), ["content-type=application/json"]);
     let expected = ["idempotency-key=key", "hookfleet-attempt=1", "traceparent=00-1-2-01", "tracestate=a=1"];
     assert_eq!(shown(&exchange.headers), expected);
     assert_eq!((exchange.env.len(), exchange.args.len(), exchange.reads_body), (0, 0, false));
-    let exchange = encode(&own, &invocation, "key", Some(&Question { input: None }));
+    let exchange = encode(&own, &invocation, "key", Some(&Question { input: None })).unwrap();
     assert_eq!((exchange.body.len(), exchange.reads_body), (0, true), "a hook with a body of its own");
 
     let run = hook(command());
-    let exchange = encode(&run, &invocation, "key", None);
+    let exchange = encode(&run, &invocation, "key", None).unwrap();
     let expected = [
         "HOOKFLEET_EVENT_TYPE=a.b",
         "HOOKFLEET_EVENT_ID=e1", // without its NUL

@@ -19,7 +19,7 @@ use crate::domain::signature::{Algorithm, Encoding, PlainKey, Signing, StandardK
 use crate::domain::template::{Form, Piece, Text};
 
 fn payload(hook: &Hook, invocation: &Invocation) -> Bytes {
-    crate::dialect::encode(hook, invocation, &invocation.idempotency_key(), None).body
+    crate::dialect::encode(hook, invocation, &invocation.idempotency_key(), None).unwrap().body
 }
 
 /// A server on this machine that does `serve` with every connection; `/hook/T0` and a secret are its target.
