@@ -5,6 +5,7 @@
 pub mod connection;
 pub mod convert;
 pub mod declare;
+mod lifecycle;
 pub mod management;
 pub mod on_demand;
 pub mod policy;

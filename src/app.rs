@@ -121,8 +121,8 @@ impl Backends {
 
     /// What operators work at.
     #[must_use]
-    pub fn operations(&self) -> Operations {
-        Operations::new(Arc::clone(&self.broker), Arc::clone(&self.letters))
+    pub fn operations(&self, settings: &Settings) -> Operations {
+        Operations::new(Arc::clone(&self.broker), Arc::clone(&self.letters)).reading(settings.events)
     }
 }
 
@@ -190,7 +190,7 @@ impl App {
         };
         // A file has one owner, and its one thread that writes is what bounds it.
         let count = if backends.file.is_some() { 1 } else { settings.worker.cells };
-        let operations = backends.operations();
+        let operations = backends.operations(settings);
         let fleet = shared.fleet(backends.clone(), wanted(settings, count), true)?;
         let cells = Box::pin(shared.others(count)).await?;
         let process = Process {

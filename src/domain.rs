@@ -9,6 +9,7 @@ pub mod asking;
 pub mod browse;
 pub mod carry;
 pub mod claim;
+pub mod coding;
 pub mod contract;
 pub mod dead_letter;
 pub mod decision;
@@ -27,6 +28,7 @@ pub mod health;
 pub mod hook;
 pub mod id;
 pub mod invocation;
+pub mod json;
 pub mod matching;
 pub mod message;
 #[cfg(test)]

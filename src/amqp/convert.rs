@@ -6,10 +6,12 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use lapin::BasicProperties;
-use lapin::types::{AMQPValue, FieldTable, ShortString};
+use lapin::types::{AMQPValue, DecimalValue, FieldTable, ShortString};
 
+use super::lifecycle;
 use super::topology::Names;
-use crate::domain::event::binary;
+use crate::domain::event::AMQP_1_0;
+use crate::domain::event::binary::{self, Naming};
 use crate::domain::message::{
     Asking, Destination, Header, Headers, LADDER_LEVELS, LADDER_UNIT, Message, Outgoing, Properties,
 };
@@ -98,6 +100,19 @@ pub fn properties(message: &Message) -> BasicProperties {
     properties // user_id is never sent: the broker closes the channel if it is not the connection's own
 }
 
+/// A message that a client has published, as it was received.
+#[must_use]
+pub fn of_client(exchange: &str, routing_key: &str, body: Vec<u8>, received: &BasicProperties) -> Message {
+    if let Some(event) = lifecycle::event(exchange, routing_key, &body, received) {
+        return event;
+    }
+    let mut message = message(body, received);
+    if message.properties.kind.as_deref().is_none_or(|kind| kind == AMQP_1_0) {
+        message.routing_key = Some(routing_key.to_owned());
+    }
+    message
+}
+
 /// A received message.
 #[must_use]
 pub fn message(body: Vec<u8>, received: &BasicProperties) -> Message {
@@ -114,6 +129,7 @@ pub fn message(body: Vec<u8>, received: &BasicProperties) -> Message {
             timestamp: *received.timestamp(),
         },
         headers: received.headers().as_ref().map(headers).unwrap_or_default(),
+        routing_key: None,
         asking: asking(received),
     }
 }
@@ -131,7 +147,7 @@ fn asking(received: &BasicProperties) -> Option<Asking> {
 const DELIVERY_COUNT: &str = "x-delivery-count";
 /// The broker's counters in a message's headers (the second since RabbitMQ 4.0): of a delivery, not of the message,
 /// which has to be the same every time it comes.
-const COUNTERS: [&str; 2] = [DELIVERY_COUNT, "x-acquired-count"];
+pub(super) const COUNTERS: [&str; 2] = [DELIVERY_COUNT, "x-acquired-count"];
 
 /// How often the broker has delivered it before.
 #[must_use]
@@ -146,28 +162,45 @@ pub fn deliveries(received: &BasicProperties, redelivered: bool) -> u32 {
 
 /// Headers that are plain values; tables and arrays (`x-death`) are dropped, unless one is to be an event's attribute.
 fn headers(table: &FieldTable) -> Headers {
-    let read =
-        |name: &str, value: &AMQPValue| if binary::attribute(name).is_some() { attribute(value) } else { plain(value) };
+    let names = || table.inner().keys().map(ShortString::as_str);
+    let naming = Naming::of(names());
+    let read = |name: &str, value: &AMQPValue| match naming.filter(|naming| naming.attribute(name).is_some()) {
+        Some(naming) => attribute(naming, value),
+        None if binary::attribute(name).is_some() => attribute(Naming::Prefixed, value),
+        None => plain(value),
+    };
     let of_message = table.inner().iter().filter(|(name, _)| !COUNTERS.contains(&name.as_str()));
     of_message.filter_map(|(name, value)| Some((name.to_string(), read(name.as_str(), value)?))).collect()
 }
 
-/// An attribute of an event in binary mode, in the canonical form of its type (CloudEvents 1.0.2, 2.4). What has none
-/// becomes the replacement character, which readers refuse: left out, it would make another event.
-fn attribute(value: &AMQPValue) -> Option<Header> {
+/// An attribute of an event in binary mode, in the canonical form of its type (CloudEvents 1.0.2, 2.4). What has none is
+/// marked, and readers refuse it: left out, it would make another event. Among headers without a prefix, it is another
+/// header.
+fn attribute(naming: Naming, value: &AMQPValue) -> Option<Header> {
+    let marked = |what| (naming == Naming::Prefixed).then(|| binary::unreadable(what));
     match value {
         AMQPValue::Timestamp(seconds) => {
-            let time = i64::try_from(*seconds).ok().and_then(|seconds| jiff::Timestamp::from_second(seconds).ok());
-            Some(time.map_or_else(unreadable, |time| Header::Text(time.to_string())))
+            let time = jiff::Timestamp::from_second(seconds.cast_signed()).ok().map(|time| time.to_string());
+            let time = time.filter(|time| !time.starts_with('-')); // RFC 3339 ends at the year 0
+            Some(time.map_or_else(|| binary::unreadable("a time"), Header::Text))
         }
-        AMQPValue::ByteArray(bytes) => Some(Header::Text(STANDARD.encode(bytes.as_slice()))),
-        AMQPValue::DecimalValue(_) | AMQPValue::FieldArray(_) | AMQPValue::FieldTable(_) => Some(unreadable()),
+        AMQPValue::ByteArray(bytes) => Some(Header::Text(match std::str::from_utf8(bytes.as_slice()) {
+            Ok(text) => text.to_owned(), // some clients have no other way to send a text
+            Err(_) => STANDARD.encode(bytes.as_slice()),
+        })),
+        AMQPValue::DecimalValue(decimal) => Some(Header::Text(digits(decimal))),
+        AMQPValue::FieldArray(_) => marked("an array"),
+        AMQPValue::FieldTable(_) => marked("a table"),
         _ => plain(value),
     }
 }
 
-fn unreadable() -> Header {
-    Header::Text(char::REPLACEMENT_CHARACTER.to_string())
+/// A decimal as it is written: its digits, of which the scale says how many stand behind the point (AMQP 0-9-1, 4.2.5.3).
+pub(super) fn digits(decimal: &DecimalValue) -> String {
+    let scale = usize::from(decimal.scale);
+    let digits = format!("{:0>width$}", decimal.value, width = scale + 1);
+    let (whole, behind) = digits.split_at(digits.len() - scale);
+    if behind.is_empty() { whole.to_owned() } else { format!("{whole}.{behind}") }
 }
 
 fn plain(value: &AMQPValue) -> Option<Header> {
@@ -180,7 +213,7 @@ fn plain(value: &AMQPValue) -> Option<Header> {
         AMQPValue::LongInt(number) => Some(Header::Number(i64::from(*number))),
         AMQPValue::LongUInt(number) => Some(Header::Number(i64::from(*number))),
         AMQPValue::LongLongInt(number) => Some(Header::Number(*number)),
-        AMQPValue::Timestamp(seconds) => i64::try_from(*seconds).ok().map(Header::Number),
+        AMQPValue::Timestamp(seconds) => Some(Header::Number(seconds.cast_signed())),
         AMQPValue::ShortString(text) => Some(Header::Text(text.to_string())),
         AMQPValue::LongString(text) => Some(Header::Text(text.to_string())),
         AMQPValue::Float(number) => Some(Header::Text(number.to_string())),
@@ -277,8 +310,14 @@ mod tests {
         check(AMQPValue::Boolean(true), "true");
         check(AMQPValue::LongString("ä".into()), "\"ä\"");
         check(AMQPValue::LongString(vec![0xff].into()), "\"\u{fffd}\"");
-        check(AMQPValue::FieldTable(FieldTable::default()), "\"\u{fffd}\"");
-        check(AMQPValue::Timestamp(u64::MAX), "\"\u{fffd}\"");
+        check(AMQPValue::ByteArray(b"00-1-2-01".to_vec().into()), "\"00-1-2-01\"");
+        check(AMQPValue::FieldTable(FieldTable::default()), "\"\u{fffd}a table\"");
+        check(AMQPValue::Timestamp(u64::MAX), "\"1969-12-31T23:59:59Z\"");
+        check(AMQPValue::Timestamp((-62_135_596_800i64).cast_unsigned()), "\"0001-01-01T00:00:00Z\"");
+        check(AMQPValue::Timestamp(u64::MAX >> 1), "\"\u{fffd}a time\"");
+        for (scale, value, expected) in [(2, 1250, "12.50"), (0, 7, "7"), (3, 5, "0.005"), (1, 0, "0.0")] {
+            check(AMQPValue::DecimalValue(DecimalValue { scale, value }), &format!("\"{expected}\""));
+        }
         check(AMQPValue::Void, "");
     }
 

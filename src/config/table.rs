@@ -67,7 +67,7 @@ const fn secret_urls(path: &'static str, doc: &'static str) -> Setting {
 }
 
 /// All settings; those of a section stand together.
-pub(super) static SETTINGS: [Setting; 54] = [
+pub(super) static SETTINGS: [Setting; 55] = [
     one(
         "namespace",
         "hookfleet",
@@ -218,6 +218,13 @@ pub(super) static SETTINGS: [Setting; 54] = [
         "refuse",
         "Plain JSON without a message_id: refuse (a dead letter) or digest (equal bodies are one event: within the\n\
          second that the property timestamp names, without it for as long as idempotency.window).",
+    ),
+    list(
+        "events.missing_type",
+        "refuse",
+        "Plain JSON without the property type: refuse (a dead letter), or where its type comes from, tried in this order:\n\
+         routing_key (the key by which it was published), celery (the header task; the header id is its id), nestjs (the\n\
+         member pattern; the member id is its id).",
     ),
     one(
         "breaker.failures",

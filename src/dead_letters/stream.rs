@@ -68,7 +68,8 @@ impl StreamLetters {
     fn item(&self, delivery: Delivery, bodies: &mut Bodies) -> Option<Item> {
         let (exchange, death, at) = (delivery.exchange.to_string(), death(&delivery), offset(&delivery));
         let is_ours = self.is_ours(&delivery);
-        let message = convert::message(delivery.data, &delivery.properties);
+        let key = delivery.routing_key.to_string();
+        let mut message = convert::message(delivery.data, &delivery.properties);
         if !is_ours {
             if death.is_none() && exchange == self.names.dead() {
                 return Some(Item::new(at, Record::foreign(&message.body)));
@@ -76,6 +77,7 @@ impl StreamLetters {
             let (queue, reason) = death.map_or((exchange, None), |(queue, reason)| (queue, Some(reason)));
             let place = self.names.short(&queue);
             let ours = reason.is_some() && (["lane.", "delay.", "park."].iter().any(|ours| place.starts_with(ours)));
+            message.routing_key = Some(key).filter(|_| !ours && message.properties.kind.is_none());
             let made = BrokerMade { place, reason: reason.as_deref(), ours };
             return Some(Item::new(at, Record::Letter(Box::new(broker_made(&message, &made)))));
         }

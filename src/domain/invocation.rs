@@ -7,9 +7,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
+
 use super::claim::Point;
 use super::decision::Decided;
-use super::event::{CLOUDEVENTS_JSON, Event, HOPS, Malformed, Reading, binary};
+use super::event::binary::Naming;
+use super::event::{CLOUDEVENTS_JSON, Event, HOPS, Malformed, Reading};
 use super::failure::{AttemptReport, Class};
 use super::id::{HookId, InvocationKey, LetterId};
 use super::message::{Header, Message, Properties, Queue, format_version};
@@ -204,7 +207,7 @@ pub fn suspect(queue: Queue, message: &Message) -> Message {
     match queue {
         Queue::Lane(_) => again(message),
         Queue::Events | Queue::Gates | Queue::Undecided => {
-            let client = Client { properties: message.properties.clone(), headers: message.headers.clone() };
+            let client = Client::of(message);
             let raw = Message { body: message.body.clone(), ..Message::default() }
                 .with(VERSION, format_version())
                 .with(KIND, "raw")
@@ -226,7 +229,7 @@ pub fn again(message: &Message) -> Message {
             ..Properties::default()
         },
         headers: message.headers.iter().filter(|(name, _)| ours(name)).map(|(k, v)| (k.clone(), v.clone())).collect(),
-        asking: None,
+        ..Message::default()
     }
 }
 
@@ -238,9 +241,26 @@ pub struct Client {
     #[serde(default)]
     #[schema(value_type = Object)]
     pub headers: super::message::Headers,
+    /// The key by which it was published, where the property `type` is missing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub routing_key: Option<String>,
 }
 
 impl Client {
+    /// What the client of this message said about it.
+    #[must_use]
+    pub fn of(message: &Message) -> Self {
+        let Message { properties, headers, routing_key, .. } = message.clone();
+        Self { properties, headers, routing_key }
+    }
+
+    /// The message again, with this body.
+    #[must_use]
+    pub fn message(self, body: Bytes) -> Message {
+        let Self { properties, headers, routing_key } = self;
+        Message { body, properties, headers, routing_key, asking: None }
+    }
+
     /// As JSON of about so many bytes at most: without its largest headers where they would not fit. Attributes of an
     /// event in binary mode stay, since it would be another event without them; where they alone are too much, the
     /// broker's limit makes the message a letter.
@@ -252,7 +272,9 @@ impl Client {
         }
         let size =
             |name: &str, header: &Header| serde_json::to_string(&(name, header)).map_or(0, |pair| pair.len() - 1);
-        let others = self.headers.iter().filter(|(name, _)| binary::attribute(name).is_none());
+        let naming = Naming::of(self.headers.keys().map(String::as_str));
+        let is_attribute = |name: &str| naming.is_some_and(|naming| naming.attribute(name).is_some());
+        let others = self.headers.iter().filter(|(name, _)| !is_attribute(name));
         let mut others: Vec<_> = others.map(|(name, header)| (size(name, header), name.clone())).collect();
         others.sort_unstable(); // once: a client may send thousands of small ones
         while surplus > 0
@@ -306,8 +328,7 @@ fn on_lane(message: &Message, reading: &Reading) -> Result<Envelope, Malformed> 
         }
         Some("invocation") => invocation(message, reading),
         Some("raw") => {
-            let (properties, headers) = client(message).map(|client| (client.properties, client.headers))?;
-            let of_client = Message { body: message.body.clone(), properties, headers, asking: None };
+            let of_client = client(message)?.message(message.body.clone());
             let event = Arc::new(Event::decode(&of_client, reading)?);
             Ok(Envelope::Event(EventMessage { event, decision: decision(message), replay_of: None }))
         }
@@ -349,7 +370,7 @@ fn invocation(message: &Message, reading: &Reading) -> Result<Envelope, Malforme
 pub fn client(message: &Message) -> Result<Client, Malformed> {
     match message.text(CLIENT) {
         Some(text) => serde_json::from_str(text).map_err(|error| invalid(format!("header `{CLIENT}`: {error}"))),
-        None => Ok(Client { properties: message.properties.clone(), headers: message.headers.clone() }),
+        None => Ok(Client::of(message)),
     }
 }
 

@@ -234,6 +234,8 @@ pub struct Message {
     pub body: Bytes,
     pub properties: Properties,
     pub headers: Headers,
+    /// The key by which its publisher routed it, of what comes from clients without the property `type`.
+    pub routing_key: Option<String>,
     /// Of requests and of their answers only: neither is kept, and neither outlives the broker.
     pub asking: Option<Asking>,
 }

@@ -17,6 +17,7 @@ use super::event::{Event, Malformed, Reading};
 use super::failure::Class;
 use super::id::HookId;
 use super::invocation::{self, Envelope, EventMessage, Invocation, ReplayOf};
+use super::json::without_mark;
 use super::message::{Lane, Message, Outgoing, Queue};
 use super::trace::TraceContext;
 
@@ -35,6 +36,8 @@ pub struct Operator {
     pub now_ms: u64,
     /// When the newest letter that the operator saw of this subject was written.
     pub seen_ms: u64,
+    /// How messages are read that are no events by themselves. Their size has no limit here.
+    pub reading: Reading,
 }
 
 /// Which generation a replay is, and by which generation it is forced (0: by none), given those of its letter.
@@ -58,14 +61,14 @@ pub fn replay(letter: &Letter, force: Option<u32>, operator: &Operator) -> Resul
     let (generation, forced) = generation((letter.generation, letter.forced), force)
         .ok_or_else(|| format!("letter {} is of the last generation that there is", letter.id))?;
     let message = if let Some(hook) = &letter.hook {
-        let event = whole(letter, None)?;
+        let event = whole(letter, None, operator)?;
         let mut invocation = Invocation::first(Arc::new(event), HookId::new(hook)?, letter.revision.as_str().into());
         invocation.at = Point::first(generation);
         invocation.forced = forced;
         invocation.decision = decision(letter);
         invocation.message()
     } else {
-        let event = Arc::new(whole(letter, given_id(letter))?);
+        let event = Arc::new(whole(letter, given_id(letter), operator)?);
         let replay_of = Some(ReplayOf { letter: letter.id.clone(), generation });
         EventMessage { event, decision: decision(letter), replay_of }.message()
     };
@@ -94,7 +97,7 @@ pub fn redirect(letter: &Letter, hook: &HookId, operator: &Operator) -> Result<R
     }
     let (generation, _) = generation((letter.generation, 0), None)
         .ok_or_else(|| format!("letter {} is of the last generation that there is", letter.id))?;
-    let event = Arc::new(whole(letter, None)?);
+    let event = Arc::new(whole(letter, None, operator)?);
     let mut invocation = Invocation::first(event, hook.clone(), letter.revision.as_str().into());
     invocation.at = Point::first(generation);
     invocation.decision = decision(letter);
@@ -141,15 +144,14 @@ fn decision(letter: &Letter) -> Option<Decided> {
 }
 
 /// The event inside a letter; `id` is given to one that has none.
-fn whole(letter: &Letter, id: Option<&str>) -> Result<Event, String> {
+fn whole(letter: &Letter, id: Option<&str>, operator: &Operator) -> Result<Event, String> {
     let client = letter.client.clone().unwrap_or_default();
-    let mut message =
-        Message { body: letter.body.bytes()?, properties: client.properties, headers: client.headers, asking: None };
+    let mut message = client.message(letter.body.bytes()?);
     message = TraceContext::onto(letter.trace().as_ref(), message);
     if let Some(id) = id {
         identify(&mut message, id);
     }
-    let reading = Reading { body_bytes_max: usize::MAX, digest_missing_id: false };
+    let reading = Reading { body_bytes_max: usize::MAX, ..operator.reading };
     Event::decode(&message, &reading).map_err(|malformed| {
         format!(
             "letter {} is no event ({}): the same bytes would fail again, so it can only be edited",
@@ -160,7 +162,7 @@ fn whole(letter: &Letter, id: Option<&str>) -> Result<Event, String> {
 
 /// The data stays as it is, to the last digit.
 fn identify(message: &mut Message, id: &str) {
-    let structured = serde_json::from_slice(&message.body).ok();
+    let structured = serde_json::from_slice(without_mark(&message.body)).ok();
     let structured = structured.filter(|event: &BTreeMap<String, Box<RawValue>>| event.contains_key("specversion"));
     let Some(mut event) = structured else {
         message.properties.message_id = Some(id.to_owned());
@@ -234,7 +236,7 @@ mod tests {
     use crate::domain::message::Properties;
 
     fn operator() -> Operator {
-        Operator { name: "me".into(), now_ms: 5, seen_ms: 1 }
+        Operator { name: "me".into(), now_ms: 5, seen_ms: 1, reading: Reading::default() }
     }
 
     fn event() -> Arc<Event> {

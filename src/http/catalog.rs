@@ -23,6 +23,7 @@ use crate::catalog::revisions::{About, BYTES_MAX, Revisions};
 use crate::catalog::watch::{Followed, Standing};
 use crate::catalog::{Document, beside};
 use crate::domain::access::Role;
+use crate::domain::json::text_without_mark;
 use crate::domain::revision::Revision;
 use crate::flow::Flow;
 use crate::telemetry::now_ms;
@@ -169,12 +170,13 @@ fn read(headers: &HeaderMap, body: String, said: Said) -> Result<(Vec<Document>,
         }
     }
     // A hooks file has no `documents`; what is wrong with it is told with its place.
-    let has_documents = serde_json::from_str::<Value>(&body).is_ok_and(|body| body.get("documents").is_some());
+    let json = text_without_mark(&body);
+    let has_documents = serde_json::from_str::<Value>(json).is_ok_and(|body| body.get("documents").is_some());
     if !has_documents {
         return Ok((vec![Document { name: NAME.to_owned(), text: body }], said));
     }
     let refuse = |detail: String| Problem::new(StatusCode::BAD_REQUEST, detail);
-    let sent: Sent = serde_json::from_str(&body).map_err(|error| refuse(format!("the body: {error}")))?;
+    let sent: Sent = serde_json::from_str(json).map_err(|error| refuse(format!("the body: {error}")))?;
     let expected_revision = match (sent.expected_revision, said.expected_revision) {
         (Some(body), Some(query)) if body != query => {
             return Err(refuse(format!(

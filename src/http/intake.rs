@@ -91,6 +91,7 @@ impl From<Rejected> for Problem {
     fn from(rejected: Rejected) -> Self {
         match rejected {
             Rejected::ContentType(detail) => Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail),
+            Rejected::Coding(detail) => Self::unsupported_coding(detail),
             Rejected::Event(detail) => Self::new(StatusCode::UNPROCESSABLE_ENTITY, detail),
             Rejected::TooLarge(detail) => Self::new(StatusCode::PAYLOAD_TOO_LARGE, detail),
         }

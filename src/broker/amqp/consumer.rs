@@ -348,8 +348,14 @@ async fn forward(
         };
         measure(received.data.len());
         let count = convert::deliveries(&received.properties, received.redelivered);
-        let message = convert::message(received.data, &received.properties);
         let receipt = Receipt { epoch, queue, tag: received.delivery_tag };
+        let message = match queue {
+            Queue::Lane(_) => convert::message(received.data, &received.properties),
+            Queue::Events | Queue::Gates | Queue::Undecided => {
+                let (exchange, key) = (received.exchange.as_str(), received.routing_key.as_str());
+                convert::of_client(exchange, key, received.data, &received.properties)
+            }
+        };
         if deliveries.send(Delivery { queue, message, deliveries: count, receipt }).is_err() {
             return "closed".to_owned();
         }
