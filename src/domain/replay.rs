@@ -15,8 +15,8 @@ use super::dead_letter::{Cause, Letter, Mark, Record};
 use super::decision::Decided;
 use super::event::{Event, Malformed, Reading};
 use super::failure::Class;
-use super::id::HookId;
-use super::invocation::{self, Envelope, EventMessage, Invocation, ReplayOf};
+use super::id::{HookId, LetterId};
+use super::invocation::{self, Client, Envelope, EventMessage, Invocation, ReplayOf};
 use super::json::without_mark;
 use super::message::{Lane, Message, Outgoing, Queue};
 use super::trace::TraceContext;
@@ -225,14 +225,17 @@ fn letter(message: &Message, made: &BrokerMade<'_>, class: Class, error: String,
     let mut client = invocation::client(message).unwrap_or_default();
     // The broker's own headers differ from copy to copy; equal messages are one letter.
     client.headers.retain(|name, _| !name.starts_with("x-"));
-    Letter::of_message(&Malformed::new(class, error), client, &message.body, made.place, at_ms)
+    let mut letter =
+        Letter::of_message(&Malformed::new(class, error), client.clone(), &message.body, made.place, at_ms);
+    // Its id is made anew at each look at the log: it must be what it was before messages had routing keys.
+    letter.id = LetterId::of_raw(made.place, &Client { routing_key: None, ..client }, &message.body);
+    letter
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::domain::dead_letter::Subject;
-    use crate::domain::invocation::Client;
     use crate::domain::message::Properties;
 
     fn operator() -> Operator {
@@ -314,6 +317,35 @@ mod tests {
             assert!(whole.event.id == letter.id.as_str() || whole.event.id == "7");
             assert_eq!(whole.replay_of, Some(ReplayOf { letter: letter.id.clone(), generation: 1 }));
         }
+    }
+
+    /// Once the settings say where its type comes from.
+    #[test]
+    fn a_letter_without_a_type_can_be_replayed() {
+        use crate::domain::event::{TypeSource, TypeSources};
+        let malformed = Malformed { class: Class::Invalid, error: "x".into() };
+        let properties = Properties { message_id: Some("7".into()), ..Properties::default() };
+        let client = Client { properties, routing_key: Some("order.paid".into()), ..Client::default() };
+        let letter = Letter::of_message(&malformed, client, b"{}", "events", 1);
+        assert!(replay(&letter, None, &operator()).unwrap_err().contains("`events.missing_type: routing_key`"));
+        let reading = Reading { missing_type: TypeSources::new(&[TypeSource::RoutingKey]), ..Reading::default() };
+        let replayed = replay(&letter, None, &Operator { reading, ..operator() }).unwrap();
+        let message = &replayed.outgoing.message;
+        let Ok(Envelope::Event(whole)) = Envelope::decode(Queue::Lane(Lane::Replay), message, &Reading::default())
+        else {
+            panic!("{message:?}")
+        };
+        assert_eq!((whole.event.kind.as_str(), whole.event.id.as_str()), ("order.paid", "7"));
+    }
+
+    /// Marks in the log name it by its id.
+    #[test]
+    fn a_letter_of_the_broker_keeps_its_id() {
+        let made = BrokerMade { place: "events", reason: Some("delivery_limit"), ours: false };
+        let keyed = Message { body: "x".into(), routing_key: Some("a".into()), ..Message::default() };
+        let bare = Message { routing_key: None, ..keyed.clone() };
+        assert_eq!(broker_made(&keyed, &made).id, broker_made(&bare, &made).id);
+        assert_eq!(broker_made(&keyed, &made).client.unwrap().routing_key.as_deref(), Some("a"));
     }
 
     #[test]
