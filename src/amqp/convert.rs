@@ -8,9 +8,7 @@ use bytes::Bytes;
 use lapin::BasicProperties;
 use lapin::types::{AMQPValue, DecimalValue, FieldTable, ShortString};
 
-use super::lifecycle;
 use super::topology::Names;
-use crate::domain::event::AMQP_1_0;
 use crate::domain::event::binary::{self, Naming};
 use crate::domain::message::{
     Asking, Destination, Header, Headers, LADDER_LEVELS, LADDER_UNIT, Message, Outgoing, Properties,
@@ -98,19 +96,6 @@ pub fn properties(message: &Message) -> BasicProperties {
         }
     }
     properties // user_id is never sent: the broker closes the channel if it is not the connection's own
-}
-
-/// A message that a client has published, as it was received.
-#[must_use]
-pub fn of_client(exchange: &str, routing_key: &str, body: Vec<u8>, received: &BasicProperties) -> Message {
-    if let Some(event) = lifecycle::event(exchange, routing_key, &body, received) {
-        return event;
-    }
-    let mut message = message(body, received);
-    if message.properties.kind.as_deref().is_none_or(|kind| kind == AMQP_1_0) {
-        message.routing_key = Some(routing_key.to_owned());
-    }
-    message
 }
 
 /// A received message.

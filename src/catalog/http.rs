@@ -108,6 +108,7 @@ pub(super) fn read(value: &Value<'_>, outside: &Outside<'_>, targets: &Targets) 
     let own_tls = fields.get("tls").map(|tls| read_tls(&tls, outside));
     let compress = fields.get(COMPRESS);
     let format = fields.get(FORMAT);
+    let own_format = format.as_ref().map(|format| format.read(one_of(&Format::ALL)));
     let own_compression = compress.as_ref().map(|compress| compress.read(one_of(&Compression::ALL)));
     fields.end();
     let (shared, address) = match (url, target) {
@@ -132,7 +133,8 @@ pub(super) fn read(value: &Value<'_>, outside: &Outside<'_>, targets: &Targets) 
     let tls = own_tls.unwrap_or_else(|| Some(shared.map(|target| target.tls.clone()).unwrap_or_default()));
     let compression =
         own_compression.unwrap_or_else(|| Some(shared.map(|target| target.compression).unwrap_or_default()));
-    let format = in_force(format.as_ref().ok_or(value), shared, headers.as_deref(), body.is_some(), method);
+    let format =
+        in_force(format.as_ref().unwrap_or(value), own_format, shared, headers.as_deref(), body.is_some(), method);
     if let (Some(headers), Some(signing), Some(compression)) = (&headers, &signing, compression) {
         check_signing(sign.as_ref().unwrap_or(value), headers, signing)?;
         check_compression(compress.as_ref().unwrap_or(value), headers, compression)?;
@@ -191,19 +193,18 @@ fn check_compression(value: &Value<'_>, headers: &[(String, Text)], compression:
 }
 
 /// The format of a hook: its own, or that of its target where it sends what a format says. What a format says is said by
-/// nothing else. `given`: where its own stands, or the whole where there is none.
+/// nothing else. `value`: where its own stands, or the whole where there is none.
 fn in_force(
-    given: Result<&Value<'_>, &Value<'_>>,
+    value: &Value<'_>,
+    own: Option<Option<Format>>,
     shared: Option<&Target>,
     headers: Option<&[(String, Text)]>,
     has_body: bool,
     method: Option<Method>,
 ) -> Option<Format> {
     let sends_other = has_body || method == Some(Method::Get);
-    let (format, value) = match given {
-        Ok(own) => (own.read(one_of(&Format::ALL))?, own),
-        Err(whole) => (shared.map(|target| target.format).filter(|_| !sends_other).unwrap_or_default(), whole),
-    };
+    let of_target = || shared.map(|target| target.format).filter(|_| !sends_other).unwrap_or_default();
+    let format = own.unwrap_or_else(|| Some(of_target()))?;
     if format == Format::Native {
         return Some(format);
     }

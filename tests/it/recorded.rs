@@ -3,18 +3,24 @@
 //!
 //! `clients.rs` publishes the same with the libraries themselves, and records what arrives.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use hookfleet::amqp::convert;
+use hookfleet::amqp::arrival;
 use hookfleet::domain::event::{Event, Reading, TypeSource, TypeSources};
 use lapin::BasicProperties;
 use lapin::types::{AMQPValue, DecimalValue, FieldArray, FieldTable, ShortString};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
+
+use crate::input::Stranger;
+use crate::pipeline::{Place, Stage, hook, site, stage};
+use crate::servers::shared;
+use crate::sink::Sink;
 
 /// A message as it was delivered.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -76,11 +82,13 @@ impl Recorded {
 
     /// The event that a worker makes of it.
     pub(crate) fn read(&self, settings: &[String]) -> Value {
-        let body =
-            if self.body_is_base64 { STANDARD.decode(&self.body).unwrap() } else { self.body.clone().into_bytes() };
-        let message = convert::of_client(&self.exchange, &self.routing_key, body, &self.received());
+        let message = arrival::message(&self.exchange, &self.routing_key, self.content(), &self.received());
         let event = Event::decode(&message, &reading(settings)).unwrap_or_else(|malformed| panic!("{malformed:?}"));
         serde_json::from_slice(&event.body).unwrap()
+    }
+
+    fn content(&self) -> Vec<u8> {
+        if self.body_is_base64 { STANDARD.decode(&self.body).unwrap() } else { self.body.clone().into_bytes() }
     }
 
     fn received(&self) -> BasicProperties {
@@ -257,4 +265,33 @@ fn row(record: &Record) -> String {
     };
     let settings = if settings.is_empty() { String::new() } else { format!("{settings} ") };
     format!("| {client} | {version} | {settings}| type `{}`, source `{}`, {data} |", text("type"), text("source"))
+}
+
+/// Through a broker and a worker. Those of one identity are one event, whichever way they came.
+#[tokio::test]
+async fn recorded_messages_run_their_hooks() {
+    let (rabbit, _) = shared().await;
+    let sink = Sink::start().await;
+    let site = site(Place::Servers).await.hooks(&hook(&sink, "h", "**", ""));
+    let site =
+        site.set("HOOKFLEET_EVENTS_MISSING_TYPE", "celery,routing_key").set("HOOKFLEET_EVENTS_MISSING_ID", "digest");
+    let Stage { site, worker: _worker, .. } = stage(Place::Servers, site).await;
+    let stranger = Stranger::new(rabbit, format!("{}.events", site.namespace)).await;
+    let mut expected = BTreeSet::new();
+    // The broker's own events have no other way than through its exchange.
+    for (_, record) in records().into_iter().filter(|(_, record)| record.message.exchange != "amq.rabbitmq.event") {
+        let Recorded { routing_key, .. } = &record.message;
+        stranger.send(routing_key, &record.message.content(), record.message.received()).await;
+        expected.insert(identity(&record.event));
+    }
+    sink.until("all of them", Duration::from_secs(20), |calls| calls.len() >= expected.len()).await;
+    let calls = sink.calls();
+    let event = |body: &[u8]| identity(&serde_json::from_slice::<Value>(body).unwrap()["event"]);
+    assert_eq!(calls.iter().map(|call| event(&call.body)).collect::<BTreeSet<_>>(), expected);
+    assert_eq!(calls.len(), expected.len(), "each once");
+    assert!(site.letters().is_empty());
+}
+
+fn identity(event: &Value) -> [String; 3] {
+    ["source", "id", "type"].map(|name| event[name].as_str().unwrap().to_owned())
 }

@@ -20,10 +20,10 @@ use super::acks::Acks;
 use super::replies::Sending;
 use super::window::Window;
 use crate::amqp::connection::call;
-use crate::amqp::convert;
 use crate::amqp::size::Limit;
 use crate::amqp::supervised::{Session, SessionEnd, Supervisor};
 use crate::amqp::topology::Names;
+use crate::amqp::{arrival, convert};
 use crate::domain::message::{Outgoing, Queue};
 
 /// Finished deliveries wait this long for their neighbours.
@@ -353,7 +353,7 @@ async fn forward(
             Queue::Lane(_) => convert::message(received.data, &received.properties),
             Queue::Events | Queue::Gates | Queue::Undecided => {
                 let (exchange, key) = (received.exchange.as_str(), received.routing_key.as_str());
-                convert::of_client(exchange, key, received.data, &received.properties)
+                arrival::message(exchange, key, received.data, &received.properties)
             }
         };
         if deliveries.send(Delivery { queue, message, deliveries: count, receipt }).is_err() {

@@ -369,7 +369,7 @@ hooks:
     let expected = ["native", "cloudevents-binary", "cloudevents", "native", "native", "native"];
     assert_eq!(formats.collect::<Vec<_>>(), expected);
     let check = |more: &str, found: &str| {
-        let place = "5:53 hooks[0].run.http.format: expected";
+        let place = "5:45 hooks[0].run.http.format: expected";
         check_http(&format!("{{ url: 'http://a', format: cloudevents, {more} }}"), &[&format!("{place} {found}")]);
     };
     check("body: x", "either `body` or a `format` of CloudEvents, found both");
@@ -380,7 +380,7 @@ hooks:
     check_http(
         "{ url: 'http://a', format: cloudevent }",
         &[
-            "5:53 hooks[0].run.http.format: expected `native` or `cloudevents` or `cloudevents-binary`, found \"cloudevent\" (did you mean `cloudevents`?)",
+            "5:45 hooks[0].run.http.format: expected `native` or `cloudevents` or `cloudevents-binary`, found \"cloudevent\" (did you mean `cloudevents`?)",
         ],
     );
 }

@@ -155,7 +155,8 @@ fn milliseconds(text: &str) -> Option<i64> {
 /// The form of a time in events (RFC 3339). A number is milliseconds since 1970, as timestamps of AMQP 1.0 are (part 1,
 /// 1.6.17): SDKs write it so where a client library has no such type.
 fn time(ms: i64) -> Result<String, String> {
-    let time = jiff::Timestamp::from_millisecond(ms).ok().map(|time| time.to_string());
+    let shown = |time: jiff::Timestamp| if ms % 1000 == 0 { time.to_string() } else { format!("{time:.3}") };
+    let time = jiff::Timestamp::from_millisecond(ms).ok().map(shown);
     let expected = "expected `time` as RFC 3339, an AMQP timestamp, or milliseconds since 1970";
     time.filter(|text| text.as_bytes().first().is_some_and(u8::is_ascii_digit))
         .ok_or_else(|| format!("{expected}; found {ms}, which is beyond the years 0 to 9999"))

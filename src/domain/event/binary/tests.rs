@@ -136,6 +136,7 @@ fn times_are_written_as_rfc_3339() {
     };
     assert_eq!(time(1_796_126_400_123_i64.into()), "2026-12-01T12:00:00.123Z");
     assert_eq!(time(1_796_126_400_000_i64.into()), "2026-12-01T12:00:00Z");
+    assert_eq!(time(1_796_126_400_120_i64.into()), "2026-12-01T12:00:00.120Z");
     assert_eq!(time((-1_i64).into()), "1969-12-31T23:59:59.999Z");
     assert_eq!(time(0_i64.into()), "1970-01-01T00:00:00Z");
     assert_eq!(time("1796126400123".into()), "2026-12-01T12:00:00.123Z"); // STOMP and MQTT know texts only
