@@ -380,7 +380,7 @@ hooks:
     check_http(
         "{ url: 'http://a', format: cloudevent }",
         &[
-            "5:45 hooks[0].run.http.format: expected `native` or `cloudevents` or `cloudevents-binary`, found \"cloudevent\" (did you mean `cloudevents`?)",
+            "5:45 hooks[0].run.http.format: expected `native` or `cloudevents` or `cloudevents-binary`, found \"cloudevent\"",
         ],
     );
 }
