@@ -40,6 +40,7 @@ pub mod redaction;
 pub mod replay;
 pub mod request;
 pub mod retry;
+pub mod reuse;
 pub mod revision;
 pub mod secret;
 pub mod selection;

@@ -47,7 +47,7 @@ const NEVER: Duration = Duration::from_hours(24 * 365);
 pub enum ExecutorError {
     /// No roots of trust, or no TLS at all.
     #[error("cannot set up the HTTP client")]
-    HttpClient(#[source] reqwest::Error),
+    HttpClient(#[source] rustls::Error),
 }
 
 /// Carries out attempts.
@@ -227,8 +227,8 @@ mod fixture {
         let properties =
             Properties { kind: Some("a.b".into()), message_id: Some("e\u{0}1".into()), ..Properties::default() };
         let message = Message { body: body.to_owned().into(), properties, ..Message::default() };
-        let message = message.with("traceparent", "00-1-2-01");
-        let event = Event::decode(&message, &Reading::default()).unwrap();
+        let message = message.with("traceparent", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01");
+        let event = Event::decode(&message, &Reading { body_bytes_max: usize::MAX, ..Reading::default() }).unwrap();
         Invocation::first(Arc::new(event), HookId::new("h-1").unwrap(), "r1".into())
     }
 

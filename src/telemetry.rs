@@ -38,6 +38,8 @@ pub enum Metric {
     AttemptSeconds,
     /// HTTP requests without an answer, by hook and reason.
     HttpUnanswered,
+    /// HTTP requests that went out again at once, since their connection had been closed before, by hook.
+    HttpResent,
     /// Retries published, by hook.
     Retries,
     /// Letters appended, by class and hook.
@@ -88,7 +90,7 @@ pub enum Metric {
 
 impl Metric {
     /// Every metric: for descriptions and tests.
-    pub const ALL: [Self; 34] = [
+    pub const ALL: [Self; 35] = [
         Self::Deliveries,
         Self::Redelivered,
         Self::EventsUnmatched,
@@ -100,6 +102,7 @@ impl Metric {
         Self::Attempts,
         Self::AttemptSeconds,
         Self::HttpUnanswered,
+        Self::HttpResent,
         Self::Retries,
         Self::Letters,
         Self::LettersOpen,
@@ -155,6 +158,7 @@ impl Metric {
             Self::HttpUnanswered => {
                 ("hookfleet_http_unanswered_total", "HTTP requests without an answer, by hook and why")
             }
+            Self::HttpResent => ("hookfleet_http_resent_total", "HTTP requests that went out again at once, by hook"),
             Self::Retries => ("hookfleet_retries_total", "Retries published"),
             Self::LettersOpen => {
                 ("hookfleet_letters_open", "Letters that are not resolved, by class and hook; of the keeper only")
@@ -171,9 +175,7 @@ impl Metric {
                 ("hookfleet_letters_unconfirmed_total", "Appends of letters that were not confirmed and repeated")
             }
             Self::Guards => ("hookfleet_guards_total", "Guards published for long runs"),
-            Self::Overflowed => {
-                ("hookfleet_overflowed_total", "Invocations over the capacity of their hook, moved once")
-            }
+            Self::Overflowed => ("hookfleet_overflowed_total", "Invocations over a hook's capacity, moved once"),
             Self::OverflowTrips => ("hookfleet_overflow_trips_total", "Trips of invocations that wait in overflow"),
             Self::Parked => ("hookfleet_parked_total", "Invocations parked before a broken target or for a pause"),
             Self::HandedOver => ("hookfleet_handed_over_total", "Invocations handed over to another lane"),

@@ -101,10 +101,10 @@ fn variable(text: &str) -> Cow<'_, str> {
 
 pub(super) fn read(hook: &Hook, asks: bool, raw: Raw, secrets: impl FnOnce() -> Vec<String>) -> Result<Reply, Outcome> {
     match raw {
-        Raw::Http { status, reason, retry_after, body } => match again(status, retry_after) {
+        Raw::Http { status, reason, retry_after, body, sent } => match again(status, retry_after) {
             None if asks => answer(&body, secrets),
             None => Ok(None),
-            Some(again) => Err(refused(status, reason, again, body.beginning(), secrets())),
+            Some(again) => Err(refused((status, reason), again, sent, body.beginning(), secrets())),
         },
         Raw::Exit { code, stdout, stderr } => {
             let Action::Command(action) = &hook.action else { return Ok(None) };
@@ -124,9 +124,19 @@ const fn again(status: u16, retry_after: Option<Duration>) -> Option<Again> {
     }
 }
 
-fn refused(status: u16, reason: Option<&str>, again: Again, said: &[u8], secrets: Vec<String>) -> Outcome {
+fn refused(
+    (status, reason): (u16, Option<&str>),
+    again: Again,
+    sent: usize,
+    said: &[u8],
+    secrets: Vec<String>,
+) -> Outcome {
     let reason = reason.map(|reason| format!(" {reason}")).unwrap_or_default();
-    let note = if (300..400).contains(&status) { " (redirects are not followed)" } else { "" };
+    let note = match status {
+        300..400 => " (redirects are not followed)".to_owned(),
+        413 => format!(" ({sent} bytes were sent)"),
+        _ => String::new(),
+    };
     let error = with_excerpt(format!("{status}{reason}{note}"), &excerpt(said, secrets));
     Outcome::Failed(Failure { again, status: Some(status.into()), error })
 }

@@ -88,6 +88,8 @@ pub enum Raw {
         /// `Retry-After`, as a wait from now on.
         retry_after: Option<Duration>,
         body: Body,
+        /// Bytes of the request's body, as they were sent.
+        sent: usize,
     },
     /// A program that ended by itself.
     Exit { code: i32, stdout: Body, stderr: Vec<u8> },

@@ -52,6 +52,7 @@ mod pipeline;
 mod programs;
 mod proxy;
 mod publishing;
+mod receivers;
 mod redaction;
 mod replays;
 mod saturation;

@@ -16,7 +16,8 @@ fn invocation(body: &str) -> Invocation {
     let properties =
         Properties { kind: Some("a.b".into()), message_id: Some("e\u{0}1".into()), ..Properties::default() };
     let message = Message { body: body.to_owned().into(), properties, ..Message::default() };
-    let message = message.with(TRACEPARENT, "00-1-2-01").with(TRACESTATE, "a=1");
+    let message =
+        message.with(TRACEPARENT, "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01").with(TRACESTATE, "a=1");
     let event = Event::decode(&message, &Reading::default()).unwrap();
     Invocation::first(Arc::new(event), HookId::new("h-1").unwrap(), "r1".into())
 }
@@ -62,7 +63,12 @@ fn what_goes_with_it() {
     let (posted, own) = (hook(http(None)), hook(http(Some(Text::plain("own")))));
     let exchange = encode(&posted, &invocation, "key", None);
     assert_eq!(shown(&exchange.default_headers), ["content-type=application/json"]);
-    let expected = ["idempotency-key=key", "hookfleet-attempt=1", "traceparent=00-1-2-01", "tracestate=a=1"];
+    let expected = [
+        "idempotency-key=key",
+        "hookfleet-attempt=1",
+        "traceparent=00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+        "tracestate=a=1",
+    ];
     assert_eq!(shown(&exchange.headers), expected);
     assert_eq!((exchange.env.len(), exchange.args.len(), exchange.reads_body), (0, 0, false));
     let exchange = encode(&own, &invocation, "key", Some(&Question { input: None }));
@@ -118,11 +124,13 @@ fn http_replies() {
     let check = |asks: bool, status: u16, body: &str, expected: &str| {
         let reason = (status < 600).then_some("Reason");
         let body = if asks { Body::Whole(body.into()) } else { Body::Beginning(body.into()) };
-        let found = said(&hook, asks, Raw::Http { status, reason, retry_after: None, body });
+        let found = said(&hook, asks, Raw::Http { status, reason, retry_after: None, body, sent: 7 });
         assert_eq!(found, expected, "{status}");
     };
     check(false, 204, "", "done");
     check(false, 404, "no s3cret", "Never(Rejected) Some(404) 404 Reason: no [REDACTED]");
+    let large = "Never(Rejected) Some(413) 413 Reason (7 bytes were sent): too large";
+    check(false, 413, "too large", large);
     check(false, 302, "", "Never(Rejected) Some(302) 302 Reason (redirects are not followed)");
     check(false, 777, "", "Later(None) Some(777) 777");
     check(true, 200, "", "Allow ");
@@ -131,7 +139,7 @@ fn http_replies() {
     check(true, 200, "fine", &format!("Never(Rejected) None {mistake}"));
     check(true, 403, r#"{"decision":"approve"}"#, r#"Never(Rejected) Some(403) 403 Reason: {"decision":"approve"}"#);
     let body = Body::TooLarge { beginning: vec![], bytes_max: 7 };
-    let large = Raw::Http { status: 200, reason: None, retry_after: None, body };
+    let large = Raw::Http { status: 200, reason: None, retry_after: None, body, sent: 7 };
     assert_eq!(said(&hook, true, large), "Never(Rejected) None the answer has more than 7 bytes");
 }
 
