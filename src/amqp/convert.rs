@@ -160,9 +160,17 @@ fn attribute(value: &AMQPValue) -> Option<Header> {
             let time = i64::try_from(*seconds).ok().and_then(|seconds| jiff::Timestamp::from_second(seconds).ok());
             Some(time.map_or_else(unreadable, |time| Header::Text(time.to_string())))
         }
-        AMQPValue::ByteArray(bytes) => Some(Header::Text(STANDARD.encode(bytes.as_slice()))),
+        AMQPValue::ByteArray(bytes) => Some(Header::Text(of_bytes(bytes.as_slice()))),
         AMQPValue::DecimalValue(_) | AMQPValue::FieldArray(_) | AMQPValue::FieldTable(_) => Some(unreadable()),
         _ => plain(value),
+    }
+}
+
+/// The text that bytes are, as clients of some languages write their texts; else the canonical form of bytes.
+fn of_bytes(bytes: &[u8]) -> String {
+    match std::str::from_utf8(bytes) {
+        Ok(text) if !text.contains(char::is_control) => text.to_owned(),
+        _ => STANDARD.encode(bytes),
     }
 }
 
@@ -273,6 +281,8 @@ mod tests {
         };
         check(AMQPValue::Timestamp(1_522_900_584), "\"2018-04-05T03:56:24Z\"");
         check(AMQPValue::ByteArray(vec![0xff, 0].into()), "\"/wA=\"");
+        check(AMQPValue::ByteArray(vec![7, 0].into()), "\"BwA=\"");
+        check(AMQPValue::ByteArray("00-ä".as_bytes().to_vec().into()), "\"00-ä\"");
         check(AMQPValue::LongInt(-7), "-7");
         check(AMQPValue::Boolean(true), "true");
         check(AMQPValue::LongString("ä".into()), "\"ä\"");

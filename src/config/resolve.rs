@@ -171,7 +171,12 @@ fn claims(raw: &Raw<'_>) -> Option<Claims> {
 fn events(raw: &Raw<'_>) -> Option<Reading> {
     let body_bytes_max = raw.read("events.body_bytes_max", count(BODY_BYTES));
     let digest_missing_id = raw.read("events.missing_id", one_of(&[("refuse", false), ("digest", true)]));
-    Some(Reading { body_bytes_max: body_bytes_max?, digest_missing_id: digest_missing_id? })
+    let forward_baggage = raw.read("events.baggage", one_of(&[("drop", false), ("forward", true)]));
+    Some(Reading {
+        body_bytes_max: body_bytes_max?,
+        digest_missing_id: digest_missing_id?,
+        forward_baggage: forward_baggage?,
+    })
 }
 
 fn egress(raw: &Raw<'_>) -> Option<Egress> {

@@ -76,7 +76,7 @@ fn edited(letter: &Letter, edit: &Edit) -> Result<Event, String> {
         named(letter, &mut message);
     }
     let message = TraceContext::onto(letter.trace().as_ref(), message);
-    let reading = Reading { body_bytes_max: usize::MAX, digest_missing_id: false };
+    let reading = Reading { body_bytes_max: usize::MAX, digest_missing_id: false, forward_baggage: true };
     Event::decode(&message, &reading)
         .map_err(|malformed| format!("letter {} with these data is no event: {}", letter.id, malformed.error))
 }

@@ -21,6 +21,9 @@ pub const CLOUDEVENTS_JSON: &str = "application/cloudevents+json";
 /// Header with the number of publish hooks that a message has come through. Anybody may set it: a larger one only ends a
 /// way sooner.
 pub const HOPS: &str = "hookfleet-hops";
+/// Default limit of a body. Many servers take 1 MiB (nginx, Fastify, koa, aiohttp), and hooks get more than the event:
+/// some 48 KB are left for the payload around it, which holds the decision of gates too.
+pub const BODY_BYTES_MAX: usize = 1_000_000;
 /// Longest id, source or type that is taken.
 const NAME_BYTES_MAX: usize = 1024;
 
@@ -67,11 +70,13 @@ pub struct Reading {
     /// Plain JSON without `message_id`: take a digest of (body, timestamp property) as its id instead of refusing it. Where
     /// the property is missing too, equal bodies are one event for as long as events are remembered.
     pub digest_missing_id: bool,
+    /// Baggage goes along to hooks.
+    pub forward_baggage: bool,
 }
 
 impl Default for Reading {
     fn default() -> Self {
-        Self { body_bytes_max: 1024 * 1024, digest_missing_id: false }
+        Self { body_bytes_max: BODY_BYTES_MAX, digest_missing_id: false, forward_baggage: false }
     }
 }
 
@@ -109,11 +114,16 @@ impl Event {
     /// # Errors
     /// [`Malformed`] says what was expected, with the class of the letter that it becomes.
     pub fn decode(message: &Message, reading: &Reading) -> Result<Self, Malformed> {
-        let size = message.body.len();
-        if size > reading.body_bytes_max {
-            let max = reading.body_bytes_max;
-            return Err(malformed(Class::Invalid, format!("the body has {size} bytes, the limit is {max}")));
+        fits(message.body.len(), "the body", reading)?;
+        let mut event = Self::read(message, reading)?;
+        fits(event.body.len(), "in the form in which hooks get it, the event", reading)?;
+        if !reading.forward_baggage {
+            event.trace = event.trace.and_then(TraceContext::without_baggage);
         }
+        Ok(event)
+    }
+
+    fn read(message: &Message, reading: &Reading) -> Result<Self, Malformed> {
         let has_version = |body| serde_json::from_slice::<Probe>(body).is_ok_and(|probe| probe.specversion.is_some());
         match media_type(message)? {
             Media::Binary => Self::structured(&binary::structured(message)?, message),
@@ -141,9 +151,9 @@ impl Event {
         let source = required("source", event.source, Class::Unidentified)?;
         let kind = required("type", event.kind, Class::Invalid)?;
         let subject = event.subject.map(Cow::into_owned);
-        let trace = TraceContext::new(event.traceparent.as_deref(), event.tracestate.as_deref());
+        let trace = TraceContext::new(event.traceparent.as_deref(), event.tracestate.as_deref(), None);
         let mut event = Self::assemble(id, source, kind, subject, body.clone(), message);
-        event.trace = event.trace.or(trace);
+        event.trace = TraceContext::or(event.trace, trace);
         Ok(event)
     }
 
@@ -186,6 +196,14 @@ impl Event {
         let hops = message.number(HOPS).map_or(0, |hops| u32::try_from(hops.max(0)).unwrap_or(u32::MAX));
         Self { id, source, kind, subject, body, digest, body_digest, trace, hops }
     }
+}
+
+fn fits(size: usize, what: &str, reading: &Reading) -> Result<(), Malformed> {
+    let max = reading.body_bytes_max;
+    if size <= max {
+        return Ok(());
+    }
+    Err(malformed(Class::Invalid, format!("{what} has {size} bytes, the limit is {max} (events.body_bytes_max)")))
 }
 
 /// Serde reads an array as a struct too; an event is an object.
@@ -291,7 +309,7 @@ mod tests {
 
     fn check(body: &str, properties: Properties, expected: &str) {
         let message = Message { body: Bytes::copy_from_slice(body.as_bytes()), properties, ..Message::default() };
-        let found = match Event::decode(&message, &Reading { body_bytes_max: 200, digest_missing_id: false }) {
+        let found = match Event::decode(&message, &Reading { body_bytes_max: 200, ..Reading::default() }) {
             Ok(event) => format!("{} {} {}", event.source, event.id, event.kind),
             Err(Malformed { class, error }) => format!("{class:?}: {error}"),
         };
@@ -380,6 +398,24 @@ mod tests {
         }
     }
 
+    /// What is measured is what hooks get, and some is left of 1 MiB for what they get beside it.
+    #[test]
+    fn an_event_is_measured_as_hooks_get_it() {
+        let decode = |bytes: usize, content_type: &str| {
+            let properties = Properties { content_type: Some(content_type.to_owned()), ..Properties::default() };
+            let message = Message { body: vec![b'1'; bytes].into(), properties, ..Message::default() };
+            let message = message.with("cloudEvents:specversion", "1.0").with("cloudEvents:id", "1");
+            let message = message.with("cloudEvents:source", "/s").with("cloudEvents:type", "a");
+            Event::decode(&message, &Reading::default()).map(|event| event.body.len()).map_err(|error| error.error)
+        };
+        assert!(decode(999_800, "text/plain").unwrap() <= BODY_BYTES_MAX);
+        assert!(decode(1_000_001, "text/plain").unwrap_err().starts_with("the body has 1000001 bytes, the limit is"));
+        for (bytes, content_type) in [(1_000_000, "text/plain"), (800_000, "image/png")] {
+            let error = decode(bytes, content_type).unwrap_err();
+            assert!(error.starts_with("in the form in which hooks get it, the event has "), "{error}");
+        }
+    }
+
     /// Headers go first, and parent and state are of one place.
     #[test]
     fn a_trace_context_is_taken_from_headers_or_attributes() {
@@ -388,16 +424,18 @@ mod tests {
             let message = Message { body: body.into(), ..Message::default() };
             let message = headers.iter().fold(message, |message, (name, value)| message.with(name, *value));
             let trace = Event::decode(&message, &Reading::default()).unwrap().trace;
-            let found = trace.as_ref().map(|trace| (trace.parent(), trace.state()));
+            let found = trace.as_ref().map(|trace| (trace.parent().unwrap(), trace.state()));
             assert_eq!(found, expected, "{headers:?} {attributes}");
         };
-        let own = r#","traceparent":"00-2","tracestate":"own=1""#;
+        let [of_header, of_attribute] = [1, 2].map(|trace| format!("00-{trace:032x}-00f067aa0ba902b7-01"));
+        let own = format!(r#","traceparent":"{of_attribute}","tracestate":"own=1""#);
+        let own = own.as_str();
         check(&[], "", None);
-        check(&[(TRACEPARENT, "00-1")], "", Some(("00-1", None)));
-        check(&[(TRACEPARENT, "00-1"), (TRACESTATE, "a=1")], "", Some(("00-1", Some("a=1"))));
-        check(&[], own, Some(("00-2", Some("own=1"))));
-        check(&[(TRACEPARENT, "00-1")], own, Some(("00-1", None)));
-        check(&[(TRACESTATE, "a=1")], own, Some(("00-2", Some("own=1"))));
-        check(&[(TRACEPARENT, "00-1\r\nx: y")], own, Some(("00-2", Some("own=1"))));
+        check(&[(TRACEPARENT, &of_header)], "", Some((&of_header, None)));
+        check(&[(TRACEPARENT, &of_header), (TRACESTATE, "a=1")], "", Some((&of_header, Some("a=1"))));
+        check(&[], own, Some((&of_attribute, Some("own=1"))));
+        check(&[(TRACEPARENT, &of_header)], own, Some((&of_header, None)));
+        check(&[(TRACESTATE, "a=1")], own, Some((&of_attribute, Some("own=1"))));
+        check(&[(TRACEPARENT, "00-1-2-01")], own, Some((&of_attribute, Some("own=1"))));
     }
 }

@@ -14,7 +14,7 @@ use super::failure::{AttemptReport, Class};
 use super::id::{HookId, InvocationKey, LetterId};
 use super::message::{Header, Message, Properties, Queue, format_version};
 use super::revision::Revision;
-use super::trace::{TRACEPARENT, TRACESTATE, TraceContext};
+use super::trace::{BAGGAGE, TRACEPARENT, TRACESTATE, TraceContext};
 
 const VERSION: &str = "hookfleet-version";
 const KIND: &str = "hookfleet-kind";
@@ -217,7 +217,7 @@ pub fn suspect(queue: Queue, message: &Message) -> Message {
 /// The same message once more, byte for byte, with the properties and headers that are ours.
 #[must_use]
 pub fn again(message: &Message) -> Message {
-    let ours = |name: &str| name.starts_with("hookfleet-") || matches!(name, TRACEPARENT | TRACESTATE);
+    let ours = |name: &str| name.starts_with("hookfleet-") || matches!(name, TRACEPARENT | TRACESTATE | BAGGAGE);
     Message {
         body: message.body.clone(),
         properties: Properties {
@@ -368,11 +368,13 @@ fn invalid(error: String) -> Malformed {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::dead_letter::{Cause, Letter};
     use crate::domain::message::Lane;
 
     fn sample() -> Invocation {
         let body = r#"{"specversion":"1.0","id":"1","source":"/s","type":"a.b"}"#;
-        let message = Message { body: body.into(), ..Message::default() }.with(TRACEPARENT, "00-1-2-01");
+        let message = Message { body: body.into(), ..Message::default() }
+            .with(TRACEPARENT, "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01");
         let event = Event::decode(&message, &Reading::default()).unwrap();
         Invocation::first(Arc::new(event), HookId::new("h").unwrap(), "r1".into())
     }
@@ -385,6 +387,30 @@ mod tests {
         for invocation in [sample(), next, windowed, Invocation { forced: 2, at: Point::first(2), ..sample() }] {
             let found = Envelope::decode(Queue::Lane(Lane::Slow), &invocation.message(), &Reading::default());
             assert_eq!(found, Ok(Envelope::Invocation(invocation)));
+        }
+    }
+
+    /// From the client's message through retries and letters, or not at all.
+    #[test]
+    fn baggage_goes_along_where_it_may() {
+        for (forward_baggage, expected) in [(true, Some("user=7")), (false, None)] {
+            let reading = Reading { forward_baggage, ..Reading::default() };
+            let message = Message { body: sample().event.body.clone(), ..Message::default() }
+                .with(TRACESTATE, "a=1")
+                .with(BAGGAGE, "user=7")
+                .with(TRACEPARENT, "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01");
+            let event = Arc::new(Event::decode(&message, &reading).unwrap());
+            let first = Invocation::first(event, HookId::new("h").unwrap(), "r1".into());
+            let Ok(Envelope::Invocation(next)) = Envelope::decode(Queue::Lane(Lane::Slow), &first.message(), &reading)
+            else {
+                panic!("no invocation")
+            };
+            let cause = Cause { class: Class::Exhausted, report: None, unprotected: false, deaths: 0, target: None };
+            let letter = Letter::of_invocation(&next, Point::first(0), cause, "events", 7).trace();
+            for trace in [&next.event.trace, &letter] {
+                let trace = trace.as_ref().unwrap();
+                assert_eq!((trace.state(), trace.baggage()), (Some("a=1"), expected));
+            }
         }
     }
 

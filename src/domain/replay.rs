@@ -149,7 +149,7 @@ fn whole(letter: &Letter, id: Option<&str>) -> Result<Event, String> {
     if let Some(id) = id {
         identify(&mut message, id);
     }
-    let reading = Reading { body_bytes_max: usize::MAX, digest_missing_id: false };
+    let reading = Reading { body_bytes_max: usize::MAX, digest_missing_id: false, forward_baggage: true };
     Event::decode(&message, &reading).map_err(|malformed| {
         format!(
             "letter {} is no event ({}): the same bytes would fail again, so it can only be edited",

@@ -10,7 +10,7 @@ use crate::domain::escape;
 use crate::domain::event::{self, CLOUDEVENTS_JSON, Reading, binary};
 use crate::domain::failure::Class;
 use crate::domain::message::{Message, Properties};
-use crate::domain::trace::{TRACEPARENT, TRACESTATE, TraceContext};
+use crate::domain::trace::{BAGGAGE, TRACEPARENT, TRACESTATE, TraceContext};
 
 /// Content type of many events at once.
 const BATCH: &str = "application/cloudevents-batch+json";
@@ -224,14 +224,14 @@ fn lone_percent() -> String {
     "expected two hexadecimal digits behind every `%`; a percent sign itself is written `%25`".to_owned()
 }
 
-/// The trace in the headers of a request. Several states are one list (W3C Trace Context, 3.3.1).
+/// The trace in the headers of a request. Several states are one list (W3C Trace Context, 3.3.1), and so is baggage.
 fn trace_of(headers: &[(&str, &[u8])]) -> Option<TraceContext> {
     let of = |wanted: &'static str| {
         let values = headers.iter().filter(move |(name, _)| *name == wanted);
         values.filter_map(|(_, value)| std::str::from_utf8(value).ok())
     };
-    let state = of(TRACESTATE).collect::<Vec<_>>().join(",");
-    TraceContext::new(of(TRACEPARENT).next(), Some(&state))
+    let [state, baggage] = [TRACESTATE, BAGGAGE].map(|name| of(name).collect::<Vec<_>>().join(","));
+    TraceContext::new(of(TRACEPARENT).next(), Some(&state), Some(&baggage))
 }
 
 fn structured(body: Bytes, trace: Option<&TraceContext>) -> Message {
@@ -241,7 +241,8 @@ fn structured(body: Bytes, trace: Option<&TraceContext>) -> Message {
 
 fn decode(message: &Message, reading: &Reading) -> Result<Event, Rejected> {
     too_large(message.body.len(), reading)?;
-    match event::Event::decode(message, reading) {
+    let of_any_size = Reading { body_bytes_max: usize::MAX, ..*reading };
+    match event::Event::decode(message, &of_any_size) {
         Ok(event) => {
             too_large(event.body.len(), reading)?; // in the form in which workers will read it
             Ok(Event(event))

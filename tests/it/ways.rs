@@ -238,7 +238,7 @@ async fn a_batch_over_http() {
     let large = json!({ "type": "a", "data": "x".repeat(1024 * 1024) });
     of(413, &post(&worker, &content, batch(&[large])).await, "event 0: the event has 1048");
     let single = [("content-type", "application/json")];
-    of(413, &post(&worker, &single, " ".repeat(1024 * 1024 + 1)).await, "the request is larger than 1048576 bytes");
+    of(413, &post(&worker, &single, " ".repeat(1024 * 1024 + 1)).await, "the request is larger than 1000000 bytes");
     let binary = [("content-type", "text/plain"), ("ce-type", "a"), ("ce-id", "50%")];
     of(422, &post(&worker, &binary, "x").await, "the header `ce-id`: expected two hexadecimal digits");
 

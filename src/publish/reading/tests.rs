@@ -114,7 +114,7 @@ fn the_trace_context_comes_along() {
     let headers: [(&str, &[u8]); 5] = [
         ("content-type", b"application/json"),
         ("ce-type", b"a"),
-        ("traceparent", b"00-1-2-01"),
+        ("traceparent", b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"),
         ("tracestate", b"a=1"),
         ("tracestate", b"b=2"),
     ];
@@ -124,7 +124,7 @@ fn the_trace_context_comes_along() {
             panic!("{body}");
         };
         let message = event.outgoing().message;
-        assert_eq!(message.text(TRACEPARENT), Some("00-1-2-01"));
+        assert_eq!(message.text(TRACEPARENT), Some("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"));
         assert_eq!(message.text(TRACESTATE), Some("a=1,b=2"));
     }
 }
