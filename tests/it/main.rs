@@ -21,6 +21,7 @@
 )]
 
 mod access;
+mod backups;
 mod bench;
 mod brokers;
 mod cancel;
