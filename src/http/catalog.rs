@@ -3,8 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::rejection::QueryRejection;
-use axum::extract::{Query, State};
+use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::Json;
 use serde::{Deserialize, Serialize};
@@ -14,6 +13,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::access::Door;
+use super::extract::Query;
 use super::openapi;
 use super::problem::{Details, Problem, Whole};
 use crate::catalog::api_types::{HookView, ProblemView};
@@ -130,7 +130,7 @@ pub(super) struct Sent {
 )]
 pub(super) async fn apply(
     State(catalog): State<Catalog>,
-    said: Result<Query<Said>, QueryRejection>,
+    Query(said): Query<Said>,
     headers: HeaderMap,
     Whole(body): Whole<{ 2 * BYTES_MAX }>,
 ) -> Result<Json<Answer>, Problem> {
@@ -139,7 +139,6 @@ pub(super) async fn apply(
         return Err(Problem::new(StatusCode::CONFLICT, detail));
     };
     let refuse = |detail: String| Problem::new(StatusCode::BAD_REQUEST, detail);
-    let Query(said) = said.map_err(|rejection| refuse(rejection.body_text()))?;
     let body = String::from_utf8(body.into()).map_err(|error| refuse(format!("expected a text in UTF-8: {error}")))?;
     let read = beside(move || read(&headers, body, said)).await;
     let (documents, said) = read.ok_or(Refused::Panicked)??;
