@@ -288,6 +288,8 @@ fn read_headers(value: &Value<'_>, outside: &Outside<'_>) -> Option<Vec<(String,
             value.wrong_key(key, Mismatch::new("a header that a hook may set"));
         } else if !names.insert(name.clone()) {
             value.wrong_key(key, Mismatch::new("each header once, in any case of its letters"));
+        } else if let Some(doubt) = headers::doubtful(&name) {
+            value.warn_key(key, doubt);
         }
         let content = value.read(|text| {
             let text = Text::new(pieces(text, outside)?, Form::Plain)?;

@@ -19,6 +19,23 @@ fn unsafe_targets() {
 }
 
 #[test]
+fn header_names_that_receivers_drop() {
+    let warning = |at: &str, path: &str, name: &str| {
+        let found = format!("`{name}`, which nginx, gunicorn and others drop without a word");
+        format!("3:{at} hooks[0].run.http.{path}: expected a header name without underscores, found {found}")
+    };
+    let check = |http: &str, expected: &str| {
+        let hooks = format!("  - {{ id: a, on: a, run: {{ http: {{ url: 'https://a.example/', {http} }} }} }}");
+        check_warnings(&hooks, &[expected]);
+    };
+    check("headers: { X_Token: hunter2, x-b: c }", &warning("74", "headers.X_Token", "x_token"));
+    check(
+        "sign: { hmac: { header: hub_signature, key: hunter2 } }",
+        &warning("87", "sign.hmac.header", "hub_signature"),
+    );
+}
+
+#[test]
 fn targets_and_templates() {
     let text = r#"
 version: 1
