@@ -36,6 +36,7 @@ pub mod mutation;
 pub mod outcome;
 pub mod pattern;
 pub mod publication;
+pub mod pulse;
 pub mod redaction;
 pub mod replay;
 pub mod request;

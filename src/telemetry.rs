@@ -50,6 +50,10 @@ pub enum Metric {
     LettersAged,
     /// Appends of letters that were not confirmed and repeated.
     LettersUnconfirmed,
+    /// Messages that the broker could hand to nobody, and keeps in a queue of their own: from the keeper of the log.
+    UnreadableByBroker,
+    /// Seconds for which nothing has come back from the delay ladder that should have: from the keeper of the log.
+    RetriesStill,
     /// Guards published.
     Guards,
     /// Invocations that were over the capacity of their hook and moved to overflow, by hook.
@@ -88,7 +92,7 @@ pub enum Metric {
 
 impl Metric {
     /// Every metric: for descriptions and tests.
-    pub const ALL: [Self; 34] = [
+    pub const ALL: [Self; 36] = [
         Self::Deliveries,
         Self::Redelivered,
         Self::EventsUnmatched,
@@ -106,6 +110,8 @@ impl Metric {
         Self::LettersOldest,
         Self::LettersAged,
         Self::LettersUnconfirmed,
+        Self::UnreadableByBroker,
+        Self::RetriesStill,
         Self::Guards,
         Self::Overflowed,
         Self::OverflowTrips,
@@ -156,20 +162,15 @@ impl Metric {
                 ("hookfleet_http_unanswered_total", "HTTP requests without an answer, by hook and why")
             }
             Self::Retries => ("hookfleet_retries_total", "Retries published"),
-            Self::LettersOpen => {
-                ("hookfleet_letters_open", "Letters that are not resolved, by class and hook; of the keeper only")
-            }
-            Self::LettersOldest => {
-                ("hookfleet_letters_oldest_open_seconds", "Age of the oldest open letter; of the keeper only")
-            }
-            Self::LettersAged => (
-                "hookfleet_letters_retention_used_ratio",
-                "Age of the oldest record that is needed, of the time records are kept; of the keeper only",
-            ),
             Self::Letters => ("hookfleet_letters_total", "Letters appended, by class and hook"),
             Self::LettersUnconfirmed => {
                 ("hookfleet_letters_unconfirmed_total", "Appends of letters that were not confirmed and repeated")
             }
+            Self::LettersOpen
+            | Self::LettersOldest
+            | Self::LettersAged
+            | Self::UnreadableByBroker
+            | Self::RetriesStill => self.parts_of_keepers(),
             Self::Guards => ("hookfleet_guards_total", "Guards published for long runs"),
             Self::Overflowed => {
                 ("hookfleet_overflowed_total", "Invocations over the capacity of their hook, moved once")
@@ -189,6 +190,30 @@ impl Metric {
             Self::GateDecisions => ("hookfleet_gate_decisions_total", "Decisions of gates, by verdict"),
             Self::GateSeconds => ("hookfleet_gate_seconds", "Seconds from a request to its decision, in the worker"),
             Self::GatesUndecided => ("hookfleet_gates_undecided_total", "Requests that nobody decided in time, by why"),
+        }
+    }
+
+    /// The same of those that only the keeper of the dead letters has.
+    const fn parts_of_keepers(self) -> (&'static str, &'static str) {
+        match self {
+            Self::LettersOpen => {
+                ("hookfleet_letters_open", "Letters that are not resolved, by class and hook; of the keeper only")
+            }
+            Self::LettersOldest => {
+                ("hookfleet_letters_oldest_open_seconds", "Age of the oldest open letter; of the keeper only")
+            }
+            Self::LettersAged => (
+                "hookfleet_letters_retention_used_ratio",
+                "Age of the oldest record that is needed, of the time records are kept; of the keeper only",
+            ),
+            Self::UnreadableByBroker => (
+                "hookfleet_unreadable_by_broker",
+                "Messages that the broker could hand to nobody and keeps apart; of the keeper only",
+            ),
+            _ => (
+                "hookfleet_retries_still_seconds",
+                "For how long retries have not come back, 0 while they do; of the keeper only",
+            ),
         }
     }
 
@@ -244,7 +269,12 @@ pub fn metrics() -> anyhow::Result<(PrometheusHandle, Arc<Totals>)> {
     for metric in Metric::ALL {
         let (name, text) = metric.parts();
         match metric {
-            Metric::InFlight | Metric::Holding | Metric::BreakerOpen | Metric::CatalogRevision => {
+            Metric::InFlight
+            | Metric::Holding
+            | Metric::BreakerOpen
+            | Metric::CatalogRevision
+            | Metric::UnreadableByBroker
+            | Metric::RetriesStill => {
                 metrics::describe_gauge!(name, text);
             }
             Metric::AttemptSeconds | Metric::CatalogLoadSeconds | Metric::GateSeconds => {

@@ -24,7 +24,7 @@ const TRANSIENT: u8 = 1;
 pub fn route(names: &Names, outgoing: &Outgoing) -> (String, String) {
     match &outgoing.to {
         Destination::Events => (names.events(), kind(&outgoing.message).to_owned()),
-        Destination::Dead => (names.dead(), String::new()),
+        Destination::Dead => (names.letters(), String::new()),
         Destination::Gates => (names.gates(), kind(&outgoing.message).to_owned()),
         Destination::Reply(queue) => (String::new(), cut(queue).to_owned()),
         Destination::Exchange(exchange) => {
@@ -34,14 +34,17 @@ pub fn route(names: &Names, outgoing: &Outgoing) -> (String, String) {
         Destination::Parked(lane, level) => (names.park(*level), lane.name().to_owned()),
         Destination::Lane(lane) => match outgoing.delay.as_millis() / LADDER_UNIT.as_millis() {
             0 => (names.lanes(), lane.name().to_owned()),
-            units => {
-                let units = units.min((1 << LADDER_LEVELS) - 1);
-                let bits: String =
-                    (0..LADDER_LEVELS).rev().map(|bit| if units >> bit & 1 == 1 { "1." } else { "0." }).collect();
-                (names.ladder(), format!("{bits}{}", lane.name()))
-            }
+            units => (names.ladder(), ladder_key(units, lane.name())),
         },
     }
+}
+
+/// The routing key of what waits so many units on the ladder and comes out by this word.
+#[must_use]
+pub fn ladder_key(units: u128, word: &str) -> String {
+    let units = units.min((1 << LADDER_LEVELS) - 1);
+    let bits = (0..LADDER_LEVELS).rev().map(|bit| if units >> bit & 1 == 1 { "1." } else { "0." });
+    bits.chain([word]).collect()
 }
 
 /// The type of an event, as it is routed by.
@@ -211,7 +214,7 @@ mod tests {
 
     #[test]
     fn routes() {
-        check(Destination::Dead, 0, "t.dead", "");
+        check(Destination::Dead, 0, "t.letters", "");
         check(Destination::Reply("amq.gen-1".into()), 0, "", "amq.gen-1");
         check(Destination::Parked(Lane::Slow, 3), 0, "t.park.3", "slow");
         check(Destination::Lane(Lane::Slow), 0, "t.lane", "slow");

@@ -361,6 +361,19 @@ mod tests {
         assert!(matches!(Record::read(br#"{"v":2,"record":"barrier","nonce":7}"#, 5), Record::Barrier { .. }));
     }
 
+    /// Of each place there is one letter, whoever reads it.
+    #[test]
+    fn what_is_withheld_is_a_letter() {
+        let at = |offset| match Record::withheld(Offset(offset)) {
+            Record::Letter(letter) => letter,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(at(7), at(7));
+        assert_ne!(at(7).id, at(8).id);
+        assert_eq!(at(7).fingerprint, at(8).fingerprint);
+        assert_eq!((at(7).class, at(7).queue.as_str()), (Class::Unreadable, LOG));
+    }
+
     #[test]
     fn errors_that_differ_in_numbers_share_a_fingerprint() {
         assert_eq!(fingerprint(Class::Exhausted, "h", "took 12 ms"), fingerprint(Class::Exhausted, "h", "took 99 ms"));

@@ -182,26 +182,27 @@ fn identify(message: &mut Message, id: &str) {
 pub struct BrokerMade<'a> {
     /// Short name of the queue it died in, or of the exchange that had no queue for it.
     pub place: &'a str,
-    /// `x-first-death-reason`, or none for a message that had no route.
+    /// Why it died, as the broker says, or none for a message that had no route.
     pub reason: Option<&'a str>,
     /// It died on a lane or on the ladder: its `hookfleet-*` headers are ours.
     pub ours: bool,
 }
 
-/// The letter that such a message amounts to.
+/// The letter that such a message amounts to. `at_ms`: when it was found, in milliseconds since 1970; 0 where that is not
+/// known, since what a client says of its time is not when this came about. A reader then goes by the records around it.
 #[must_use]
-pub fn broker_made(message: &Message, made: &BrokerMade<'_>) -> Letter {
+pub fn broker_made(message: &Message, made: &BrokerMade<'_>, at_ms: u64) -> Letter {
     let (class, error) = match made.reason {
         None => (Class::Unrouted, format!("nothing was bound for it at {}", made.place)),
-        // The first death of what came over the ladder is its end of a wait: what buried it came later.
+        // In logs of older versions this is the first death. That of what came over the ladder is the end of a wait: what
+        // dead-lettered it came later.
         Some("expired") if !made.place.starts_with("delay.") && !made.place.starts_with("park.") => {
             (Class::Expired, format!("it waited too long in {}", made.place))
         }
         Some("delivery_limit") => (Class::Poisoned, format!("it was delivered too often from {}", made.place)),
         Some(reason) => (Class::Poisoned, format!("the broker gave it up in {} ({reason})", made.place)),
     };
-    // What a client says of its time is not when this came about: whoever reads the log goes by what stands around it.
-    letter(message, made, class, error, 0)
+    letter(message, made, class, error, at_ms)
 }
 
 /// The letter of a message of ours that no broker will take.
@@ -319,14 +320,14 @@ mod tests {
         let invocation = Invocation::first(event(), HookId::new("h").unwrap(), "r".into());
         let message = invocation.message();
         let died = |ours| BrokerMade { place: "lane.default", reason: Some("delivery_limit"), ours };
-        let letter = broker_made(&message, &died(true));
+        let letter = broker_made(&message, &died(true), 7);
         assert_eq!(letter.subject(), Subject::of(&invocation.key()));
-        assert_eq!(letter.class, Class::Poisoned);
-        let forged = broker_made(&message, &died(false));
+        assert_eq!((letter.class, letter.at_ms), (Class::Poisoned, 7));
+        let forged = broker_made(&message, &died(false), 7);
         assert!(forged.hook.is_none());
-        let lost = broker_made(&message, &BrokerMade { place: "events", reason: None, ours: false });
+        let lost = broker_made(&message, &BrokerMade { place: "events", reason: None, ours: false }, 7);
         assert_eq!(lost.class, Class::Unrouted);
         let after_a_wait = BrokerMade { place: "delay.3", reason: Some("expired"), ours: true };
-        assert_eq!(broker_made(&message, &after_a_wait).class, Class::Poisoned);
+        assert_eq!(broker_made(&message, &after_a_wait, 0).class, Class::Poisoned);
     }
 }

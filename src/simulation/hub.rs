@@ -201,7 +201,13 @@ impl Port {
             let ((_, tag), stored) = entry.remove_entry();
             state.most_deliveries = state.most_deliveries.max(stored.deliveries);
             let receipt = Receipt { epoch: mine.epoch, queue, tag };
-            let delivery = Delivery { queue, message: stored.message.clone(), deliveries: stored.deliveries, receipt };
+            let delivery = Delivery {
+                queue,
+                message: stored.message.clone(),
+                deliveries: stored.deliveries,
+                hand_back: false,
+                receipt,
+            };
             mine.held.insert(tag, (queue, stored));
             return Ok(delivery);
         }

@@ -100,7 +100,7 @@ fn buried(invocation: &Invocation) {
 /// What the broker gives up becomes a letter, whatever it is.
 fn letters(message: &Message) {
     for (reason, ours) in [(None, false), (Some("expired"), true), (Some("delivery_limit"), true)] {
-        let letter = broker_made(message, &BrokerMade { place: "lane.default", reason, ours });
+        let letter = broker_made(message, &BrokerMade { place: "lane.default", reason, ours }, 0);
         letter_of(message, letter);
     }
     letter_of(message, undeliverable(message, "too large".into(), 7));

@@ -65,5 +65,6 @@ mod storm;
 mod tidy;
 mod tiers;
 mod tls;
+mod unreadable;
 mod verify;
 mod ways;

@@ -75,8 +75,11 @@ impl Taps {
         for level in 1..=8 {
             parked = parked.bound(&name(&format!("park.{level}")), "").await;
         }
-        let ladder = Tap::new(rabbit).await.bound(&name("delay"), "#").await;
-        let dead = Tap::new(rabbit).await.bound(&name("dead"), "").await;
+        let mut ladder = Tap::new(rabbit).await;
+        for lane in LANES {
+            ladder = ladder.bound(&name("delay"), &format!("#.{lane}")).await; // and no probes
+        }
+        let dead = Tap::new(rabbit).await.bound(&name("letters"), "").await;
         let replies = Tap::new(rabbit).await;
         Self { site: site.clone(), lanes, ladder, dead, parked, replies, record: String::new() }
     }
