@@ -31,6 +31,7 @@ pub fn route(names: &Names, outgoing: &Outgoing) -> (String, String) {
             let name = exchange.name.clone().unwrap_or_else(|| names.events());
             (name, cut(&exchange.routing_key).to_owned())
         }
+        Destination::Running(lane) => (names.running(), lane.name().to_owned()),
         Destination::Parked(lane, level) => (names.park(*level), lane.name().to_owned()),
         Destination::Lane(lane) => match outgoing.delay.as_millis() / LADDER_UNIT.as_millis() {
             0 => (names.lanes(), lane.name().to_owned()),
@@ -45,6 +46,16 @@ pub fn ladder_key(units: u128, word: &str) -> String {
     let units = units.min((1 << LADDER_LEVELS) - 1);
     let bits = (0..LADDER_LEVELS).rev().map(|bit| if units >> bit & 1 == 1 { "1." } else { "0." });
     bits.chain([word]).collect()
+}
+
+/// The properties to publish a message with to where it goes: what waits behind a run says for how long.
+#[must_use]
+pub fn properties_of(outgoing: &Outgoing) -> BasicProperties {
+    let properties = properties(&outgoing.message);
+    match outgoing.to {
+        Destination::Running(_) => properties.with_expiration(outgoing.delay.as_millis().to_string().into()),
+        _ => properties,
+    }
 }
 
 /// The type of an event, as it is routed by.
@@ -217,6 +228,7 @@ mod tests {
         check(Destination::Dead, 0, "t.letters", "");
         check(Destination::Reply("amq.gen-1".into()), 0, "", "amq.gen-1");
         check(Destination::Parked(Lane::Slow, 3), 0, "t.park.3", "slow");
+        check(Destination::Running(Lane::Slow), 30_000, "t.running", "slow");
         check(Destination::Lane(Lane::Slow), 0, "t.lane", "slow");
         check(Destination::Lane(Lane::Slow), 250, "t.delay", "0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.1.slow");
         check(Destination::Lane(Lane::Slow), 1250, "t.delay", "0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.1.0.1.slow");
@@ -224,6 +236,18 @@ mod tests {
         for delay_ms in [longest, longest + 250, 4 * longest] {
             check(Destination::Lane(Lane::Slow), delay_ms, "t.delay", "1.1.1.1.1.1.1.1.1.1.1.1.1.1.1.1.1.1.1.slow");
         }
+    }
+
+    #[test]
+    fn what_waits_behind_a_run_says_for_how_long() {
+        let check = |outgoing: &Outgoing, expected: Option<&str>| {
+            let properties = properties_of(outgoing);
+            assert_eq!(properties.expiration().as_ref().map(ShortString::as_str), expected, "{outgoing:?}");
+            assert_eq!(properties.delivery_mode(), &Some(PERSISTENT));
+        };
+        let wait = Duration::from_millis(1_234);
+        check(&Outgoing::behind(Lane::Slow, wait, Message::default()), Some("1234"));
+        check(&Outgoing::to_lane(Lane::Slow, wait, Message::default()), None);
     }
 
     #[test]

@@ -6,7 +6,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::domain::message::{LADDER_LEVELS, LADDER_UNIT, Lane, Outgoing, PARK_LEVELS, Queue};
+use crate::domain::message::{BEHIND_MAX, LADDER_LEVELS, LADDER_UNIT, Lane, Outgoing, PARK_LEVELS, Queue};
 
 /// A value of an argument.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -171,6 +171,12 @@ impl Names {
         format!("{}.delay.{level}", self.0)
     }
 
+    /// Exchange and queue of what waits behind a run that is under way.
+    #[must_use]
+    pub fn running(&self) -> String {
+        format!("{}.running", self.0)
+    }
+
     /// Exchange and queue of one level of parking.
     #[must_use]
     pub fn park(&self, level: u8) -> String {
@@ -304,7 +310,8 @@ impl Topology {
         }
     }
 
-    /// Each level holds what comes for its time and hands it on to the lane of its routing key, where the ladder does.
+    /// Each level holds what comes for its time and hands it on to the lane of its routing key, where the ladder does. So
+    /// does the queue of what waits behind runs.
     fn parks(&mut self, names: &Names) {
         for level in PARK_LEVELS {
             let name = names.park(level);
@@ -315,6 +322,14 @@ impl Topology {
             self.queues.push(QueueSpec { name: name.clone(), arguments });
             self.bind_queue(&name, &name, "");
         }
+        // Each message has a time of its own. That of the queue is for one that has none, which would stop those behind it.
+        let name = names.running();
+        self.exchange(names, name.clone(), "fanout");
+        let mut arguments = safe_queue(&names.ladder_end());
+        let most_ms = i64::try_from(BEHIND_MAX.as_millis()).unwrap_or(i64::MAX);
+        arguments.push(("x-message-ttl", Argument::Number(most_ms)));
+        self.queues.push(QueueSpec { name: name.clone(), arguments });
+        self.bind_queue(&name, &name, "");
     }
 
     /// An exchange that is published to: what has no route there becomes a letter, where else it would vanish.
@@ -398,7 +413,7 @@ mod tests {
             }
         }
         assert_eq!(topology.exchanges[0].name, "t.dead");
-        assert_eq!(topology.queues.len(), 4 + Queue::ALL.len() + 2 + 1 + 19 + 8);
+        assert_eq!(topology.queues.len(), 4 + Queue::ALL.len() + 2 + 1 + 19 + 8 + 1);
     }
 
     /// What the fanout feeds beside the stream can neither refuse nor grow without end, and sends nothing on.
@@ -504,7 +519,7 @@ mod tests {
             let exchange = topology.exchanges.iter().find(|exchange| exchange.name == name).unwrap();
             arguments(&exchange.arguments, "alternate-exchange")
         };
-        for published in ["t.events", "t.lane", "t.delay", "t.park.1", "t.park.8"] {
+        for published in ["t.events", "t.lane", "t.delay", "t.park.1", "t.park.8", "t.running"] {
             assert_eq!(alternate(published).as_deref(), Some("t.dead"), "{published}");
         }
         let timed = |queue: &&QueueSpec| arguments(&queue.arguments, "x-message-ttl").is_some();

@@ -66,7 +66,9 @@ impl Broker for EmbeddedBroker {
             Destination::Exchange(exchange) if exchange.name.is_none() => {
                 queues.publish(Queue::Events, Duration::ZERO, message).await
             }
-            Destination::Lane(lane) => queues.publish(Queue::Lane(lane), delay, message).await,
+            Destination::Lane(lane) | Destination::Running(lane) => {
+                queues.publish(Queue::Lane(lane), delay, message).await
+            }
             Destination::Parked(lane, level) => {
                 queues.publish(Queue::Lane(lane), Outgoing::park_time(level), message).await
             }

@@ -115,7 +115,8 @@ impl StreamLetters {
         }
         let (queue, reason) = death.map_or((exchange, None), |Death { queue, reason }| (queue, Some(reason)));
         let place = self.names.short(&queue);
-        let ours = reason.is_some() && (["lane.", "delay.", "park."].iter().any(|ours| place.starts_with(ours)));
+        let ours =
+            reason.is_some() && (["lane.", "delay.", "park.", "running"].iter().any(|ours| place.starts_with(ours)));
         let made = BrokerMade { place, reason: reason.as_deref(), ours };
         Record::Letter(Box::new(broker_made(&message, &made, found_ms)))
     }

@@ -196,7 +196,7 @@ pub fn broker_made(message: &Message, made: &BrokerMade<'_>, at_ms: u64) -> Lett
         None => (Class::Unrouted, format!("nothing was bound for it at {}", made.place)),
         // In logs of older versions this is the first death. That of what came over the ladder is the end of a wait: what
         // dead-lettered it came later.
-        Some("expired") if !made.place.starts_with("delay.") && !made.place.starts_with("park.") => {
+        Some("expired") if !["delay.", "park.", "running"].iter().any(|waits| made.place.starts_with(waits)) => {
             (Class::Expired, format!("it waited too long in {}", made.place))
         }
         Some("delivery_limit") => (Class::Poisoned, format!("it was delivered too often from {}", made.place)),

@@ -108,7 +108,7 @@ impl Hub {
     fn store(&self, Outgoing { to, delay, message }: Outgoing) {
         let (queue, delay) = match to {
             Destination::Events => (Queue::Events, delay),
-            Destination::Lane(lane) => (Queue::Lane(lane), delay),
+            Destination::Lane(lane) | Destination::Running(lane) => (Queue::Lane(lane), delay),
             Destination::Parked(lane, level) => (Queue::Lane(lane), Outgoing::park_time(level)),
             Destination::Dead | Destination::Gates | Destination::Reply(_) | Destination::Exchange(_) => {
                 unreachable!("letters are appended, nobody asks, and no hook publishes")
