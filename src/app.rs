@@ -29,9 +29,9 @@ use crate::embedded::{self, Owner};
 use crate::executor;
 use crate::executor::callback::Callbacks;
 use crate::fleet::{self, Fleet, Halts};
-use crate::flow::Flow;
 use crate::flow::local::LocalFlow;
 use crate::flow::redis::RedisFlow;
+use crate::flow::{Flow, Kept};
 use crate::http::gates::{Decider, Gates};
 use crate::http::probes::Probes;
 use crate::http::process::Process;
@@ -46,7 +46,7 @@ use crate::telemetry;
 use crate::worker::admission::{Admission, Limits};
 use crate::worker::{Listener, Protocol, Rules, Worker};
 use cells::{Cell, Shared};
-use heartbeat::heartbeat;
+use heartbeat::{follow_keeper, heartbeat};
 use routes::Parts;
 use wanted::wanted;
 
@@ -126,8 +126,8 @@ impl Backends {
 
     /// What operators work at.
     #[must_use]
-    pub fn operations(&self) -> Operations {
-        Operations::new(Arc::clone(&self.broker), Arc::clone(&self.letters))
+    pub fn operations(&self, settings: &Settings) -> Operations {
+        Operations::new(Arc::clone(&self.broker), Arc::clone(&self.letters)).reading(settings.events)
     }
 }
 
@@ -159,6 +159,8 @@ pub struct App {
     /// Keeps the catalog current.
     following: Pin<Box<dyn Future<Output = ()> + Send>>,
     pause: watch::Sender<Option<String>>,
+    /// What the keeper of the dead letters says, whichever process it is.
+    kept: watch::Sender<Option<Kept>>,
 }
 
 impl App {
@@ -195,7 +197,7 @@ impl App {
         };
         // A file has one owner, and its one thread that writes is what bounds it.
         let count = if backends.file.is_some() { 1 } else { settings.worker.cells };
-        let operations = backends.operations();
+        let (operations, kept) = (backends.operations(settings), watch::Sender::new(None));
         let fleet = shared.fleet(backends.clone(), wanted(settings, count), true)?;
         let cells = Box::pin(shared.others(count)).await?;
         let process = Process {
@@ -203,6 +205,7 @@ impl App {
             when_away: settings.claims.when_away,
             catalog,
             paused: pause.subscribe(),
+            kept: kept.subscribe(),
             admission: Arc::clone(&shared.admission),
             totals,
             letters: kind.groups().contains(&Group::Letters).then(|| operations.clone()),
@@ -216,7 +219,7 @@ impl App {
         let (file, flow) = (backends.file.clone(), Arc::clone(&backends.flow));
         let served = Served { front, kind, routes };
         let following = Box::pin(following);
-        Ok(Self { fleet, cells, shared, process, served, metrics, operations, flow, file, following, pause })
+        Ok(Self { fleet, cells, shared, process, served, metrics, operations, flow, file, following, pause, kept })
     }
 
     /// Where `/metrics` and the rest are served.
@@ -238,7 +241,8 @@ impl App {
     /// # Errors
     /// The HTTP listener broke, or a cell panicked: then the others were drained.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> anyhow::Result<Vec<String>> {
-        let Self { fleet, cells, shared, process, served, metrics, operations, flow, file, following, pause } = self;
+        let Self { fleet, cells, shared, process, served, metrics, operations, flow, file, following, pause, kept } =
+            self;
         let heartbeat = heartbeat(&shared.settings, &process, &operations);
         let retention = shared.settings.dead_letter_retention;
         let upkeep = async {
@@ -267,6 +271,7 @@ impl App {
             () = following => Ok(Vec::new()),
             () = keeper::keep(&operations, retention) => Ok(Vec::new()),
             () = fleet::follow_pause(flow.as_ref(), &pause) => Ok(Vec::new()),
+            () = follow_keeper(flow.as_ref(), &operations.kept, &kept) => Ok(Vec::new()),
             ended = &mut served => ended.map(|()| Vec::new()),
         };
         if !served.is_terminated() {

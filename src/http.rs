@@ -17,6 +17,7 @@ use crate::config::Http;
 mod access;
 mod browser;
 pub mod catalog;
+mod extract;
 pub mod fleet;
 pub mod gates;
 pub mod gateway;

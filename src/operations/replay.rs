@@ -17,6 +17,7 @@ use crate::broker::PublishError;
 use crate::dead_letters::DeadLetterError;
 use crate::domain::dead_letter::Letter;
 use crate::domain::escape;
+use crate::domain::event::Reading;
 use crate::domain::id::{HookId, LetterId};
 use crate::domain::replay::{Operator, Replay, redirect, replay};
 use crate::domain::selection::{Picked, Plan, Purpose, Selection};
@@ -133,7 +134,7 @@ impl Operations {
             });
         };
         let letter = self.find(&picked.id).await?.letter;
-        let replay = made(&letter, picked, manner).map_err(OperationError::Refused)?;
+        let replay = made(&letter, picked, manner, self.reading).map_err(OperationError::Refused)?;
         let generation = replay.generation;
         self.send(replay).await.map_err(|failed| failed.told("replaying again"))?;
         Ok(Replayed { id: letter.id, generation })
@@ -149,8 +150,8 @@ impl Operations {
     }
 }
 
-fn made(letter: &Letter, picked: &Picked, manner: &Manner) -> Result<Replay, String> {
-    let operator = Operator { name: manner.by.clone(), now_ms: now_ms(), seen_ms: picked.newest_ms };
+fn made(letter: &Letter, picked: &Picked, manner: &Manner, reading: Reading) -> Result<Replay, String> {
+    let operator = Operator { name: manner.by.clone(), now_ms: now_ms(), seen_ms: picked.newest_ms, reading };
     match &manner.to_hook {
         Some(hook) => redirect(letter, hook, &operator),
         None => replay(letter, picked.force, &operator),

@@ -21,11 +21,13 @@
 )]
 
 mod access;
+mod backups;
 mod bench;
 mod brokers;
 mod cancel;
 mod catalog;
 mod chaos;
+mod clients;
 mod commands;
 mod conformance;
 mod conforming;
@@ -52,6 +54,8 @@ mod pipeline;
 mod programs;
 mod proxy;
 mod publishing;
+mod receivers;
+mod recorded;
 mod redaction;
 mod replays;
 mod saturation;
@@ -65,5 +69,6 @@ mod storm;
 mod tidy;
 mod tiers;
 mod tls;
+mod unreadable;
 mod verify;
 mod ways;

@@ -136,7 +136,7 @@ impl Pass<'_> {
         if !self.operations.letters.within(VIEW_AGE_MAX).await?.is_unchanged(picked) {
             return Ok(Step::Skip);
         }
-        Ok(match made(letter, picked, self.manner) {
+        Ok(match made(letter, picked, self.manner, self.operations.reading) {
             Ok(replay) => Step::Send(Box::new(replay)),
             Err(error) => Step::Fail(error),
         })

@@ -59,6 +59,7 @@ pub(crate) const PLAN: &[(&str, usize)] = &[
     ("pipeline::five_attempts_then_done", 4),
     ("onward::circles_end", 4),
     ("onward::refusals_cost_others_nothing", 4),
+    ("receivers::real_receivers_at_their_idle_times", 4),
     ("conforming::the_stream_conforms", 4),
     ("replays::a_replay_is_killed_and_gone_on_with", 4),
     //
