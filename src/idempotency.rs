@@ -33,9 +33,10 @@ pub trait Idempotency: Send + Sync {
     /// One step of the protocol on one key, atomically.
     async fn ask(&self, key: &InvocationKey, request: &Request) -> Result<Answer, StoreError>;
 
-    /// Takes a window for an event, unless it is another's, atomically. Who has it keeps it until it is over; who takes it
-    /// again makes it no longer.
-    async fn take(&self, window: &Window, owner: EventDigest) -> Result<Taken, StoreError>;
+    /// Takes a window for an event, unless it is another's, atomically. Its event keeps it until it is over; taking it
+    /// again makes it no longer. That the event has taken it is remembered for `keep_ms` besides: a run that was interrupted
+    /// begins again, whose window it may be by then.
+    async fn take(&self, window: &Window, owner: EventDigest, keep_ms: u64) -> Result<Taken, StoreError>;
 
     /// Whether the store answers and can be written to.
     async fn ping(&self) -> Result<(), StoreError>;

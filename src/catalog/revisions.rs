@@ -167,7 +167,7 @@ impl Revisions {
             KEPT.to_string(),
             BYTES_KEPT.to_string(),
         ];
-        let done: u8 = self.link.call().run(&self.script, &self.key, &arguments).await?;
+        let done: u8 = self.link.call().run(&self.script, &[&self.key], &arguments).await?;
         Ok(done == 1)
     }
 }

@@ -37,7 +37,7 @@ impl RedisFlow {
 
     async fn call(&self, key: &str, arguments: &[&str]) -> Result<Vec<String>, FlowError> {
         let key = format!("{}:{key}", self.namespace);
-        Ok(self.link.call().run(&self.script, &key, arguments).await?)
+        Ok(self.link.call().run(&self.script, &[&key], arguments).await?)
     }
 }
 

@@ -53,17 +53,16 @@ impl Idempotency for EmbeddedClaims {
         self.store.write(work).await?
     }
 
-    async fn take(&self, window: &Window, owner: EventDigest) -> Result<Taken, StoreError> {
-        let (key, length_ms, owner) = (format!("once/{}", window.digest), window.length_ms.max(1), owner);
+    async fn take(&self, window: &Window, owner: EventDigest, keep_ms: u64) -> Result<Taken, StoreError> {
+        let window = window.clone();
         let sweeps = self.sweeps();
         let work = move |batch: &mut Batch<'_>| {
             if sweeps {
                 sweep(batch)?;
             }
-            take(batch, &key, length_ms, &owner.to_string())
+            take(batch, &window, &owner.to_string(), keep_ms)
         };
-        let owner_now = self.store.write(work).await?;
-        Ok(if owner_now == owner.to_string() { Taken::Ours } else { Taken::Anothers })
+        Ok(self.store.write(work).await?)
     }
 
     async fn ping(&self) -> Result<(), StoreError> {
@@ -93,17 +92,27 @@ fn answer(batch: &Batch<'_>, key: &str, request: &Request) -> rusqlite::Result<A
     Ok(Ok(step.answer))
 }
 
-/// Who has taken a window is a row like a claim, with a text as its value: the first stays. Answers the one that is there
-/// then.
-fn take(batch: &Batch<'_>, key: &str, length_ms: u64, value: &str) -> rusqlite::Result<String> {
-    let sql = "SELECT value FROM claims WHERE key = ?1 AND expires_ms > ?2";
-    if let Some(found) = batch.prepare(sql)?.query_row(params![key, batch.now_ms()], |row| row.get(0)).optional()? {
-        return Ok(found);
+/// A window is a row like a claim, with its owner as the value. A second row remembers that this event has taken it.
+fn take(batch: &Batch<'_>, window: &Window, owner: &str, keep_ms: u64) -> rusqlite::Result<Taken> {
+    let key = format!("once/{}", window.digest);
+    let had = format!("{key}/{owner}");
+    let find = |key: &str| {
+        let sql = "SELECT value FROM claims WHERE key = ?1 AND expires_ms > ?2";
+        batch.prepare(sql)?.query_row(params![key, batch.now_ms()], |row| row.get::<_, String>(0)).optional()
+    };
+    let owner_now = find(&key)?;
+    if owner_now.as_deref() == Some(owner) || find(&had)?.is_some() {
+        return Ok(Taken::Ours);
     }
-    let expires_ms = batch.now_ms().saturating_add_unsigned(length_ms);
-    let sql = "INSERT OR REPLACE INTO claims VALUES (?1, ?2, ?3, ?4)";
-    batch.prepare(sql)?.execute(params![key, value, expires_ms, batch.owner()])?;
-    Ok(value.to_owned())
+    if owner_now.is_some() {
+        return Ok(Taken::Anothers);
+    }
+    for (key, value, keep_ms) in [(&key, owner, window.length_ms), (&had, "", keep_ms)] {
+        let expires_ms = batch.now_ms().saturating_add_unsigned(keep_ms.max(1));
+        let sql = "INSERT OR REPLACE INTO claims VALUES (?1, ?2, ?3, ?4)";
+        batch.prepare(sql)?.execute(params![key, value, expires_ms, batch.owner()])?;
+    }
+    Ok(Taken::Ours)
 }
 
 /// What stands under the key, if it has not expired.

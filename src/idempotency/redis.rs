@@ -1,7 +1,8 @@
 //! Claims in Redis 7.0 or newer, or Valkey: one server, a primary that sentinels watch, or a Redis Cluster.
 //!
 //! The first claim of a key is one `SET NX GET PX`; everything else is one Lua script, the twin of
-//! [`crate::domain::claim::step`]. Every request touches exactly one key, whose hash tag is the event's digest.
+//! [`crate::domain::claim::step`]. Such a request touches exactly one key, whose hash tag is the event's digest. A window of
+//! `once_per` is a key with a hash tag of its own; a second one beside it remembers each event that has taken it.
 //!
 //! What a Redis that forgot costs: the runs of its lost claims happen again under the same Idempotency-Key. Never an
 //! event; but one that shares the window of a `once_per` with others may be taken for one of those, if it comes twice.
@@ -22,6 +23,7 @@ use crate::redis::script::Script;
 pub struct RedisClaims {
     link: Link,
     step: Script,
+    take: Script,
     namespace: String,
     poisoned: String,
 }
@@ -33,6 +35,7 @@ impl RedisClaims {
         Self {
             link,
             step: Script::new(include_str!("redis/step.lua")),
+            take: Script::new(include_str!("redis/take.lua")),
             namespace: namespace.to_owned(),
             poisoned: value::next_json(&Next::poisoned()),
         }
@@ -101,7 +104,7 @@ impl Idempotency for RedisClaims {
                 return Ok(answer);
             }
         }
-        let answer: Vec<String> = call.run(&self.step, &key, &self.arguments(request)).await?;
+        let answer: Vec<String> = call.run(&self.step, &[&key], &self.arguments(request)).await?;
         let read = read_answer(&answer).unwrap_or_else(|| Err(StoreError::Unreadable(answer.join(" "))))?;
         Ok(match request {
             // It is not sent back to whoever has sent it.
@@ -112,13 +115,14 @@ impl Idempotency for RedisClaims {
         })
     }
 
-    async fn take(&self, window: &Window, owner: EventDigest) -> Result<Taken, StoreError> {
+    async fn take(&self, window: &Window, owner: EventDigest, keep_ms: u64) -> Result<Taken, StoreError> {
         let (key, owner) = (format!("{}:once:{{{}}}", self.namespace, window.digest), owner.to_string());
-        let mut set = cmd("SET");
-        set.arg(key).arg(&owner).arg("NX").arg("GET").arg("PX").arg(window.length_ms.max(1));
-        // It may be sent twice: whoever has it is told so again.
-        let found: Option<String> = self.link.call().query(&set).await?;
-        Ok(if found.is_none_or(|found| found == owner) { Taken::Ours } else { Taken::Anothers })
+        let had = format!("{key}:{owner}");
+        let times = [window.length_ms.max(1).to_string(), keep_ms.max(1).to_string()];
+        let [length_ms, keep_ms] = &times;
+        // It may be sent twice: the second answer is the same.
+        let is_ours: bool = self.link.call().run(&self.take, &[&key, &had], &[&owner, length_ms, keep_ms]).await?;
+        Ok(if is_ours { Taken::Ours } else { Taken::Anothers })
     }
 
     async fn ping(&self) -> Result<(), StoreError> {

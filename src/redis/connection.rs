@@ -249,12 +249,12 @@ impl Call<'_> {
     pub async fn run<T: FromRedisValue>(
         &mut self,
         script: &Script,
-        key: &str,
+        keys: &[&str],
         arguments: &[impl AsRef<str>],
     ) -> Result<T, Failure> {
         loop {
             let mut connection = self.connection().await?;
-            if let Some(answer) = self.send(script.run(&mut connection, key, arguments)).await? {
+            if let Some(answer) = self.send(script.run(&mut connection, keys, arguments)).await? {
                 return Ok(answer);
             }
         }

@@ -4,7 +4,7 @@ use ::redis::{ErrorKind, FromRedisValue, RedisResult, ServerErrorKind, cmd};
 
 use super::connect::Connection;
 
-/// A script that works on one key.
+/// A script that works on keys of one slot.
 pub struct Script {
     text: &'static str,
     digest: String,
@@ -19,12 +19,12 @@ impl Script {
     pub(super) async fn run<T: FromRedisValue>(
         &self,
         connection: &mut Connection,
-        key: &str,
+        keys: &[&str],
         arguments: &[impl AsRef<str>],
     ) -> RedisResult<T> {
         let call = |name: &str, script: &str| {
             let mut call = cmd(name);
-            call.arg(script).arg(1).arg(key);
+            call.arg(script).arg(keys.len()).arg(keys);
             for argument in arguments {
                 call.arg(argument.as_ref());
             }

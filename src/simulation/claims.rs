@@ -22,7 +22,10 @@ const TIMEOUT: Duration = Duration::from_secs(1);
 /// The store itself.
 pub(super) struct Shelf {
     claims: Mutex<BTreeMap<InvocationKey, (Claim, Instant)>>,
+    /// Whose a window is, and until when.
     windows: Mutex<BTreeMap<EventDigest, (EventDigest, Instant)>>,
+    /// Which events have taken which windows, and until when that is remembered.
+    have_taken: Mutex<BTreeMap<(EventDigest, EventDigest), Instant>>,
     away_until: Mutex<Instant>,
     chance: Arc<Chance>,
     mutation: Mutation,
@@ -30,8 +33,8 @@ pub(super) struct Shelf {
 
 impl Shelf {
     pub(super) fn new(chance: Arc<Chance>, mutation: Mutation) -> Arc<Self> {
-        let (claims, windows) = (Mutex::default(), Mutex::default());
-        Arc::new(Self { claims, windows, away_until: Mutex::new(Instant::now()), chance, mutation })
+        let (claims, windows, have_taken) = (Mutex::default(), Mutex::default(), Mutex::default());
+        Arc::new(Self { claims, windows, have_taken, away_until: Mutex::new(Instant::now()), chance, mutation })
     }
 
     pub(super) fn leave(&self, time: Duration) {
@@ -41,6 +44,7 @@ impl Shelf {
     pub(super) fn forget(&self) {
         lock(&self.claims).clear();
         lock(&self.windows).clear();
+        lock(&self.have_taken).clear();
     }
 
     /// What is in force.
@@ -76,13 +80,18 @@ impl Shelf {
 }
 
 impl Shelf {
-    fn take(&self, window: &Window, owner: EventDigest) -> Taken {
+    fn take(&self, window: &Window, owner: EventDigest, keep_ms: u64) -> Taken {
         let (now, mut windows) = (Instant::now(), lock(&self.windows));
+        let mut have_taken = lock(&self.have_taken);
+        if have_taken.get(&(window.digest, owner)).is_some_and(|until| *until > now) {
+            return Taken::Ours;
+        }
         match windows.get(&window.digest).filter(|(_, until)| *until > now) {
             Some((found, _)) if *found == owner => Taken::Ours,
             Some(_) => Taken::Anothers,
             None => {
                 windows.insert(window.digest, (owner, now + Duration::from_millis(window.length_ms)));
+                have_taken.insert((window.digest, owner), now + Duration::from_millis(keep_ms));
                 Taken::Ours
             }
         }
@@ -133,8 +142,8 @@ impl Idempotency for Claims {
         self.call(|shelf| shelf.apply(key, request)).await
     }
 
-    async fn take(&self, window: &Window, owner: EventDigest) -> Result<Taken, StoreError> {
-        self.call(|shelf| shelf.take(window, owner)).await
+    async fn take(&self, window: &Window, owner: EventDigest, keep_ms: u64) -> Result<Taken, StoreError> {
+        self.call(|shelf| shelf.take(window, owner, keep_ms)).await
     }
 
     async fn ping(&self) -> Result<(), StoreError> {

@@ -103,6 +103,13 @@ fn half(offset: u8) {
     }
 }
 
+/// - 393894697: a run had taken the window of a `once_per` and was interrupted; when its delivery came again, the window was
+///   another event's, and it was taken to be done.
+#[test]
+fn nothing_is_lost_in_seeds_that_have_failed() {
+    run_all([393_894_697].into_iter());
+}
+
 #[test]
 fn nothing_is_lost_in_one_half_of_the_seeds() {
     half(0);

@@ -195,8 +195,9 @@ impl<'w> InvocationRun<'w> {
         settlement.map_or(Answer::Interrupted, Answer::Ran)
     }
 
-    /// Whether no other event like this one has taken the window that they share. A run that may have begun before is not
-    /// asked: its window may be over by now, and another event's.
+    /// Whether no other event like this one has taken the window that they share. A run that may have begun before does not
+    /// ask: its window may be over by now, and another event's. One that was interrupted, and whose delivery knows nothing of
+    /// that, is remembered by the store.
     async fn is_its_turn(&self, deaths: u32) -> bool {
         let InvocationContext { worker, hook, gate, invocation, .. } = &self.context;
         let at_first = invocation.at == Point::first(0) && invocation.forced == 0 && deaths == 0;
@@ -212,7 +213,7 @@ impl<'w> InvocationRun<'w> {
             }
         };
         loop {
-            match worker.store.take(&window, invocation.event.digest).await {
+            match worker.store.take(&window, invocation.event.digest, self.context.floor_ms()).await {
                 Ok(Taken::Ours) => {
                     self.has_window.store(true, Ordering::Relaxed);
                     return true;

@@ -98,8 +98,8 @@ impl Store {
     }
 
     /// Takes a window for an event. The call may have run although it was not answered.
-    pub async fn take(&self, window: &Window, owner: EventDigest) -> Result<Taken, Unanswered> {
-        self.claims.take(window, owner).await.map_err(|error| self.unanswered(&error, &window.digest))
+    pub async fn take(&self, window: &Window, owner: EventDigest, keep_ms: u64) -> Result<Taken, Unanswered> {
+        self.claims.take(window, owner, keep_ms).await.map_err(|error| self.unanswered(&error, &window.digest))
     }
 
     /// What is decided on an event.
@@ -217,7 +217,7 @@ mod tests {
             if self.mute.load(Ordering::Relaxed) { Err(StoreError::Timeout) } else { Ok(step.answer) }
         }
 
-        async fn take(&self, _: &Window, _: EventDigest) -> Result<Taken, StoreError> {
+        async fn take(&self, _: &Window, _: EventDigest, _: u64) -> Result<Taken, StoreError> {
             Ok(Taken::Ours)
         }
 

@@ -40,7 +40,7 @@ impl Idempotency for Script {
         answer.clone().ok_or(StoreError::Timeout)
     }
 
-    async fn take(&self, _: &Window, _: EventDigest) -> Result<Taken, StoreError> {
+    async fn take(&self, _: &Window, _: EventDigest, _: u64) -> Result<Taken, StoreError> {
         Ok(Taken::Ours)
     }
 

@@ -65,24 +65,41 @@ async fn a_window_is_one_events(store: &dyn Idempotency) {
     let window = |key: &str, length_ms| Window { digest: EventDigest::of(&seed, key), length_ms };
     let taking = (0..20).map(|number| {
         let window = window("long", HOUR_MS);
-        async move { store.take(&window, event(number)).await.expect("an answer") }
+        async move { store.take(&window, event(number), HOUR_MS).await.expect("an answer") }
     });
     let taken: Vec<Taken> = stream::iter(taking).buffered(20).collect().await;
     let owners: Vec<usize> = (0..20).filter(|&number| taken[number] == Taken::Ours).collect();
     let [owner] = owners.as_slice() else { panic!("one of them takes it: {owners:?}") };
     for _ in 0..2 {
-        assert_eq!(store.take(&window("long", HOUR_MS), event(*owner)).await, Ok(Taken::Ours));
-        assert_eq!(store.take(&window("long", HOUR_MS), event(owner + 1)).await, Ok(Taken::Anothers));
+        assert_eq!(store.take(&window("long", HOUR_MS), event(*owner), HOUR_MS).await, Ok(Taken::Ours));
+        assert_eq!(store.take(&window("long", HOUR_MS), event(owner + 1), HOUR_MS).await, Ok(Taken::Anothers));
     }
-    assert_eq!(store.take(&window("another", HOUR_MS), event(owner + 1)).await, Ok(Taken::Ours), "of another key");
+    let another = store.take(&window("another", HOUR_MS), event(owner + 1), HOUR_MS).await;
+    assert_eq!(another, Ok(Taken::Ours), "of another key");
 
     // Asking again makes it no longer.
     let short = window("short", 500);
-    assert_eq!(store.take(&short, event(0)).await, Ok(Taken::Ours));
-    let began = Instant::now();
-    while store.take(&short, event(1)).await == Ok(Taken::Anothers) {
+    assert_eq!(store.take(&short, event(0), HOUR_MS).await, Ok(Taken::Ours));
+    let (began, longer) = (Instant::now(), window("short", HOUR_MS));
+    while store.take(&longer, event(1), HOUR_MS).await == Ok(Taken::Anothers) {
         assert!(began.elapsed() < DEADLINE, "a window that is over is another's");
-        let _ = store.take(&short, event(0)).await.expect("an answer");
+        let _ = store.take(&short, event(0), HOUR_MS).await.expect("an answer");
+        sleep(Duration::from_millis(20)).await;
+    }
+    // It was another's in between, and this one's run had begun.
+    assert_eq!(store.take(&short, event(0), HOUR_MS).await, Ok(Taken::Ours), "remembered");
+    assert_eq!(store.take(&short, event(2), HOUR_MS).await, Ok(Taken::Anothers), "the window is still event 1's");
+
+    // What is remembered is forgotten after its time.
+    let (brief, began) = (window("brief", 1), Instant::now());
+    assert_eq!(store.take(&brief, event(0), 1).await, Ok(Taken::Ours));
+    let long = Window { length_ms: HOUR_MS, ..brief };
+    while store.take(&long, event(1), 1).await == Ok(Taken::Anothers) {
+        assert!(began.elapsed() < DEADLINE, "a window that is over is another's");
+        sleep(Duration::from_millis(20)).await;
+    }
+    while store.take(&long, event(0), 1).await == Ok(Taken::Ours) {
+        assert!(began.elapsed() < DEADLINE, "it is not remembered for ever");
         sleep(Duration::from_millis(20)).await;
     }
 }
