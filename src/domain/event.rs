@@ -15,6 +15,7 @@ use super::message::Message;
 use super::trace::TraceContext;
 
 pub mod binary;
+mod content;
 
 /// Content type of an event in structured mode.
 pub const CLOUDEVENTS_JSON: &str = "application/cloudevents+json";
