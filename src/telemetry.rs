@@ -4,13 +4,16 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
-use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use tracing_subscriber::EnvFilter;
 
 use crate::config;
+pub use registry::Registry;
+pub use told::Told;
 use totals::Summing;
 pub use totals::Totals;
 
+mod registry;
+mod told;
 mod totals;
 
 /// Every metric, by name.
@@ -84,11 +87,13 @@ pub enum Metric {
     GateSeconds,
     /// Requests that nobody decided in time, by why: expired in the queue, or late.
     GatesUndecided,
+    /// Policies of the broker that cost work, as far as this process may look.
+    PoliciesHarmful,
 }
 
 impl Metric {
     /// Every metric: for descriptions and tests.
-    pub const ALL: [Self; 34] = [
+    pub const ALL: [Self; 35] = [
         Self::Deliveries,
         Self::Redelivered,
         Self::EventsUnmatched,
@@ -123,6 +128,7 @@ impl Metric {
         Self::GateDecisions,
         Self::GateSeconds,
         Self::GatesUndecided,
+        Self::PoliciesHarmful,
     ];
 
     #[must_use]
@@ -137,9 +143,7 @@ impl Metric {
                 ("hookfleet_redelivered_total", "Deliveries that came before, by queue, and few times (1, 2) or many")
             }
             Self::EventsUnmatched => ("hookfleet_events_unmatched_total", "Events that no hook wanted"),
-            Self::ConditionErrors => {
-                ("hookfleet_condition_errors_total", "Conditions and keys that could not be evaluated for an event")
-            }
+            Self::ConditionErrors => ("hookfleet_condition_errors_total", "Conditions and keys that failed"),
             Self::OncePerSkipped => {
                 ("hookfleet_once_per_skipped_total", "Events for which another one like them has run the hook")
             }
@@ -189,7 +193,13 @@ impl Metric {
             Self::GateDecisions => ("hookfleet_gate_decisions_total", "Decisions of gates, by verdict"),
             Self::GateSeconds => ("hookfleet_gate_seconds", "Seconds from a request to its decision, in the worker"),
             Self::GatesUndecided => ("hookfleet_gates_undecided_total", "Requests that nobody decided in time, by why"),
+            Self::PoliciesHarmful => ("hookfleet_policies_harmful", "Policies of the broker that cost work"),
         }
+    }
+
+    /// The bounds by which the values of a histogram are told apart.
+    fn buckets(name: &str) -> &'static [f64] {
+        if name == Self::GateSeconds.name() { &WAITS } else { &BUCKETS }
     }
 
     /// Adds one to a counter.
@@ -228,32 +238,18 @@ const WAITS: [f64; 12] = [0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5
 /// Seconds; from a fast answer to a long run.
 const BUCKETS: [f64; 14] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 600.0];
 
-/// Installs the recorder of this process; the handle renders `/metrics`, the totals are for the status.
+/// Installs the recorder of this process; the registry renders `/metrics`, the totals are for the status.
 ///
 /// # Errors
 /// A recorder is installed already.
-pub fn metrics() -> anyhow::Result<(PrometheusHandle, Arc<Totals>)> {
-    let recorder = PrometheusBuilder::new()
-        .set_buckets_for_metric(Matcher::Full(Metric::AttemptSeconds.name().to_owned()), &BUCKETS)?
-        .set_buckets_for_metric(Matcher::Full(Metric::CatalogLoadSeconds.name().to_owned()), &BUCKETS)?
-        .set_buckets_for_metric(Matcher::Full(Metric::GateSeconds.name().to_owned()), &WAITS)?
-        .build_recorder();
-    let (handle, totals) = (recorder.handle(), Arc::new(Totals::default()));
-    metrics::set_global_recorder(Summing { recorder, totals: Arc::clone(&totals) })
+pub fn metrics() -> anyhow::Result<(Arc<Registry>, Arc<Totals>)> {
+    let (registry, totals) = (Arc::new(Registry::default()), Arc::new(Totals::default()));
+    metrics::set_global_recorder(Summing { recorder: Arc::clone(&registry), totals: Arc::clone(&totals) })
         .map_err(|_| anyhow::anyhow!("metrics are recorded already"))?;
-    for metric in Metric::ALL {
-        let (name, text) = metric.parts();
-        match metric {
-            Metric::InFlight | Metric::Holding | Metric::BreakerOpen | Metric::CatalogRevision => {
-                metrics::describe_gauge!(name, text);
-            }
-            Metric::AttemptSeconds | Metric::CatalogLoadSeconds | Metric::GateSeconds => {
-                metrics::describe_histogram!(name, text);
-            }
-            _ => metrics::describe_counter!(name, text),
-        }
+    for (name, text) in Metric::ALL.map(Metric::parts) {
+        metrics::describe_counter!(name, text); // the kind is that of its series
     }
-    Ok((handle, totals))
+    Ok((registry, totals))
 }
 
 /// Milliseconds since 1970, for people to read; nothing about invocations is decided by it.

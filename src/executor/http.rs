@@ -5,6 +5,7 @@
 
 use std::error::Error;
 use std::io;
+use std::net::Ipv6Addr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -12,12 +13,13 @@ use bytes::Bytes;
 use reqwest::Response;
 use reqwest::header::{CONTENT_ENCODING, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
 use tokio::time::{Instant, timeout_at};
+use url::Host;
 
 use super::clients::{CONNECT_TIMEOUT, Clients};
 use super::compress::gzipped;
 use super::egress::Refused;
 use super::hint::retry_after;
-use super::{Attempt, secrets};
+use super::{Attempt, secrets, shortage};
 use crate::domain::contract::{Body, Raw, Reply};
 use crate::domain::excerpt::excerpt;
 use crate::domain::failure::Class;
@@ -66,15 +68,17 @@ impl Http {
             Ok(Err(error)) => return Err(Outcome::never(Class::Invalid, error)),
             Ok(Ok(ready)) => ready,
         };
-        let sent = client.request(method(action), request.url.clone().into_owned()).headers(headers).body(body).send();
-        let reply = match timeout_at(attempt.deadline, sent).await {
-            Err(_) => {
-                unanswered(attempt, "timeout");
-                return Err(attempt.timed_out(""));
-            }
-            Ok(Err(error)) => return Err(broken(&error.without_url(), action, attempt, request)),
-            Ok(Ok(reply)) => reply,
+        let send = || async {
+            let url = request.url.clone().into_owned();
+            client.request(method(action), url).headers(headers.clone()).body(body.clone()).send().await
         };
+        let late = || {
+            unanswered(attempt, "timeout");
+            attempt.timed_out("")
+        };
+        let is_short = |error: &reqwest::Error| is_ours(error, request);
+        let reply = shortage::outlasted(attempt.hook.id.as_str(), attempt.deadline, send, is_short, late).await?;
+        let reply = reply.map_err(|error| broken(&error.without_url(), action, attempt, request))?;
         let status = reply.status();
         let retry_after =
             reply.headers().get(RETRY_AFTER).and_then(|value| retry_after(value.as_bytes(), SystemTime::now()));
@@ -206,6 +210,16 @@ fn broken(error: &reqwest::Error, action: &HttpAction, attempt: &Attempt<'_>, re
         return Outcome::later(format!("timeout: no connection within {CONNECT_TIMEOUT:?}"));
     }
     Outcome::later(format!("{why}: {}", excerpt(root(error).to_string().as_bytes(), known_secrets(action, request))))
+}
+
+/// Whether this machine's want of something is in the way, and not the target. No port is left for an address of version 6
+/// where there is none of that version either: that is no shortage.
+fn is_ours(error: &reqwest::Error, request: &Request<'_>) -> bool {
+    let has_family = || match request.url.host() {
+        Some(Host::Ipv6(_)) => std::net::UdpSocket::bind((Ipv6Addr::LOCALHOST, 0)).is_ok(),
+        _ => true,
+    };
+    shortage::is_shortage(error) && has_family() || error.is_dns() && shortage::has_no_handle()
 }
 
 fn unanswered(attempt: &Attempt<'_>, why: &str) {

@@ -132,6 +132,7 @@ impl From<Failure> for StoreError {
             Failure::Settings(sentence) => Self::Settings(sentence),
             Failure::Away(reason) => Self::Away(reason),
             Failure::Timeout => Self::Timeout,
+            Failure::Unreadable(sentence) => Self::Unreadable(sentence),
         }
     }
 }

@@ -46,6 +46,7 @@ mod language;
 mod letters;
 mod library;
 mod load;
+mod neighbours;
 mod onward;
 mod openapi;
 mod pipeline;

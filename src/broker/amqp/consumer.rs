@@ -347,7 +347,7 @@ async fn forward(
             Err(error) => return error.to_string(),
         };
         measure(received.data.len());
-        let count = convert::deliveries(&received.properties, received.redelivered);
+        let count = convert::deliveries(&received.properties, received.redelivered, queue != Queue::Gates);
         let message = convert::message(received.data, &received.properties);
         let receipt = Receipt { epoch, queue, tag: received.delivery_tag };
         if deliveries.send(Delivery { queue, message, deliveries: count, receipt }).is_err() {
