@@ -11,7 +11,7 @@ use hookfleet::{Call, Event, Failed, Fleet, Settings};
 use serde::Deserialize;
 use serde_json::json;
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 
 const HOOKS: &str = "
 version: 1
@@ -43,11 +43,13 @@ pub(crate) async fn run(folder: &Path, address: SocketAddr) -> anyhow::Result<St
     let (ledger, mut booked) = mpsc::channel(10);
     let fleet = Fleet::builder(settings).callback("book", move |call| book(call, ledger.clone()));
     let (stop, stopped) = oneshot::channel::<()>();
-    let running = tokio::spawn(fleet.run(async { drop(stopped.await) }));
+    let mut running = tokio::spawn(fleet.run(async { drop(stopped.await) }));
 
     let event =
         Event::builder("order.paid").source("/shop").id("order-17").data(&json!({ "number": 17, "cents": 1990 }));
     let event = event.build()?;
+    // Only where reqwest has the feature `rustls-no-provider`, as here.
+    hookfleet::executor::install_crypto();
     let client = reqwest::Client::new();
     let publish = || {
         let request =
@@ -55,7 +57,11 @@ pub(crate) async fn run(folder: &Path, address: SocketAddr) -> anyhow::Result<St
         request.body(event.json().to_vec()).send()
     };
     while !publish().await.is_ok_and(|answer| answer.status().is_success()) {
-        sleep(Duration::from_millis(100)).await; // it starts; the same event again is handled once
+        // It starts; the same event again is handled once. A fleet that cannot start says why.
+        if let Ok(ended) = timeout(Duration::from_millis(100), &mut running).await {
+            ended??;
+            anyhow::bail!("the fleet ended by itself");
+        }
     }
     let line = timeout(Duration::from_secs(30), booked.recv()).await?;
 

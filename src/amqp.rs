@@ -2,9 +2,11 @@
 //! and what the broker's management API says and sets.
 //! Shared by `broker/amqp` and `dead_letters/stream`; knows nothing of either.
 
+pub mod arrival;
 pub mod connection;
 pub mod convert;
 pub mod declare;
+mod lifecycle;
 pub mod management;
 pub mod on_demand;
 pub mod policy;

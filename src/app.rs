@@ -1,13 +1,15 @@
 //! The composition root: the only file that names every adapter.
 
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use futures_util::FutureExt as _;
+use futures_util::future::FusedFuture as _;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::broker::Broker;
@@ -27,9 +29,9 @@ use crate::embedded::{self, Owner};
 use crate::executor;
 use crate::executor::callback::Callbacks;
 use crate::fleet::{self, Fleet, Halts};
-use crate::flow::Flow;
 use crate::flow::local::LocalFlow;
 use crate::flow::redis::RedisFlow;
+use crate::flow::{Flow, Kept};
 use crate::http::gates::{Decider, Gates};
 use crate::http::probes::Probes;
 use crate::http::process::Process;
@@ -44,7 +46,7 @@ use crate::telemetry::{self, Registry};
 use crate::worker::admission::{Admission, Limits};
 use crate::worker::{Listener, Protocol, Rules, Worker};
 use cells::{Cell, Shared};
-use heartbeat::heartbeat;
+use heartbeat::{follow_keeper, heartbeat};
 use routes::Parts;
 use wanted::wanted;
 
@@ -65,6 +67,9 @@ const STARTUP_PATIENCE: Duration = Duration::from_secs(15);
 const UNUSABLE: &str = "cannot use the Redis of redis.url";
 /// Between two pings meanwhile.
 const PING_EVERY: Duration = Duration::from_millis(500);
+
+/// Time that answers of HTTP get to be written once all work is done: the last decisions among them.
+const LAST_ANSWERS: Duration = Duration::from_secs(1);
 
 /// The adapters that the settings name, connected.
 #[derive(Clone)]
@@ -124,8 +129,8 @@ impl Backends {
 
     /// What operators work at.
     #[must_use]
-    pub fn operations(&self) -> Operations {
-        Operations::new(Arc::clone(&self.broker), Arc::clone(&self.letters))
+    pub fn operations(&self, settings: &Settings) -> Operations {
+        Operations::new(Arc::clone(&self.broker), Arc::clone(&self.letters)).reading(settings.events)
     }
 }
 
@@ -157,6 +162,8 @@ pub struct App {
     /// Keeps the catalog current.
     following: Pin<Box<dyn Future<Output = ()> + Send>>,
     pause: watch::Sender<Option<String>>,
+    /// What the keeper of the dead letters says, whichever process it is.
+    kept: watch::Sender<Option<Kept>>,
 }
 
 impl App {
@@ -193,7 +200,7 @@ impl App {
         };
         // A file has one owner, and its one thread that writes is what bounds it.
         let count = if backends.file.is_some() { 1 } else { settings.worker.cells };
-        let operations = backends.operations();
+        let (operations, kept) = (backends.operations(settings), watch::Sender::new(None));
         let fleet = shared.fleet(backends.clone(), wanted(settings, count), true)?;
         let cells = Box::pin(shared.others(count)).await?;
         let process = Process {
@@ -201,6 +208,7 @@ impl App {
             when_away: settings.claims.when_away,
             catalog,
             paused: pause.subscribe(),
+            kept: kept.subscribe(),
             admission: Arc::clone(&shared.admission),
             totals,
             letters: kind.groups().contains(&Group::Letters).then(|| operations.clone()),
@@ -214,7 +222,7 @@ impl App {
         let (file, flow) = (backends.file.clone(), Arc::clone(&backends.flow));
         let served = Served { front, kind, routes };
         let following = Box::pin(following);
-        Ok(Self { fleet, cells, shared, process, served, metrics, operations, flow, file, following, pause })
+        Ok(Self { fleet, cells, shared, process, served, metrics, operations, flow, file, following, pause, kept })
     }
 
     /// Where `/metrics` and the rest are served.
@@ -236,7 +244,8 @@ impl App {
     /// # Errors
     /// The HTTP listener broke, or a cell panicked: then the others were drained.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> anyhow::Result<Vec<String>> {
-        let Self { fleet, cells, shared, process, served, metrics, operations, flow, file, following, pause } = self;
+        let Self { fleet, cells, shared, process, served, metrics, operations, flow, file, following, pause, kept } =
+            self;
         let heartbeat = heartbeat(&shared.settings, &process, &operations);
         let retention = shared.settings.dead_letter_retention;
         let upkeep = async {
@@ -260,6 +269,8 @@ impl App {
             orphans.extend(others?);
             Ok(orphans)
         };
+        let closing = CancellationToken::new();
+        let mut served = pin!(served.serve(closing.clone().cancelled_owned()).fuse());
         let orphans = tokio::select! {
             orphans = work => orphans,
             () = upkeep => Ok(Vec::new()),
@@ -268,10 +279,13 @@ impl App {
             () = keeper::keep(&operations, retention) => Ok(Vec::new()),
             () = fleet::follow_pause(flow.as_ref(), &pause) => Ok(Vec::new()),
             () = look_at_policies(&shared.settings) => Ok(Vec::new()),
-            served = served.serve(std::future::pending()) => {
-                served.map(|()| Vec::new())
-            }
+            () = follow_keeper(flow.as_ref(), &operations.kept, &kept) => Ok(Vec::new()),
+            ended = &mut served => ended.map(|()| Vec::new()),
         };
+        if !served.is_terminated() {
+            closing.cancel();
+            let _ = timeout(LAST_ANSWERS, served).await; // an answer that takes longer is cut off
+        }
         if let Some(file) = file {
             file.close().await;
         }

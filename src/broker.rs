@@ -26,6 +26,9 @@ pub struct Delivery {
     pub message: Message,
     /// How often the broker has delivered it before, as far as the broker counts.
     pub deliveries: u32,
+    /// Its queue is taken message by message, and what comes next waits for this ack: it is to be handed back at once, to
+    /// run from a lane.
+    pub hand_back: bool,
     pub receipt: Receipt,
 }
 
@@ -88,6 +91,8 @@ impl PublishError {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Health {
     Up,
+    /// It works, but for this: a queue is taken message by message, since the broker cannot hand out one of them.
+    Limping(String),
     /// What is wrong, in one sentence.
     Down(String),
 }

@@ -12,6 +12,7 @@ use verify::launch::Launch;
 
 mod answer;
 mod api;
+mod backup;
 mod bench;
 mod decide;
 mod doctor;
@@ -92,6 +93,8 @@ enum Command {
     /// Exchanges and queues on the broker.
     #[command(subcommand)]
     Topology(topology::Command),
+    /// Copy the file that everything is kept in without a broker, while `up` runs or not.
+    Backup(backup::Backup),
     /// Look at servers, catalog, clocks and disk: what is wrong, and what to do about it.
     Doctor(doctor::Doctor),
     /// Put load on the fleet's servers, or on a file: throughput, latency, cost, what was lost.
@@ -115,7 +118,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     let settings = cli.common.settings()?;
     match cli.command {
         Command::Up(up) => Box::pin(serve::up(settings, up)).await,
-        Command::Worker => serve::worker(settings).await,
+        Command::Worker => Box::pin(serve::worker(settings)).await,
         Command::Server => serve::server(settings).await,
         Command::Publish(publish) => publish::run(&settings, publish).await,
         Command::Decide(decide) => decide::run(&settings, decide).await,
@@ -123,6 +126,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Fleet(fleet) => fleet::run(&settings, fleet).await,
         Command::DeadLetters(letters) => letters::run(&settings, letters).await,
         Command::Topology(command) => topology::run(&settings, command).await,
+        Command::Backup(backup) => backup::run(&settings, backup).await,
         Command::Doctor(doctor) => doctor::run(&settings, &doctor).await,
         Command::Bench(bench) => bench::run(settings, bench).await,
         Command::Verify(verify) => verify::run(settings, cli.common.launch()?, verify).await,

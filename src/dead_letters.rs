@@ -35,6 +35,17 @@ pub struct Recovered {
     pub appended: u64,
 }
 
+/// What the keeper found and mended beside the log.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Upkeep {
+    /// Messages that the broker could hand to nobody, and keeps.
+    pub unreadable: u64,
+    /// An older version had bound the log to what the broker dead-letters; it is unbound again.
+    pub unbound: bool,
+    /// For how long nothing has come back from the delay ladder that should have, in milliseconds; 0: it carries.
+    pub retries_still_ms: u64,
+}
+
 /// The place of the one who keeps the log; given back when it is dropped, or with the process.
 pub trait Keeping: Send + Sync {
     /// Whether it is still ours.
@@ -56,6 +67,25 @@ pub trait DeadLetters: Send + Sync {
 
     /// Takes the keeper's place, unless another process has it.
     async fn keep(&self) -> Result<Option<Box<dyn Keeping>>, DeadLetterError>;
+
+    /// Appends what the broker dead-letters by itself, as the letters that it amounts to. Runs until it is dropped, which
+    /// loses nothing. For the keeper only. Where a log has no broker there is nothing to do.
+    async fn collect(&self) {
+        std::future::pending::<()>().await;
+    }
+
+    /// Returns when it is worth looking around the log sooner than usual. Cancel-safe.
+    async fn stirred(&self) {
+        std::future::pending::<()>().await;
+    }
+
+    /// Mends what is around the log. For the keeper only, once in a while.
+    ///
+    /// # Errors
+    /// The log cannot be reached.
+    async fn upkeep(&self) -> Result<Upkeep, DeadLetterError> {
+        Ok(Upkeep::default())
+    }
 
     /// Appends again what the log has lost although it was confirmed, as far as there are copies of it. Where a confirm
     /// means that it is on disk there is nothing to do. Broken off, it loses nothing, and may be run again.

@@ -11,13 +11,15 @@ use crate::domain::outcome::Outcome;
 mod native;
 
 /// What the target of a hook gets for one attempt. `key` is what the receiver tells repeats by.
-#[must_use]
+///
+/// # Errors
+/// One sentence: why this event has no such form. It would be the same at every attempt.
 pub fn encode<'a>(
     hook: &'a Hook,
     invocation: &'a Invocation,
     key: &'a str,
     question: Option<&Question<'_>>,
-) -> Exchange<'a> {
+) -> Result<Exchange<'a>, String> {
     match hook.dialect {
         Dialect::Native => native::encode(hook, invocation, key, question),
     }

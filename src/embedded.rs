@@ -21,12 +21,14 @@ use tokio::sync::watch;
 pub(crate) use self::job::{Batch, WriteError};
 pub(crate) use self::queues::{Credit, Dispatched, Queues};
 
+pub use self::backup::{BackupError, backup};
 use self::clock::Clock;
 use self::job::{Listener, Order, call};
 pub use self::lock::Owner;
 use self::lock::{Lock, Refused};
 use self::writer::Writer;
 
+mod backup;
 mod clock;
 mod job;
 pub(crate) mod letters;

@@ -16,6 +16,7 @@ use tokio::time::{Instant, timeout_at};
 use crate::domain::contract::{Exchange, Question, Raw, Reply};
 use crate::domain::decision::{Answer, Json};
 use crate::domain::excerpt::with_excerpt;
+use crate::domain::failure::Class;
 use crate::domain::hook::{Action, Hook};
 use crate::domain::invocation::Invocation;
 use crate::domain::outcome::Outcome;
@@ -48,7 +49,7 @@ const NEVER: Duration = Duration::from_hours(24 * 365);
 pub enum ExecutorError {
     /// No roots of trust, or no TLS at all.
     #[error("cannot set up the HTTP client")]
-    HttpClient(#[source] reqwest::Error),
+    HttpClient(#[source] rustls::Error),
 }
 
 /// Carries out attempts.
@@ -139,7 +140,8 @@ impl Executors {
         deadline: Instant,
     ) -> Result<Reply, Outcome> {
         let key = &invocation.idempotency_key();
-        let exchange = dialect::encode(hook, invocation, key, question.as_ref());
+        let exchange = dialect::encode(hook, invocation, key, question.as_ref())
+            .map_err(|error| Outcome::never(Class::Invalid, error))?; // it would be the same next time
         let attempt = Attempt { hook, invocation, key, exchange, deadline, asks: question.is_some() };
         match &hook.action {
             Action::Http(action) => self.http.run(action, &attempt).await,
@@ -228,8 +230,8 @@ mod fixture {
         let properties =
             Properties { kind: Some("a.b".into()), message_id: Some("e\u{0}1".into()), ..Properties::default() };
         let message = Message { body: body.to_owned().into(), properties, ..Message::default() };
-        let message = message.with("traceparent", "00-1-2-01");
-        let event = Event::decode(&message, &Reading::default()).unwrap();
+        let message = message.with("traceparent", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01");
+        let event = Event::decode(&message, &Reading { body_bytes_max: usize::MAX, ..Reading::default() }).unwrap();
         Invocation::first(Arc::new(event), HookId::new("h-1").unwrap(), "r1".into())
     }
 

@@ -1,6 +1,8 @@
 //! What a test may do to a process from outside: kill it at a named point, one in every gap of the crash table, have it ack
 //! too early, or have it write messages of another version. Release builds can do none of this.
 
+use std::time::Duration;
+
 use crate::domain::message;
 
 /// A gap between two effects.
@@ -55,6 +57,13 @@ impl Point {
 #[must_use]
 pub fn acks_early() -> bool {
     cfg!(debug_assertions) && std::env::var("HOOKFLEET_TEST_FLAW").is_ok_and(|flaw| flaw == "ack-before-publish")
+}
+
+/// Between two rounds of the keeper, as `HOOKFLEET_TEST_KEEPER_MS` says, if it does. None in release builds.
+#[must_use]
+pub fn keeper_every() -> Option<Duration> {
+    let named = std::env::var("HOOKFLEET_TEST_KEEPER_MS").ok().filter(|_| cfg!(debug_assertions))?;
+    named.parse().ok().map(Duration::from_millis)
 }
 
 /// Takes the version of messages that `HOOKFLEET_TEST_FORMAT_VERSION` names for its own, as a later build would. Does

@@ -170,7 +170,10 @@ impl Fleet {
     fn take(&self, tasks: &TaskTracker, delivery: Delivery) {
         let worker = Arc::clone(&self.worker);
         tasks.spawn(async move {
-            if AssertUnwindSafe(worker.handle(&delivery)).catch_unwind().await.is_err() {
+            let taken = async {
+                if delivery.hand_back { worker.hand_back(&delivery).await } else { worker.handle(&delivery).await }
+            };
+            if AssertUnwindSafe(taken).catch_unwind().await.is_err() {
                 tracing::error!(queue = %delivery.queue, "the pipeline panicked on a message");
                 worker.panicked(&delivery).await;
             }

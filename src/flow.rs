@@ -120,7 +120,7 @@ impl WorkCounts {
 }
 
 /// What the keeper of the dead letters knows.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Kept {
     /// Letters that are open or being replayed.
@@ -129,6 +129,23 @@ pub struct Kept {
     pub oldest_ms: u64,
     /// How much of the time that records are kept has passed for the oldest one that is needed.
     pub retention_used: f64,
+    /// Messages that the broker could hand to nobody, and keeps in a queue of their own.
+    pub unreadable: u64,
+    /// For how long nothing has come back from the delay ladder that should have, in milliseconds; 0: it carries.
+    pub retries_still_ms: u64,
+    /// Why the log could not be looked after just now; the rest is what was known before.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
+impl Kept {
+    /// Whether retries stand still, as a sentence.
+    #[must_use]
+    pub fn retries_still(&self) -> Option<String> {
+        let seconds = self.retries_still_ms.div_ceil(1000);
+        (seconds > 0)
+            .then(|| format!("retries have not come back for {seconds} s: the broker's dead-lettering stands still"))
+    }
 }
 
 /// A catalog that a worker does not take.

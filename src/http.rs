@@ -18,6 +18,7 @@ mod access;
 mod browser;
 pub mod catalog;
 mod connections;
+mod extract;
 pub mod fleet;
 pub mod gates;
 pub mod gateway;

@@ -101,6 +101,8 @@
 //!   delay ladder, and what is handed back is published again.
 //! - An exchange that is published to has the dead letters as its alternate, since returns cannot be relied on. One that
 //!   queues dead-letter to has none: they keep what has no way on, as everything where a broker starts.
+//! - Nothing that a client wrote gets into a stream by the broker's hand, which may be unable to convert it: records are
+//!   published by this program only. A message that the broker cannot hand out is set apart alone, and nobody stands still.
 //! - No delivery is held longer than `worker.hold`: a longer run leaves a guard (the same message, due when its lease
 //!   ends) and goes on under its claim.
 //! - Headers named `hookfleet-*` are believed on lane queues only, but for the count of hops, which can only end a way

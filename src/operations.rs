@@ -16,6 +16,7 @@ use crate::domain::browse::{Cursor, Filter, Group, Page};
 use crate::domain::dead_letter::{Body, Item, LOG, Letter, Mark, Offset, Record};
 use crate::domain::edit::{Edit, edit};
 use crate::domain::escape;
+use crate::domain::event;
 use crate::domain::fold::{Entry, State};
 use crate::domain::id::LetterId;
 use crate::domain::redaction::{Pointer, REDACTED, redact_event, redact_unknown};
@@ -49,6 +50,8 @@ pub struct Operations {
     pub letters: Projection,
     /// What the keeper says, if this process is the one.
     pub kept: Arc<watch::Sender<Option<Kept>>>,
+    /// How messages are read that are no events by themselves.
+    pub reading: event::Reading,
 }
 
 /// What a replay came to.
@@ -136,7 +139,13 @@ impl Operations {
     /// Over this log, of which nothing is known yet.
     #[must_use]
     pub fn new(broker: Arc<dyn Broker>, log: Arc<dyn DeadLetters>) -> Self {
-        Self { broker, letters: Projection::new(log), kept: Arc::default() }
+        Self { broker, letters: Projection::new(log), kept: Arc::default(), reading: event::Reading::default() }
+    }
+
+    /// The same, for a fleet that reads messages like this.
+    #[must_use]
+    pub fn reading(self, reading: event::Reading) -> Self {
+        Self { reading, ..self }
     }
 
     /// Some letters, newest first, as of a moment ago.
@@ -232,7 +241,7 @@ impl Operations {
             }
         }
         let name = escape::sentence(by, BY_CHARS_MAX);
-        let operator = Operator { name, now_ms: now_ms(), seen_ms: detail.newest_ms };
+        let operator = Operator { name, now_ms: now_ms(), seen_ms: detail.newest_ms, reading: self.reading };
         let edited = edit(&detail.letter, change, &operator).map_err(OperationError::Refused)?;
         let generation = edited.generation;
         self.send(edited).await.map_err(|failed| failed.told("editing it again in the same way"))?;

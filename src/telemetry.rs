@@ -1,6 +1,6 @@
 //! Metric names, all of them, the set-up of logs, and the time as both show it.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
@@ -41,6 +41,8 @@ pub enum Metric {
     AttemptSeconds,
     /// HTTP requests without an answer, by hook and reason.
     HttpUnanswered,
+    /// HTTP requests that went out again at once, since their connection had been closed before, by hook.
+    HttpResent,
     /// Retries published, by hook.
     Retries,
     /// Letters appended, by class and hook.
@@ -53,6 +55,10 @@ pub enum Metric {
     LettersAged,
     /// Appends of letters that were not confirmed and repeated.
     LettersUnconfirmed,
+    /// Messages that the broker could hand to nobody, and keeps in a queue of their own: from the keeper of the log.
+    UnreadableByBroker,
+    /// Seconds for which nothing has come back from the delay ladder that should have: from the keeper of the log.
+    RetriesStill,
     /// Guards published.
     Guards,
     /// Invocations that were over the capacity of their hook and moved to overflow, by hook.
@@ -93,7 +99,7 @@ pub enum Metric {
 
 impl Metric {
     /// Every metric: for descriptions and tests.
-    pub const ALL: [Self; 35] = [
+    pub const ALL: [Self; 38] = [
         Self::Deliveries,
         Self::Redelivered,
         Self::EventsUnmatched,
@@ -105,12 +111,15 @@ impl Metric {
         Self::Attempts,
         Self::AttemptSeconds,
         Self::HttpUnanswered,
+        Self::HttpResent,
         Self::Retries,
         Self::Letters,
         Self::LettersOpen,
         Self::LettersOldest,
         Self::LettersAged,
         Self::LettersUnconfirmed,
+        Self::UnreadableByBroker,
+        Self::RetriesStill,
         Self::Guards,
         Self::Overflowed,
         Self::OverflowTrips,
@@ -159,25 +168,19 @@ impl Metric {
             Self::HttpUnanswered => {
                 ("hookfleet_http_unanswered_total", "HTTP requests without an answer, by hook and why")
             }
+            Self::HttpResent => ("hookfleet_http_resent_total", "HTTP requests that went out again at once, by hook"),
             Self::Retries => ("hookfleet_retries_total", "Retries published"),
-            Self::LettersOpen => {
-                ("hookfleet_letters_open", "Letters that are not resolved, by class and hook; of the keeper only")
-            }
-            Self::LettersOldest => {
-                ("hookfleet_letters_oldest_open_seconds", "Age of the oldest open letter; of the keeper only")
-            }
-            Self::LettersAged => (
-                "hookfleet_letters_retention_used_ratio",
-                "Age of the oldest record that is needed, of the time records are kept; of the keeper only",
-            ),
             Self::Letters => ("hookfleet_letters_total", "Letters appended, by class and hook"),
             Self::LettersUnconfirmed => {
                 ("hookfleet_letters_unconfirmed_total", "Appends of letters that were not confirmed and repeated")
             }
+            Self::LettersOpen
+            | Self::LettersOldest
+            | Self::LettersAged
+            | Self::UnreadableByBroker
+            | Self::RetriesStill => self.parts_of_keepers(),
             Self::Guards => ("hookfleet_guards_total", "Guards published for long runs"),
-            Self::Overflowed => {
-                ("hookfleet_overflowed_total", "Invocations over the capacity of their hook, moved once")
-            }
+            Self::Overflowed => ("hookfleet_overflowed_total", "Invocations over a hook's capacity, moved once"),
             Self::OverflowTrips => ("hookfleet_overflow_trips_total", "Trips of invocations that wait in overflow"),
             Self::Parked => ("hookfleet_parked_total", "Invocations parked before a broken target or for a pause"),
             Self::HandedOver => ("hookfleet_handed_over_total", "Invocations handed over to another lane"),
@@ -194,6 +197,30 @@ impl Metric {
             Self::GateSeconds => ("hookfleet_gate_seconds", "Seconds from a request to its decision, in the worker"),
             Self::GatesUndecided => ("hookfleet_gates_undecided_total", "Requests that nobody decided in time, by why"),
             Self::PoliciesHarmful => ("hookfleet_policies_harmful", "Policies of the broker that cost work"),
+        }
+    }
+
+    /// The same of those that only the keeper of the dead letters has.
+    const fn parts_of_keepers(self) -> (&'static str, &'static str) {
+        match self {
+            Self::LettersOpen => {
+                ("hookfleet_letters_open", "Letters that are not resolved, by class and hook; of the keeper only")
+            }
+            Self::LettersOldest => {
+                ("hookfleet_letters_oldest_open_seconds", "Age of the oldest open letter; of the keeper only")
+            }
+            Self::LettersAged => (
+                "hookfleet_letters_retention_used_ratio",
+                "Age of the oldest record that is needed, of the time records are kept; of the keeper only",
+            ),
+            Self::UnreadableByBroker => (
+                "hookfleet_unreadable_by_broker",
+                "Messages that the broker could hand to nobody and keeps apart; of the keeper only",
+            ),
+            _ => (
+                "hookfleet_retries_still_seconds",
+                "For how long retries have not come back, 0 while they do; of the keeper only",
+            ),
         }
     }
 
@@ -238,14 +265,28 @@ const WAITS: [f64; 12] = [0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5
 /// Seconds; from a fast answer to a long run.
 const BUCKETS: [f64; 14] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 600.0];
 
-/// Installs the recorder of this process; the registry renders `/metrics`, the totals are for the status.
+/// What renders `/metrics`, and the totals for the status.
+type Recorded = (Arc<Registry>, Arc<Totals>);
+
+/// The recorder of this process, which several fleets in it share. Installed by the first call.
 ///
 /// # Errors
-/// A recorder is installed already.
-pub fn metrics() -> anyhow::Result<(Arc<Registry>, Arc<Totals>)> {
+/// The program has installed a recorder of its own.
+pub fn metrics() -> anyhow::Result<Recorded> {
+    static OURS: Mutex<Option<Recorded>> = Mutex::new(None);
+    let mut ours = OURS.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(recorded) = &*ours {
+        return Ok(recorded.clone());
+    }
+    Ok(ours.insert(install()?).clone())
+}
+
+fn install() -> anyhow::Result<Recorded> {
     let (registry, totals) = (Arc::new(Registry::default()), Arc::new(Totals::default()));
-    metrics::set_global_recorder(Summing { recorder: Arc::clone(&registry), totals: Arc::clone(&totals) })
-        .map_err(|_| anyhow::anyhow!("metrics are recorded already"))?;
+    let recorder = Summing { recorder: Arc::clone(&registry), totals: Arc::clone(&totals) };
+    metrics::set_global_recorder(recorder).map_err(|_| {
+        anyhow::anyhow!("this program has installed a recorder of metrics already, and a fleet needs its own")
+    })?;
     for (name, text) in Metric::ALL.map(Metric::parts) {
         metrics::describe_counter!(name, text); // the kind is that of its series
     }

@@ -333,6 +333,13 @@ pub fn backoff(tries: u32, roll: f64) -> Duration {
     full.mul_f64(0.5 + roll / 2.0)
 }
 
+/// Whether the broker has ended a connection for a fault of its own (541). At a delivery that means that it cannot convert
+/// the message which it would have handed out.
+#[must_use]
+pub fn is_internal_error(reason: &str) -> bool {
+    reason.contains("INTERNAL-ERROR") || reason.contains("INTERNAL_ERROR")
+}
+
 /// Says goodbye to the broker. The connection may be lost already.
 pub async fn close(connection: &Connection) {
     let _ = timeout(CLOSE_TIMEOUT, connection.close(200, "bye".into())).await;

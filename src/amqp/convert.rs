@@ -6,11 +6,11 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use lapin::BasicProperties;
-use lapin::types::{AMQPValue, FieldTable, ShortString};
+use lapin::types::{AMQPValue, DecimalValue, FieldTable, ShortString};
 
 use super::policy::DELIVERIES_MAX;
 use super::topology::Names;
-use crate::domain::event::binary;
+use crate::domain::event::binary::{self, Naming};
 use crate::domain::message::{
     Asking, Destination, Header, Headers, LADDER_LEVELS, LADDER_UNIT, Message, Outgoing, Properties,
 };
@@ -25,23 +25,37 @@ const TRANSIENT: u8 = 1;
 pub fn route(names: &Names, outgoing: &Outgoing) -> (String, String) {
     match &outgoing.to {
         Destination::Events => (names.events(), kind(&outgoing.message).to_owned()),
-        Destination::Dead => (names.dead(), String::new()),
+        Destination::Dead => (names.letters(), String::new()),
         Destination::Gates => (names.gates(), kind(&outgoing.message).to_owned()),
         Destination::Reply(queue) => (String::new(), cut(queue).to_owned()),
         Destination::Exchange(exchange) => {
             let name = exchange.name.clone().unwrap_or_else(|| names.events());
             (name, cut(&exchange.routing_key).to_owned())
         }
+        Destination::Running(lane) => (names.running(), lane.name().to_owned()),
         Destination::Parked(lane, level) => (names.park(*level), lane.name().to_owned()),
         Destination::Lane(lane) => match outgoing.delay.as_millis() / LADDER_UNIT.as_millis() {
             0 => (names.lanes(), lane.name().to_owned()),
-            units => {
-                let units = units.min((1 << LADDER_LEVELS) - 1);
-                let bits: String =
-                    (0..LADDER_LEVELS).rev().map(|bit| if units >> bit & 1 == 1 { "1." } else { "0." }).collect();
-                (names.ladder(), format!("{bits}{}", lane.name()))
-            }
+            units => (names.ladder(), ladder_key(units, lane.name())),
         },
+    }
+}
+
+/// The routing key of what waits so many units on the ladder and comes out by this word.
+#[must_use]
+pub fn ladder_key(units: u128, word: &str) -> String {
+    let units = units.min((1 << LADDER_LEVELS) - 1);
+    let bits = (0..LADDER_LEVELS).rev().map(|bit| if units >> bit & 1 == 1 { "1." } else { "0." });
+    bits.chain([word]).collect()
+}
+
+/// The properties to publish a message with to where it goes: what waits behind a run says for how long.
+#[must_use]
+pub fn properties_of(outgoing: &Outgoing) -> BasicProperties {
+    let properties = properties(&outgoing.message);
+    match outgoing.to {
+        Destination::Running(_) => properties.with_expiration(outgoing.delay.as_millis().to_string().into()),
+        _ => properties,
     }
 }
 
@@ -115,6 +129,7 @@ pub fn message(body: Vec<u8>, received: &BasicProperties) -> Message {
             timestamp: *received.timestamp(),
         },
         headers: received.headers().as_ref().map(headers).unwrap_or_default(),
+        routing_key: None,
         asking: asking(received),
     }
 }
@@ -132,7 +147,7 @@ fn asking(received: &BasicProperties) -> Option<Asking> {
 const DELIVERY_COUNT: &str = "x-delivery-count";
 /// The broker's counters in a message's headers (the second since RabbitMQ 4.0): of a delivery, not of the message,
 /// which has to be the same every time it comes.
-const COUNTERS: [&str; 2] = [DELIVERY_COUNT, "x-acquired-count"];
+pub(super) const COUNTERS: [&str; 2] = [DELIVERY_COUNT, "x-acquired-count"];
 
 /// How often the broker has delivered it before, as far as this fleet can have caused it.
 ///
@@ -155,28 +170,50 @@ pub fn deliveries(received: &BasicProperties, redelivered: bool, is_counted: boo
 
 /// Headers that are plain values; tables and arrays (`x-death`) are dropped, unless one is to be an event's attribute.
 fn headers(table: &FieldTable) -> Headers {
-    let read =
-        |name: &str, value: &AMQPValue| if binary::attribute(name).is_some() { attribute(value) } else { plain(value) };
+    let names = || table.inner().keys().map(ShortString::as_str);
+    let naming = Naming::of(names());
+    let read = |name: &str, value: &AMQPValue| match naming.filter(|naming| naming.attribute(name).is_some()) {
+        Some(naming) => attribute(naming, value),
+        None if binary::attribute(name).is_some() => attribute(Naming::Prefixed, value),
+        None => plain(value),
+    };
     let of_message = table.inner().iter().filter(|(name, _)| !COUNTERS.contains(&name.as_str()));
     of_message.filter_map(|(name, value)| Some((name.to_string(), read(name.as_str(), value)?))).collect()
 }
 
-/// An attribute of an event in binary mode, in the canonical form of its type (CloudEvents 1.0.2, 2.4). What has none
-/// becomes the replacement character, which readers refuse: left out, it would make another event.
-fn attribute(value: &AMQPValue) -> Option<Header> {
+/// An attribute of an event in binary mode, in the canonical form of its type (CloudEvents 1.0.2, 2.4). What has none is
+/// marked, and readers refuse it: left out, it would make another event. Among headers without a prefix, it is another
+/// header.
+fn attribute(naming: Naming, value: &AMQPValue) -> Option<Header> {
+    let marked = |what| (naming == Naming::Prefixed).then(|| binary::unreadable(what));
     match value {
         AMQPValue::Timestamp(seconds) => {
-            let time = i64::try_from(*seconds).ok().and_then(|seconds| jiff::Timestamp::from_second(seconds).ok());
-            Some(time.map_or_else(unreadable, |time| Header::Text(time.to_string())))
+            let time = jiff::Timestamp::from_second(seconds.cast_signed()).ok().map(|time| time.to_string());
+            let time = time.filter(|time| !time.starts_with('-')); // RFC 3339 ends at the year 0
+            Some(time.map_or_else(|| binary::unreadable("a time"), Header::Text))
         }
-        AMQPValue::ByteArray(bytes) => Some(Header::Text(STANDARD.encode(bytes.as_slice()))),
-        AMQPValue::DecimalValue(_) | AMQPValue::FieldArray(_) | AMQPValue::FieldTable(_) => Some(unreadable()),
+        AMQPValue::ByteArray(bytes) => Some(Header::Text(of_bytes(bytes.as_slice()))),
+        AMQPValue::DecimalValue(decimal) => Some(Header::Text(digits(*decimal))),
+        AMQPValue::FieldArray(_) => marked("an array"),
+        AMQPValue::FieldTable(_) => marked("a table"),
         _ => plain(value),
     }
 }
 
-fn unreadable() -> Header {
-    Header::Text(char::REPLACEMENT_CHARACTER.to_string())
+/// A decimal as it is written: its digits, of which the scale says how many stand behind the point (AMQP 0-9-1, 4.2.5.3).
+pub(super) fn digits(decimal: DecimalValue) -> String {
+    let scale = usize::from(decimal.scale);
+    let digits = format!("{:0>width$}", decimal.value, width = scale + 1);
+    let (whole, behind) = digits.split_at(digits.len() - scale);
+    if behind.is_empty() { whole.to_owned() } else { format!("{whole}.{behind}") }
+}
+
+/// The text that bytes are, as clients of some languages write their texts; else the canonical form of bytes.
+fn of_bytes(bytes: &[u8]) -> String {
+    match std::str::from_utf8(bytes) {
+        Ok(text) if !text.contains(char::is_control) => text.to_owned(),
+        _ => STANDARD.encode(bytes),
+    }
 }
 
 fn plain(value: &AMQPValue) -> Option<Header> {
@@ -189,7 +226,7 @@ fn plain(value: &AMQPValue) -> Option<Header> {
         AMQPValue::LongInt(number) => Some(Header::Number(i64::from(*number))),
         AMQPValue::LongUInt(number) => Some(Header::Number(i64::from(*number))),
         AMQPValue::LongLongInt(number) => Some(Header::Number(*number)),
-        AMQPValue::Timestamp(seconds) => i64::try_from(*seconds).ok().map(Header::Number),
+        AMQPValue::Timestamp(seconds) => Some(Header::Number(seconds.cast_signed())),
         AMQPValue::ShortString(text) => Some(Header::Text(text.to_string())),
         AMQPValue::LongString(text) => Some(Header::Text(text.to_string())),
         AMQPValue::Float(number) => Some(Header::Text(number.to_string())),
@@ -220,9 +257,10 @@ mod tests {
 
     #[test]
     fn routes() {
-        check(Destination::Dead, 0, "t.dead", "");
+        check(Destination::Dead, 0, "t.letters", "");
         check(Destination::Reply("amq.gen-1".into()), 0, "", "amq.gen-1");
         check(Destination::Parked(Lane::Slow, 3), 0, "t.park.3", "slow");
+        check(Destination::Running(Lane::Slow), 30_000, "t.running", "slow");
         check(Destination::Lane(Lane::Slow), 0, "t.lane", "slow");
         check(Destination::Lane(Lane::Slow), 250, "t.delay", "0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.1.slow");
         check(Destination::Lane(Lane::Slow), 1250, "t.delay", "0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.1.0.1.slow");
@@ -230,6 +268,18 @@ mod tests {
         for delay_ms in [longest, longest + 250, 4 * longest] {
             check(Destination::Lane(Lane::Slow), delay_ms, "t.delay", "1.1.1.1.1.1.1.1.1.1.1.1.1.1.1.1.1.1.1.slow");
         }
+    }
+
+    #[test]
+    fn what_waits_behind_a_run_says_for_how_long() {
+        let check = |outgoing: &Outgoing, expected: Option<&str>| {
+            let properties = properties_of(outgoing);
+            assert_eq!(properties.expiration().as_ref().map(ShortString::as_str), expected, "{outgoing:?}");
+            assert_eq!(properties.delivery_mode(), &Some(PERSISTENT));
+        };
+        let wait = Duration::from_millis(1_234);
+        check(&Outgoing::behind(Lane::Slow, wait, Message::default()), Some("1234"));
+        check(&Outgoing::to_lane(Lane::Slow, wait, Message::default()), None);
     }
 
     #[test]
@@ -288,12 +338,20 @@ mod tests {
         };
         check(AMQPValue::Timestamp(1_522_900_584), "\"2018-04-05T03:56:24Z\"");
         check(AMQPValue::ByteArray(vec![0xff, 0].into()), "\"/wA=\"");
+        check(AMQPValue::ByteArray(vec![7, 0].into()), "\"BwA=\"");
+        check(AMQPValue::ByteArray("00-ä".as_bytes().to_vec().into()), "\"00-ä\"");
         check(AMQPValue::LongInt(-7), "-7");
         check(AMQPValue::Boolean(true), "true");
         check(AMQPValue::LongString("ä".into()), "\"ä\"");
         check(AMQPValue::LongString(vec![0xff].into()), "\"\u{fffd}\"");
-        check(AMQPValue::FieldTable(FieldTable::default()), "\"\u{fffd}\"");
-        check(AMQPValue::Timestamp(u64::MAX), "\"\u{fffd}\"");
+        check(AMQPValue::ByteArray(b"00-1-2-01".to_vec().into()), "\"00-1-2-01\"");
+        check(AMQPValue::FieldTable(FieldTable::default()), "\"\u{fffd}a table\"");
+        check(AMQPValue::Timestamp(u64::MAX), "\"1969-12-31T23:59:59Z\"");
+        check(AMQPValue::Timestamp((-62_135_596_800i64).cast_unsigned()), "\"0001-01-01T00:00:00Z\"");
+        check(AMQPValue::Timestamp(u64::MAX >> 1), "\"\u{fffd}a time\"");
+        for (scale, value, expected) in [(2, 1250, "12.50"), (0, 7, "7"), (3, 5, "0.005"), (1, 0, "0.0")] {
+            check(AMQPValue::DecimalValue(DecimalValue { scale, value }), &format!("\"{expected}\""));
+        }
         check(AMQPValue::Void, "");
     }
 

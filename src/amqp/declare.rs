@@ -5,7 +5,9 @@
 
 use std::collections::BTreeMap;
 
-use lapin::options::{ExchangeBindOptions, ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
+use lapin::options::{
+    ExchangeBindOptions, ExchangeDeclareOptions, ExchangeUnbindOptions, QueueBindOptions, QueueDeclareOptions,
+};
 use lapin::types::{AMQPValue, FieldTable, ShortString};
 use lapin::{Channel, Connection, ExchangeKind};
 
@@ -119,7 +121,7 @@ pub async fn declare(connection: &Connection, topology: &Topology) -> Result<Vec
 }
 
 /// Compares the broker with the topology without creating anything. Bindings cannot be read over AMQP: see
-/// [`missing_bindings`].
+/// [`differing_bindings`].
 ///
 /// # Errors
 /// The connection broke.
@@ -220,9 +222,43 @@ impl Declaring<'_> {
     }
 }
 
-/// The bindings of the topology that are not among those found, one sentence each.
+/// How many messages wait in a queue, without those that are in hand.
+///
+/// # Errors
+/// There is no such queue, the user may not ask, or the connection broke.
+pub async fn waiting(connection: &Connection, queue: &str) -> Result<u64, String> {
+    let channel = call("open a channel", connection.create_channel()).await?;
+    let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
+    let declared = channel.queue_declare(queue.into(), options, FieldTable::default());
+    let found = call(&format!("queue {queue}"), declared).await?;
+    let _ = channel.close(200, "bye".into()).await; // the connection goes on with others
+    Ok(u64::from(found.message_count()))
+}
+
+/// Removes bindings. What is not there is no error.
+///
+/// # Errors
+/// The connection broke, or the user may not do so.
+pub async fn unbind(connection: &Connection, bindings: &[Binding]) -> Result<(), String> {
+    let channel = call("open a channel", connection.create_channel()).await?;
+    for Binding { from, to, fed, key } in bindings {
+        let what = format!("unbind {to} from {from}");
+        let (from, to, key) = (from.as_str().into(), to.as_str().into(), key.as_str().into());
+        let none = FieldTable::default();
+        match fed {
+            Fed::Queue => call(&what, channel.queue_unbind(to, from, key, none)).await?,
+            Fed::Exchange => {
+                call(&what, channel.exchange_unbind(to, from, key, ExchangeUnbindOptions::default(), none)).await?;
+            }
+        }
+    }
+    let _ = channel.close(200, "bye".into()).await; // the connection goes on with others
+    Ok(())
+}
+
+/// The bindings of the topology that are not among those found, and those of older versions that are, one sentence each.
 #[must_use]
-pub fn missing_bindings(topology: &Topology, found: &[BindingFound]) -> Vec<String> {
+pub fn differing_bindings(topology: &Topology, found: &[BindingFound]) -> Vec<String> {
     let is_there = |binding: &&Binding| {
         found.iter().any(|there| {
             let kind = match binding.fed {
@@ -234,11 +270,16 @@ pub fn missing_bindings(topology: &Topology, found: &[BindingFound]) -> Vec<Stri
         })
     };
     let missing = topology.bindings.iter().filter(|binding| !is_there(binding));
-    missing
-        .map(|Binding { from, to, key, .. }| {
-            format!("binding {from} -> {to} \"{key}\" does not exist: `hookfleet topology apply` makes it")
-        })
-        .collect()
+    let missing = missing.map(|Binding { from, to, key, .. }| {
+        format!("binding {from} -> {to} \"{key}\" does not exist: `hookfleet topology apply` makes it")
+    });
+    let former = topology.former.iter().filter(is_there).map(|Binding { from, to, key, .. }| {
+        format!(
+            "binding {from} -> {to} \"{key}\" is of an older version: the keeper of the dead letters removes it within a \
+             minute, and again after each connection of an older worker"
+        )
+    });
+    missing.chain(former).collect()
 }
 
 /// A queue that is not replicated, on a node that is down: the broker says so, or nothing at all.
@@ -412,21 +453,22 @@ mod tests {
     }
 
     #[test]
-    fn bindings_that_are_missing_are_named() {
+    fn bindings_that_differ_are_named() {
         let topology = Topology::new("t");
-        let found: Vec<BindingFound> = topology
-            .bindings
-            .iter()
-            .map(|binding| BindingFound {
-                source: binding.from.clone(),
-                destination: binding.to.clone(),
-                destination_type: if binding.fed == Fed::Queue { "queue" } else { "exchange" }.to_owned(),
-                routing_key: binding.key.clone(),
-            })
-            .collect();
-        assert_eq!(missing_bindings(&topology, &found), [""; 0]);
-        let missing = missing_bindings(&topology, &found[1..]);
+        let there = |binding: &Binding| BindingFound {
+            source: binding.from.clone(),
+            destination: binding.to.clone(),
+            destination_type: if binding.fed == Fed::Queue { "queue" } else { "exchange" }.to_owned(),
+            routing_key: binding.key.clone(),
+        };
+        let mut found: Vec<BindingFound> = topology.bindings.iter().map(there).collect();
+        assert_eq!(differing_bindings(&topology, &found), [""; 0]);
+        let missing = differing_bindings(&topology, &found[1..]);
         assert_eq!(missing.len(), 1);
-        assert!(missing[0].starts_with("binding t.dead -> t.dead \"\" does not exist"), "{missing:?}");
+        assert!(missing[0].starts_with("binding t.letters -> t.dead \"\" does not exist"), "{missing:?}");
+        found.push(there(&topology.former[0]));
+        let former = differing_bindings(&topology, &found);
+        assert_eq!(former.len(), 1);
+        assert!(former[0].starts_with("binding t.dead -> t.dead \"\" is of an older version"), "{former:?}");
     }
 }

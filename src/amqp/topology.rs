@@ -6,7 +6,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::domain::message::{LADDER_LEVELS, LADDER_UNIT, Lane, Outgoing, PARK_LEVELS, Queue};
+use crate::domain::message::{BEHIND_MAX, LADDER_LEVELS, LADDER_UNIT, Lane, Outgoing, PARK_LEVELS, Queue};
 
 /// A value of an argument.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,6 +59,16 @@ pub struct Binding {
 const RECENT_KEPT: Duration = Duration::from_hours(1);
 /// The oldest copies make room for new ones beyond this: the copies must never hold up what they are copies of.
 const RECENT_BYTES_MAX: i64 = 256 * 1024 * 1024;
+/// Deliveries of what the broker dead-lettered, beyond the first, before it counts as unreadable. An argument and no
+/// policy, because policies may be missing.
+const BURIED_REDELIVERIES_MAX: i64 = 3;
+/// Deliveries of what is unreadable, for those who look whether it is. RabbitMQ 4 would drop it after 20.
+const UNREADABLE_REDELIVERIES_MAX: i64 = 1_000_000;
+
+/// The last word of a probe's routing key, where others name their lane.
+pub const PROBES: &str = "probe";
+/// Probes that nobody takes are of no use later.
+const PROBES_KEPT: Duration = Duration::from_mins(5);
 
 /// Everything the fleet needs on a broker, in the order in which it must be declared: targets before what feeds them.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -66,6 +76,9 @@ pub struct Topology {
     pub exchanges: Vec<Exchange>,
     pub queues: Vec<QueueSpec>,
     pub bindings: Vec<Binding>,
+    /// What older versions bound and must no longer be there: the keeper of the letters removes it once it reads what the
+    /// broker dead-letters.
+    pub former: Vec<Binding>,
 }
 
 /// The names within a namespace.
@@ -76,6 +89,11 @@ impl Names {
     #[must_use]
     pub fn new(namespace: &str) -> Self {
         Self(namespace.to_owned())
+    }
+
+    #[must_use]
+    pub fn namespace(&self) -> &str {
+        &self.0
     }
 
     #[must_use]
@@ -99,9 +117,29 @@ impl Names {
         queue.strip_prefix(self.0.as_str()).is_some_and(|rest| rest.starts_with('.'))
     }
 
+    /// The exchange that the broker dead-letters to, and the stream of the dead-letter log. They are bound no more: see
+    /// [`Self::letters`].
     #[must_use]
     pub fn dead(&self) -> String {
         format!("{}.dead", self.0)
+    }
+
+    /// The exchange of the log's records. Only this program publishes to it.
+    #[must_use]
+    pub fn letters(&self) -> String {
+        format!("{}.letters", self.0)
+    }
+
+    /// What the broker dead-lettered. The keeper makes letters of it.
+    #[must_use]
+    pub fn buried(&self) -> String {
+        format!("{}.buried", self.0)
+    }
+
+    /// What the broker could hand to no consumer: exchange and queue. Nobody consumes it.
+    #[must_use]
+    pub fn unreadable(&self) -> String {
+        format!("{}.unreadable", self.0)
     }
 
     /// Copies of what the dead-letter stream got of late: streams are not fsynced, quorum queues are.
@@ -133,10 +171,22 @@ impl Names {
         format!("{}.delay.{level}", self.0)
     }
 
+    /// Exchange and queue of what waits behind a run that is under way.
+    #[must_use]
+    pub fn running(&self) -> String {
+        format!("{}.running", self.0)
+    }
+
     /// Exchange and queue of one level of parking.
     #[must_use]
     pub fn park(&self, level: u8) -> String {
         format!("{}.park.{level}", self.0)
+    }
+
+    /// Where probes of the ladder come out.
+    #[must_use]
+    pub fn ladder_probes(&self) -> String {
+        format!("{}.delay.probes", self.0)
     }
 
     /// Where the ladder ends.
@@ -157,7 +207,7 @@ impl Topology {
     #[must_use]
     pub fn new(namespace: &str) -> Self {
         let names = Names::new(namespace);
-        let mut topology = Self { exchanges: Vec::new(), queues: Vec::new(), bindings: Vec::new() };
+        let mut topology = Self { exchanges: Vec::new(), queues: Vec::new(), bindings: Vec::new(), former: Vec::new() };
         topology.dead(&names);
         topology.work(&names);
         topology.gates(&names);
@@ -166,10 +216,16 @@ impl Topology {
         topology
     }
 
+    /// The log, and what the broker dead-letters. A broker converts a message when it hands it out, and a worker of its own
+    /// that fails at that ends at-least-once dead-lettering for the whole node. So nothing that a client wrote gets into a
+    /// stream by the broker's hand: it goes from quorum queue to quorum queue, which converts nothing, and the keeper writes
+    /// the letter.
     fn dead(&mut self, names: &Names) {
-        self.exchanges.push(Exchange { name: names.dead(), kind: "fanout", arguments: Vec::new() });
+        for name in [names.dead(), names.letters(), names.unreadable()] {
+            self.way(name, "fanout");
+        }
         self.queues.push(QueueSpec { name: names.dead(), arguments: vec![("x-queue-type", text("stream"))] });
-        self.bind_queue(&names.dead(), &names.dead(), "");
+        self.bind_queue(&names.letters(), &names.dead(), "");
         let kept_ms = i64::try_from(RECENT_KEPT.as_millis()).unwrap_or(i64::MAX);
         let arguments = vec![
             ("x-queue-type", text("quorum")),
@@ -178,7 +234,17 @@ impl Topology {
             ("x-max-length-bytes", Argument::Number(RECENT_BYTES_MAX)),
         ];
         self.queues.push(QueueSpec { name: names.recent(), arguments });
-        self.bind_queue(&names.dead(), &names.recent(), "");
+        self.bind_queue(&names.letters(), &names.recent(), "");
+        let limit = ("x-delivery-limit", Argument::Number(UNREADABLE_REDELIVERIES_MAX));
+        let arguments = vec![("x-queue-type", text("quorum")), limit];
+        self.queues.push(QueueSpec { name: names.unreadable(), arguments });
+        self.bind_queue(&names.unreadable(), &names.unreadable(), "");
+        let mut arguments = safe_queue(&names.unreadable());
+        arguments.push(("x-delivery-limit", Argument::Number(BURIED_REDELIVERIES_MAX)));
+        self.queues.push(QueueSpec { name: names.buried(), arguments });
+        self.bind_queue(&names.dead(), &names.buried(), "");
+        let former = |to: String| Binding { from: names.dead(), to, fed: Fed::Queue, key: String::new() };
+        self.former = vec![former(names.dead()), former(names.recent())];
     }
 
     fn work(&mut self, names: &Names) {
@@ -217,6 +283,11 @@ impl Topology {
     fn ladder(&mut self, names: &Names) {
         let end = names.ladder_end();
         self.way(end.clone(), "topic");
+        let probes = names.ladder_probes();
+        let kept_ms = i64::try_from(PROBES_KEPT.as_millis()).unwrap_or(i64::MAX);
+        let arguments = vec![("x-queue-type", text("quorum")), ("x-message-ttl", Argument::Number(kept_ms))];
+        self.queues.push(QueueSpec { name: probes.clone(), arguments });
+        self.bind_queue(&end, &probes, &format!("#.{PROBES}"));
         for lane in Lane::ALL {
             self.bind_queue(&end, &names.queue(Queue::Lane(lane)), &format!("#.{}", lane.name()));
         }
@@ -239,7 +310,8 @@ impl Topology {
         }
     }
 
-    /// Each level holds what comes for its time and hands it on to the lane of its routing key, where the ladder does.
+    /// Each level holds what comes for its time and hands it on to the lane of its routing key, where the ladder does. So
+    /// does the queue of what waits behind runs.
     fn parks(&mut self, names: &Names) {
         for level in PARK_LEVELS {
             let name = names.park(level);
@@ -250,6 +322,14 @@ impl Topology {
             self.queues.push(QueueSpec { name: name.clone(), arguments });
             self.bind_queue(&name, &name, "");
         }
+        // Each message has a time of its own. That of the queue is for one that has none, which would stop those behind it.
+        let name = names.running();
+        self.exchange(names, name.clone(), "fanout");
+        let mut arguments = safe_queue(&names.ladder_end());
+        let most_ms = i64::try_from(BEHIND_MAX.as_millis()).unwrap_or(i64::MAX);
+        arguments.push(("x-message-ttl", Argument::Number(most_ms)));
+        self.queues.push(QueueSpec { name: name.clone(), arguments });
+        self.bind_queue(&name, &name, "");
     }
 
     /// An exchange that is published to: what has no route there becomes a letter, where else it would vanish.
@@ -258,7 +338,7 @@ impl Topology {
         self.exchanges.push(Exchange { name, kind, arguments });
     }
 
-    /// An exchange that delay and parking queues feed. It has no alternate: a queue that dead-letters at least once keeps what
+    /// An exchange that queues feed, or that the log's records go by. It has no alternate: a queue that dead-letters at least once keeps what
     /// has no way on and tries again. RabbitMQ lets go what has expired before its exchanges have their bindings back when it
     /// starts, and an alternate would make letters of what nobody gave up.
     fn way(&mut self, name: String, kind: &'static str) {
@@ -308,12 +388,17 @@ impl fmt::Display for Topology {
         for binding in &self.bindings {
             writeln!(f, "binding {} -> {} \"{}\"", binding.from, binding.to, binding.key)?;
         }
+        for binding in &self.former {
+            writeln!(f, "no binding {} -> {} \"{}\"", binding.from, binding.to, binding.key)?;
+        }
         Ok(())
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     #[test]
@@ -328,7 +413,7 @@ mod tests {
             }
         }
         assert_eq!(topology.exchanges[0].name, "t.dead");
-        assert_eq!(topology.queues.len(), 2 + Queue::ALL.len() + 2 + 19 + 8);
+        assert_eq!(topology.queues.len(), 4 + Queue::ALL.len() + 2 + 1 + 19 + 8 + 1);
     }
 
     /// What the fanout feeds beside the stream can neither refuse nor grow without end, and sends nothing on.
@@ -341,13 +426,86 @@ mod tests {
             arguments,
             ["x-queue-type=quorum", "x-overflow=drop-head", "x-message-ttl=3600000", "x-max-length-bytes=268435456"]
         );
-        let fed: Vec<&str> = topology
-            .bindings
+        assert_eq!(fed_by(&topology, "t.letters"), ["t.dead", "t.dead.recent"]);
+    }
+
+    fn fed_by<'t>(topology: &'t Topology, exchange: &str) -> Vec<&'t str> {
+        let bindings = topology.bindings.iter().filter(|binding| binding.from == exchange);
+        bindings.map(|binding| binding.to.as_str()).collect()
+    }
+
+    fn argument<'t>(arguments: &'t [(&'static str, Argument)], wanted: &str) -> Option<&'t Argument> {
+        arguments.iter().find(|(name, _)| *name == wanted).map(|(_, value)| value)
+    }
+
+    /// Everything that a message may get to from an exchange without a client's doing: by bindings, alternates and
+    /// dead-letter exchanges.
+    fn reached_from(topology: &Topology, exchange: &str) -> BTreeSet<String> {
+        let (mut reached, mut ahead) = (BTreeSet::new(), vec![format!("exchange {exchange}")]);
+        while let Some(place) = ahead.pop() {
+            if !reached.insert(place.clone()) {
+                continue;
+            }
+            let next = if let Some(name) = place.strip_prefix("exchange ") {
+                let bound = topology.bindings.iter().filter(|binding| binding.from == name);
+                let bound = bound.map(|Binding { to, fed, .. }| match fed {
+                    Fed::Queue => format!("queue {to}"),
+                    Fed::Exchange => format!("exchange {to}"),
+                });
+                let found = topology.exchanges.iter().find(|exchange| exchange.name == name).unwrap();
+                let alternate = argument(&found.arguments, "alternate-exchange");
+                bound.chain(alternate.map(|to| format!("exchange {to}"))).collect::<Vec<_>>()
+            } else {
+                let name = place.strip_prefix("queue ").unwrap();
+                let found = topology.queues.iter().find(|queue| queue.name == name).unwrap();
+                argument(&found.arguments, "x-dead-letter-exchange")
+                    .map(|to| format!("exchange {to}"))
+                    .into_iter()
+                    .collect()
+            };
+            ahead.extend(next);
+        }
+        reached
+    }
+
+    /// The broker itself brings nothing into a stream that a client wrote: what it cannot convert would end its
+    /// dead-lettering.
+    #[test]
+    fn nothing_of_a_client_reaches_a_stream_by_the_brokers_hand() {
+        let topology = Topology::new("t");
+        let streams: Vec<&str> = topology
+            .queues
             .iter()
-            .filter(|binding| binding.from == "t.dead")
-            .map(|binding| binding.to.as_str())
+            .filter(|queue| argument(&queue.arguments, "x-queue-type") == Some(&text("stream")))
+            .map(|queue| queue.name.as_str())
             .collect();
-        assert_eq!(fed, ["t.dead", "t.dead.recent"]);
+        assert_eq!(streams, ["t.dead"]);
+        for exchange in topology.exchanges.iter().filter(|exchange| exchange.name != "t.letters") {
+            let reached = reached_from(&topology, &exchange.name);
+            assert!(!reached.contains("queue t.dead") && !reached.contains("exchange t.letters"), "{}", exchange.name);
+        }
+        let events = reached_from(&topology, "t.gates");
+        let end = ["queue t.gates.expired", "queue t.buried", "queue t.unreadable"];
+        assert!(end.iter().all(|end| events.contains(*end)), "{events:?}");
+    }
+
+    /// What nobody can read ends in a queue that keeps it, whatever policies there are.
+    #[test]
+    fn what_is_unreadable_is_kept() {
+        let topology = Topology::new("t");
+        let arguments = |name: &str| {
+            let queue = topology.queues.iter().find(|queue| queue.name == name).unwrap();
+            queue.arguments.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(
+            arguments("t.buried"),
+            "x-queue-type=quorum x-dead-letter-exchange=t.unreadable x-dead-letter-strategy=at-least-once \
+             x-overflow=reject-publish x-delivery-limit=3"
+        );
+        assert_eq!(arguments("t.unreadable"), "x-queue-type=quorum x-delivery-limit=1000000");
+        assert_eq!(fed_by(&topology, "t.dead"), ["t.buried"]);
+        let former: Vec<&str> = topology.former.iter().map(|binding| binding.to.as_str()).collect();
+        assert_eq!(former, ["t.dead", "t.dead.recent"]);
     }
 
     /// What is published has the log as its alternate; what a queue lets go, after its time, never does.
@@ -361,11 +519,12 @@ mod tests {
             let exchange = topology.exchanges.iter().find(|exchange| exchange.name == name).unwrap();
             arguments(&exchange.arguments, "alternate-exchange")
         };
-        for published in ["t.events", "t.lane", "t.delay", "t.park.1", "t.park.8"] {
+        for published in ["t.events", "t.lane", "t.delay", "t.park.1", "t.park.8", "t.running"] {
             assert_eq!(alternate(published).as_deref(), Some("t.dead"), "{published}");
         }
         let timed = |queue: &&QueueSpec| arguments(&queue.arguments, "x-message-ttl").is_some();
-        let held = topology.queues.iter().filter(timed).filter(|queue| queue.name != "t.dead.recent");
+        let is_dropped = |queue: &&QueueSpec| ["t.dead.recent", "t.delay.probes"].contains(&queue.name.as_str());
+        let held = topology.queues.iter().filter(timed).filter(|queue| !is_dropped(queue));
         for queue in held {
             let to = arguments(&queue.arguments, "x-dead-letter-exchange").unwrap();
             assert_eq!(alternate(&to), None, "{} feeds {to}", queue.name);

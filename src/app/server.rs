@@ -58,7 +58,7 @@ impl Server {
         let (catalog, following) = follow(source, Reader::Server { hint_max: settings.hint_max });
         let paused = watch::Sender::new(None);
         let redis_away = watch::Sender::new(away);
-        let operations = backends.operations();
+        let operations = backends.operations(settings);
         let fleet = Fleet {
             broker: backends.broker.health(),
             redis_away: redis_away.subscribe(),

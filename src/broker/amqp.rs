@@ -23,16 +23,21 @@ use crate::amqp::supervised::Supervisor;
 use crate::amqp::topology::{Names, Topology};
 use crate::config::BrokerServer;
 use crate::domain::message::{Destination, Message, Outgoing};
+use apart::{Apart, HandedOn};
 use asker::Asker;
 use consumer::{Command, Consuming};
 use publisher::Publisher;
+use seeking::Seeking;
 use status::{Part, Status};
 
 mod acks;
+mod apart;
 mod asker;
 mod consumer;
 mod publisher;
 mod replies;
+mod search;
+mod seeking;
 mod status;
 mod window;
 
@@ -47,7 +52,7 @@ const REPLY_AGAIN_AFTER: Duration = Duration::from_millis(600);
 
 /// A broker reached over AMQP.
 pub struct AmqpBroker {
-    publisher: Publisher,
+    publisher: Arc<Publisher>,
     asker: Asker,
     status: Arc<Status>,
     stop: CancellationToken,
@@ -55,6 +60,7 @@ pub struct AmqpBroker {
     commands: mpsc::UnboundedSender<Command>,
     deliveries: Mutex<mpsc::UnboundedReceiver<Delivery>>,
     epoch: Arc<AtomicU64>,
+    handed_on: HandedOn,
     names: Names,
     limit: Arc<Limit>,
     /// Held by the one answer that is sent again.
@@ -69,6 +75,8 @@ struct Dial {
     server: BrokerServer,
     names: Names,
     topology: Topology,
+    /// Queues that are left to those who take them message by message.
+    apart: Apart,
 }
 
 /// The purpose of the connection that publishes.
@@ -107,8 +115,13 @@ impl AmqpBroker {
     /// # Errors
     /// At once if trying again cannot help (user, vhost, incompatible queue), after some seconds if nothing answers.
     pub async fn connect(server: &BrokerServer, namespace: &str) -> Result<Self, ConnectError> {
-        let dial =
-            Arc::new(Dial { server: server.clone(), names: Names::new(namespace), topology: Topology::new(namespace) });
+        let shown = server.urls.first().map(|url| connection::shown(url.expose())).unwrap_or_default();
+        let dial = Arc::new(Dial {
+            server: server.clone(),
+            names: Names::new(namespace),
+            topology: Topology::new(namespace),
+            apart: apart::apart(&shown, namespace),
+        });
         let first = first_connection(&dial).await?;
         dial.declare(&first).await.map_err(ConnectError::Settings)?;
 
@@ -118,11 +131,21 @@ impl AmqpBroker {
         let limit = Arc::<Limit>::default();
         let supervisor = |part: Part| Supervisor { name: part.name(), report: status.report(part), stop: stop.clone() };
         let publisher = Publisher::start(supervisor(Part::Publish), first, Arc::clone(&dial), Arc::clone(&limit));
+        let (publisher, handed_on) = (Arc::new(publisher), HandedOn::default());
         let asker = Asker::new(Arc::clone(&dial), Arc::clone(&limit), stop.clone());
         let (wanted, wanted_now) = watch::channel(Vec::new());
         let (commands, commanded) = mpsc::unbounded_channel();
         let (sender, deliveries) = mpsc::unbounded_channel();
         let consuming = Consuming {
+            apart: dial.apart.queues.subscribe(),
+            seeking: Seeking {
+                publisher: Arc::clone(&publisher),
+                handed_on: handed_on.clone(),
+                status: Arc::clone(&status),
+                stop: stop.clone(),
+                is_due: Arc::default(),
+                seen: None,
+            },
             dial,
             wanted: wanted_now,
             commands: commanded,
@@ -143,6 +166,7 @@ impl AmqpBroker {
             commands,
             deliveries,
             epoch,
+            handed_on,
             names,
             limit,
             alone: Mutex::default(),
@@ -182,7 +206,8 @@ impl Broker for AmqpBroker {
         loop {
             let delivery = deliveries.recv().await?;
             // What came by an earlier connection comes again by itself.
-            if delivery.receipt.epoch == self.epoch.load(Ordering::Relaxed) {
+            let Receipt { epoch, .. } = delivery.receipt;
+            if epoch == self.epoch.load(Ordering::Relaxed) || self.handed_on.contains(epoch) {
                 return Some(delivery);
             }
         }
@@ -199,7 +224,8 @@ impl Broker for AmqpBroker {
         while let Ok(delivery) = deliveries.try_recv() {
             arrived.push(delivery);
         }
-        arrived.retain(|delivery| delivery.receipt.epoch == epoch); // the others come again by themselves
+        // The others come again by themselves.
+        arrived.retain(|it| it.receipt.epoch == epoch || self.handed_on.contains(it.receipt.epoch));
         arrived
     }
 
@@ -242,7 +268,9 @@ impl Broker for AmqpBroker {
     }
 
     fn ack(&self, receipt: Receipt) {
-        let _ = self.commands.send(Command::Ack(receipt));
+        if !self.handed_on.ack(receipt) {
+            let _ = self.commands.send(Command::Ack(receipt));
+        }
     }
 
     fn health(&self) -> watch::Receiver<Health> {

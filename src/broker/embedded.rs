@@ -49,7 +49,7 @@ impl Broker for EmbeddedBroker {
     async fn receive(&self) -> Option<Delivery> {
         let Dispatched { queue, id, deliveries, message } = self.store.queues().next().await?;
         let receipt = Receipt { epoch: self.epoch(), queue, tag: id.unsigned_abs() };
-        Some(Delivery { queue, message, deliveries, receipt })
+        Some(Delivery { queue, message, deliveries, hand_back: false, receipt })
     }
 
     /// Nothing is answered: what was dispatched and not received is given back by `close`, its count as it was.
@@ -66,7 +66,9 @@ impl Broker for EmbeddedBroker {
             Destination::Exchange(exchange) if exchange.name.is_none() => {
                 queues.publish(Queue::Events, Duration::ZERO, message).await
             }
-            Destination::Lane(lane) => queues.publish(Queue::Lane(lane), delay, message).await,
+            Destination::Lane(lane) | Destination::Running(lane) => {
+                queues.publish(Queue::Lane(lane), delay, message).await
+            }
             Destination::Parked(lane, level) => {
                 queues.publish(Queue::Lane(lane), Outgoing::park_time(level), message).await
             }

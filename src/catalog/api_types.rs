@@ -65,6 +65,8 @@ pub enum RunView {
         headers: Vec<String>,
         /// Names of the headers that are made for each attempt.
         signed: Vec<String>,
+        /// What is sent where the hook has no body of its own: `native`, `cloudevents` or `cloudevents-binary`.
+        format: &'static str,
         /// Whether bodies are compressed where that makes them smaller.
         compressed: bool,
     },
@@ -174,6 +176,7 @@ impl RunView {
                 target: action.target(),
                 headers: http.headers.iter().map(|(name, _)| name.clone()).collect(),
                 signed: http.signing.headers().map(str::to_owned).collect(),
+                format: http.format.name(),
                 compressed: http.compression == Compression::Gzip,
             },
             Action::Command(command) => Self::Command {

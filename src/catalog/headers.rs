@@ -21,6 +21,17 @@ pub(super) fn is_token(name: &str) -> bool {
     !name.is_empty() && name.bytes().all(legal)
 }
 
+/// What is said of a name that is legal, and that many receivers drop: nginx, gunicorn and the servers of Flask and
+/// Werkzeug, since `x_a` and `x-a` are one variable in CGI.
+pub(super) fn doubtful(name: &str) -> Option<Mismatch> {
+    let written = name.replace('_', "-");
+    (written != name).then(|| {
+        Mismatch::new("a header name without underscores")
+            .found(format!("`{name}`, which nginx, gunicorn and others drop without a word"))
+            .help(format!("write `{written}` if the receiver takes it"))
+    })
+}
+
 /// A header value without characters that HTTP forbids.
 pub(super) fn check_value(content: &str) -> Result<(), Mismatch> {
     if content.bytes().all(|byte| matches!(byte, b'\t' | b' '..=b'~')) {

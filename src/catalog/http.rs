@@ -10,7 +10,7 @@ use super::secret::{guessed, pieces};
 use super::{Outside, headers, signing};
 use crate::domain::address::{literal, refusal};
 use crate::domain::headers::is_reserved_in_http;
-use crate::domain::hook::{Compression, HttpAction, Method};
+use crate::domain::hook::{Compression, Format, HttpAction, Method};
 use crate::domain::secret::Secret;
 use crate::domain::signature::Signing;
 use crate::domain::template::{Form, Piece, Text};
@@ -20,6 +20,7 @@ use crate::yaml::scalar::one_of;
 use crate::yaml::value::{Value, all};
 
 const COMPRESS: &str = "compress";
+const FORMAT: &str = "format";
 /// What a URL could begin with that is not known here.
 const GUESS_OF_URL: &str = "https://unknown.invalid";
 
@@ -30,6 +31,7 @@ pub(super) struct Targets(BTreeMap<String, Option<Target>>);
 struct Target {
     url: Vec<Piece>,
     headers: Vec<(String, Text)>,
+    format: Format,
     compression: Compression,
     signing: Signing,
     tls: Tls,
@@ -85,9 +87,12 @@ impl Target {
         let headers = all_headers(fields.get("headers"), fields.get("auth"), outside);
         let signing = fields.get("sign").map_or_else(|| Some(Signing::default()), |sign| signing::read(&sign, outside));
         let tls = fields.get("tls").map_or(Some(Tls::Usual), |tls| read_tls(&tls, outside));
-        let compression = fields.read_or(COMPRESS, Compression::default(), one_of(&Compression::ALL))?;
+        let compression = fields.read_or(COMPRESS, Compression::default(), one_of(&Compression::ALL));
+        let format = fields.read_or(FORMAT, Format::default(), one_of(&Format::ALL));
         fields.end();
-        Some(Self { url: url?, headers: headers?, compression, signing: signing?, tls: tls?, used: Cell::default() })
+        let (compression, format) = (compression?, format?);
+        let (url, headers, signing, tls) = (url?, headers?, signing?, tls?);
+        Some(Self { url, headers, format, compression, signing, tls, used: Cell::default() })
     }
 }
 
@@ -102,9 +107,57 @@ pub(super) fn read(value: &Value<'_>, outside: &Outside<'_>, targets: &Targets) 
     let own = sign.as_ref().map(|sign| signing::read(sign, outside));
     let own_tls = fields.get("tls").map(|tls| read_tls(&tls, outside));
     let compress = fields.get(COMPRESS);
+    let format = fields.get(FORMAT);
+    let own_format = format.as_ref().map(|format| format.read(one_of(&Format::ALL)));
     let own_compression = compress.as_ref().map(|compress| compress.read(one_of(&Compression::ALL)));
     fields.end();
-    let (shared, address) = match (url, target) {
+    let (shared, address) = addressed(value, [url, target, path], outside, targets)?;
+    let headers = with_shared(headers, shared);
+    let signing = own.unwrap_or_else(|| Some(shared.map(|target| target.signing.clone()).unwrap_or_default()));
+    let tls = own_tls.unwrap_or_else(|| Some(shared.map(|target| target.tls.clone()).unwrap_or_default()));
+    let compression =
+        own_compression.unwrap_or_else(|| Some(shared.map(|target| target.compression).unwrap_or_default()));
+    let format = match own_format {
+        Some(None) => None,
+        own => {
+            let place = format.as_ref().unwrap_or(value);
+            in_force(place, own.flatten(), shared, headers.as_deref(), body.is_some(), method)
+        }
+    };
+    if let (Some(headers), Some(signing), Some(compression)) = (&headers, &signing, compression) {
+        check_signing(sign.as_ref().unwrap_or(value), headers, signing)?;
+        check_compression(compress.as_ref().unwrap_or(value), headers, compression)?;
+    }
+    let form = headers.as_deref().map_or(Form::Json, form);
+    let body = body.map_or(Some(None), |body| read_body(&body, method, form, outside).map(Some));
+    let (url, text) = address?;
+    warn_of_address(value, &url, outside);
+    let (url, signing) = (Secret::new(url), Box::new(signing?));
+    Some(HttpAction {
+        method: method?,
+        url,
+        text,
+        headers: headers?,
+        body: body?,
+        format: format?,
+        compression: compression?,
+        signing,
+        tls: tls?,
+    })
+}
+
+/// A shared target, if there is one, and the URL with what a request adds to it.
+type Addressed<'t> = (Option<&'t Target>, Option<(Url, Text)>);
+
+/// The URL of a hook and what its requests add to it, with the target that it shares, if it has one: from the fields `url`,
+/// `target` and `path`. The URL is `None` where it was wrong by itself.
+fn addressed<'t>(
+    value: &Value<'_>,
+    [url, target, path]: [Option<Value<'_>>; 3],
+    outside: &Outside<'_>,
+    targets: &'t Targets,
+) -> Option<Addressed<'t>> {
+    Some(match (url, target) {
         (Some(url), None) => {
             if let Some(path) = path {
                 path.wrong(Mismatch::new("`path` with `target` only").found("it beside `url`"));
@@ -120,35 +173,15 @@ pub(super) fn read(value: &Value<'_>, outside: &Outside<'_>, targets: &Targets) 
             value.wrong(Mismatch::new("either `url` or `target`").found(found));
             return None;
         }
-    };
-    let headers = with_shared(headers, shared);
-    let signing = own.unwrap_or_else(|| Some(shared.map(|target| target.signing.clone()).unwrap_or_default()));
-    let tls = own_tls.unwrap_or_else(|| Some(shared.map(|target| target.tls.clone()).unwrap_or_default()));
-    let compression =
-        own_compression.unwrap_or_else(|| Some(shared.map(|target| target.compression).unwrap_or_default()));
-    if let (Some(headers), Some(signing), Some(compression)) = (&headers, &signing, compression) {
-        check_signing(sign.as_ref().unwrap_or(value), headers, signing)?;
-        check_compression(compress.as_ref().unwrap_or(value), headers, compression)?;
-    }
-    let form = headers.as_deref().map_or(Form::Json, form);
-    let body = body.map_or(Some(None), |body| read_body(&body, method, form, outside).map(Some));
-    let (url, text) = address?;
-    if let Some(class) = literal(&url).and_then(|ip| refusal(ip, outside.egress?)) {
-        // Another process may allow it: no reason to refuse all hooks.
+    })
+}
+
+/// Another process may allow the target: no reason to refuse all hooks.
+fn warn_of_address(value: &Value<'_>, url: &Url, outside: &Outside<'_>) {
+    if let Some(class) = literal(url).and_then(|ip| refusal(ip, outside.egress?)) {
         let mismatch = Mismatch::new("a target that this process may call").found(class);
         value.warn(mismatch.help("allow it with `egress.allow`, or every run becomes a letter `target_blocked`"));
     }
-    let (url, signing) = (Secret::new(url), Box::new(signing?));
-    Some(HttpAction {
-        method: method?,
-        url,
-        text,
-        headers: headers?,
-        body: body?,
-        compression: compression?,
-        signing,
-        tls: tls?,
-    })
 }
 
 /// A hook's own headers, and those of its target that it does not set itself.
@@ -175,6 +208,39 @@ fn check_compression(value: &Value<'_>, headers: &[(String, Text)], compression:
         return Some(());
     }
     value.wrong(Mismatch::new("`compress` or the header `content-encoding`").found("both"));
+    None
+}
+
+/// The format of a hook: its own, or that of its target where it sends what a format says. What a format says is said by
+/// nothing else. `value`: where its own stands, or the whole where there is none.
+fn in_force(
+    value: &Value<'_>,
+    own: Option<Format>,
+    shared: Option<&Target>,
+    headers: Option<&[(String, Text)]>,
+    has_body: bool,
+    method: Option<Method>,
+) -> Option<Format> {
+    let sends_other = has_body || method == Some(Method::Get);
+    let of_target = || shared.map(|target| target.format).filter(|_| !sends_other).unwrap_or_default();
+    let format = own.unwrap_or_else(of_target);
+    if format == Format::Native {
+        return Some(format);
+    }
+    let of_format = |name: &str| name == "content-type" || name.starts_with("ce-");
+    let header = headers?.iter().map(|(name, _)| name).find(|name| of_format(name));
+    let mismatch = match (has_body, method, header) {
+        (true, ..) => Mismatch::new("either `body` or a `format` of CloudEvents").found("both"),
+        (_, Some(Method::Get), _) => {
+            Mismatch::new("a `format` of CloudEvents with a method that sends a body").found("it beside `method: GET`")
+        }
+        (.., Some(name)) => {
+            let found = format!("the header `{name}` beside it");
+            Mismatch::new("a `format` of CloudEvents, which sets the headers of the event").found(found)
+        }
+        (false, _, None) => return Some(format),
+    };
+    value.wrong(mismatch);
     None
 }
 
@@ -288,6 +354,8 @@ fn read_headers(value: &Value<'_>, outside: &Outside<'_>) -> Option<Vec<(String,
             value.wrong_key(key, Mismatch::new("a header that a hook may set"));
         } else if !names.insert(name.clone()) {
             value.wrong_key(key, Mismatch::new("each header once, in any case of its letters"));
+        } else if let Some(doubt) = headers::doubtful(&name) {
+            value.warn_key(key, doubt);
         }
         let content = value.read(|text| {
             let text = Text::new(pieces(text, outside)?, Form::Plain)?;

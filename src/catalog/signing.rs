@@ -30,7 +30,13 @@ pub(super) fn read(value: &Value<'_>, outside: &Outside<'_>) -> Option<Signing> 
 
 fn read_plain(value: &Value<'_>, outside: &Outside<'_>) -> Option<PlainKey> {
     let mut fields = value.clone().secret_unless_map().fields()?;
-    let header = fields.require("header").and_then(|header| header.read(headers::name));
+    let header = fields.require("header").and_then(|header| {
+        let name = header.read(headers::name)?;
+        if let Some(doubt) = headers::doubtful(&name) {
+            header.warn(doubt);
+        }
+        Some(name)
+    });
     let prefix = fields.read_or("prefix", String::new(), |text| headers::check_value(text).map(|()| text.to_owned()));
     let encoding = fields.read_or("encoding", Encoding::Hex, one_of(&ENCODINGS));
     let algorithm = fields.read_or("algorithm", Algorithm::Sha256, one_of(&ALGORITHMS));

@@ -12,6 +12,7 @@ use super::{operator, output};
 use crate::config::Settings;
 use crate::domain::fold::Entry;
 use crate::domain::id::LetterId;
+use crate::domain::json::text_without_mark;
 use crate::operations::api_types::{Asked, EditAsked, Grouped, Listed, PageAsked, ResolveAsked};
 
 mod client;
@@ -160,7 +161,10 @@ async fn act(client: &Client, letters: Letters, settings: &Settings) -> anyhow::
         Letters::Edit { id, data, patch } => {
             let data = data.map(|text| given("--data", &text)).transpose()?.map(Value::String);
             let patch = patch.map(|text| given("--patch", &text)).transpose()?;
-            let patch = patch.map(|text| serde_json::from_str(&text)).transpose().context("--patch: expected JSON")?;
+            let patch = patch
+                .map(|text| serde_json::from_str(text_without_mark(&text)))
+                .transpose()
+                .context("--patch: expected JSON")?;
             let sent = client.edit(&id, &EditAsked { data, patch, by: Some(operator()) }).await?;
             output::out(&format!("{} sent with other data, as generation {}", sent.id, sent.generation));
         }

@@ -27,6 +27,7 @@ use crate::domain::asking::Answered;
 use crate::domain::decision::Decision;
 use crate::domain::event::Reading;
 use crate::domain::event_type::EventTypes;
+use crate::domain::json::text_without_mark;
 use crate::embedded;
 use crate::publish::{Event, EventBuilder, Publisher, PublisherOptions, Rejected, Route, prepare};
 
@@ -86,7 +87,8 @@ impl About {
                 Some(path) => std::fs::read_to_string(path).with_context(|| format!("cannot read --data {path}"))?,
                 None => data.clone(),
             };
-            event = event.data(&serde_json::from_str::<&RawValue>(&text).context("--data: expected JSON")?);
+            event = event
+                .data(&serde_json::from_str::<&RawValue>(text_without_mark(&text)).context("--data: expected JSON")?);
         }
         Ok(event.build()?)
     }
@@ -214,7 +216,10 @@ impl Taking {
     fn read(&self, line: &[u8], number: usize) -> anyhow::Result<(Event, Option<String>)> {
         let event =
             prepare(&Bytes::copy_from_slice(line), None, None, &self.reading).map_err(|rejected| match rejected {
-                Rejected::ContentType(error) | Rejected::Event(error) | Rejected::TooLarge(error) => {
+                Rejected::ContentType(error)
+                | Rejected::Coding(error)
+                | Rejected::Event(error)
+                | Rejected::TooLarge(error) => {
                     anyhow!("line {number}: {error}")
                 }
             })?;

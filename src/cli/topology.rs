@@ -7,7 +7,7 @@ use clap::Subcommand;
 
 use super::output;
 use crate::amqp::connection::{connect, vhost};
-use crate::amqp::declare::{check, declare, missing_bindings};
+use crate::amqp::declare::{check, declare, differing_bindings};
 use crate::amqp::management::{Management, ManagementError, NodeFound};
 use crate::amqp::policy::harm::{harms, untold};
 use crate::amqp::policy::{Policy, compare, policies};
@@ -94,7 +94,7 @@ async fn compare_all(broker: &BrokerServer, topology: &Topology, policies: &[Pol
         Ok((overview, nodes, bindings, found)) => {
             output::out(&format!("RabbitMQ {}, {} nodes", overview.rabbitmq_version, nodes.len()));
             findings.extend(nodes.iter().flat_map(NodeFound::troubles));
-            findings.extend(missing_bindings(topology, &bindings));
+            findings.extend(differing_bindings(topology, &bindings));
             findings.extend(compare(policies, &found.policies, &found.queues));
             findings.extend(harms(topology, policies, &found).into_iter().map(|harm| format!("PROBLEM: {harm}")));
             if untold(topology, &found) > 0 {

@@ -120,6 +120,18 @@ impl<'a> Raw<'a> {
         }
     }
 
+    /// One value or a list of them.
+    pub(super) fn read_one_or_more<T>(
+        &self,
+        path: &str,
+        parse: impl Fn(&str) -> Result<T, Mismatch>,
+    ) -> Option<Vec<T>> {
+        match self.said.get(path)? {
+            Said::InFile(value) if !value.is_list() => value.read(parse).map(|one| vec![one]),
+            Said::InFile(_) | Said::Elsewhere { .. } => self.read_list(path, parse),
+        }
+    }
+
     /// One value or a list of them, of texts that begin with a scheme: so a comma in the middle of one splits nothing.
     pub(super) fn read_some<T>(&self, path: &str, parse: impl Fn(&str) -> Result<T, Mismatch>) -> Option<Vec<T>> {
         match self.said.get(path)? {

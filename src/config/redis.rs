@@ -65,10 +65,6 @@ fn topology(
         let mismatch = Mismatch::new("either it or redis.sentinels").found("both");
         return wrong("redis.cluster", mismatch.help("a Redis Cluster fails over by itself, without sentinels"));
     }
-    if cluster && database(url).is_some_and(|database| database != 0) {
-        let mismatch = Mismatch::new("database 0, the only one of a cluster").found("another one");
-        return wrong("redis.url", mismatch.help("`namespace` keeps fleets apart that share one"));
-    }
     if !sentinels.is_empty() && url.port().is_some() {
         let mismatch = Mismatch::new("the name of the primary in place of host and port").found("a port");
         return wrong(

@@ -15,7 +15,7 @@ use super::{
     Backend, Claims, Commands, Egress, Gates, Log, Settings, WhenAway, Worker, broker, catalog, http, parse, redis,
     shown,
 };
-use crate::domain::event::Reading;
+use crate::domain::event::{Reading, TypeSource, TypeSources};
 use crate::domain::flow::BreakerPolicy;
 use crate::domain::hook::HookLane;
 use crate::domain::redaction::Pointer;
@@ -171,7 +171,28 @@ fn claims(raw: &Raw<'_>) -> Option<Claims> {
 fn events(raw: &Raw<'_>) -> Option<Reading> {
     let body_bytes_max = raw.read("events.body_bytes_max", count(BODY_BYTES));
     let digest_missing_id = raw.read("events.missing_id", one_of(&[("refuse", false), ("digest", true)]));
-    Some(Reading { body_bytes_max: body_bytes_max?, digest_missing_id: digest_missing_id? })
+    let forward_baggage = raw.read("events.baggage", one_of(&[("drop", false), ("forward", true)]));
+    let (missing_type, body_bytes_max) = (missing_type(raw), body_bytes_max?);
+    Some(Reading {
+        body_bytes_max,
+        inflated_bytes_max: body_bytes_max,
+        digest_missing_id: digest_missing_id?,
+        missing_type: missing_type?,
+        forward_baggage: forward_baggage?,
+    })
+}
+
+/// `refuse` alone, or sources of types in their order.
+fn missing_type(raw: &Raw<'_>) -> Option<TypeSources> {
+    const PATH: &str = "events.missing_type";
+    let [first, second, third] = TypeSource::ALL.map(|(name, source)| (name, Some(source)));
+    let named = raw.read_one_or_more(PATH, one_of(&[("refuse", None), first, second, third]))?;
+    let sources: Vec<TypeSource> = named.iter().copied().flatten().collect();
+    if sources.is_empty() || sources.len() == named.len() {
+        return Some(TypeSources::new(&sources));
+    }
+    raw.wrong(PATH, Mismatch::new("either `refuse` or where types come from").found("both"));
+    None
 }
 
 fn egress(raw: &Raw<'_>) -> Option<Egress> {

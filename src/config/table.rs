@@ -67,7 +67,7 @@ const fn secret_urls(path: &'static str, doc: &'static str) -> Setting {
 }
 
 /// All settings; those of a section stand together.
-pub(super) static SETTINGS: [Setting; 54] = [
+pub(super) static SETTINGS: [Setting; 56] = [
     one(
         "namespace",
         "hookfleet",
@@ -212,12 +212,30 @@ pub(super) static SETTINGS: [Setting; 54] = [
     ),
     one("idempotency.lease", "30s", "A run whose claim is not renewed this long is taken over; at least 1s."),
     one("idempotency.window", "24h", "How long a finished invocation is remembered."),
-    one("events.body_bytes_max", "1048576", "An event with a larger body becomes a dead letter."),
+    one(
+        "events.body_bytes_max",
+        "1000000",
+        "An event with a larger body becomes a dead letter. Hooks get some more than the event, and many receivers take\n\
+         no more than 1 MiB (1048576), which is why the default is less.",
+    ),
     one(
         "events.missing_id",
         "refuse",
         "Plain JSON without a message_id: refuse (a dead letter) or digest (equal bodies are one event: within the\n\
          second that the property timestamp names, without it for as long as idempotency.window).",
+    ),
+    list(
+        "events.missing_type",
+        "refuse",
+        "Plain JSON without the property type: refuse (a dead letter), or where its type comes from, tried in this order:\n\
+         routing_key (the key by which it was published), celery (the header task; the header id is its id), nestjs (the\n\
+         member pattern; the member id is its id).",
+    ),
+    one(
+        "events.baggage",
+        "drop",
+        "The header `baggage` (W3C) of an event: drop, or forward to its hooks. traceparent and tracestate always go\n\
+         along; baggage may hold what is none of a receiver's business.",
     ),
     one(
         "breaker.failures",

@@ -49,7 +49,8 @@ impl Projection {
         self.within(VIEW_AGE_MAX).await
     }
 
-    async fn within(&self, age: Duration) -> Result<MappedMutexGuard<'_, Fold>, DeadLetterError> {
+    /// The fold of everything that was confirmed so long ago, and of everything that was appended by [`Projection::append`].
+    pub async fn within(&self, age: Duration) -> Result<MappedMutexGuard<'_, Fold>, DeadLetterError> {
         let asked = Instant::now();
         let mut known = self.known.lock().await;
         // Who has waited for another one's read that began after the question has its answer too.

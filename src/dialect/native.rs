@@ -2,7 +2,7 @@
 //!
 //! A target gets the wire payload: one JSON object with `contract_version`, the key of the invocation, hook, attempt,
 //! generation and the event, for observers of a decided event the `decision`, for gates the `updated_input` of gates before.
-//! HTTP requests say the key in `Idempotency-Key`, programs get it in `HOOKFLEET_INVOCATION_KEY`.
+//! An http hook may ask for the event itself in place of that: see [`Format`]. HTTP requests say the key in `Idempotency-Key`, programs get it in `HOOKFLEET_INVOCATION_KEY`.
 //!
 //! An HTTP status of 2xx is done; 408, 425, 429 and 5xx may pass by themselves; any other is final. The exit code of a
 //! program says the same, as the hook maps it. A gate answers with JSON: see [`Answer`]. A program that exits with 2 refuses.
@@ -17,16 +17,20 @@ use crate::domain::contract::{Body, Exchange, Question, Raw, Reply};
 use crate::domain::decision::{Answer, Json};
 use crate::domain::excerpt::{excerpt, with_excerpt};
 use crate::domain::failure::Class;
-use crate::domain::hook::{Action, CommandAction, Exit, Hook, HttpAction};
+use crate::domain::hook::{Action, CommandAction, Exit, Format, Hook};
 use crate::domain::invocation::Invocation;
 use crate::domain::outcome::{Again, Failure, Outcome};
 use crate::domain::redaction::Secrets;
 use crate::domain::trace::TraceContext;
 
+mod cloudevents;
+
 /// Room for what stands before the event in a payload: more than most need.
 const PAYLOAD_HEAD: usize = 256;
 /// Version of the wire payload.
 const CONTRACT_VERSION: u32 = 1;
+/// The header of the wire payload, which a hook may set to another value.
+const JSON: (&str, Cow<'_, str>) = ("content-type", Cow::Borrowed("application/json"));
 /// The exit code of a program that refuses.
 const REFUSES: i32 = 2;
 
@@ -35,20 +39,24 @@ pub(super) fn encode<'a>(
     invocation: &'a Invocation,
     key: &'a str,
     question: Option<&Question<'_>>,
-) -> Exchange<'a> {
+) -> Result<Exchange<'a>, String> {
     let input = question.and_then(|question| question.input);
-    let own_body = matches!(&hook.action, Action::Http(HttpAction { body: Some(_), .. }) | Action::Publish(_));
-    let body = if own_body { Bytes::new() } else { payload(hook, invocation, key, input) };
-    let exchange = Exchange { body, reads_body: question.is_some(), ..Exchange::default() };
-    match &hook.action {
-        Action::Http(_) => Exchange {
-            default_headers: vec![("content-type", Cow::Borrowed("application/json"))],
-            headers: headers(invocation, key),
-            ..exchange
-        },
-        Action::Command(_) => Exchange { env: variables(hook, invocation, key), ..exchange },
-        Action::Callback(_) | Action::Publish(_) => exchange,
-    }
+    let payload = || payload(hook, invocation, key, input);
+    let exchange = Exchange { reads_body: question.is_some(), ..Exchange::default() };
+    Ok(match &hook.action {
+        Action::Http(action) => {
+            let exchange = Exchange { headers: headers(invocation, key), ..exchange };
+            match (&action.body, action.format) {
+                (Some(_), _) => Exchange { default_headers: vec![JSON], ..exchange },
+                (None, Format::Native) => Exchange { body: payload(), default_headers: vec![JSON], ..exchange },
+                (None, Format::CloudEvents) => cloudevents::structured(exchange, &invocation.event.body, input)?,
+                (None, Format::CloudEventsBinary) => cloudevents::binary(exchange, &invocation.event.body, input)?,
+            }
+        }
+        Action::Command(_) => Exchange { body: payload(), env: variables(hook, invocation, key), ..exchange },
+        Action::Callback(_) => Exchange { body: payload(), ..exchange },
+        Action::Publish(_) => exchange,
+    })
 }
 
 /// The wire payload.
@@ -75,12 +83,12 @@ fn payload(hook: &Hook, invocation: &Invocation, key: &str, input: Option<&Json>
     whole.into()
 }
 
-fn headers<'a>(invocation: &'a Invocation, key: &'a str) -> Vec<(&'static str, Cow<'a, str>)> {
+fn headers<'a>(invocation: &'a Invocation, key: &'a str) -> Vec<(Cow<'static, str>, Cow<'a, str>)> {
     let mut headers = Vec::with_capacity(4);
-    headers.push(("idempotency-key", Cow::Borrowed(key)));
-    headers.push(("hookfleet-attempt", Cow::Owned(invocation.at.attempt.to_string())));
+    headers.push((Cow::Borrowed("idempotency-key"), Cow::Borrowed(key)));
+    headers.push((Cow::Borrowed("hookfleet-attempt"), Cow::Owned(invocation.at.attempt.to_string())));
     let trace = invocation.event.trace.iter().flat_map(TraceContext::headers);
-    headers.extend(trace.map(|(name, value)| (name, Cow::Borrowed(value))));
+    headers.extend(trace.map(|(name, value)| (Cow::Borrowed(name), Cow::Borrowed(value))));
     headers
 }
 
@@ -101,10 +109,10 @@ fn variable(text: &str) -> Cow<'_, str> {
 
 pub(super) fn read(hook: &Hook, asks: bool, raw: Raw, secrets: impl FnOnce() -> Vec<String>) -> Result<Reply, Outcome> {
     match raw {
-        Raw::Http { status, reason, retry_after, body } => match again(status, retry_after) {
+        Raw::Http { status, reason, retry_after, body, sent } => match again(status, retry_after) {
             None if asks => answer(&body, secrets),
             None => Ok(None),
-            Some(again) => Err(refused(status, reason, again, body.beginning(), secrets())),
+            Some(again) => Err(refused((status, reason), again, sent, body.beginning(), secrets())),
         },
         Raw::Exit { code, stdout, stderr } => {
             let Action::Command(action) = &hook.action else { return Ok(None) };
@@ -124,9 +132,19 @@ const fn again(status: u16, retry_after: Option<Duration>) -> Option<Again> {
     }
 }
 
-fn refused(status: u16, reason: Option<&str>, again: Again, said: &[u8], secrets: Vec<String>) -> Outcome {
+fn refused(
+    (status, reason): (u16, Option<&str>),
+    again: Again,
+    sent: usize,
+    said: &[u8],
+    secrets: Vec<String>,
+) -> Outcome {
     let reason = reason.map(|reason| format!(" {reason}")).unwrap_or_default();
-    let note = if (300..400).contains(&status) { " (redirects are not followed)" } else { "" };
+    let note = match status {
+        300..400 => " (redirects are not followed)".to_owned(),
+        413 => format!(" ({sent} bytes were sent)"),
+        _ => String::new(),
+    };
     let error = with_excerpt(format!("{status}{reason}{note}"), &excerpt(said, secrets));
     Outcome::Failed(Failure { again, status: Some(status.into()), error })
 }

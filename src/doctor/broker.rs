@@ -27,6 +27,9 @@ pub(super) fn examine(facts: &BrokerFacts) -> Vec<Finding> {
         );
     }
     findings.extend(topology(&facts.topology));
+    findings.extend(
+        facts.unreadable.as_ref().filter(|(count, _)| *count > 0).map(|(count, queue)| unreadable(*count, queue)),
+    );
     match &facts.management {
         Ok(management) => findings.extend(managed(management, facts.body_bytes_max)),
         Err(error) => findings.push(
@@ -50,6 +53,14 @@ fn version(facts: &BrokerFacts) -> Finding {
             .advice("use 3.10 or newer: older ones lack at-least-once dead-lettering, and lose retries"),
         _ => Finding::unknown("broker: version", "the broker does not tell its version"),
     }
+}
+
+fn unreadable(count: u64, queue: &str) -> Finding {
+    let found = format!("{count} messages could be handed to no worker, since the broker cannot convert them");
+    Finding::warning("broker: unreadable", found).advice(format!(
+        "they lie in queue {queue}: read them with a client of the protocol that they came by (AMQP 1.0, MQTT, STOMP), find \
+         who publishes such values, then `rabbitmqctl purge_queue {queue}`"
+    ))
 }
 
 fn topology(differing: &[String]) -> Vec<Finding> {

@@ -25,13 +25,25 @@ pub(super) fn examine(facts: &CrewFacts) -> Vec<Finding> {
     findings.push(revisions(facts));
     findings.extend(refusals(facts));
     findings.push(letters(facts));
+    findings.extend(facts.workers.iter().find_map(|card| card.keeper.as_ref()).map(retries));
     findings
+}
+
+/// What the keeper's probes say of the delay ladder.
+fn retries(kept: &Kept) -> Finding {
+    match kept.retries_still() {
+        Some(found) => Finding::problem("retries", found).advice(
+            "nothing is lost, and nothing that waits goes on: look in the broker's log for what ended its dead-lettering (a \
+             message that it cannot convert), then restart its nodes one by one",
+        ),
+        None => Finding::fine("retries", "probes come back from the delay ladder"),
+    }
 }
 
 /// What the keeper of the dead letters says of them.
 fn letters(facts: &CrewFacts) -> Finding {
     const SUBJECT: &str = "dead letters";
-    let Some(kept) = facts.workers.iter().find_map(|card| card.keeper) else {
+    let Some(kept) = facts.workers.iter().find_map(|card| card.keeper.as_ref()) else {
         if facts.workers.iter().all(|card| facts.at_ms.saturating_sub(card.since_ms) < KEEPER_WITHIN_MS) {
             return Finding::fine(SUBJECT, "the keeper of their log is being found: the workers are new");
         }
@@ -40,7 +52,12 @@ fn letters(facts: &CrewFacts) -> Finding {
              dead_letters.retention",
         );
     };
-    let Kept { unresolved, oldest_ms, retention_used } = kept;
+    let Kept { unresolved, oldest_ms, retention_used, error, .. } = kept;
+    if let Some(error) = error {
+        let found = format!("the keeper could not look after their log: {error}");
+        return Finding::unknown(SUBJECT, found).advice("its log says since when; letters that are open may age out");
+    }
+    let (unresolved, oldest_ms, retention_used) = (*unresolved, *oldest_ms, *retention_used);
     if retention_used > RETENTION_USED_MAX {
         let found = format!(
             "some are in {:.0} % of the time that they are kept, and nobody wrote them again",

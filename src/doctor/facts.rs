@@ -42,6 +42,9 @@ pub struct BrokerFacts {
     pub blocked: bool,
     /// What differs from the topology, one sentence each.
     pub topology: Vec<String>,
+    /// Messages that the broker could hand to nobody, and the queue that they lie in. None where there is no such queue
+    /// yet.
+    pub unreadable: Option<(u64, String)>,
     /// What the fleet takes of an event, in bytes.
     pub body_bytes_max: usize,
     /// What only the management API tells, or why it was not asked.
@@ -76,6 +79,9 @@ pub struct NodeFacts {
 /// A Redis server.
 #[derive(Debug, Clone)]
 pub struct RedisFacts {
+    /// Redis, or Valkey.
+    pub product: &'static str,
+    /// Its own version: Valkey tells that of a Redis that it is compatible with, too.
     pub version: String,
     pub is_replica: bool,
     pub append_only: bool,

@@ -15,11 +15,11 @@ use super::facts::{
     Servers,
 };
 use crate::amqp::connection::{connect, shown};
-use crate::amqp::declare::check;
+use crate::amqp::declare::{check, waiting};
 use crate::amqp::management::{Management, ManagementError, NodeFound};
 use crate::amqp::policy::harm::{harms, untold};
 use crate::amqp::policy::{compare, policies};
-use crate::amqp::topology::Topology;
+use crate::amqp::topology::{Names, Topology};
 use crate::catalog::revisions::Revisions;
 use crate::catalog::{self, Catalog, Lookup, Terms, apply};
 use crate::config::{self, Backend, BrokerServer, CatalogFrom, Egress, Redis, Settings};
@@ -85,6 +85,11 @@ async fn catalog(settings: &Settings, env: Lookup<'_>) -> Gathered<Catalog> {
 async fn broker(settings: &Settings, server: &BrokerServer) -> Gathered<BrokerFacts> {
     let connection = connect(server, "hookfleet doctor").await.map_err(|error| error.to_string())?;
     let topology = check(&connection, &Topology::new(&settings.namespace)).await?;
+    let unreadable = Names::new(&settings.namespace).unreadable();
+    let unreadable = match waiting(&connection, &unreadable).await {
+        Ok(count) => Some((count, unreadable)),
+        Err(_) => None, // where it should be there, the comparison above says that it is not
+    };
     let (frame_max, blocked) = (connection.configuration().frame_max(), connection.status().blocked());
     let _ = connection.close(200, "bye".into()).await; // it is gone either way
     let management = Management::new(server).await;
@@ -101,7 +106,7 @@ async fn broker(settings: &Settings, server: &BrokerServer) -> Gathered<BrokerFa
         (_, Err(error)) | (Err(error), _) => Err(error),
     };
     let body_bytes_max = settings.events.body_bytes_max;
-    Ok(BrokerFacts { product, version, frame_max, blocked, topology, body_bytes_max, management })
+    Ok(BrokerFacts { product, version, frame_max, blocked, topology, unreadable, body_bytes_max, management })
 }
 
 async fn managed(management: &Management, settings: &Settings) -> Result<ManagementFacts, ManagementError> {
@@ -188,8 +193,10 @@ async fn ask(link: &Link, namespace: &str) -> Result<RedisFacts, Failure> {
     let here = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
     let there = u128::from(seconds) * 1000 + u128::from(micros) / 1000;
     let ahead_ms = i128::try_from(here).unwrap_or_default() - i128::try_from(there).unwrap_or_default();
+    let (product, version) = product(&info);
     Ok(RedisFacts {
-        version: text("redis_version").to_owned(),
+        product,
+        version: version.to_owned(),
         is_replica: text("role") == "slave",
         append_only: text("aof_enabled") == "1",
         fsync: config.ok().and_then(|pair| pair.into_iter().nth(1)),
@@ -202,6 +209,14 @@ async fn ask(link: &Link, namespace: &str) -> Result<RedisFacts, Failure> {
         ping: ping(link).await?,
         ahead_ms: i64::try_from(ahead_ms).unwrap_or_default(),
     })
+}
+
+/// What the server is, and in which version.
+fn product<'a>(info: &HashMap<&str, &'a str>) -> (&'static str, &'a str) {
+    match info.get("valkey_version") {
+        Some(version) => ("Valkey", *version),
+        None => ("Redis", info.get("redis_version").copied().unwrap_or_default()),
+    }
 }
 
 /// What one finished invocation takes: a claim as workers write it, measured and deleted.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::facts::RedisFacts;
 use super::{Finding, Load, bytes};
 
-/// The oldest version that is tested; `SET NX GET` came with it.
+/// The oldest version that is tested, of Redis and of Valkey; `SET NX GET` came with it.
 const OLDEST: u64 = 7;
 /// A claim costs two calls: from here on, Redis is what an invocation waits for.
 const PING_MAX: Duration = Duration::from_millis(5);
@@ -31,14 +31,15 @@ pub(super) fn examine(facts: &RedisFacts, load: Option<Load>) -> Vec<Finding> {
 }
 
 fn version(facts: &RedisFacts) -> Finding {
-    let version = &facts.version;
+    let RedisFacts { product, version, .. } = facts;
     if facts.is_replica {
-        return Finding::problem("redis: version", format!("Redis {version} is a replica"))
+        return Finding::problem("redis: version", format!("{product} {version} is a replica"))
             .advice("redis.url must name the primary: a replica takes no claims");
     }
     match version.split('.').next().and_then(|major| major.parse::<u64>().ok()) {
-        Some(major) if major >= OLDEST => Finding::fine("redis: version", format!("Redis {version}")),
-        _ => Finding::problem("redis: version", format!("Redis {version}")).advice("use Redis 7.0 or newer"),
+        Some(major) if major >= OLDEST => Finding::fine("redis: version", format!("{product} {version}")),
+        _ => Finding::problem("redis: version", format!("{product} {version}"))
+            .advice("use Redis 7.0 or newer, or Valkey"),
     }
 }
 

@@ -12,6 +12,7 @@ fn broker_facts() -> BrokerFacts {
         frame_max: 131_072,
         blocked: false,
         topology: Vec::new(),
+        unreadable: Some((0, "h.unreadable".into())),
         body_bytes_max: 1024 * 1024,
         management: Ok(ManagementFacts {
             nodes: vec![node("a"), node("b"), node("c")],
@@ -23,6 +24,7 @@ fn broker_facts() -> BrokerFacts {
 
 fn redis_facts() -> RedisFacts {
     RedisFacts {
+        product: "Redis",
         version: "7.0.15".into(),
         is_replica: false,
         append_only: true,
@@ -109,6 +111,13 @@ fn brokers() {
     check_broker(|it, _| it.topology = missing(), 0, &["note broker: queues 2 exchanges and queues do not exist yet"]);
     let wrong = || vec!["queue h.events: 406. It exists with other properties".to_owned()];
     check_broker(|it, _| it.topology = wrong(), 1, &["PROBLEM broker: queues queue h.events: 406"]);
+    check_broker(|it, _| it.unreadable = None, 0, &[]);
+    let two = || Some((2, "h.unreadable".to_owned()));
+    check_broker(
+        |it, _| it.unreadable = two(),
+        0,
+        &["warning broker: unreadable 2 messages could be handed to no worker"],
+    );
     check_broker(|it, _| it.management = Err("no".into()), 0, &["note broker: management nodes, policies and alarms"]);
     check_broker(|_, it| it.nodes.truncate(1), 0, &["note broker: nodes one node"]);
     check_broker(|_, it| it.nodes.truncate(2), 0, &["warning broker: nodes two nodes have no majority"]);
@@ -131,6 +140,10 @@ fn brokers() {
 #[test]
 fn stores() {
     check_redis(|it| it.version = "6.2.7".into(), 1, &["PROBLEM redis: version Redis 6.2.7 -> use Redis 7.0"]);
+    let valkey = |it: &mut RedisFacts| (it.product, it.version) = ("Valkey", "9.1.2".into());
+    check_redis(valkey, 0, &[]);
+    let replica = |it: &mut RedisFacts| (it.product, it.is_replica) = ("Valkey", true);
+    check_redis(replica, 1, &["PROBLEM redis: version Valkey 7.0.15 is a replica"]);
     check_redis(|it| it.is_replica = true, 1, &["PROBLEM redis: version Redis 7.0.15 is a replica"]);
     check_redis(|it| it.append_only = false, 0, &["warning redis: persistence no append-only file"]);
     check_redis(
@@ -170,19 +183,28 @@ fn check_crew(revisions: &[&str], change: &dyn Fn(&mut CrewFacts), code: u8, exp
 #[test]
 fn what_the_keeper_says_of_letters() {
     let check = check_crew;
-    let keeper = |keeper: Option<Kept>| move |crew: &mut CrewFacts| crew.workers[0].keeper = keeper;
+    let keeper = |keeper: Option<Kept>| move |crew: &mut CrewFacts| crew.workers[0].keeper.clone_from(&keeper);
     check(&["r7"], &keeper(None), 0, &["note dead letters no worker is the keeper"]);
     let young = |crew: &mut CrewFacts| {
         crew.workers[0] = Card { since_ms: 90_000, keeper: None, ..crew.workers[0].clone() };
     };
     check(&["r7"], &young, 0, &[]);
-    let open = Kept { unresolved: 7, oldest_ms: 7_200_000, retention_used: 0.4 };
+    let open = Kept { unresolved: 7, oldest_ms: 7_200_000, retention_used: 0.4, ..Kept::default() };
     check(
         &["r7"],
-        &keeper(Some(open)),
+        &keeper(Some(open.clone())),
         0,
         &["note dead letters 7 are not resolved, the oldest of 2 h ago -> `hookfleet"],
     );
+    let away = Kept { error: Some("the log is away".into()), ..Kept::default() };
+    check(
+        &["r7"],
+        &keeper(Some(away)),
+        2,
+        &["unknown dead letters the keeper could not look after their log: the log"],
+    );
+    let still = Kept { retries_still_ms: 60_500, ..Kept::default() };
+    check(&["r7"], &keeper(Some(still)), 1, &["PROBLEM retries retries have not come back for 61 s: the broker's"]);
     let aged = Kept { retention_used: 0.8, ..open };
     check(&["r7"], &keeper(Some(aged)), 1, &["PROBLEM dead letters some are in 80 % of the time that they are kept"]);
 }

@@ -68,7 +68,7 @@ pub struct Exchange<'a> {
     /// Headers that the hook may set to another value. Lower-case names.
     pub default_headers: Vec<(&'static str, Cow<'a, str>)>,
     /// Headers that replace those of the hook. Lower-case names.
-    pub headers: Vec<(&'static str, Cow<'a, str>)>,
+    pub headers: Vec<(Cow<'static, str>, Cow<'a, str>)>,
     /// Environment variables of a program, over those of the hook.
     pub env: Vec<(&'static str, Cow<'a, str>)>,
     /// Arguments behind those of the hook.
@@ -88,6 +88,8 @@ pub enum Raw {
         /// `Retry-After`, as a wait from now on.
         retry_after: Option<Duration>,
         body: Body,
+        /// Bytes of the request's body, as they were sent.
+        sent: usize,
     },
     /// A program that ended by itself.
     Exit { code: i32, stdout: Body, stderr: Vec<u8> },

@@ -121,6 +121,9 @@ pub struct Letter {
     pub traceparent: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tracestate: Option<String>,
+    /// Where the setting `events.baggage` lets it come along.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub baggage: Option<String>,
     /// The session and the run that the event names: see [`Origin`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub session: Option<String>,
@@ -173,7 +176,7 @@ impl Letter {
         attempts.extend(cause.report);
         let event = &invocation.event;
         let Origin { session, run } = Origin::of(&event.body);
-        let (traceparent, tracestate) = trace_of(event);
+        let [traceparent, tracestate, baggage] = trace_of(event);
         Self {
             id: LetterId::of_invocation(&invocation.key(), at.generation),
             at_ms: now_ms,
@@ -193,6 +196,7 @@ impl Letter {
             client: None,
             traceparent,
             tracestate,
+            baggage,
             session,
             run,
             carried: None,
@@ -223,6 +227,7 @@ impl Letter {
             queue: queue.to_owned(),
             traceparent: None,
             tracestate: None,
+            baggage: None,
             client: Some(client),
             session: None,
             run: None,
@@ -242,7 +247,7 @@ impl Letter {
             Some(ReplayOf { letter, generation }) => (letter.clone(), *generation),
             None => (LetterId::of_event(event), 0),
         };
-        let (traceparent, tracestate) = trace_of(event);
+        let [traceparent, tracestate, baggage] = trace_of(event);
         let Origin { session, run } = Origin::of(&event.body);
         Self {
             id,
@@ -250,6 +255,7 @@ impl Letter {
             event: Some(EventName::of(event)),
             traceparent,
             tracestate,
+            baggage,
             fingerprint: fingerprint(malformed.class, &event.kind, &malformed.error),
             client: None, // the body says all of it, whichever way it came
             session,
@@ -269,7 +275,7 @@ impl Letter {
     /// The trace that its event belongs to.
     #[must_use]
     pub fn trace(&self) -> Option<TraceContext> {
-        TraceContext::new(self.traceparent.as_deref(), self.tracestate.as_deref())
+        TraceContext::new(self.traceparent.as_deref(), self.tracestate.as_deref(), self.baggage.as_deref())
     }
 
     /// What the letter is about.
@@ -296,11 +302,11 @@ impl EventName {
     }
 }
 
-/// The two headers of an event's trace.
-fn trace_of(event: &Event) -> (Option<String>, Option<String>) {
-    let parent = event.trace.as_ref().map(|trace| trace.parent().to_owned());
-    let state = event.trace.as_ref().and_then(|trace| trace.state().map(str::to_owned));
-    (parent, state)
+/// The headers of an event's trace: parent, state, baggage.
+fn trace_of(event: &Event) -> [Option<String>; 3] {
+    let trace = event.trace.as_ref();
+    let parts = [TraceContext::parent, TraceContext::state, TraceContext::baggage];
+    parts.map(|part| trace.and_then(part).map(str::to_owned))
 }
 
 /// Letters whose errors differ only in numbers have the same cause.
@@ -359,6 +365,19 @@ mod tests {
             assert_eq!(again.id, letter.id);
         }
         assert!(matches!(Record::read(br#"{"v":2,"record":"barrier","nonce":7}"#, 5), Record::Barrier { .. }));
+    }
+
+    /// Of each place there is one letter, whoever reads it.
+    #[test]
+    fn what_is_withheld_is_a_letter() {
+        let at = |offset| match Record::withheld(Offset(offset)) {
+            Record::Letter(letter) => letter,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(at(7), at(7));
+        assert_ne!(at(7).id, at(8).id);
+        assert_eq!(at(7).fingerprint, at(8).fingerprint);
+        assert_eq!((at(7).class, at(7).queue.as_str()), (Class::Unreadable, LOG));
     }
 
     #[test]

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::id::HookId;
+use super::json::text_without_mark;
 use super::redaction::{Secrets, redact};
 
 /// The version of what hooks answer.
@@ -128,7 +129,7 @@ impl Answer {
     /// # Errors
     /// It is none, of another version, or has a field of another type. May show a part of the text.
     pub fn read(text: &str) -> Result<Self, String> {
-        let text = text.trim();
+        let text = text_without_mark(text.trim()).trim();
         if text.is_empty() {
             return Ok(Self::default());
         }

@@ -17,6 +17,7 @@ use super::dead_letter::{LOG, Letter, Mark, Record};
 use super::event::{Event, Reading};
 use super::id::HookId;
 use super::invocation::{EventMessage, Invocation, ReplayOf};
+use super::json::without_mark;
 use super::message::{Lane, Message, Outgoing};
 use super::replay::{Operator, Replay, generation, refuse_record};
 use super::trace::TraceContext;
@@ -47,7 +48,7 @@ pub fn edit(letter: &Letter, edit: &Edit, operator: &Operator) -> Result<Replay,
     }
     let (next, _) = generation((letter.generation, letter.forced), None)
         .ok_or_else(|| format!("letter {} is of the last generation that there is", letter.id))?;
-    let event = Arc::new(edited(letter, edit)?);
+    let event = Arc::new(edited(letter, edit, operator)?);
     let (subject, by, until_ms) = (letter.subject(), operator.name.clone(), operator.seen_ms);
     let reason = Some(format!("sent with other data as event {}", event.id));
     let mark = Mark { subject, generation: next, at_ms: operator.now_ms, by, reason, until_ms };
@@ -64,11 +65,10 @@ pub fn edit(letter: &Letter, edit: &Edit, operator: &Operator) -> Result<Replay,
     Ok(Replay { generation: next, outgoing, mark })
 }
 
-fn edited(letter: &Letter, edit: &Edit) -> Result<Event, String> {
+fn edited(letter: &Letter, edit: &Edit, operator: &Operator) -> Result<Event, String> {
     let client = letter.client.clone().unwrap_or_default();
-    let (properties, headers) = (client.properties, client.headers);
-    let mut message = Message { body: letter.body.bytes()?, properties, headers, asking: None };
-    let attributes = serde_json::from_slice(&message.body).ok();
+    let mut message = client.message(letter.body.bytes()?);
+    let attributes = serde_json::from_slice(without_mark(&message.body)).ok();
     if let Some(attributes) = attributes.filter(|event: &Attributes| event.contains_key("specversion")) {
         message.body = event_with(letter, attributes, edit)?;
     } else {
@@ -76,7 +76,7 @@ fn edited(letter: &Letter, edit: &Edit) -> Result<Event, String> {
         named(letter, &mut message);
     }
     let message = TraceContext::onto(letter.trace().as_ref(), message);
-    let reading = Reading { body_bytes_max: usize::MAX, digest_missing_id: false };
+    let reading = Reading { body_bytes_max: usize::MAX, forward_baggage: true, ..operator.reading };
     Event::decode(&message, &reading)
         .map_err(|malformed| format!("letter {} with these data is no event: {}", letter.id, malformed.error))
 }
@@ -102,7 +102,7 @@ fn body_with(letter: &Letter, old: &[u8], edit: &Edit) -> Result<Bytes, String> 
     match edit {
         Edit::Data(body) => Ok(body.clone()),
         Edit::Patch(patch) => {
-            let old: Box<RawValue> = serde_json::from_slice(old).map_err(|error| {
+            let old: Box<RawValue> = serde_json::from_slice(without_mark(old)).map_err(|error| {
                 format!("letter {} is no JSON ({error}), so it cannot be patched: give --data", letter.id)
             })?;
             Ok(patched(&old, patch)?.get().to_owned().into())
@@ -113,7 +113,7 @@ fn body_with(letter: &Letter, old: &[u8], edit: &Edit) -> Result<Bytes, String> 
 /// A message that is given a whole new body may be an event of its own now; its id is ours all the same.
 fn named(letter: &Letter, message: &mut Message) {
     let id = id(letter, &message.body);
-    let structured: Option<Attributes> = serde_json::from_slice(&message.body).ok();
+    let structured: Option<Attributes> = serde_json::from_slice(without_mark(&message.body)).ok();
     match structured.filter(|event| event.contains_key("specversion")) {
         Some(mut attributes) => {
             if let Ok(id) = raw(&id) {
@@ -139,6 +139,7 @@ fn raw<T: serde::Serialize>(value: &T) -> Result<Box<RawValue>, String> {
 }
 
 fn parsed(data: &[u8]) -> Result<Box<RawValue>, String> {
+    let data = without_mark(data);
     serde_json::from_slice(data).map_err(|error| format!("expected JSON as the event's data, found none: {error}"))
 }
 
@@ -195,7 +196,7 @@ mod tests {
     use crate::domain::message::{Properties, Queue};
 
     fn operator() -> Operator {
-        Operator { name: "me".into(), now_ms: 5, seen_ms: 1 }
+        Operator { name: "me".into(), now_ms: 5, seen_ms: 1, reading: Reading::default() }
     }
 
     fn of_hook(data: &str) -> Letter {

@@ -6,7 +6,6 @@ use bytes::Bytes;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
-use sha2::{Digest as _, Sha256};
 
 use super::escape::{self, quoted};
 use super::failure::{Class, ERROR_CHARS_MAX};
@@ -16,12 +15,25 @@ use super::trace::TraceContext;
 
 pub mod binary;
 mod content;
+mod opened;
+mod plain;
+mod section;
+
+pub use plain::{TypeSource, TypeSources};
+
+use opened::{opened, unmarked};
+use plain::Plain;
 
 /// Content type of an event in structured mode.
 pub const CLOUDEVENTS_JSON: &str = "application/cloudevents+json";
+/// What RabbitMQ writes into the property `type` of a message whose body is an encoded section of AMQP 1.0.
+pub const AMQP_1_0: &str = "amqp-1.0";
 /// Header with the number of publish hooks that a message has come through. Anybody may set it: a larger one only ends a
 /// way sooner.
 pub const HOPS: &str = "hookfleet-hops";
+/// Default limit of a body. Many servers take 1 MiB (nginx, Fastify, koa, aiohttp), and hooks get more than the event:
+/// some 48 KB are left for the payload around it, which holds the decision of gates too.
+pub const BODY_BYTES_MAX: usize = 1_000_000;
 /// Longest id, source or type that is taken.
 const NAME_BYTES_MAX: usize = 1024;
 
@@ -65,14 +77,26 @@ impl Malformed {
 pub struct Reading {
     /// A larger body is a letter.
     pub body_bytes_max: usize,
+    /// What a compressed body may inflate to.
+    pub inflated_bytes_max: usize,
     /// Plain JSON without `message_id`: take a digest of (body, timestamp property) as its id instead of refusing it. Where
     /// the property is missing too, equal bodies are one event for as long as events are remembered.
     pub digest_missing_id: bool,
+    /// Where the type of plain JSON without the property `type` comes from.
+    pub missing_type: TypeSources,
+    /// Baggage goes along to hooks.
+    pub forward_baggage: bool,
 }
 
 impl Default for Reading {
     fn default() -> Self {
-        Self { body_bytes_max: 1024 * 1024, digest_missing_id: false }
+        Self {
+            body_bytes_max: BODY_BYTES_MAX,
+            inflated_bytes_max: BODY_BYTES_MAX,
+            digest_missing_id: false,
+            missing_type: TypeSources::default(),
+            forward_baggage: false,
+        }
     }
 }
 
@@ -103,26 +127,34 @@ struct Probe {
 impl Event {
     /// Reads a message as an event.
     ///
-    /// Attributes in headers make it CloudEvents in binary mode, unless its content type says that it is structured. A
-    /// JSON object with a `specversion` is CloudEvents in structured mode, whatever JSON content type it came with
-    /// (CloudEvents 1.0, JSON format 3). Any other JSON is plain: the properties `type` and `message_id` make it an event.
+    /// The body is laid open first: out of a section of AMQP 1.0, and inflated. Attributes in headers make it CloudEvents in
+    /// binary mode, unless its content type says that it is structured. A JSON object with a `specversion` is CloudEvents
+    /// in structured mode, whatever JSON content type it came with (CloudEvents 1.0, JSON format 3). Any other JSON is
+    /// plain: the properties `type` and `message_id` make it an event, or what `reading` has in their place.
     ///
     /// # Errors
     /// [`Malformed`] says what was expected, with the class of the letter that it becomes.
     pub fn decode(message: &Message, reading: &Reading) -> Result<Self, Malformed> {
-        let size = message.body.len();
-        if size > reading.body_bytes_max {
-            let max = reading.body_bytes_max;
-            return Err(malformed(Class::Invalid, format!("the body has {size} bytes, the limit is {max}")));
+        fits(message.body.len(), "the body", reading)?;
+        let mut event = Self::read(message, reading)?;
+        fits(event.body.len(), "in the form in which hooks get it, the event", reading)?;
+        if !reading.forward_baggage {
+            event.trace = event.trace.and_then(TraceContext::without_baggage);
         }
+        Ok(event)
+    }
+
+    fn read(message: &Message, reading: &Reading) -> Result<Self, Malformed> {
+        let message = &*opened(message, reading)?;
+        let media = media_type(message)?;
+        if let Media::Binary(naming) = media {
+            return Self::structured(&binary::structured(message, naming)?, message);
+        }
+        let message = &*unmarked(message);
         let has_version = |body| serde_json::from_slice::<Probe>(body).is_ok_and(|probe| probe.specversion.is_some());
-        match media_type(message)? {
-            Media::Binary => Self::structured(&binary::structured(message)?, message),
-            Media::CloudEvents => Self::structured(&message.body, message),
-            Media::Json if is_object(&message.body) && has_version(&message.body) => {
-                Self::structured(&message.body, message)
-            }
-            Media::Json => Self::plain(message, reading),
+        match media {
+            Media::Json if !(is_object(&message.body) && has_version(&message.body)) => Self::plain(message, reading),
+            Media::Binary(_) | Media::CloudEvents | Media::Json => Self::structured(&message.body, message),
         }
     }
 
@@ -142,35 +174,19 @@ impl Event {
         let source = required("source", event.source, Class::Unidentified)?;
         let kind = required("type", event.kind, Class::Invalid)?;
         let subject = event.subject.map(Cow::into_owned);
-        let trace = TraceContext::new(event.traceparent.as_deref(), event.tracestate.as_deref());
+        let trace = TraceContext::new(event.traceparent.as_deref(), event.tracestate.as_deref(), None);
         let mut event = Self::assemble(id, source, kind, subject, body.clone(), message);
-        event.trace = event.trace.or(trace);
+        event.trace = TraceContext::or(event.trace, trace);
         Ok(event)
     }
 
     fn plain(message: &Message, reading: &Reading) -> Result<Self, Malformed> {
-        let data: &RawValue = serde_json::from_slice(&message.body).map_err(|error| unreadable(&error))?;
-        let properties = &message.properties;
-        let Some(kind) = properties.kind.as_deref().filter(|kind| !kind.is_empty()) else {
-            return Err(malformed(
-                Class::Invalid,
-                "expected CloudEvents JSON, or plain JSON with the message property `type`; found neither",
-            ));
-        };
-        let id = match properties.message_id.as_deref().filter(|id| !id.is_empty()) {
-            Some(id) => id.to_owned(),
-            None if reading.digest_missing_id => digest_id(message),
-            None => {
-                return Err(malformed(Class::Unidentified, "expected the message property `message_id`, found none"));
-            }
-        };
-        let sender = properties.app_id.as_deref().or(properties.user_id.as_deref()).unwrap_or("anonymous");
-        let source = format!("/amqp/{sender}/{kind}");
-        for (name, value) in [("id", id.as_str()), ("source", &source), ("type", kind)] {
+        let Plain { id, source, kind, data } = Plain::read(message, reading)?;
+        for (name, value) in [("id", &id), ("source", &source), ("type", &kind)] {
             short(name, value)?; // or it would not be read in its own form
         }
-        let body = structured_json(&id, &source, kind, data);
-        Ok(Self::assemble(id, source, kind.to_owned(), None, body, message))
+        let body = structured_json(&id, &source, &kind, data);
+        Ok(Self::assemble(id, source, kind, None, body, message))
     }
 
     fn assemble(
@@ -189,26 +205,34 @@ impl Event {
     }
 }
 
+fn fits(size: usize, what: &str, reading: &Reading) -> Result<(), Malformed> {
+    let max = reading.body_bytes_max;
+    if size <= max {
+        return Ok(());
+    }
+    Err(malformed(Class::Invalid, format!("{what} has {size} bytes, the limit is {max} (events.body_bytes_max)")))
+}
+
 /// Serde reads an array as a struct too; an event is an object.
 fn is_object(body: &[u8]) -> bool {
     body.trim_ascii_start().starts_with(b"{")
 }
 
+#[derive(Clone, Copy)]
 enum Media {
-    Binary,
+    Binary(binary::Naming),
     CloudEvents,
     Json,
 }
 
 fn media_type(message: &Message) -> Result<Media, Malformed> {
-    if let Some(encoding) = message.properties.content_encoding.as_deref().filter(|it| !it.is_empty() && *it != "utf-8")
-    {
-        let error = format!("expected a body without content encoding, found {}", quoted(encoding));
-        return Err(malformed(Class::Unreadable, error));
-    }
     let essence = essence(message.properties.content_type.as_deref().unwrap_or("application/json"));
+    if !essence.starts_with("application/cloudevents")
+        && let Some(naming) = binary::naming(message)
+    {
+        return Ok(Media::Binary(naming));
+    }
     match &*essence {
-        other if !other.starts_with("application/cloudevents") && binary::is_binary(message) => Ok(Media::Binary),
         CLOUDEVENTS_JSON => Ok(Media::CloudEvents),
         "" | "application/json" | "text/json" => Ok(Media::Json),
         other
@@ -251,14 +275,6 @@ fn short(name: &str, value: &str) -> Result<(), Malformed> {
     Err(malformed(Class::Invalid, error))
 }
 
-/// `message_id` for those who send none: equal bodies with the same timestamp property (seconds) are one event.
-fn digest_id(message: &Message) -> String {
-    let mut hash = Sha256::new();
-    hash.update(message.properties.timestamp.unwrap_or_default().to_be_bytes());
-    hash.update(&message.body);
-    hex::encode(&hash.finalize()[..16])
-}
-
 fn structured_json(id: &str, source: &str, kind: &str, data: &RawValue) -> Bytes {
     #[derive(serde::Serialize)]
     struct Whole<'a> {
@@ -292,7 +308,7 @@ mod tests {
 
     fn check(body: &str, properties: Properties, expected: &str) {
         let message = Message { body: Bytes::copy_from_slice(body.as_bytes()), properties, ..Message::default() };
-        let found = match Event::decode(&message, &Reading { body_bytes_max: 200, digest_missing_id: false }) {
+        let found = match Event::decode(&message, &Reading { body_bytes_max: 200, ..Reading::default() }) {
             Ok(event) => format!("{} {} {}", event.source, event.id, event.kind),
             Err(Malformed { class, error }) => format!("{class:?}: {error}"),
         };
@@ -370,6 +386,75 @@ mod tests {
         }
     }
 
+    /// Clients write charsets and words for nothing there, or compress.
+    #[test]
+    fn content_encodings() {
+        let encoded = |encoding: &str, body: &[u8]| {
+            let properties = Properties { content_encoding: Some(encoding.into()), ..json(Some("a"), Some("7")) };
+            let message = Message { body: Bytes::copy_from_slice(body), properties, ..Message::default() };
+            let reading = Reading { inflated_bytes_max: 20, ..Reading::default() };
+            match Event::decode(&message, &reading) {
+                Ok(event) => String::from_utf8(event.body.to_vec()).unwrap(),
+                Err(Malformed { class, error }) => format!("{class:?}: {error}"),
+            }
+        };
+        let gzip = |body: &[u8]| {
+            let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+            std::io::Write::write_all(&mut gzip, body).unwrap();
+            gzip.finish().unwrap()
+        };
+        for name in ["UTF-8", "utf8", "US-ASCII", "identity", "", "binary"] {
+            assert!(encoded(name, b"[17]").ends_with(r#""data":[17]}"#), "{name}");
+        }
+        for name in ["gzip", "x-gzip", "gzip:UTF-8"] {
+            assert!(encoded(name, &gzip(b"[17]")).ends_with(r#""data":[17]}"#), "{name}");
+        }
+        let large = encoded("gzip", &gzip(&[b' '; 21]));
+        assert_eq!(large, "Invalid: the compressed body inflates to more than 20 bytes, the limit");
+        let other = encoded("br", b"[17]");
+        assert!(other.starts_with("Unreadable: expected a body in UTF-8, as it is or compressed with gzip"), "{other}");
+        let kombu =
+            Message { body: gzip(b"[17]").into(), properties: json(Some("a"), Some("7")), ..Message::default() };
+        let event = Event::decode(&kombu.with("compression", "application/x-gzip"), &Reading::default()).unwrap();
+        assert!(event.body.ends_with(br#""data":[17]}"#));
+    }
+
+    #[test]
+    fn a_byte_order_mark_is_skipped() {
+        let structured = "\u{feff}{\"specversion\":\"1.0\",\"id\":\"1\",\"source\":\"/s\",\"type\":\"a.b\"}";
+        check(structured, typed(CLOUDEVENTS_JSON), "/s 1 a.b");
+        check(structured, Properties::default(), "/s 1 a.b");
+        check("\u{feff}{\"n\": 1}", json(Some("a"), Some("7")), "/amqp/anonymous/a 7 a");
+        let message = Message { body: structured.into(), ..Message::default() };
+        assert!(Event::decode(&message, &Reading::default()).unwrap().body.starts_with(b"{"), "it goes into a payload");
+    }
+
+    /// As RabbitMQ hands over what AMQP 1.0 clients send by default.
+    #[test]
+    fn sections_of_amqp_1_0_are_opened() {
+        let section = |body: &str| {
+            let length = u8::try_from(body.len()).unwrap();
+            [&[0, 0x53, 0x77, 0xa1, length][..], body.as_bytes()].concat()
+        };
+        let decode = |body: &[u8], properties: Properties| {
+            let message = Message { body: Bytes::copy_from_slice(body), properties, ..Message::default() };
+            let reading = Reading { missing_type: TypeSources::new(&[TypeSource::RoutingKey]), ..Reading::default() };
+            let message = Message { routing_key: Some("order.paid".into()), ..message };
+            match Event::decode(&message, &reading) {
+                Ok(event) => format!("{} {} {}", event.source, event.id, event.kind),
+                Err(Malformed { class, error }) => format!("{class:?}: {error}"),
+            }
+        };
+        let event = section(r#"{"specversion":"1.0","id":"1","source":"/s","type":"a.b"}"#);
+        assert_eq!(decode(&event, json(Some(AMQP_1_0), None)), "/s 1 a.b");
+        // The property is the broker's word: no type.
+        assert_eq!(decode(&section("[1]"), json(Some(AMQP_1_0), Some("7"))), "/amqp/anonymous/order.paid 7 order.paid");
+        assert_eq!(decode(b"[1]", json(Some(AMQP_1_0), Some("7"))), "/amqp/anonymous/amqp-1.0 7 amqp-1.0");
+        let map = decode(&[0, 0x53, 0x77, 0xc1, 1, 0], json(Some(AMQP_1_0), Some("7")));
+        assert!(map.starts_with("Unreadable: expected the event in a data section of AMQP 1.0"), "{map}");
+        assert!(map.ends_with("found an amqp-value section with a map: send a data section"), "{map}");
+    }
+
     /// Its own form has limits, and it is read in that form later on.
     #[test]
     fn a_plain_event_has_the_limits_of_a_structured_one() {
@@ -381,6 +466,24 @@ mod tests {
         }
     }
 
+    /// What is measured is what hooks get, and some is left of 1 MiB for what they get beside it.
+    #[test]
+    fn an_event_is_measured_as_hooks_get_it() {
+        let decode = |bytes: usize, content_type: &str| {
+            let properties = Properties { content_type: Some(content_type.to_owned()), ..Properties::default() };
+            let message = Message { body: vec![b'1'; bytes].into(), properties, ..Message::default() };
+            let message = message.with("cloudEvents:specversion", "1.0").with("cloudEvents:id", "1");
+            let message = message.with("cloudEvents:source", "/s").with("cloudEvents:type", "a");
+            Event::decode(&message, &Reading::default()).map(|event| event.body.len()).map_err(|error| error.error)
+        };
+        assert!(decode(999_800, "text/plain").unwrap() <= BODY_BYTES_MAX);
+        assert!(decode(1_000_001, "text/plain").unwrap_err().starts_with("the body has 1000001 bytes, the limit is"));
+        for (bytes, content_type) in [(1_000_000, "text/plain"), (800_000, "image/png")] {
+            let error = decode(bytes, content_type).unwrap_err();
+            assert!(error.starts_with("in the form in which hooks get it, the event has "), "{error}");
+        }
+    }
+
     /// Headers go first, and parent and state are of one place.
     #[test]
     fn a_trace_context_is_taken_from_headers_or_attributes() {
@@ -389,16 +492,18 @@ mod tests {
             let message = Message { body: body.into(), ..Message::default() };
             let message = headers.iter().fold(message, |message, (name, value)| message.with(name, *value));
             let trace = Event::decode(&message, &Reading::default()).unwrap().trace;
-            let found = trace.as_ref().map(|trace| (trace.parent(), trace.state()));
+            let found = trace.as_ref().map(|trace| (trace.parent().unwrap(), trace.state()));
             assert_eq!(found, expected, "{headers:?} {attributes}");
         };
-        let own = r#","traceparent":"00-2","tracestate":"own=1""#;
+        let [of_header, of_attribute] = [1, 2].map(|trace| format!("00-{trace:032x}-00f067aa0ba902b7-01"));
+        let own = format!(r#","traceparent":"{of_attribute}","tracestate":"own=1""#);
+        let own = own.as_str();
         check(&[], "", None);
-        check(&[(TRACEPARENT, "00-1")], "", Some(("00-1", None)));
-        check(&[(TRACEPARENT, "00-1"), (TRACESTATE, "a=1")], "", Some(("00-1", Some("a=1"))));
-        check(&[], own, Some(("00-2", Some("own=1"))));
-        check(&[(TRACEPARENT, "00-1")], own, Some(("00-1", None)));
-        check(&[(TRACESTATE, "a=1")], own, Some(("00-2", Some("own=1"))));
-        check(&[(TRACEPARENT, "00-1\r\nx: y")], own, Some(("00-2", Some("own=1"))));
+        check(&[(TRACEPARENT, &of_header)], "", Some((&of_header, None)));
+        check(&[(TRACEPARENT, &of_header), (TRACESTATE, "a=1")], "", Some((&of_header, Some("a=1"))));
+        check(&[], own, Some((&of_attribute, Some("own=1"))));
+        check(&[(TRACEPARENT, &of_header)], own, Some((&of_header, None)));
+        check(&[(TRACESTATE, "a=1")], own, Some((&of_attribute, Some("own=1"))));
+        check(&[(TRACEPARENT, "00-1-2-01")], own, Some((&of_attribute, Some("own=1"))));
     }
 }

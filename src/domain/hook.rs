@@ -11,8 +11,8 @@ use super::message::{Lane, OVERFLOWS};
 use super::pattern::{Glob, Pattern};
 use super::retry::RetryPolicy;
 pub use action::{
-    Action, CommandAction, Compression, Exit, ExitCodes, Fences, Files, HttpAction, Limits, Method, PublishAction,
-    Server,
+    Action, CommandAction, Compression, Exit, ExitCodes, Fences, Files, Format, HttpAction, Limits, Method,
+    PublishAction, Server,
 };
 
 mod action;

@@ -7,14 +7,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
+
 use super::claim::Point;
 use super::decision::Decided;
-use super::event::{CLOUDEVENTS_JSON, Event, HOPS, Malformed, Reading, binary};
+use super::event::binary::Naming;
+use super::event::{CLOUDEVENTS_JSON, Event, HOPS, Malformed, Reading};
 use super::failure::{AttemptReport, Class};
 use super::id::{HookId, InvocationKey, LetterId};
 use super::message::{Header, Message, Properties, Queue, format_version};
 use super::revision::Revision;
-use super::trace::{TRACEPARENT, TRACESTATE, TraceContext};
+use super::trace::{BAGGAGE, TRACEPARENT, TRACESTATE, TraceContext};
 
 const VERSION: &str = "hookfleet-version";
 const KIND: &str = "hookfleet-kind";
@@ -204,7 +207,7 @@ pub fn suspect(queue: Queue, message: &Message) -> Message {
     match queue {
         Queue::Lane(_) => again(message),
         Queue::Events | Queue::Gates | Queue::Undecided => {
-            let client = Client { properties: message.properties.clone(), headers: message.headers.clone() };
+            let client = Client::of(message);
             let raw = Message { body: message.body.clone(), ..Message::default() }
                 .with(VERSION, format_version())
                 .with(KIND, "raw")
@@ -217,7 +220,7 @@ pub fn suspect(queue: Queue, message: &Message) -> Message {
 /// The same message once more, byte for byte, with the properties and headers that are ours.
 #[must_use]
 pub fn again(message: &Message) -> Message {
-    let ours = |name: &str| name.starts_with("hookfleet-") || matches!(name, TRACEPARENT | TRACESTATE);
+    let ours = |name: &str| name.starts_with("hookfleet-") || matches!(name, TRACEPARENT | TRACESTATE | BAGGAGE);
     Message {
         body: message.body.clone(),
         properties: Properties {
@@ -226,7 +229,7 @@ pub fn again(message: &Message) -> Message {
             ..Properties::default()
         },
         headers: message.headers.iter().filter(|(name, _)| ours(name)).map(|(k, v)| (k.clone(), v.clone())).collect(),
-        asking: None,
+        ..Message::default()
     }
 }
 
@@ -238,9 +241,26 @@ pub struct Client {
     #[serde(default)]
     #[schema(value_type = Object)]
     pub headers: super::message::Headers,
+    /// The key by which it was published, where the property `type` is missing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub routing_key: Option<String>,
 }
 
 impl Client {
+    /// What the client of this message said about it.
+    #[must_use]
+    pub fn of(message: &Message) -> Self {
+        let Message { properties, headers, routing_key, .. } = message.clone();
+        Self { properties, headers, routing_key }
+    }
+
+    /// The message again, with this body.
+    #[must_use]
+    pub fn message(self, body: Bytes) -> Message {
+        let Self { properties, headers, routing_key } = self;
+        Message { body, properties, headers, routing_key, asking: None }
+    }
+
     /// As JSON of about so many bytes at most: without its largest headers where they would not fit. Attributes of an
     /// event in binary mode stay, since it would be another event without them; where they alone are too much, the
     /// broker's limit makes the message a letter.
@@ -252,7 +272,9 @@ impl Client {
         }
         let size =
             |name: &str, header: &Header| serde_json::to_string(&(name, header)).map_or(0, |pair| pair.len() - 1);
-        let others = self.headers.iter().filter(|(name, _)| binary::attribute(name).is_none());
+        let naming = Naming::of(self.headers.keys().map(String::as_str));
+        let is_attribute = |name: &str| naming.is_some_and(|naming| naming.attribute(name).is_some());
+        let others = self.headers.iter().filter(|(name, _)| !is_attribute(name));
         let mut others: Vec<_> = others.map(|(name, header)| (size(name, header), name.clone())).collect();
         others.sort_unstable(); // once: a client may send thousands of small ones
         while surplus > 0
@@ -306,8 +328,7 @@ fn on_lane(message: &Message, reading: &Reading) -> Result<Envelope, Malformed> 
         }
         Some("invocation") => invocation(message, reading),
         Some("raw") => {
-            let (properties, headers) = client(message).map(|client| (client.properties, client.headers))?;
-            let of_client = Message { body: message.body.clone(), properties, headers, asking: None };
+            let of_client = client(message)?.message(message.body.clone());
             let event = Arc::new(Event::decode(&of_client, reading)?);
             Ok(Envelope::Event(EventMessage { event, decision: decision(message), replay_of: None }))
         }
@@ -349,7 +370,7 @@ fn invocation(message: &Message, reading: &Reading) -> Result<Envelope, Malforme
 pub fn client(message: &Message) -> Result<Client, Malformed> {
     match message.text(CLIENT) {
         Some(text) => serde_json::from_str(text).map_err(|error| invalid(format!("header `{CLIENT}`: {error}"))),
-        None => Ok(Client { properties: message.properties.clone(), headers: message.headers.clone() }),
+        None => Ok(Client::of(message)),
     }
 }
 
@@ -368,11 +389,13 @@ fn invalid(error: String) -> Malformed {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::dead_letter::{Cause, Letter};
     use crate::domain::message::Lane;
 
     fn sample() -> Invocation {
         let body = r#"{"specversion":"1.0","id":"1","source":"/s","type":"a.b"}"#;
-        let message = Message { body: body.into(), ..Message::default() }.with(TRACEPARENT, "00-1-2-01");
+        let message = Message { body: body.into(), ..Message::default() }
+            .with(TRACEPARENT, "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01");
         let event = Event::decode(&message, &Reading::default()).unwrap();
         Invocation::first(Arc::new(event), HookId::new("h").unwrap(), "r1".into())
     }
@@ -385,6 +408,30 @@ mod tests {
         for invocation in [sample(), next, windowed, Invocation { forced: 2, at: Point::first(2), ..sample() }] {
             let found = Envelope::decode(Queue::Lane(Lane::Slow), &invocation.message(), &Reading::default());
             assert_eq!(found, Ok(Envelope::Invocation(invocation)));
+        }
+    }
+
+    /// From the client's message through retries and letters, or not at all.
+    #[test]
+    fn baggage_goes_along_where_it_may() {
+        for (forward_baggage, expected) in [(true, Some("user=7")), (false, None)] {
+            let reading = Reading { forward_baggage, ..Reading::default() };
+            let message = Message { body: sample().event.body.clone(), ..Message::default() }
+                .with(TRACESTATE, "a=1")
+                .with(BAGGAGE, "user=7")
+                .with(TRACEPARENT, "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01");
+            let event = Arc::new(Event::decode(&message, &reading).unwrap());
+            let first = Invocation::first(event, HookId::new("h").unwrap(), "r1".into());
+            let Ok(Envelope::Invocation(next)) = Envelope::decode(Queue::Lane(Lane::Slow), &first.message(), &reading)
+            else {
+                panic!("no invocation")
+            };
+            let cause = Cause { class: Class::Exhausted, report: None, unprotected: false, deaths: 0, target: None };
+            let letter = Letter::of_invocation(&next, Point::first(0), cause, "events", 7).trace();
+            for trace in [&next.event.trace, &letter] {
+                let trace = trace.as_ref().unwrap();
+                assert_eq!((trace.state(), trace.baggage()), (Some("a=1"), expected));
+            }
         }
     }
 

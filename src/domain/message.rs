@@ -142,6 +142,8 @@ pub enum Destination {
     Lane(Lane),
     /// A lane, after a wait of two seconds to the power of this level, in one hop.
     Parked(Lane, u8),
+    /// A lane, once the lease of a run that is under way has ended. What waits here wants no worker yet.
+    Running(Lane),
     /// The dead-letter log.
     Dead,
     /// The requests' exchange, as who asks would.
@@ -234,6 +236,8 @@ pub struct Message {
     pub body: Bytes,
     pub properties: Properties,
     pub headers: Headers,
+    /// The key by which its publisher routed it, of what comes from clients without the property `type`.
+    pub routing_key: Option<String>,
     /// Of requests and of their answers only: neither is kept, and neither outlives the broker.
     pub asking: Option<Asking>,
 }
@@ -282,7 +286,7 @@ impl Message {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Outgoing {
     pub to: Destination,
-    /// Time on the delay ladder before it arrives; only for lanes. A whole number of [`LADDER_UNIT`]s.
+    /// Time before it arrives; only for lanes. On the delay ladder a whole number of [`LADDER_UNIT`]s.
     pub delay: Duration,
     pub message: Message,
 }
@@ -294,6 +298,8 @@ pub const PARK_LEVELS: std::ops::RangeInclusive<u8> = 1..=8;
 pub const LADDER_UNIT: Duration = Duration::from_millis(250);
 /// Levels of the ladder: level k holds a message for `LADDER_UNIT << k`.
 pub const LADDER_LEVELS: u32 = 19;
+/// The longest wait behind a run: longer than a lease may be.
+pub const BEHIND_MAX: Duration = Duration::from_hours(36);
 /// Header with the milliseconds that remain to be waited when the message arrives. Never a clock.
 pub const WAIT_AFTER: &str = "hookfleet-wait-after-ms";
 
@@ -312,6 +318,17 @@ impl Outgoing {
             message.headers.remove(WAIT_AFTER);
         }
         Self { to: Destination::Lane(lane), delay, message }
+    }
+
+    /// To a lane once a run that is under way should have ended. Those wait in one line, each for as long as a lease at most:
+    /// behind one that waits longer it comes later by that.
+    #[must_use]
+    pub fn behind(lane: Lane, wait: Duration, mut message: Message) -> Self {
+        message.headers.remove(WAIT_AFTER);
+        if wait < Duration::from_millis(1) {
+            return Self { to: Destination::Lane(lane), delay: Duration::ZERO, message };
+        }
+        Self { to: Destination::Running(lane), delay: wait.min(BEHIND_MAX), message }
     }
 
     /// To a lane after about `wait`: what waits for something that nobody knows the end of needs no exact time.
@@ -362,6 +379,19 @@ mod tests {
             let parked = Outgoing::parked(Lane::Slow, Duration::from_millis(wait_ms), Message::default());
             assert_eq!(parked.to, Destination::Parked(Lane::Slow, level), "{wait_ms}");
         }
+    }
+
+    #[test]
+    fn guards_wait_for_leases() {
+        let check = |wait_ms: u64, to: Destination, delay_ms: u128| {
+            let message = Message::default().with(WAIT_AFTER, 7);
+            let behind = Outgoing::behind(Lane::Slow, Duration::from_millis(wait_ms), message);
+            assert_eq!((behind.to, behind.delay.as_millis(), behind.message), (to, delay_ms, Message::default()));
+        };
+        check(0, Destination::Lane(Lane::Slow), 0);
+        check(1, Destination::Running(Lane::Slow), 1);
+        check(30_250, Destination::Running(Lane::Slow), 30_250);
+        check(u64::MAX, Destination::Running(Lane::Slow), BEHIND_MAX.as_millis());
     }
 
     #[test]

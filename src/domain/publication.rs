@@ -93,8 +93,9 @@ mod tests {
 
     fn invocation(hops: i64) -> Invocation {
         let body = r#"{"specversion":"1.0","id":"1","source":"/s","type":"a.b","data":{"n":7,"t":"x\"y"}}"#;
-        let message =
-            Message { body: body.into(), ..Message::default() }.with(HOPS, hops).with(TRACEPARENT, "00-1-2-01");
+        let message = Message { body: body.into(), ..Message::default() }
+            .with(HOPS, hops)
+            .with(TRACEPARENT, "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01");
         let event = Event::decode(&message, &Reading::default()).unwrap();
         Invocation::first(Arc::new(event), HookId::new("h-1").unwrap(), "r1".into())
     }
@@ -136,7 +137,7 @@ mod tests {
             (properties.kind.as_deref(), properties.content_type.as_deref()),
             (Some("a.b"), Some(CLOUDEVENTS_JSON))
         );
-        assert_eq!(message.text(TRACEPARENT), Some("00-1-2-01"));
+        assert_eq!(message.text(TRACEPARENT), Some("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"));
         assert_eq!((message.number(ATTEMPT), message.number(HOPS)), (Some(1), Some(1)));
         assert_eq!(publication(&action(), 3).unwrap().1.number(HOPS), Some(4));
     }

@@ -15,8 +15,9 @@ use super::dead_letter::{Cause, Letter, Mark, Record};
 use super::decision::Decided;
 use super::event::{Event, Malformed, Reading};
 use super::failure::Class;
-use super::id::HookId;
-use super::invocation::{self, Envelope, EventMessage, Invocation, ReplayOf};
+use super::id::{HookId, LetterId};
+use super::invocation::{self, Client, Envelope, EventMessage, Invocation, ReplayOf};
+use super::json::without_mark;
 use super::message::{Lane, Message, Outgoing, Queue};
 use super::trace::TraceContext;
 
@@ -35,6 +36,8 @@ pub struct Operator {
     pub now_ms: u64,
     /// When the newest letter that the operator saw of this subject was written.
     pub seen_ms: u64,
+    /// How messages are read that are no events by themselves. Their size has no limit here.
+    pub reading: Reading,
 }
 
 /// Which generation a replay is, and by which generation it is forced (0: by none), given those of its letter.
@@ -58,14 +61,14 @@ pub fn replay(letter: &Letter, force: Option<u32>, operator: &Operator) -> Resul
     let (generation, forced) = generation((letter.generation, letter.forced), force)
         .ok_or_else(|| format!("letter {} is of the last generation that there is", letter.id))?;
     let message = if let Some(hook) = &letter.hook {
-        let event = whole(letter, None)?;
+        let event = whole(letter, None, operator)?;
         let mut invocation = Invocation::first(Arc::new(event), HookId::new(hook)?, letter.revision.as_str().into());
         invocation.at = Point::first(generation);
         invocation.forced = forced;
         invocation.decision = decision(letter);
         invocation.message()
     } else {
-        let event = Arc::new(whole(letter, given_id(letter))?);
+        let event = Arc::new(whole(letter, given_id(letter), operator)?);
         let replay_of = Some(ReplayOf { letter: letter.id.clone(), generation });
         EventMessage { event, decision: decision(letter), replay_of }.message()
     };
@@ -94,7 +97,7 @@ pub fn redirect(letter: &Letter, hook: &HookId, operator: &Operator) -> Result<R
     }
     let (generation, _) = generation((letter.generation, 0), None)
         .ok_or_else(|| format!("letter {} is of the last generation that there is", letter.id))?;
-    let event = Arc::new(whole(letter, None)?);
+    let event = Arc::new(whole(letter, None, operator)?);
     let mut invocation = Invocation::first(event, hook.clone(), letter.revision.as_str().into());
     invocation.at = Point::first(generation);
     invocation.decision = decision(letter);
@@ -141,15 +144,14 @@ fn decision(letter: &Letter) -> Option<Decided> {
 }
 
 /// The event inside a letter; `id` is given to one that has none.
-fn whole(letter: &Letter, id: Option<&str>) -> Result<Event, String> {
+fn whole(letter: &Letter, id: Option<&str>, operator: &Operator) -> Result<Event, String> {
     let client = letter.client.clone().unwrap_or_default();
-    let mut message =
-        Message { body: letter.body.bytes()?, properties: client.properties, headers: client.headers, asking: None };
+    let mut message = client.message(letter.body.bytes()?);
     message = TraceContext::onto(letter.trace().as_ref(), message);
     if let Some(id) = id {
         identify(&mut message, id);
     }
-    let reading = Reading { body_bytes_max: usize::MAX, digest_missing_id: false };
+    let reading = Reading { body_bytes_max: usize::MAX, forward_baggage: true, ..operator.reading };
     Event::decode(&message, &reading).map_err(|malformed| {
         format!(
             "letter {} is no event ({}): the same bytes would fail again, so it can only be edited",
@@ -160,7 +162,7 @@ fn whole(letter: &Letter, id: Option<&str>) -> Result<Event, String> {
 
 /// The data stays as it is, to the last digit.
 fn identify(message: &mut Message, id: &str) {
-    let structured = serde_json::from_slice(&message.body).ok();
+    let structured = serde_json::from_slice(without_mark(&message.body)).ok();
     let structured = structured.filter(|event: &BTreeMap<String, Box<RawValue>>| event.contains_key("specversion"));
     let Some(mut event) = structured else {
         message.properties.message_id = Some(id.to_owned());
@@ -182,26 +184,27 @@ fn identify(message: &mut Message, id: &str) {
 pub struct BrokerMade<'a> {
     /// Short name of the queue it died in, or of the exchange that had no queue for it.
     pub place: &'a str,
-    /// `x-first-death-reason`, or none for a message that had no route.
+    /// Why it died, as the broker says, or none for a message that had no route.
     pub reason: Option<&'a str>,
     /// It died on a lane or on the ladder: its `hookfleet-*` headers are ours.
     pub ours: bool,
 }
 
-/// The letter that such a message amounts to.
+/// The letter that such a message amounts to. `at_ms`: when it was found, in milliseconds since 1970; 0 where that is not
+/// known, since what a client says of its time is not when this came about. A reader then goes by the records around it.
 #[must_use]
-pub fn broker_made(message: &Message, made: &BrokerMade<'_>) -> Letter {
+pub fn broker_made(message: &Message, made: &BrokerMade<'_>, at_ms: u64) -> Letter {
     let (class, error) = match made.reason {
         None => (Class::Unrouted, format!("nothing was bound for it at {}", made.place)),
-        // The first death of what came over the ladder is its end of a wait: what buried it came later.
-        Some("expired") if !made.place.starts_with("delay.") && !made.place.starts_with("park.") => {
+        // In logs of older versions this is the first death. That of what came over the ladder is the end of a wait: what
+        // dead-lettered it came later.
+        Some("expired") if !["delay.", "park.", "running"].iter().any(|waits| made.place.starts_with(waits)) => {
             (Class::Expired, format!("it waited too long in {}", made.place))
         }
         Some("delivery_limit") => (Class::Poisoned, format!("it was delivered too often from {}", made.place)),
         Some(reason) => (Class::Poisoned, format!("the broker gave it up in {} ({reason})", made.place)),
     };
-    // What a client says of its time is not when this came about: whoever reads the log goes by what stands around it.
-    letter(message, made, class, error, 0)
+    letter(message, made, class, error, at_ms)
 }
 
 /// The letter of a message of ours that no broker will take.
@@ -223,18 +226,21 @@ fn letter(message: &Message, made: &BrokerMade<'_>, class: Class, error: String,
     let mut client = invocation::client(message).unwrap_or_default();
     // The broker's own headers differ from copy to copy; equal messages are one letter.
     client.headers.retain(|name, _| !name.starts_with("x-"));
-    Letter::of_message(&Malformed::new(class, error), client, &message.body, made.place, at_ms)
+    let mut letter =
+        Letter::of_message(&Malformed::new(class, error), client.clone(), &message.body, made.place, at_ms);
+    // Its id is made anew at each look at the log: it must be what it was before messages had routing keys.
+    letter.id = LetterId::of_raw(made.place, &Client { routing_key: None, ..client }, &message.body);
+    letter
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::domain::dead_letter::Subject;
-    use crate::domain::invocation::Client;
     use crate::domain::message::Properties;
 
     fn operator() -> Operator {
-        Operator { name: "me".into(), now_ms: 5, seen_ms: 1 }
+        Operator { name: "me".into(), now_ms: 5, seen_ms: 1, reading: Reading::default() }
     }
 
     fn event() -> Arc<Event> {
@@ -314,19 +320,48 @@ mod tests {
         }
     }
 
+    /// Once the settings say where its type comes from.
+    #[test]
+    fn a_letter_without_a_type_can_be_replayed() {
+        use crate::domain::event::{TypeSource, TypeSources};
+        let malformed = Malformed { class: Class::Invalid, error: "x".into() };
+        let properties = Properties { message_id: Some("7".into()), ..Properties::default() };
+        let client = Client { properties, routing_key: Some("order.paid".into()), ..Client::default() };
+        let letter = Letter::of_message(&malformed, client, b"{}", "events", 1);
+        assert!(replay(&letter, None, &operator()).unwrap_err().contains("`events.missing_type: routing_key`"));
+        let reading = Reading { missing_type: TypeSources::new(&[TypeSource::RoutingKey]), ..Reading::default() };
+        let replayed = replay(&letter, None, &Operator { reading, ..operator() }).unwrap();
+        let message = &replayed.outgoing.message;
+        let Ok(Envelope::Event(whole)) = Envelope::decode(Queue::Lane(Lane::Replay), message, &Reading::default())
+        else {
+            panic!("{message:?}")
+        };
+        assert_eq!((whole.event.kind.as_str(), whole.event.id.as_str()), ("order.paid", "7"));
+    }
+
+    /// Marks in the log name it by its id.
+    #[test]
+    fn a_letter_of_the_broker_keeps_its_id() {
+        let made = BrokerMade { place: "events", reason: Some("delivery_limit"), ours: false };
+        let keyed = Message { body: "x".into(), routing_key: Some("a".into()), ..Message::default() };
+        let bare = Message { routing_key: None, ..keyed.clone() };
+        assert_eq!(broker_made(&keyed, &made, 0).id, broker_made(&bare, &made, 0).id);
+        assert_eq!(broker_made(&keyed, &made, 0).client.unwrap().routing_key.as_deref(), Some("a"));
+    }
+
     #[test]
     fn what_the_broker_gave_up_is_a_letter() {
         let invocation = Invocation::first(event(), HookId::new("h").unwrap(), "r".into());
         let message = invocation.message();
         let died = |ours| BrokerMade { place: "lane.default", reason: Some("delivery_limit"), ours };
-        let letter = broker_made(&message, &died(true));
+        let letter = broker_made(&message, &died(true), 7);
         assert_eq!(letter.subject(), Subject::of(&invocation.key()));
-        assert_eq!(letter.class, Class::Poisoned);
-        let forged = broker_made(&message, &died(false));
+        assert_eq!((letter.class, letter.at_ms), (Class::Poisoned, 7));
+        let forged = broker_made(&message, &died(false), 7);
         assert!(forged.hook.is_none());
-        let lost = broker_made(&message, &BrokerMade { place: "events", reason: None, ours: false });
+        let lost = broker_made(&message, &BrokerMade { place: "events", reason: None, ours: false }, 7);
         assert_eq!(lost.class, Class::Unrouted);
         let after_a_wait = BrokerMade { place: "delay.3", reason: Some("expired"), ours: true };
-        assert_eq!(broker_made(&message, &after_a_wait).class, Class::Poisoned);
+        assert_eq!(broker_made(&message, &after_a_wait, 0).class, Class::Poisoned);
     }
 }

@@ -84,6 +84,8 @@ pub enum Follow {
     Resolved,
     /// The same message again, back to where it came from, after this wait.
     Again { wait_ms: u64 },
+    /// The same, because another run of it is under way, whose lease ends after this wait.
+    Behind { wait_ms: u64 },
     /// The same message to lane `suspect`.
     Suspect { deaths: u32 },
 }
@@ -170,7 +172,7 @@ fn claimed(progress: &Progress, answer: claim::Answer) -> Stage {
     match answer {
         claim::Answer::Won { deaths, .. } => Stage::Running { deaths },
         claim::Answer::Done { .. } => finished(progress),
-        claim::Answer::Busy { lease_left_ms } => Stage::Publishing(Follow::Again { wait_ms: lease_left_ms }),
+        claim::Answer::Busy { lease_left_ms } => Stage::Publishing(Follow::Behind { wait_ms: lease_left_ms }),
         claim::Answer::Resume { at, token, deaths, next } => {
             Stage::Publishing(Follow::Next { at, deaths, next, mark: Some(token) })
         }
@@ -219,9 +221,11 @@ fn finished(progress: &Progress) -> Stage {
 fn published(progress: &Progress, follow: Follow) -> Stage {
     match follow {
         Follow::Next { at, mark: Some(token), next, .. } => Stage::Marking { at, token, wait_ms: next.wait_ms() },
-        Follow::Next { mark: None, .. } | Follow::Resolved | Follow::Again { .. } | Follow::Suspect { .. } => {
-            ack(progress)
-        }
+        Follow::Next { mark: None, .. }
+        | Follow::Resolved
+        | Follow::Again { .. }
+        | Follow::Behind { .. }
+        | Follow::Suspect { .. } => ack(progress),
     }
 }
 
@@ -280,6 +284,7 @@ mod tests {
             Stage::Publishing(Follow::Next { .. }) => "publish",
             Stage::Publishing(Follow::Resolved) => "resolve",
             Stage::Publishing(Follow::Again { .. }) => "again",
+            Stage::Publishing(Follow::Behind { .. }) => "behind",
             Stage::Publishing(Follow::Suspect { .. }) => "suspect",
             Stage::Marking { .. } => "mark",
             Stage::Releasing => "release",
@@ -320,7 +325,7 @@ mod tests {
         check(0, false, vec![won(), Answer::Interrupted, ok()], "claim run release again");
         check(0, true, vec![won(), Answer::Interrupted, ok()], "claim run release end");
         check(0, false, vec![Answer::Store(claim::Answer::Superseded)], "claim ack");
-        check(0, false, vec![Answer::Store(claim::Answer::Busy { lease_left_ms: 1 })], "claim again");
+        check(0, false, vec![Answer::Store(claim::Answer::Busy { lease_left_ms: 1 })], "claim behind");
         check(0, false, vec![Answer::Unanswered, Answer::HeldTooLong], "claim claim again");
     }
 }

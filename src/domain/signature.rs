@@ -5,7 +5,9 @@
 //! one to the next. Plain HMAC signs the body alone, as many systems did before there was a standard.
 
 use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
+use base64::alphabet;
+use base64::engine::DecodePaddingMode;
+use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig, STANDARD};
 use ed25519_dalek::SigningKey;
 use ed25519_dalek::ed25519::signature::MultipartSigner as _;
 use hmac::{Hmac, KeyInit, Mac};
@@ -150,8 +152,14 @@ impl StandardKey {
     }
 }
 
+/// Keys are taken with and without the `=` at their end, as the libraries of Standard Webhooks take them.
+const KEYS: GeneralPurpose = GeneralPurpose::new(
+    &alphabet::STANDARD,
+    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
+);
+
 fn decoded(text: &str) -> Result<Vec<u8>, Refusal> {
-    STANDARD.decode(text).map_err(|_| Refusal::new("base64 behind the prefix of the key", "another text"))
+    KEYS.decode(text).map_err(|_| Refusal::new("base64 behind the prefix of the key", "another text"))
 }
 
 fn mac<M: KeyInit>(key: &[u8]) -> Result<M, Refusal> {
@@ -266,8 +274,8 @@ mod tests {
     fn keys_side_by_side() {
         let seed = [7; 32];
         let pair = SigningKey::from_bytes(&seed).to_keypair_bytes();
-        let keys =
-            [SECRET.to_owned(), format!("whsk_{}", STANDARD.encode(seed)), format!("whsk_{}", STANDARD.encode(pair))];
+        let bare = STANDARD.encode(pair).trim_end_matches('=').to_owned();
+        let keys = [SECRET.to_owned(), format!("whsk_{}", STANDARD.encode(seed)), format!("whsk_{bare}")];
         let standard = keys.iter().map(|key| StandardKey::new(key).unwrap()).collect();
         let signing = Signing { standard, plain: None };
         let headers = signing.sign("0da0/h.1", 1_614_265_330, b"{}").unwrap();
@@ -284,6 +292,17 @@ mod tests {
         // The same for every attempt, another one for another invocation.
         assert_eq!(signing.sign("0da0/h.1", 7, b"").unwrap()[1].1, id);
         assert_ne!(signing.sign("0da0/h.2", 7, b"").unwrap()[1].1, id);
+    }
+
+    /// As the libraries of the standard take them.
+    #[test]
+    fn a_key_may_end_without_padding() {
+        for bytes in [vec![1; 32], vec![2; 25], vec![3; 24]] {
+            let padded = format!("whsec_{}", STANDARD.encode(&bytes));
+            let bare = padded.trim_end_matches('=');
+            let sign = |written: &str| StandardKey::new(written).unwrap().sign(&[b"x"]);
+            assert_eq!(sign(bare), sign(&padded), "{padded}");
+        }
     }
 
     /// RFC 4231, test case 2.

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::{fmt, io};
 
+use bytes::Bytes;
 use minijinja::value::Value;
 use minijinja::{Environment, Error, ErrorKind};
 
@@ -19,6 +20,9 @@ use super::text_error::Refusal;
 
 mod environment;
 mod scan;
+mod tree;
+
+use tree::Node;
 
 /// Longest text with a template in it.
 const BYTES_MAX: usize = 64 * 1024;
@@ -30,7 +34,7 @@ const FUEL: u64 = 100_000;
 const SMALL_BYTES: u64 = 2048;
 /// Names that a template knows.
 pub const NAMES: [&str; 4] = ["event", "hook", "key", "attempt"];
-/// The name of the values that are not in the file; no template of a hook can use it.
+/// The name of a list that no template of a hook can use: the event, and the values that are not in the file.
 const HIDDEN: &str = "hidden";
 const NAME: &str = "text";
 /// What is shown in place of what is hidden.
@@ -190,7 +194,7 @@ impl Text {
         let values = hidden.map(|piece| Value::from_safe_string(text(piece, hide).into_owned()));
         let context = minijinja::context! {
             event => variables.event, hook => variables.hook, key => variables.key, attempt => variables.attempt,
-            hidden => values.collect::<Vec<_>>(),
+            hidden => [variables.event.clone()].into_iter().chain(values).collect::<Vec<_>>(),
         };
         let mut printed = Bounded(Vec::new());
         let mut scarce;
@@ -231,17 +235,16 @@ impl Variables {
     /// # Errors
     /// The event cannot be read.
     pub fn new(
-        event: &[u8],
+        event: &Bytes,
         hook: &HookId,
         labels: &BTreeMap<String, String>,
         key: &str,
         attempt: u32,
     ) -> Result<Self, String> {
         let bytes = u64::try_from(event.len()).unwrap_or(u64::MAX);
-        let event: serde_json::Value =
-            serde_json::from_slice(event).map_err(|_| "the event cannot be read".to_owned())?;
+        let event = Node::root(event).ok_or("the event cannot be read")?;
         Ok(Self {
-            event: Value::from_serialize(&event),
+            event,
             hook: minijinja::context! { id => hook.as_str(), labels => labels },
             key: Value::from(key),
             attempt: Value::from(attempt),
@@ -306,7 +309,7 @@ fn compile(pieces: &[Piece], form: Form) -> Result<Program, Refusal> {
         Piece::Literal(text) => text.clone(),
         Piece::Hidden(_) | Piece::Unknown { .. } => {
             count += 1;
-            format!("{{{{{HIDDEN}[{}]}}}}", count - 1)
+            format!("{{{{{HIDDEN}[{count}]}}}}")
         }
     });
     let source: String = source.collect();

@@ -69,6 +69,11 @@ pub(super) fn open_to_read(path: &Path) -> rusqlite::Result<Connection> {
     Ok(conn)
 }
 
+/// Whether a file holds what this program has written.
+pub(super) fn is_ours(conn: &Connection) -> rusqlite::Result<bool> {
+    conn.pragma_query_value(None, "application_id", |row| Ok(row.get::<_, i64>(0)? == APPLICATION_ID))
+}
+
 fn settle_in(conn: &Connection) -> rusqlite::Result<()> {
     conn.busy_timeout(BUSY_TIMEOUT)?;
     conn.set_prepared_statement_cache_capacity(STATEMENTS_MAX);

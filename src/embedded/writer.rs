@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
-use rusqlite::Connection;
+use rusqlite::{Connection, Row};
 
 use super::clock::Clock;
 use super::job::{Batch, Job, Listener, Order, WriteError, execute, ping};
@@ -20,6 +20,9 @@ use super::queues::{Dispatch, Queues};
 const JOBS_MAX: usize = 1024;
 /// No job is added to a batch that has been running for longer, so that the first does not wait for the last.
 const BATCH_TIME_MAX: Duration = Duration::from_millis(20);
+/// What was written is brought from the log into the file itself within this, so that a copy of the file alone, though no
+/// backup, is not empty. The log would wait for some 16 MB otherwise.
+const CHECKPOINT_AFTER: Duration = Duration::from_secs(5);
 /// How often writing is tried while it fails.
 const PROBE_EVERY: Duration = Duration::from_secs(1);
 
@@ -37,6 +40,8 @@ pub(super) struct Writer {
     stopping: bool,
     /// When the next message is due.
     wake: Option<Instant>,
+    /// When the log is brought into the file; `None` while there is nothing in it.
+    checkpoint_at: Option<Instant>,
     trouble: Option<Trouble>,
 }
 
@@ -68,6 +73,7 @@ impl Writer {
             dispatch: false,
             stopping: false,
             wake: None,
+            checkpoint_at: Some(Instant::now()), // what opening has written
             trouble: None,
         }
     }
@@ -95,7 +101,7 @@ impl Writer {
     /// Waits for an order, or until the clock brings something.
     fn wait(&mut self) {
         let probe_at = self.trouble.as_ref().map(|trouble| trouble.probe_at);
-        let received = match self.wake.into_iter().chain(probe_at).min() {
+        let received = match self.wake.into_iter().chain(probe_at).chain(self.checkpoint_at).min() {
             None => self.orders.recv().map_err(|_| RecvTimeoutError::Disconnected),
             Some(until) => self.orders.recv_timeout(until.saturating_duration_since(Instant::now())),
         };
@@ -128,6 +134,17 @@ impl Writer {
         if self.trouble.as_ref().is_some_and(|trouble| trouble.probe_at <= now) {
             self.probe(now);
         }
+        if self.checkpoint_at.is_some_and(|at| at <= now) {
+            self.checkpoint(now);
+        }
+    }
+
+    /// Brings the log into the file, as far as readers let it. Where it fails, the log keeps everything.
+    fn checkpoint(&mut self, now: Instant) {
+        let counts = |row: &Row<'_>| Ok((row.get::<_, i64>(1)?, row.get::<_, i64>(2)?));
+        let done = self.conn.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], counts);
+        let is_whole = done.is_ok_and(|(in_log, brought)| in_log == brought);
+        self.checkpoint_at = (!is_whole).then_some(now + CHECKPOINT_AFTER);
     }
 
     /// Tries a small write; if it succeeds, what failed meanwhile is done again.
@@ -178,7 +195,9 @@ impl Writer {
             attempt(&mut batch, Box::new(Dispatch::new(&self.queues)), ran)?;
             self.wake = batch.next_due_ms.map(|due_ms| self.clock.instant(due_ms));
         }
-        Ok(execute(&self.conn, "COMMIT")?)
+        execute(&self.conn, "COMMIT")?;
+        self.checkpoint_at.get_or_insert_with(|| Instant::now() + CHECKPOINT_AFTER);
+        Ok(())
     }
 
     fn failed(&mut self, reason: String) {

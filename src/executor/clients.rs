@@ -4,24 +4,24 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use reqwest::{Certificate, Client, ClientBuilder, Identity, redirect};
+use rustls::ClientConfig;
+use rustls::crypto::ring;
+use rustls::pki_types::pem::{Error as PemError, PemObject as _};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls_platform_verifier::Verifier;
 use tokio::time::Instant;
 
 use super::egress::Guard;
 use crate::config;
 use crate::domain::tls::{Credentials, Tls};
 use crate::error_chain::root;
+use connection::Connector;
+pub(super) use connection::{CONNECT_TIMEOUT, NoConnection};
+pub(super) use sending::{Client, Outbound};
 
-/// A host that does not even accept is given up before most deadlines, and its next address tried.
-pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// As many as may run at a time: what is closed beyond that is opened again for the next run.
-const IDLE_PER_HOST_MAX: usize = 1024;
-/// Shorter than what most servers keep a connection open for, so that it is seldom closed under our hands.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(20);
-/// A connection of HTTP/2 whose other side is gone without a word would take every run to its deadline: while runs are on
-/// it, it has to answer pings this often, within as long.
-const PING_EVERY: Duration = Duration::from_secs(5);
-const USER_AGENT: &str = concat!("hookfleet/", env!("CARGO_PKG_VERSION"));
+mod connection;
+mod sending;
+
 /// A client of certificates that no hook has used for this long belongs to a revision that is gone.
 const UNUSED_AFTER: Duration = Duration::from_mins(10);
 
@@ -31,7 +31,7 @@ pub(super) struct Clients {
     usual: Client,
     own: Mutex<HashMap<[u8; 32], Own>>,
     /// In place of the roots of trust of a system that has none.
-    roots: Vec<Certificate>,
+    roots: Vec<CertificateDer<'static>>,
     pub(super) guard: Guard,
 }
 
@@ -41,20 +41,30 @@ struct Own {
     used: Instant,
 }
 
+/// Why there is no client.
+#[derive(Debug, thiserror::Error)]
+enum Unusable {
+    #[error("its certificates cannot be read")]
+    Pem(#[from] PemError),
+    #[error("its certificates cannot be used")]
+    Tls(#[from] rustls::Error),
+}
+
 impl Clients {
-    pub(super) fn new(egress: &config::Egress) -> reqwest::Result<Self> {
+    pub(super) fn new(egress: &config::Egress) -> Result<Self, rustls::Error> {
         Self::guarded(Guard::new(egress))
     }
 
-    pub(super) fn guarded(guard: Guard) -> reqwest::Result<Self> {
+    pub(super) fn guarded(guard: Guard) -> Result<Self, rustls::Error> {
         super::install_crypto();
         let mut roots = Vec::new();
-        let usual = builder(&guard, &roots).build().or_else(|error| {
+        let verifier = verifier(Vec::new()).or_else(|error| {
             // Slim container images hold no certificates.
             tracing::warn!(error = %root(&error), "no roots of trust on this system, taking Mozilla's");
-            roots = mozilla_roots()?;
-            builder(&guard, &roots).build()
+            roots = webpki_root_certs::TLS_SERVER_ROOT_CERTS.to_vec();
+            self::verifier(roots.clone())
         })?;
+        let usual = client(&guard, tls(verifier, None)?);
         Ok(Self { usual, own: Mutex::default(), roots, guard })
     }
 
@@ -72,49 +82,59 @@ impl Clients {
         }
     }
 
-    fn own(&self, credentials: &Arc<Credentials>) -> reqwest::Result<Client> {
+    fn own(&self, credentials: &Arc<Credentials>) -> Result<Client, Unusable> {
         let mut own = self.own.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
         if let Some(found) = own.get_mut(&credentials.id) {
             found.used = now;
             return Ok(found.client.clone());
         }
-        let client = with(builder(&self.guard, &self.roots), credentials)?.build()?;
+        let mut roots = self.roots.clone();
+        if let Some(ca) = &credentials.ca {
+            roots.extend(certificates(ca.expose())?);
+        }
+        let identity = match &credentials.identity {
+            Some(identity) => {
+                let pem = identity.expose();
+                Some((certificates(pem)?, PrivateKeyDer::from_pem_slice(pem.as_bytes())?))
+            }
+            None => None,
+        };
+        let client = client(&self.guard, tls(verifier(roots)?, identity)?);
         own.retain(|_, other| now - other.used < UNUSED_AFTER);
         own.insert(credentials.id, Own { client: client.clone(), used: now });
         Ok(client)
     }
 }
 
-fn with(builder: ClientBuilder, credentials: &Credentials) -> reqwest::Result<ClientBuilder> {
-    let builder = match &credentials.ca {
-        Some(ca) => builder.tls_certs_merge(Certificate::from_pem_bundle(ca.expose().as_bytes())?),
-        None => builder,
+fn client(guard: &Guard, tls: ClientConfig) -> Client {
+    Client::new(&Connector::new(guard, Arc::new(tls)))
+}
+
+fn certificates(pem: &str) -> Result<Vec<CertificateDer<'static>>, PemError> {
+    CertificateDer::pem_slice_iter(pem.as_bytes()).collect()
+}
+
+/// Trusts what the system trusts, and these.
+fn verifier(roots: Vec<CertificateDer<'static>>) -> Result<Verifier, rustls::Error> {
+    let provider = Arc::new(ring::default_provider());
+    if roots.is_empty() { Verifier::new(provider) } else { Verifier::new_with_extra_roots(roots, provider) }
+}
+
+/// A certificate that shows who calls, and its key.
+type Shown = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
+
+fn tls(verifier: Verifier, shown: Option<Shown>) -> Result<ClientConfig, rustls::Error> {
+    let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()?
+        .dangerous() // so rustls calls every verifier that is not its own
+        .with_custom_certificate_verifier(Arc::new(verifier));
+    let mut config = match shown {
+        Some((certificates, key)) => builder.with_client_auth_cert(certificates, key)?,
+        None => builder.with_no_client_auth(),
     };
-    Ok(match &credentials.identity {
-        Some(identity) => builder.identity(Identity::from_pem(identity.expose().as_bytes())?),
-        None => builder,
-    })
-}
-
-fn builder(guard: &Guard, roots: &[Certificate]) -> ClientBuilder {
-    Client::builder()
-        .tls_certs_merge(roots.iter().cloned())
-        .user_agent(USER_AGENT)
-        .no_proxy() // a proxy would resolve the target's name where the guard cannot see it
-        .redirect(redirect::Policy::none())
-        .referer(false)
-        .dns_resolver(guard.clone())
-        .connect_timeout(CONNECT_TIMEOUT)
-        .pool_max_idle_per_host(IDLE_PER_HOST_MAX)
-        .pool_idle_timeout(IDLE_TIMEOUT)
-        .http2_keep_alive_interval(PING_EVERY)
-        .http2_keep_alive_timeout(PING_EVERY)
-        .tcp_nodelay(true)
-}
-
-fn mozilla_roots() -> reqwest::Result<Vec<Certificate>> {
-    webpki_root_certs::TLS_SERVER_ROOT_CERTS.iter().map(|root| Certificate::from_der(root)).collect()
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Ok(config)
 }
 
 #[cfg(test)]

@@ -4,13 +4,17 @@
 //! to, so that a second answer cannot differ from the checked one. Addresses in a URL never reach a resolver and are
 //! judged beforehand; the `url` crate has brought all their spellings into one by then.
 
+use std::error::Error;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::vec::IntoIter;
 
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
-use reqwest::dns::{Name, Resolve, Resolving};
+use hyper_util::client::legacy::connect::dns::Name;
+use tower::Service;
 use url::{Host, Url};
 
 use crate::config::Egress;
@@ -126,15 +130,30 @@ impl Guard {
     }
 }
 
-impl Resolve for Guard {
-    fn resolve(&self, name: Name) -> Resolving {
+/// A name has no address.
+#[derive(Debug, thiserror::Error)]
+#[error("the name has no address")]
+pub(super) struct Unresolved(#[source] io::Error);
+
+impl Service<Name> for Guard {
+    type Response = IntoIter<SocketAddr>;
+    type Error = Box<dyn Error + Send + Sync>;
+    type Future = BoxFuture<'static, Result<Self::Response, Self::Error>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, name: Name) -> Self::Future {
         let guard = self.clone();
         Box::pin(async move {
-            let checked = guard.judge(name.as_str(), (guard.lookup)(name.as_str().to_owned()).await?)?;
+            let found = (guard.lookup)(name.as_str().to_owned()).await.map_err(Unresolved)?;
+            let checked = guard.judge(name.as_str(), found)?;
             if checked.is_empty() {
-                return Err(io::Error::new(io::ErrorKind::NotFound, "the name has no address").into());
+                let error = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+                return Err(Unresolved(error).into());
             }
-            Ok(Box::new(checked.into_iter()) as _)
+            Ok(checked.into_iter())
         })
     }
 }

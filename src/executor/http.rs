@@ -10,14 +10,16 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use reqwest::Response;
-use reqwest::header::{CONTENT_ENCODING, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
+use http_body_util::{BodyExt as _, Full};
+use hyper::body::{Body as _, Incoming};
+use hyper::header::{ACCEPT, CONTENT_ENCODING, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER, USER_AGENT};
+use hyper_util::client::legacy;
 use tokio::time::{Instant, timeout_at};
 use url::Host;
 
-use super::clients::{CONNECT_TIMEOUT, Clients};
+use super::clients::{CONNECT_TIMEOUT, Clients, NoConnection, Outbound};
 use super::compress::gzipped;
-use super::egress::Refused;
+use super::egress::{Refused, Unresolved};
 use super::hint::retry_after;
 use super::{Attempt, secrets, shortage};
 use crate::domain::contract::{Body, Raw, Reply};
@@ -36,6 +38,7 @@ const REPLY_BYTES_MAX: usize = 128 * 1024;
 const REPLY_WAIT: Duration = Duration::from_millis(250);
 /// As much of a refusal's body as the excerpt is made from.
 const REFUSAL_BYTES_MAX: usize = 8 * 1024;
+const US: &str = concat!("hookfleet/", env!("CARGO_PKG_VERSION"));
 /// Shorter words in values hide nothing.
 const SECRET_WORD_BYTES_MIN: usize = 8;
 
@@ -62,34 +65,50 @@ impl Http {
     ) -> Result<Raw, Outcome> {
         self.clients.guard.check(&request.url).map_err(|refused| Outcome::from(&refused))?;
         let ready =
-            async { Ok::<_, String>((self.clients.of(&action.tls)?, content(action, attempt, request).await?)) };
-        let (client, (headers, body)) = match timeout_at(attempt.deadline, ready).await {
+            async { Ok::<_, String>((self.clients.of(&action.tls)?, outbound(action, attempt, request).await?)) };
+        let (client, outbound) = match timeout_at(attempt.deadline, ready).await {
             Err(_) => return Err(attempt.timed_out("")),
             Ok(Err(error)) => return Err(Outcome::never(Class::Invalid, error)),
             Ok(Ok(ready)) => ready,
         };
-        let send = || async {
-            let url = request.url.clone().into_owned();
-            client.request(method(action), url).headers(headers.clone()).body(body.clone()).send().await
-        };
+        let sent = usize::try_from(outbound.body().size_hint().lower()).unwrap_or(usize::MAX);
+        let resent = || Metric::HttpResent.count(&[("hook", attempt.hook.id.to_string())]);
+        let send = || client.send(outbound.clone(), resent);
         let late = || {
             unanswered(attempt, "timeout");
             attempt.timed_out("")
         };
-        let is_short = |error: &reqwest::Error| is_ours(error, request);
+        let is_short = |error: &legacy::Error| is_ours(error, request);
         let reply = shortage::outlasted(attempt.hook.id.as_str(), attempt.deadline, send, is_short, late).await?;
-        let reply = reply.map_err(|error| broken(&error.without_url(), action, attempt, request))?;
-        let status = reply.status();
+        let (head, rest) = reply.map_err(|error| broken(&error, action, attempt, request))?.into_parts();
+        let status = head.status;
         let retry_after =
-            reply.headers().get(RETRY_AFTER).and_then(|value| retry_after(value.as_bytes(), SystemTime::now()));
+            head.headers.get(RETRY_AFTER).and_then(|value| retry_after(value.as_bytes(), SystemTime::now()));
         let body = if status.is_success() && attempt.exchange.reads_body {
-            let read = timeout_at(attempt.deadline, whole(reply)).await.map_err(|_| attempt.timed_out(""))?;
-            read.map_err(|error| broken(&error.without_url(), action, attempt, request))?
+            let read = timeout_at(attempt.deadline, whole(rest)).await.map_err(|_| attempt.timed_out(""))?;
+            read.map_err(|error| broken(&error, action, attempt, request))?
         } else {
-            Body::Beginning(drain(reply, attempt.deadline).await)
+            let keep = if status.is_success() { 0 } else { REFUSAL_BYTES_MAX };
+            Body::Beginning(drain(rest, keep, attempt.deadline).await)
         };
-        Ok(Raw::Http { status: status.as_u16(), reason: status.canonical_reason(), retry_after, body })
+        Ok(Raw::Http { status: status.as_u16(), reason: status.canonical_reason(), retry_after, body, sent })
     }
+}
+
+/// The request as it is sent, however often.
+async fn outbound(action: &HttpAction, attempt: &Attempt<'_>, request: &Request<'_>) -> Result<Outbound, String> {
+    let (mut headers, body) = content(action, attempt, request).await?;
+    headers.entry(ACCEPT).or_insert(HeaderValue::from_static("*/*"));
+    headers.entry(USER_AGENT).or_insert(HeaderValue::from_static(US));
+    let mut outbound = hyper::Request::new(Full::new(body));
+    *outbound.method_mut() = method(action);
+    *outbound.uri_mut() = request
+        .url
+        .as_str()
+        .parse::<hyper::Uri>()
+        .map_err(|error| format!("the hook's URL cannot be sent: {error}"))?;
+    *outbound.headers_mut() = headers;
+    Ok(outbound)
 }
 
 /// What is sent: headers and body. Signatures are over the body as the receiver has it once it is decompressed.
@@ -135,7 +154,8 @@ fn headers(request: &Request<'_>, attempt: &Attempt<'_>) -> Result<HeaderMap, St
         headers.entry(HeaderName::from_static(name)).or_insert(text(name, value)?);
     }
     for (name, value) in &attempt.exchange.headers {
-        headers.insert(HeaderName::from_static(name), text(name, value)?);
+        let invalid = |_| format!("the header `{}` is not valid in HTTP", name.escape_debug());
+        headers.insert(HeaderName::from_bytes(name.as_bytes()).map_err(invalid)?, text(name, value)?);
     }
     Ok(headers)
 }
@@ -157,24 +177,23 @@ fn signed(
     Ok(headers)
 }
 
-const fn method(action: &HttpAction) -> reqwest::Method {
+const fn method(action: &HttpAction) -> hyper::Method {
     match action.method {
-        Method::Post => reqwest::Method::POST,
-        Method::Put => reqwest::Method::PUT,
-        Method::Patch => reqwest::Method::PATCH,
-        Method::Delete => reqwest::Method::DELETE,
-        Method::Get => reqwest::Method::GET,
+        Method::Post => hyper::Method::POST,
+        Method::Put => hyper::Method::PUT,
+        Method::Patch => hyper::Method::PATCH,
+        Method::Delete => hyper::Method::DELETE,
+        Method::Get => hyper::Method::GET,
     }
 }
 
 /// Reads the rest of a reply for a moment, so that its connection can be used again. What goes wrong here is nobody's
 /// failure. Returns the beginning of what was read.
-async fn drain(mut reply: Response, deadline: Instant) -> Vec<u8> {
-    let keep = if reply.status().is_success() { 0 } else { REFUSAL_BYTES_MAX };
+async fn drain(mut rest: Incoming, keep: usize, deadline: Instant) -> Vec<u8> {
     let mut kept = Vec::new();
     let mut read = 0;
     let reading = async {
-        while let Ok(Some(chunk)) = reply.chunk().await {
+        while let Ok(Some(chunk)) = chunk(&mut rest).await {
             let room = keep - kept.len();
             kept.extend_from_slice(&chunk[..chunk.len().min(room)]);
             read += chunk.len();
@@ -188,9 +207,9 @@ async fn drain(mut reply: Response, deadline: Instant) -> Vec<u8> {
 }
 
 /// All of a reply's body, up to the limit.
-async fn whole(mut reply: Response) -> reqwest::Result<Body> {
+async fn whole(mut rest: Incoming) -> hyper::Result<Body> {
     let mut body = Vec::new();
-    while let Some(chunk) = reply.chunk().await? {
+    while let Some(chunk) = chunk(&mut rest).await? {
         if body.len() + chunk.len() > REPLY_BYTES_MAX {
             return Ok(Body::TooLarge { beginning: body, bytes_max: REPLY_BYTES_MAX });
         }
@@ -199,14 +218,24 @@ async fn whole(mut reply: Response) -> reqwest::Result<Body> {
     Ok(Body::Whole(body))
 }
 
+/// The next bytes of a reply's body. Trailers are passed over.
+async fn chunk(rest: &mut Incoming) -> hyper::Result<Option<Bytes>> {
+    while let Some(frame) = rest.frame().await {
+        if let Ok(data) = frame?.into_data() {
+            return Ok(Some(data));
+        }
+    }
+    Ok(None)
+}
+
 /// A request that got no reply.
-fn broken(error: &reqwest::Error, action: &HttpAction, attempt: &Attempt<'_>, request: &Request<'_>) -> Outcome {
+fn broken(error: &(dyn Error + 'static), action: &HttpAction, attempt: &Attempt<'_>, request: &Request<'_>) -> Outcome {
     if let Some(refused) = causes(error).find_map(|cause| cause.downcast_ref::<Refused>()) {
         return Outcome::from(refused);
     }
     let why = why(error);
     unanswered(attempt, why);
-    if error.is_connect() && error.is_timeout() {
+    if causes(error).any(<dyn Error>::is::<NoConnection>) {
         return Outcome::later(format!("timeout: no connection within {CONNECT_TIMEOUT:?}"));
     }
     Outcome::later(format!("{why}: {}", excerpt(root(error).to_string().as_bytes(), known_secrets(action, request))))
@@ -214,32 +243,40 @@ fn broken(error: &reqwest::Error, action: &HttpAction, attempt: &Attempt<'_>, re
 
 /// Whether this machine's want of something is in the way, and not the target. No port is left for an address of version 6
 /// where there is none of that version either: that is no shortage.
-fn is_ours(error: &reqwest::Error, request: &Request<'_>) -> bool {
+fn is_ours(error: &(dyn Error + 'static), request: &Request<'_>) -> bool {
     let has_family = || match request.url.host() {
         Some(Host::Ipv6(_)) => std::net::UdpSocket::bind((Ipv6Addr::LOCALHOST, 0)).is_ok(),
         _ => true,
     };
-    shortage::is_shortage(error) && has_family() || error.is_dns() && shortage::has_no_handle()
+    let is_unresolved = || causes(error).any(<dyn Error>::is::<Unresolved>);
+    shortage::is_shortage(error) && has_family() || is_unresolved() && shortage::has_no_handle()
 }
 
 fn unanswered(attempt: &Attempt<'_>, why: &str) {
     Metric::HttpUnanswered.count(&[("hook", attempt.hook.id.to_string()), ("why", why.to_owned())]);
 }
 
-fn why(error: &reqwest::Error) -> &'static str {
-    if error.is_dns() {
+fn why(error: &(dyn Error + 'static)) -> &'static str {
+    let is = |test: fn(&(dyn Error + 'static)) -> bool| causes(error).any(test);
+    if is(<dyn Error>::is::<Unresolved>) {
         "dns"
-    } else if causes(error).any(<dyn Error>::is::<rustls::Error>) {
+    } else if is(<dyn Error>::is::<rustls::Error>) {
         "tls"
-    } else if error.is_timeout() {
+    } else if is(is_timeout) {
         "timeout"
-    } else if error.is_connect() {
+    } else if is(|cause| cause.downcast_ref::<legacy::Error>().is_some_and(legacy::Error::is_connect)) {
         "connect"
-    } else if causes(error).any(is_reset) {
+    } else if is(is_reset) {
         "reset"
     } else {
         "transport"
     }
+}
+
+fn is_timeout(cause: &(dyn Error + 'static)) -> bool {
+    cause.is::<NoConnection>()
+        || cause.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_timeout)
+        || cause.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::TimedOut)
 }
 
 fn is_reset(cause: &(dyn Error + 'static)) -> bool {

@@ -65,6 +65,11 @@ impl Door {
         Ok(Self { settings: settings.clone(), kind })
     }
 
+    /// Whether who asks has to show a token.
+    pub(super) const fn takes_tokens(&self) -> bool {
+        matches!(self.kind, Kind::Locked(_))
+    }
+
     async fn check(&self, authorization: Option<&[u8]>, needed: Role) -> Result<(), Problem> {
         match &self.kind {
             Kind::Open => Ok(()),

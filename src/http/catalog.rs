@@ -3,8 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::rejection::QueryRejection;
-use axum::extract::{Query, State};
+use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::Json;
 use serde::{Deserialize, Serialize};
@@ -14,6 +13,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::access::Door;
+use super::extract::Query;
 use super::openapi;
 use super::problem::{Details, Problem, Whole};
 use crate::catalog::api_types::{HookView, ProblemView};
@@ -23,6 +23,7 @@ use crate::catalog::revisions::{About, BYTES_MAX, Revisions};
 use crate::catalog::watch::{Followed, Standing};
 use crate::catalog::{Document, beside};
 use crate::domain::access::Role;
+use crate::domain::json::text_without_mark;
 use crate::domain::revision::Revision;
 use crate::flow::Flow;
 use crate::telemetry::now_ms;
@@ -130,7 +131,7 @@ pub(super) struct Sent {
 )]
 pub(super) async fn apply(
     State(catalog): State<Catalog>,
-    said: Result<Query<Said>, QueryRejection>,
+    Query(said): Query<Said>,
     headers: HeaderMap,
     Whole(body): Whole<{ 2 * BYTES_MAX }>,
 ) -> Result<Json<Answer>, Problem> {
@@ -139,7 +140,6 @@ pub(super) async fn apply(
         return Err(Problem::new(StatusCode::CONFLICT, detail));
     };
     let refuse = |detail: String| Problem::new(StatusCode::BAD_REQUEST, detail);
-    let Query(said) = said.map_err(|rejection| refuse(rejection.body_text()))?;
     let body = String::from_utf8(body.into()).map_err(|error| refuse(format!("expected a text in UTF-8: {error}")))?;
     let read = beside(move || read(&headers, body, said)).await;
     let (documents, said) = read.ok_or(Refused::Panicked)??;
@@ -169,12 +169,13 @@ fn read(headers: &HeaderMap, body: String, said: Said) -> Result<(Vec<Document>,
         }
     }
     // A hooks file has no `documents`; what is wrong with it is told with its place.
-    let has_documents = serde_json::from_str::<Value>(&body).is_ok_and(|body| body.get("documents").is_some());
+    let json = text_without_mark(&body);
+    let has_documents = serde_json::from_str::<Value>(json).is_ok_and(|body| body.get("documents").is_some());
     if !has_documents {
         return Ok((vec![Document { name: NAME.to_owned(), text: body }], said));
     }
     let refuse = |detail: String| Problem::new(StatusCode::BAD_REQUEST, detail);
-    let sent: Sent = serde_json::from_str(&body).map_err(|error| refuse(format!("the body: {error}")))?;
+    let sent: Sent = serde_json::from_str(json).map_err(|error| refuse(format!("the body: {error}")))?;
     let expected_revision = match (sent.expected_revision, said.expected_revision) {
         (Some(body), Some(query)) if body != query => {
             return Err(refuse(format!(

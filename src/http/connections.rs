@@ -182,7 +182,7 @@ async fn talk(
         _ = connection.as_mut() => return,
         () = &mut too_late => return,
         () = member.makes_room() => if !member.is_answering() { return },
-        () = ending.cancelled() => {}
+        () = ending.cancelled() => if !member.is_answering() && !member.has_asked() { return },
     }
     connection.as_mut().graceful_shutdown();
     tokio::select! {

@@ -28,7 +28,7 @@ impl Fleet {
     /// again.
     #[must_use]
     pub fn is_ready(&self) -> bool {
-        *self.broker.borrow() == Health::Up
+        !matches!(*self.broker.borrow(), Health::Down(_))
     }
 
     /// What cannot be done now, and why.

@@ -4,7 +4,7 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::{FromRef, Query, Request, State};
+use axum::extract::{FromRef, Request, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
@@ -15,7 +15,8 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::access::Door;
-use super::intake::Intake;
+use super::extract::Query;
+use super::intake::{CloudEvent, Intake};
 use super::openapi;
 use super::problem::{Details, Problem};
 use super::process::{CellView, Process};
@@ -64,6 +65,7 @@ pub(super) fn router(door: Option<&Arc<Door>>) -> OpenApiRouter<Gates> {
 #[into_params(parameter_in = Query)]
 pub(super) struct Asked {
     /// By when the decision is needed, from now on, such as `5s`; the setting `gates.deadline` if it is left out
+    #[param(pattern = r"^[0-9]+(\.[0-9]+)?(ms|s|m|h|d)$")]
     deadline: Option<String>,
 }
 
@@ -78,7 +80,7 @@ pub(super) struct Asked {
     params(Asked),
     request_body(
         description = "CloudEvents 1.0",
-        content((Object = "application/cloudevents+json"), (Object = "application/json"), (String = "*/*"))
+        content((CloudEvent = "application/cloudevents+json"), (CloudEvent = "application/json"), (String = "*/*"))
     ),
     responses(
         (status = 200, description = "The decision: `verdict` says whether it may be done", body = Decision),

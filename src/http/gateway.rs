@@ -14,7 +14,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::access::Door;
-use super::intake::{Intake, Taken};
+use super::intake::{CloudEvent, Intake, Taken};
 use super::openapi;
 use super::problem::{Details, Problem};
 use crate::broker::Broker;
@@ -83,9 +83,9 @@ pub(super) enum Published {
     request_body(
         description = "CloudEvents 1.0",
         content(
-            (Object = "application/cloudevents+json"),
-            (Vec<Object> = "application/cloudevents-batch+json"),
-            (Object = "application/json"),
+            (CloudEvent = "application/cloudevents+json"),
+            (Vec<CloudEvent> = "application/cloudevents-batch+json"),
+            (CloudEvent = "application/json"),
             (String = "*/*")
         )
     ),

@@ -38,6 +38,26 @@ pub(super) struct Taken {
     pub(super) confirmed: Option<bool>,
 }
 
+/// An event of CloudEvents 1.0 in structured mode. Other attributes are taken too, and go along.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "only its description is used")]
+pub(super) struct CloudEvent {
+    /// 1.0 if nothing is said.
+    #[schema(pattern = r"^1\.0$")]
+    specversion: Option<String>,
+    /// With the source it is the event's identity; assigned if nothing is said.
+    #[schema(min_length = 1, max_length = 1024)]
+    id: Option<String>,
+    /// Of what it is an event; the gateway itself if nothing is said.
+    #[schema(min_length = 1, max_length = 1024)]
+    source: Option<String>,
+    /// What happened.
+    #[schema(rename = "type", min_length = 1, max_length = 1024)]
+    kind: String,
+    subject: Option<String>,
+    data: Option<Value>,
+}
+
 impl Taken {
     pub(super) fn of(event: &Event) -> Self {
         Self { id: event.id().to_owned(), source: event.source().to_owned(), confirmed: None }
@@ -91,6 +111,7 @@ impl From<Rejected> for Problem {
     fn from(rejected: Rejected) -> Self {
         match rejected {
             Rejected::ContentType(detail) => Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail),
+            Rejected::Coding(detail) => Self::unsupported_coding(detail),
             Rejected::Event(detail) => Self::new(StatusCode::UNPROCESSABLE_ENTITY, detail),
             Rejected::TooLarge(detail) => Self::new(StatusCode::PAYLOAD_TOO_LARGE, detail),
         }

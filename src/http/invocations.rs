@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::{Path, Query, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Json;
 use serde::Deserialize;
@@ -12,6 +12,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::access::Door;
+use super::extract::{Path, Query};
 use super::openapi;
 use super::problem::{Details, Problem};
 use crate::domain::access::Role;
@@ -36,6 +37,7 @@ pub(super) fn router(door: Option<&Arc<Door>>) -> OpenApiRouter<Invocations> {
 #[into_params(parameter_in = Query)]
 pub(super) struct Cancel {
     /// As log lines name it: the 32 digits before the hook.
+    #[param(pattern = "^[0-9a-f]{32}$")]
     event: String,
 }
 
@@ -46,7 +48,13 @@ pub(super) struct Cancel {
     post,
     path = "/v1/runtime/hooks/{hook}/cancel",
     operation_id = "cancel",
-    params(("hook" = String, Path, description = "The hook's id"), Cancel),
+    params(
+        (
+            "hook" = String, Path, description = "The hook's id", max_length = 128,
+            pattern = "^[A-Za-z0-9][A-Za-z0-9._-]*$"
+        ),
+        Cancel
+    ),
     responses(
         (status = 200, description = "What was found, and ended unless it was done", body = Cancelled),
         (status = 400, description = "The hook or the event is not named as it should be", body = Details,

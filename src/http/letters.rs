@@ -5,7 +5,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 
 use axum::body::{Body, Bytes};
-use axum::extract::{FromRef, Path, Query, State};
+use axum::extract::{FromRef, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse as _, Json, Response};
 use futures_util::stream;
@@ -17,6 +17,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::access::Door;
+use super::extract::{Path, Query};
 use super::openapi;
 use super::problem::{Away, Details, NoJob, NoLetter, Problem, Refused, TooLarge, Unclear, Whole, parsed};
 use crate::domain::access::Role;
@@ -100,7 +101,7 @@ const SOMEBODY: &str = "operator";
     params(
         Asked,
         ("after" = Option<String>, Query, description = "The `next` of the page before"),
-        ("limit" = Option<usize>, Query, description = "1 to 1000; 100 if nothing is said"),
+        ("limit" = Option<usize>, Query, description = "100 if nothing is said", minimum = 1, maximum = 1000),
     ),
     responses(
         (status = 200, description = "Letters with their state, newest first", body = Listed),

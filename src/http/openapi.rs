@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 
+use axum::Extension;
 use axum::middleware::from_fn_with_state;
 use axum::response::Json;
 use utoipa::openapi::path::{Operation, PathItem};
@@ -18,9 +19,11 @@ use crate::domain::access::Role;
 
 /// The name of the scheme by which callers show who they are.
 const TOKEN: &str = "token";
-const ABOUT: &str = "Events in, hooks and dead letters to look at and to act on. Errors are problem details (RFC 9457). \
-                     Where the settings name tokens, the roles beside a route say which of them open it: the role itself, \
-                     or operate. Without tokens all of this is served on loopback only.";
+const ABOUT: &str =
+    "Events in, hooks and dead letters to look at and to act on. Errors are problem details (RFC 9457).";
+const WITH_TOKENS: &str = " Where the settings name tokens, the roles beside a route say which of them open it: the role \
+                           itself, or operate. Without tokens all of this is served on loopback only.";
+const WITHOUT_TOKENS: &str = " This process has no tokens and serves all of this on loopback only.";
 /// What any route behind a role may answer besides.
 const REFUSALS: [(&str, &str, &str); 2] = [
     ("401", "Unauthorized", "There is no token, or none that is known."),
@@ -33,6 +36,25 @@ pub fn document() -> OpenApi {
     Group::ALL.into_iter().map(Group::documented).fold(base(), OpenApiRouter::merge).into_openapi()
 }
 
+/// The document of a process that takes no tokens.
+fn without_tokens() -> OpenApi {
+    let mut document = document();
+    document.info.description = Some(format!("{ABOUT}{WITHOUT_TOKENS}"));
+    if let Some(components) = &mut document.components {
+        components.security_schemes.clear();
+        components.responses.clear();
+    }
+    for operation in document.paths.paths.values_mut().flat_map(operations) {
+        operation.security = None;
+        operation.responses.responses.retain(|status, _| REFUSALS.iter().all(|(refusal, ..)| refusal != status));
+    }
+    document
+}
+
+/// Whether the process takes tokens.
+#[derive(Debug, Clone, Copy)]
+struct Tokens(bool);
+
 /// This document.
 #[utoipa::path(
     get,
@@ -40,15 +62,15 @@ pub fn document() -> OpenApi {
     operation_id = "openapi",
     responses((status = 200, description = "The document", body = Object))
 )]
-async fn openapi() -> Json<OpenApi> {
-    Json(document())
+async fn openapi(Extension(Tokens(taken)): Extension<Tokens>) -> Json<OpenApi> {
+    Json(if taken { document() } else { without_tokens() })
 }
 
 /// What is not in the routes.
 pub(super) fn base() -> OpenApiRouter {
     let license = License::builder().name(env!("CARGO_PKG_LICENSE")).identifier(Some(env!("CARGO_PKG_LICENSE")));
     let mut info = Info::new("hookfleet", env!("CARGO_PKG_VERSION"));
-    info.description = Some(ABOUT.to_owned());
+    info.description = Some(format!("{ABOUT}{WITH_TOKENS}"));
     info.license = Some(license.build());
     let mut components = Components::new();
     let scheme = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).build();
@@ -62,9 +84,10 @@ pub(super) fn base() -> OpenApiRouter {
     OpenApiRouter::with_openapi(document)
 }
 
-/// The route of the document itself.
-pub(super) fn own<S: Clone + Send + Sync + 'static>() -> OpenApiRouter<S> {
-    OpenApiRouter::default().routes(routes!(openapi))
+/// The route of the document itself: what is served behind this door.
+pub(super) fn own<S: Clone + Send + Sync + 'static>(door: Option<&Arc<Door>>) -> OpenApiRouter<S> {
+    let tokens = Tokens(door.is_none_or(|door| door.takes_tokens()));
+    OpenApiRouter::default().routes(routes!(openapi)).layer(Extension(tokens))
 }
 
 /// Routes that take a role, and say so. Without a door, only the document is of use.

@@ -39,7 +39,7 @@ impl FromRef<Probes> for Source {
 /// The routes that every process serves.
 pub(super) fn router(door: Option<&Arc<Door>>) -> OpenApiRouter<Probes> {
     let open = OpenApiRouter::default().routes(routes!(metrics)).routes(routes!(alive)).routes(routes!(ready));
-    let reading = OpenApiRouter::default().routes(routes!(status::status)).merge(openapi::own());
+    let reading = OpenApiRouter::default().routes(routes!(status::status)).merge(openapi::own(door));
     open.merge(openapi::behind(Role::Read, reading, door))
 }
 

@@ -9,6 +9,8 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 use utoipa::{IntoResponses, ToSchema};
 
+use crate::domain::coding::{ACCEPTED, CodingError, codings, inflated};
+use crate::domain::json;
 use crate::operations::OperationError;
 
 /// An error that a caller may see.
@@ -20,11 +22,18 @@ pub(super) struct Problem {
     more: Map<String, Value>,
     /// How to show who asks, in the header that is for it.
     challenge: Option<&'static str>,
+    /// The body has a content coding that is not understood: the answer says which are (RFC 9110, 12.5.3).
+    names_codings: bool,
 }
 
 impl Problem {
     pub(super) fn new(status: StatusCode, detail: impl Into<String>) -> Self {
-        Self { status, detail: detail.into(), more: Map::new(), challenge: None }
+        Self { status, detail: detail.into(), more: Map::new(), challenge: None, names_codings: false }
+    }
+
+    /// A body with a content coding that is not understood.
+    pub(super) fn unsupported_coding(detail: impl Into<String>) -> Self {
+        Self { names_codings: true, ..Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail) }
     }
 
     /// Adds a member; chainable.
@@ -39,18 +48,30 @@ impl Problem {
     }
 }
 
-/// The body of a request, of at most so many bytes.
+/// The body of a request without its content codings, of at most so many bytes.
 pub(super) struct Whole<const BYTES_MAX: usize>(pub(super) Bytes);
 
 impl<S: Send + Sync, const BYTES_MAX: usize> FromRequest<S> for Whole<BYTES_MAX> {
     type Rejection = Problem;
 
     async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
-        whole(request, BYTES_MAX, "").await.map(Self)
+        let encodings = request.headers().get_all(header::CONTENT_ENCODING).iter();
+        let encodings = encodings.map(|value| String::from_utf8_lossy(value.as_bytes())).collect::<Vec<_>>().join(",");
+        let named = codings(&encodings).map_err(coding)?;
+        let body = whole(request, BYTES_MAX, "").await?;
+        inflated(&body, &named, BYTES_MAX).map(Self).map_err(coding)
     }
 }
 
-/// The body of a request, of at most `max` bytes; `note` says where that is set.
+fn coding(error: CodingError) -> Problem {
+    match error {
+        CodingError::Unknown(detail) => Problem::unsupported_coding(detail),
+        CodingError::Broken(detail) => Problem::new(StatusCode::BAD_REQUEST, detail),
+        CodingError::TooLarge(_) => Problem::new(StatusCode::PAYLOAD_TOO_LARGE, error.sentence()),
+    }
+}
+
+/// The body of a request as it came, of at most `max` bytes; `note` says where that is set.
 pub(super) async fn whole(mut request: Request, max: usize, note: &str) -> Result<Bytes, Problem> {
     DefaultBodyLimit::max(max).apply(&mut request);
     Bytes::from_request(request, &()).await.map_err(|rejection| match rejection.status() {
@@ -63,7 +84,7 @@ pub(super) async fn whole(mut request: Request, max: usize, note: &str) -> Resul
 
 /// A body in JSON.
 pub(super) fn parsed<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
-    serde_json::from_slice(body).map_err(|error| {
+    serde_json::from_slice(json::without_mark(body)).map_err(|error| {
         Problem::new(StatusCode::BAD_REQUEST, format!("expected a body in JSON as the documentation has it: {error}"))
     })
 }
@@ -137,6 +158,9 @@ impl IntoResponse for Problem {
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         if let Some(challenge) = self.challenge {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
+        }
+        if self.names_codings {
+            headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static(ACCEPTED));
         }
         if self.status == StatusCode::SERVICE_UNAVAILABLE {
             headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));

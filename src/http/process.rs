@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use crate::broker::Health;
 use crate::catalog::watch::Followed;
 use crate::config::WhenAway;
-use crate::flow::WorkCounts;
+use crate::flow::{Kept, WorkCounts};
 use crate::operations::Operations;
 use crate::telemetry::Totals;
 use crate::worker::Worker;
@@ -36,6 +36,8 @@ pub struct Process {
     pub catalog: Followed,
     /// Why the fleet is paused, while it is.
     pub paused: watch::Receiver<Option<String>>,
+    /// What the keeper of the dead letters says, if there is one.
+    pub kept: watch::Receiver<Option<Kept>>,
     pub admission: Arc<Admission>,
     pub totals: Arc<Totals>,
     /// The dead letters, where they are served: a worker keeps no index of them.
@@ -47,15 +49,20 @@ impl Process {
     #[must_use]
     pub fn troubles(&self) -> Vec<String> {
         let mut troubles = Vec::new();
-        for cell in self.cells.iter().filter(|cell| !cell.is_of_gates) {
-            if let Health::Down(reason) = &*cell.health.borrow() {
-                troubles.push(format!("broker: {reason}"));
+        for cell in &self.cells {
+            match &*cell.health.borrow() {
+                Health::Limping(reason) => troubles.push(format!("broker: {reason}")),
+                Health::Down(reason) if !cell.is_of_gates => troubles.push(format!("broker: {reason}")),
+                Health::Up | Health::Down(_) => {}
             }
+        }
+        for cell in self.cells.iter().filter(|cell| !cell.is_of_gates) {
             // While it proceeds work goes on: the status says so.
             if let (Some(reason), WhenAway::Hold) = (&*cell.store_away.borrow(), self.when_away) {
                 troubles.push(format!("holding: {reason}"));
             }
         }
+        troubles.extend(self.kept.borrow().as_ref().and_then(Kept::retries_still));
         troubles.extend(self.halted());
         troubles.sort();
         troubles.dedup();

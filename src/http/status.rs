@@ -14,7 +14,7 @@ use super::source::Source;
 use crate::catalog::watch::{Followed, Standing};
 use crate::config::WhenAway;
 use crate::domain::fold as letters;
-use crate::flow::{Card, WorkCounts};
+use crate::flow::{Card, Kept, WorkCounts};
 use crate::operations::Operations;
 use crate::worker::admission::GateStatus;
 
@@ -45,7 +45,8 @@ pub(super) struct Status {
     /// Why a server does not know the workers.
     #[serde(skip_serializing_if = "Option::is_none")]
     workers_read_error: Option<String>,
-    /// What somebody should look at: `hook_dead_letters`, `hook_dead_letter_persist_failures`.
+    /// What somebody should look at: `hook_dead_letters`, `hook_dead_letter_persist_failures`, and `unreadable_by_broker`,
+    /// of which `hookfleet doctor` says what to do.
     warnings: Vec<&'static str>,
 }
 
@@ -122,6 +123,9 @@ struct Counts {
     last_unresolved_dead_letter_hook: Option<String>,
     /// Why the log of letters could not be read.
     dead_letter_read_error: Option<String>,
+    /// Messages that the broker could hand to no worker and keeps in a queue of their own, as the keeper of the
+    /// letters says; none where no keeper is known.
+    unreadable_by_broker_count: Option<u64>,
 }
 
 /// How it stands with the letters, if they are served here.
@@ -135,7 +139,12 @@ async fn letters(operations: Option<&Operations>) -> Option<Result<letters::Stan
 }
 
 impl Counts {
-    fn of(work: WorkCounts, in_flight: usize, log: Option<Result<letters::Standing, String>>) -> Self {
+    fn of(
+        work: WorkCounts,
+        in_flight: usize,
+        log: Option<Result<letters::Standing, String>>,
+        kept: Option<&Kept>,
+    ) -> Self {
         let (standing, dead_letter_read_error) = match log {
             Some(Ok(standing)) => (Some(standing), None),
             Some(Err(error)) => (None, Some(error)),
@@ -147,6 +156,7 @@ impl Counts {
             last_unresolved_dead_letter_at_ms: unresolved.map(|last| last.at_ms),
             last_unresolved_dead_letter_hook: unresolved.and_then(|last| last.hook.as_deref().map(str::to_owned)),
             dead_letter_read_error,
+            unreadable_by_broker_count: kept.map(|kept| kept.unreadable),
             configured_count: work.hooks,
             execution_count: work.attempts,
             failure_count: work.failed,
@@ -163,6 +173,7 @@ impl Counts {
         let warnings = [
             (self.unresolved_dead_lettered_count.unwrap_or(self.dead_lettered_count) > 0, "hook_dead_letters"),
             (self.dead_letter_persist_failure_count > 0, "hook_dead_letter_persist_failures"),
+            (self.unreadable_by_broker_count.is_some_and(|count| count > 0), "unreadable_by_broker"),
         ];
         warnings.into_iter().filter(|(is, _)| *is).map(|(_, name)| name).collect()
     }
@@ -203,7 +214,9 @@ pub(super) async fn status(State(source): State<Source>) -> Json<Status> {
 async fn of_process(process: &Process) -> Status {
     let reasons = process.troubles();
     let store = process.cells.iter().find_map(|cell| cell.store_away.borrow().clone());
-    let counts = Counts::of(process.counts(), process.in_flight(), letters(process.letters.as_ref()).await);
+    let log = letters(process.letters.as_ref()).await;
+    let kept = process.kept.borrow().clone();
+    let counts = Counts::of(process.counts(), process.in_flight(), log, kept.as_ref());
     Status {
         version: env!("CARGO_PKG_VERSION"),
         ready: reasons.is_empty(),
@@ -238,7 +251,7 @@ async fn of_fleet(fleet: &Fleet) -> Status {
         work.add(counts);
     }
     let in_flight = members.iter().map(|member| member.in_flight).sum();
-    let counts = Counts::of(work, in_flight, log);
+    let counts = Counts::of(work, in_flight, log, members.iter().find_map(|member| member.keeper.as_ref()));
     let away = fleet.redis_away.borrow().clone();
     Status {
         version: env!("CARGO_PKG_VERSION"),

@@ -34,21 +34,33 @@ const PAGE_MAX: usize = 1000;
 pub struct Asked {
     /// Id of the hook; `*` is any run of characters, `?` any one, here and in `type`.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(min_length = 1, max_length = 1024)]
+    #[param(min_length = 1, max_length = 1024)]
     pub hook: Option<String>,
     /// Type of the event.
     #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
+    #[schema(min_length = 1, max_length = 1024)]
+    #[param(min_length = 1, max_length = 1024)]
     pub kind: Option<String>,
     /// Why it became a letter, such as exhausted.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(inline, value_type = Option<Class>)]
+    #[param(inline, value_type = Option<Class>)]
     pub class: Option<String>,
     /// all, unresolved, open, replaying or resolved.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(pattern = "^(all|unresolved|open|replaying|resolved)$")]
+    #[param(pattern = "^(all|unresolved|open|replaying|resolved)$")]
     pub state: Option<String>,
     /// A time (RFC 3339), or how long ago, such as `2h`.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(pattern = r"^([0-9]+(\.[0-9]+)?(ms|s|m|h|d)|0|[0-9]{4}-.+)$")]
+    #[param(pattern = r"^([0-9]+(\.[0-9]+)?(ms|s|m|h|d)|0|[0-9]{4}-.+)$")]
     pub since: Option<String>,
     /// Written before this time.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(pattern = r"^([0-9]+(\.[0-9]+)?(ms|s|m|h|d)|0|[0-9]{4}-.+)$")]
+    #[param(pattern = r"^([0-9]+(\.[0-9]+)?(ms|s|m|h|d)|0|[0-9]{4}-.+)$")]
     pub until: Option<String>,
     /// Somewhere in error, target, or the event's id, source or subject.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -210,9 +222,11 @@ pub struct ReplayAsked {
     pub force: bool,
     /// Run by this hook instead.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(max_length = 128, pattern = "^[A-Za-z0-9][A-Za-z0-9._-]*$")]
     pub to_hook: Option<String>,
     /// At most so many a second.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 0.001, maximum = 1_000_000)]
     pub rate: Option<f64>,
     /// Say what would be sent, and send nothing.
     pub dry_run: bool,
@@ -237,6 +251,7 @@ pub struct OneAsked {
     pub force: bool,
     /// Run by this hook instead.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(max_length = 128, pattern = "^[A-Za-z0-9][A-Za-z0-9._-]*$")]
     pub to_hook: Option<String>,
     /// Who asks.
     #[serde(skip_serializing_if = "Option::is_none")]

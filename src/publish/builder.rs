@@ -104,7 +104,10 @@ impl EventBuilder {
         }
         let reading = Reading { body_bytes_max: usize::MAX, ..Reading::default() };
         from_fields(self.fields, None, &reading).map_err(|rejected| match rejected {
-            Rejected::ContentType(error) | Rejected::Event(error) | Rejected::TooLarge(error) => InvalidEvent(error),
+            Rejected::ContentType(error)
+            | Rejected::Coding(error)
+            | Rejected::Event(error)
+            | Rejected::TooLarge(error) => InvalidEvent(error),
         })
     }
 

@@ -6,11 +6,13 @@ use bytes::Bytes;
 use serde_json::value::{RawValue, to_raw_value};
 
 use super::event::Event;
+use crate::domain::coding::{CodingError, codings, inflated};
 use crate::domain::escape;
 use crate::domain::event::{self, CLOUDEVENTS_JSON, Reading, binary};
 use crate::domain::failure::Class;
+use crate::domain::json;
 use crate::domain::message::{Message, Properties};
-use crate::domain::trace::{TRACEPARENT, TRACESTATE, TraceContext};
+use crate::domain::trace::{BAGGAGE, TRACEPARENT, TRACESTATE, TraceContext};
 
 /// Content type of many events at once.
 const BATCH: &str = "application/cloudevents-batch+json";
@@ -32,8 +34,20 @@ pub enum Rejected {
     ContentType(String),
     /// What was expected and what was found.
     Event(String),
+    /// Its body has a content coding that is not understood.
+    Coding(String),
     /// It has more bytes, or a batch more events, than are taken.
     TooLarge(String),
+}
+
+impl From<CodingError> for Rejected {
+    fn from(error: CodingError) -> Self {
+        match error {
+            CodingError::Unknown(sentence) => Self::Coding(sentence),
+            CodingError::Broken(sentence) => Self::Event(sentence),
+            CodingError::TooLarge(_) => Self::TooLarge(error.sentence()),
+        }
+    }
 }
 
 /// What a request to the gateway holds.
@@ -67,6 +81,7 @@ pub fn read(headers: &[(&str, &[u8])], body: &Bytes, reading: &Reading) -> Resul
     if body.len() > max {
         return Err(Rejected::TooLarge(format!("the request has {} bytes, the limit is {max}", body.len())));
     }
+    let body = &decoded(headers, body, max)?;
     let essence = essence(content_type);
     if essence == BATCH {
         return batch(body, trace.as_ref(), reading).map(Request::Batch);
@@ -76,6 +91,13 @@ pub fn read(headers: &[(&str, &[u8])], body: &Bytes, reading: &Reading) -> Resul
         return binary_mode(headers, content_type, trace.as_ref(), body, reading).map(Request::One);
     }
     prepare(body, content_type.or(Some("no content type")), trace.as_ref(), reading).map(Request::One)
+}
+
+/// The body without its content codings, of at most `max` bytes.
+fn decoded(headers: &[(&str, &[u8])], body: &Bytes, max: usize) -> Result<Bytes, Rejected> {
+    let values = headers.iter().filter(|(name, _)| *name == "content-encoding").map(|(_, value)| *value);
+    let named = values.map(String::from_utf8_lossy).collect::<Vec<_>>().join(",");
+    Ok(inflated(body, &codings(&named)?, max)?)
 }
 
 /// Reads one event in structured JSON. A missing id is assigned (random), and a missing `specversion` or `source`
@@ -97,6 +119,7 @@ pub fn prepare(
         );
         return Err(Rejected::ContentType(error));
     }
+    let body = &json::bytes_without_mark(body);
     too_large(body.len(), reading)?;
     let event: Fields =
         serde_json::from_slice(body).map_err(|error| Rejected::Event(format!("expected a JSON object: {error}")))?;
@@ -127,6 +150,7 @@ pub(super) fn from_fields(
 }
 
 fn batch(body: &Bytes, trace: Option<&TraceContext>, reading: &Reading) -> Result<Vec<Event>, Rejected> {
+    let body = &json::bytes_without_mark(body);
     let parts: Vec<&RawValue> = serde_json::from_slice(body)
         .map_err(|error| Rejected::Event(format!("expected a JSON array of events: {error}")))?;
     if parts.len() > BATCH_EVENTS_MAX {
@@ -138,7 +162,7 @@ fn batch(body: &Bytes, trace: Option<&TraceContext>, reading: &Reading) -> Resul
         match prepare(&body.slice_ref(part.get().as_bytes()), None, trace, reading) {
             Ok(event) => events.push(event),
             Err(Rejected::TooLarge(error)) => return Err(Rejected::TooLarge(format!("event {index}: {error}"))),
-            Err(Rejected::Event(error) | Rejected::ContentType(error)) => {
+            Err(Rejected::Event(error) | Rejected::ContentType(error) | Rejected::Coding(error)) => {
                 count += 1;
                 if mistakes.len() < MISTAKES_MAX {
                     mistakes.push(format!("event {index}: {error}"));
@@ -224,14 +248,14 @@ fn lone_percent() -> String {
     "expected two hexadecimal digits behind every `%`; a percent sign itself is written `%25`".to_owned()
 }
 
-/// The trace in the headers of a request. Several states are one list (W3C Trace Context, 3.3.1).
+/// The trace in the headers of a request. Several states are one list (W3C Trace Context, 3.3.1), and so is baggage.
 fn trace_of(headers: &[(&str, &[u8])]) -> Option<TraceContext> {
     let of = |wanted: &'static str| {
         let values = headers.iter().filter(move |(name, _)| *name == wanted);
         values.filter_map(|(_, value)| std::str::from_utf8(value).ok())
     };
-    let state = of(TRACESTATE).collect::<Vec<_>>().join(",");
-    TraceContext::new(of(TRACEPARENT).next(), Some(&state))
+    let [state, baggage] = [TRACESTATE, BAGGAGE].map(|name| of(name).collect::<Vec<_>>().join(","));
+    TraceContext::new(of(TRACEPARENT).next(), Some(&state), Some(&baggage))
 }
 
 fn structured(body: Bytes, trace: Option<&TraceContext>) -> Message {
@@ -241,7 +265,8 @@ fn structured(body: Bytes, trace: Option<&TraceContext>) -> Message {
 
 fn decode(message: &Message, reading: &Reading) -> Result<Event, Rejected> {
     too_large(message.body.len(), reading)?;
-    match event::Event::decode(message, reading) {
+    let of_any_size = Reading { body_bytes_max: usize::MAX, ..*reading };
+    match event::Event::decode(message, &of_any_size) {
         Ok(event) => {
             too_large(event.body.len(), reading)?; // in the form in which workers will read it
             Ok(Event(event))

@@ -171,7 +171,8 @@ impl Dial {
             .retries(CLUSTER_TRIES)
             .min_retry_wait(CLUSTER_WAIT_MS.0)
             .max_retry_wait(CLUSTER_WAIT_MS.1)
-            .tcp_settings(TcpSettings::default().set_nodelay(true));
+            .tcp_settings(TcpSettings::default().set_nodelay(true))
+            .database_id(access.database);
         if let Some(user) = &access.user {
             builder = builder.username(user);
         }

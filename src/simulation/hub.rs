@@ -108,7 +108,7 @@ impl Hub {
     fn store(&self, Outgoing { to, delay, message }: Outgoing) {
         let (queue, delay) = match to {
             Destination::Events => (Queue::Events, delay),
-            Destination::Lane(lane) => (Queue::Lane(lane), delay),
+            Destination::Lane(lane) | Destination::Running(lane) => (Queue::Lane(lane), delay),
             Destination::Parked(lane, level) => (Queue::Lane(lane), Outgoing::park_time(level)),
             Destination::Dead | Destination::Gates | Destination::Reply(_) | Destination::Exchange(_) => {
                 unreachable!("letters are appended, nobody asks, and no hook publishes")
@@ -201,7 +201,13 @@ impl Port {
             let ((_, tag), stored) = entry.remove_entry();
             state.most_deliveries = state.most_deliveries.max(stored.deliveries);
             let receipt = Receipt { epoch: mine.epoch, queue, tag };
-            let delivery = Delivery { queue, message: stored.message.clone(), deliveries: stored.deliveries, receipt };
+            let delivery = Delivery {
+                queue,
+                message: stored.message.clone(),
+                deliveries: stored.deliveries,
+                hand_back: false,
+                receipt,
+            };
             mine.held.insert(tag, (queue, stored));
             return Ok(delivery);
         }

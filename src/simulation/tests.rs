@@ -84,7 +84,7 @@ fn a_mutation_is_noticed() {
 }
 
 /// Every second seed of this run from the first one or the one behind it: the two halves run on two threads.
-fn half(offset: u64) {
+fn half(offset: u8) {
     let number = |name: &str| std::env::var(name).ok().map(|text| text.parse::<u64>().unwrap());
     match number("HOOKFLEET_TEST_SEED") {
         Some(seed) if offset == 0 => run_all(std::iter::once(seed)),
@@ -92,8 +92,13 @@ fn half(offset: u64) {
         None => {
             let first = number("HOOKFLEET_TEST_FIRST_SEED").unwrap_or(0);
             let seeds = first..first + sizes::SIMULATED_SEEDS.get();
-            println!("simulation: every second seed of {} to {}, from {}", seeds.start, seeds.end - 1, first + offset);
-            run_all(seeds.skip(offset as usize).step_by(2));
+            println!(
+                "simulation: every second seed of {} to {}, from {}",
+                seeds.start,
+                seeds.end - 1,
+                first + u64::from(offset)
+            );
+            run_all(seeds.skip(usize::from(offset)).step_by(2));
         }
     }
 }

@@ -5,6 +5,9 @@
 //! whose target says that it is overloaded have fewer permits. What does not get all of that soon waits in a queue of the
 //! broker and not here, so that no hook stands before another: over its capacity in overflow, before a broken target
 //! parked. No attempt is spent by waiting, and nothing is dropped.
+//!
+//! A hook that decides cannot wait: what a breaker holds back of it counts as failed. So the breaker of its target, which
+//! others may have opened, holds it back only if its own last attempts have failed.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -132,7 +135,9 @@ impl Admission {
         if let Some(wait) = gate.pause() {
             return Err(Elsewhere::Parked(wait));
         }
-        if let Pass::Wait(wait) = gate.target.look() {
+        if let Pass::Wait(wait) = gate.target.look()
+            && gate.is_held_back()
+        {
             return Err(Elsewhere::Parked(wait));
         }
         let permit = match gate.take(at_leisure) {
@@ -147,12 +152,16 @@ impl Admission {
             }
         };
         match gate.target.pass() {
-            Pass::Go => Ok(permit),
-            Pass::Wait(wait) => Err(Elsewhere::Parked(wait)),
+            Pass::Wait(wait) if gate.is_held_back() => Err(Elsewhere::Parked(wait)),
+            Pass::Go | Pass::Wait(_) => Ok(permit),
             Pass::Probe => {
                 permit.begin_probe(); // from here on its end is the probe's
                 match self.ration.flow.probe(gate.target.name()).await {
-                    Ok(false) => Err(Elsewhere::Parked(PROBE_AGAIN)),
+                    Ok(false) if gate.is_held_back() => Err(Elsewhere::Parked(PROBE_AGAIN)),
+                    Ok(false) => {
+                        permit.give_up_probe();
+                        Ok(permit)
+                    }
                     Ok(true) | Err(_) => Ok(permit),
                 }
             }
@@ -163,6 +172,7 @@ impl Admission {
     pub fn ended(&self, permit: &Permit, outcome: &Outcome) {
         let target = Arc::clone(&permit.gate().target);
         let Some(health) = Health::of(outcome, permit.gate().calls_one_url) else { return };
+        permit.gate().ended(health);
         if health == Health::Overloaded && target.overloaded(permit.began(), permit.gate().width()) {
             self.narrow(&target);
         }

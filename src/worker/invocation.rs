@@ -249,6 +249,10 @@ impl<'w> InvocationRun<'w> {
                 let wait = self.context.spread(Duration::from_millis(*wait_ms));
                 worker.send(Outgoing::to_lane(queue.lane(), wait, self.again().message())).await;
             }
+            Follow::Behind { wait_ms } => {
+                let wait = self.context.spread(Duration::from_millis(*wait_ms));
+                worker.send(Outgoing::behind(queue.lane(), wait, self.again().message())).await;
+            }
             Follow::Suspect { deaths } => {
                 let invocation = Invocation { deaths: *deaths, ..self.again() };
                 worker.send(Outgoing::to_lane(Lane::Suspect, Duration::ZERO, invocation.message())).await;
@@ -282,7 +286,7 @@ impl<'w> InvocationRun<'w> {
         let lease_ends = self.lease.map_or_else(Instant::now, |lease| lease.ends_at());
         let wait = self.context.spread(lease_ends.saturating_duration_since(Instant::now()));
         let message = self.again().message();
-        worker.send(Outgoing::to_lane(self.context.queue.lane(), wait, message)).await;
+        worker.send(Outgoing::behind(self.context.queue.lane(), wait, message)).await;
         Metric::Guards.count(&[]);
     }
 }

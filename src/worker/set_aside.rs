@@ -94,9 +94,7 @@ impl Worker {
 /// The dead letter of a message that is no event, with what its client said of it.
 fn letter_of(Delivery { queue, message, .. }: &Delivery, malformed: &Malformed) -> Letter {
     let client = match queue {
-        Queue::Events | Queue::Gates | Queue::Undecided => {
-            Client { properties: message.properties.clone(), headers: message.headers.clone() }
-        }
+        Queue::Events | Queue::Gates | Queue::Undecided => Client::of(message),
         Queue::Lane(_) => invocation::client(message).unwrap_or_default(),
     };
     Letter::of_message(malformed, client, &message.body, queue.name(), now_ms())

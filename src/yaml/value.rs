@@ -202,6 +202,12 @@ impl<'a> Value<'a> {
         self.report.push(At::Span(key.span.clone()), &self.path, mismatch);
     }
 
+    /// Says what is not wrong with the name of one of its entries and most likely not meant.
+    pub fn warn_key(&self, key: &Key, mismatch: Mismatch) {
+        let mismatch = Mismatch { found: mismatch.found.or_else(|| Some(quoted(&key.name))), ..mismatch };
+        self.report.warn(At::Span(key.span.clone()), &self.path, mismatch);
+    }
+
     /// Reports a key that does not exist, and covers what stands there: a secret may have got under the wrong name.
     pub fn unknown(&self, key: &Key, known: &[&str]) {
         hide(self.report, self.node);

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use hookfleet::domain::event::{Event, Malformed, Reading};
+use hookfleet::domain::event::{Event, Malformed, Reading, TypeSource, TypeSources};
 use hookfleet::domain::failure::Class;
 use hookfleet::domain::id::EventDigest;
 use hookfleet::domain::invocation::{Envelope, suspect};
@@ -21,8 +21,12 @@ const ERROR_CHARS_MAX: usize = 2000;
 /// A message from the events exchange, and the same bytes as a request to the gateway.
 pub fn event(data: &[u8]) {
     let message = input::message(data);
-    for digest_missing_id in [false, true] {
-        let reading = Reading { digest_missing_id, ..Reading::default() };
+    let lenient = Reading {
+        digest_missing_id: true,
+        missing_type: TypeSources::new(&TypeSource::ALL.map(|(_, source)| source)),
+        ..Reading::default()
+    };
+    for reading in [Reading::default(), lenient] {
         let read = Event::decode(&message, &reading);
         assert_eq!(read, Event::decode(&message, &reading), "the same bytes, read twice");
         match &read {
@@ -58,7 +62,7 @@ fn sound(event: &Event) {
         assert!(!value.is_empty() && value.bytes().all(|byte| (b'\t'..=b'~').contains(&byte)), "{name}: {value:?}");
     }
     let alone = Message { body: event.body.clone(), ..Message::default() };
-    let again = Event::decode(&alone, &Reading { body_bytes_max: usize::MAX, digest_missing_id: false });
+    let again = Event::decode(&alone, &Reading { body_bytes_max: usize::MAX, ..Reading::default() });
     let mut again = again.expect("an event is one in its own form");
     again.trace.clone_from(&event.trace); // it may have come in a header
     assert_eq!(again, *event);
@@ -86,7 +90,9 @@ fn request(message: &Message) {
         Ok(Request::One(event)) => published(&event),
         Ok(Request::Batch(events)) => events.iter().for_each(published),
         // Many mistakes of a batch are told in one sentence.
-        Err(Rejected::ContentType(error) | Rejected::Event(error) | Rejected::TooLarge(error)) => {
+        Err(
+            Rejected::ContentType(error) | Rejected::Coding(error) | Rejected::Event(error) | Rejected::TooLarge(error),
+        ) => {
             input::assert_one_line(&error);
         }
     }

@@ -7,7 +7,7 @@ use hookfleet::domain::message::{Header, Message, Properties};
 const SHORT_BYTES_MAX: usize = 255;
 
 /// A message: lines `name: value`, an empty line, the body. Names of properties make properties, all others headers;
-/// `#7` is a number and `!` a flag. Without an empty line all of it is the body.
+/// `routing-key` is that, `#7` is a number and `!` a flag. Without an empty line all of it is the body.
 pub fn message(data: &[u8]) -> Message {
     let Some(end) = data.windows(2).position(|two| two == b"\n\n") else {
         return Message { body: Bytes::copy_from_slice(data), ..Message::default() };
@@ -18,6 +18,7 @@ pub fn message(data: &[u8]) -> Message {
         let name = short(name);
         match property(&mut message.properties, name) {
             Some(property) => *property = Some(short(value).to_owned()),
+            None if name == "routing-key" => message.routing_key = Some(short(value).to_owned()),
             None if name == "timestamp" => message.properties.timestamp = value.parse().ok(),
             None => message = message.with(name, header(value)),
         }

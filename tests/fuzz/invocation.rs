@@ -79,7 +79,7 @@ fn buried(invocation: &Invocation) {
     let letter = Letter::of_invocation(invocation, invocation.at, cause, "lane.default", 7);
     let record = Record::Letter(Box::new(letter.clone()));
     assert_eq!(Record::decode(&record.encode()), Ok(record));
-    let operator = Operator { name: "me".into(), now_ms: 5, seen_ms: 1 };
+    let operator = Operator { name: "me".into(), now_ms: 5, seen_ms: 1, reading: Reading::default() };
     for force in [None, Some(invocation.at.generation)] {
         let replay = match replay(&letter, force, &operator) {
             Ok(replay) => replay,
@@ -100,7 +100,7 @@ fn buried(invocation: &Invocation) {
 /// What the broker gives up becomes a letter, whatever it is.
 fn letters(message: &Message) {
     for (reason, ours) in [(None, false), (Some("expired"), true), (Some("delivery_limit"), true)] {
-        let letter = broker_made(message, &BrokerMade { place: "lane.default", reason, ours });
+        let letter = broker_made(message, &BrokerMade { place: "lane.default", reason, ours }, 0);
         letter_of(message, letter);
     }
     letter_of(message, undeliverable(message, "too large".into(), 7));

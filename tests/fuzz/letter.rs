@@ -32,7 +32,7 @@ fn trip(record: &Record) {
 
 /// A letter that can be replayed goes out as what it was, one generation on.
 fn replayed(letter: &Letter) {
-    let operator = Operator { name: "me".into(), now_ms: 5, seen_ms: 1 };
+    let operator = Operator { name: "me".into(), now_ms: 5, seen_ms: 1, reading: Reading::default() };
     for force in [None, Some(letter.generation), Some(u32::MAX)] {
         let Ok(replay) = replay(letter, force, &operator) else { continue };
         assert!(replay.generation > letter.generation);

@@ -353,7 +353,7 @@ async fn d2_policies_that_cost_work_are_told() {
     let costs = [
         format!("sets expires = 86400000 for queues {space}.delay.0, {space}.delay.1, {space}.delay.2 and "),
         "deletes it with all retries and parked work in it".to_owned(),
-        format!("sets message-ttl = 1000 for queue {space}.delay.17: retries and parked work come back after 1000 ms"),
+        format!("sets message-ttl = 1000 for queue {space}.delay.17: what waits in it comes back after 1000 ms"),
         "open ones too".to_owned(),
         format!("policy detour sets alternate-exchange = \"amq.fanout\" for exchange {space}.delay.end: "),
     ];

@@ -39,8 +39,8 @@ async fn check(place: Place, point: &str, status: u16, expected: Expected) {
     assert_eq!(calls.len(), expected.calls, "killed at {point}: {calls:#?}");
     assert!(calls.iter().all(|call| call.key == calls[0].key), "one key: {calls:#?}");
     let letters = site.letters();
-    let states: Vec<&str> = letters.iter().map(|letter| letter.get("state").unwrap().as_str().unwrap()).collect();
-    assert_eq!(states, expected.letters);
+    let found: Vec<&str> = letters.iter().map(|letter| letter.get("state").unwrap().as_str().unwrap()).collect();
+    assert_eq!(found, expected.letters);
 }
 
 /// Waits for the expected letters; where none are expected, for a while in which none may come.

@@ -260,7 +260,7 @@ async fn memory(place: Place) {
     publisher.send_all((0..many).map(|i| event("a", &format!("m{i}")))).await;
     sink.until("all events", Duration::from_secs(900), |calls| calls.len() >= warm + many).await;
     let after = rss_kib(&worker);
-    println!("{place:?}: resident memory: {before} KiB after {warm} events, {after} KiB after {} more", many);
+    println!("{place:?}: resident memory: {before} KiB after {warm} events, {after} KiB after {many} more");
     assert!(after < before + 10 * 1024, "{before} KiB, then {after} KiB");
     assert_eq!(worker.stop().await, Some(0));
     assert!(site.letters().is_empty());

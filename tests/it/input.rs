@@ -93,7 +93,7 @@ async fn what_is_no_event_becomes_a_letter_and_the_queue_goes_on() {
     let expected = [
         ("invalid", "expected CloudEvents JSON, or plain JSON"),
         ("invalid", "expected specversion"),
-        ("invalid", "the body has 1048577 bytes, the limit is 1048576"),
+        ("invalid", "the body has 1048577 bytes, the limit is 1000000"),
         ("unidentified", "expected the attribute `id`"),
         ("unidentified", "expected the message property `message_id`"),
         ("unreadable", "expected an event in JSON"),

@@ -265,8 +265,18 @@ async fn foreign_records_are_listed() {
         let (to, options) = (exchange.as_str().into(), BasicPublishOptions::default());
         channel.basic_publish(to, "".into(), options, body, properties).await.unwrap().await.unwrap();
     }
-    let foreign = items(&site, &["list", "--class", "unreadable"]);
-    assert_eq!(foreign.iter().map(|entry| entry["count"].as_u64().unwrap()).sum::<u64>(), 4, "{foreign:#?}");
+    // As from an older version: the keeper passes them on.
+    let count = |entries: &[Value]| entries.iter().map(|entry| entry["count"].as_u64().unwrap()).sum::<u64>();
+    let began = Instant::now();
+    let foreign = loop {
+        let found = items(&site, &["list", "--class", "unreadable"]);
+        if count(&found) >= 4 {
+            break found;
+        }
+        assert!(began.elapsed() < Duration::from_secs(60), "{found:#?}");
+        sleep(Duration::from_millis(100)).await;
+    };
+    assert_eq!(count(&foreign), 4, "{foreign:#?}");
     assert!(foreign.iter().all(|entry| entry["letter"]["offset"].as_u64().unwrap() >= 12), "{foreign:#?}");
     assert_eq!(items(&site, &["list", "--hook", "*"]).len(), 12, "the others are there");
     let id = text(&foreign[0], "/letter/id");
@@ -314,7 +324,14 @@ async fn a_whole_event_is_replayed_for_what_has_not_finished() {
         assert!(began.elapsed() < Duration::from_secs(20), "the new hook is not known");
         sleep(Duration::from_millis(50)).await;
     }
-    let whole = items(&site, &["list", "--class", "unrouted"]);
+    let whole = loop {
+        let whole = items(&site, &["list", "--class", "unrouted"]);
+        if !whole.is_empty() {
+            break whole;
+        }
+        assert!(began.elapsed() < Duration::from_secs(60), "no letter of the event: {}", worker.log());
+        sleep(Duration::from_millis(100)).await;
+    };
     sink.behave(|_, _| Answer::status(200));
     site.ok(&["dead-letters", "replay", text(&whole[0], "/letter/id")]);
     sink.until("the new hook", Duration::from_secs(20), |calls| calls.iter().any(|call| call.hook == "added")).await;

@@ -21,11 +21,13 @@
 )]
 
 mod access;
+mod backups;
 mod bench;
 mod brokers;
 mod cancel;
 mod catalog;
 mod chaos;
+mod clients;
 mod commands;
 mod conformance;
 mod conforming;
@@ -53,6 +55,8 @@ mod pipeline;
 mod programs;
 mod proxy;
 mod publishing;
+mod receivers;
+mod recorded;
 mod redaction;
 mod replays;
 mod saturation;
@@ -66,5 +70,6 @@ mod storm;
 mod tidy;
 mod tiers;
 mod tls;
+mod unreadable;
 mod verify;
 mod ways;

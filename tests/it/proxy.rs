@@ -8,6 +8,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{broadcast, watch};
 use tokio::time::sleep;
 
+pub(crate) mod refusing;
+
 /// What the network does with bytes.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Mode {

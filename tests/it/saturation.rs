@@ -155,9 +155,8 @@ async fn dead_targets_harm_nobody() {
     );
     let tried = worker.metric("hookfleet_attempts_total", "\"dead").await;
     assert!(tried >= DEAD as f64 / 4.0, "the dead were tried {tried} times");
-    let (alone, beside) = (quantile(&alone, 0.99), quantile(&beside, 0.99));
-    // Other tests may have begun meanwhile; without a bound for the dead it was two seconds.
-    assert!(beside < alone.max(50.0) * 1.5, "the healthy hook is late");
+    // Without a bound for the dead it was two seconds, their timeout.
+    assert!(quantile(&beside, 0.99) < 250.0, "the healthy hook waits for dead targets");
     assert_eq!(worker.stop().await, Some(0));
 }
 
@@ -274,8 +273,8 @@ async fn a_flood_of_slow_work_leaves_the_default_lane_alone() {
         quantile(&beside, 0.99),
     );
     assert!(slow_done < ROUNDS * 9, "it was no flood: {slow_done} done");
-    // Other tests may have begun meanwhile.
-    assert!(quantile(&beside, 0.99) < quantile(&alone, 0.99).max(25.0) * 1.5, "the default lane is late");
+    // An event that waits for one slow run is up to 500 ms late, for a queue of them many times that.
+    assert!(quantile(&beside, 0.99) < 250.0, "the default lane waits for slow runs");
     for worker in &mut workers {
         worker.process.kill();
     }

@@ -23,6 +23,8 @@ use url::Url;
 pub(crate) mod redis;
 #[path = "servers/slots.rs"]
 pub(crate) mod slots;
+#[path = "servers/sweep.rs"]
+mod sweep;
 
 use self::redis::Redis;
 
@@ -88,10 +90,10 @@ pub(crate) fn client() -> reqwest::Client {
 /// A port that is free, that nothing else here was given, and that no connection is given by the system: a server may be
 /// stopped for a while and still have it to itself.
 pub(crate) fn free_port() -> u16 {
-    slots::take();
     const FIRST: u32 = 10_000;
     const COUNT: u32 = 20_000; // the ports of connections begin at 32,768 on Linux, at 49,152 elsewhere
     static NEXT: AtomicU32 = AtomicU32::new(0);
+    slots::take();
     let start = std::process::id() % 199 * 100; // the processes of two runs are far apart
     for _ in 0..COUNT {
         let place = (start + NEXT.fetch_add(1, Ordering::Relaxed)) % COUNT;
@@ -350,15 +352,17 @@ impl Folder {
     }
 }
 
+static SERVERS: OnceCell<(Rabbit, Redis)> = OnceCell::const_new();
+
 /// One RabbitMQ and one Redis for all tests that do not kill them; each test has a namespace of its own.
 pub(crate) async fn shared() -> &'static (Rabbit, Redis) {
-    static SERVERS: OnceCell<(Rabbit, Redis)> = OnceCell::const_new();
     slots::take(); // first: the test that starts them has to have its units when the others wait for it
     SERVERS.get_or_init(|| async { tokio::join!(Rabbit::start(), Redis::start()) }).await
 }
 
-/// A namespace that no other test has.
+/// A namespace that no other test has. What it has on the shared broker is deleted when the test has ended.
 pub(crate) fn namespace() -> String {
-    slots::take();
-    format!("t{:08x}", fastrand::u32(..))
+    let namespace = format!("t{:08x}", fastrand::u32(..));
+    slots::sweep_at_end(&namespace);
+    namespace
 }

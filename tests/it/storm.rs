@@ -172,7 +172,9 @@ pub(crate) async fn settle_down(rabbit: &Rabbit, site: &Site) {
         let listed = rabbit.ctl(&["-q", "list_queues", "name", "messages", "--no-table-headers"]);
         let left: Vec<&str> = listed
             .lines()
-            .filter(|line| line.starts_with(&site.namespace) && !line.contains(".dead"))
+            .filter(|line| {
+                line.starts_with(&site.namespace) && !line.contains(".dead") && !line.contains(".delay.probes")
+            })
             .filter(|line| !line.ends_with("\t0"))
             .collect();
         if left.is_empty() {

@@ -38,6 +38,8 @@ enum Role {
     Requests,
     /// Work that waits for a worker.
     Work,
+    /// Nothing leaves it by itself: probes, and what the broker can hand to nobody.
+    Apart,
 }
 
 impl Role {
@@ -48,6 +50,7 @@ impl Role {
             _ if is("x-queue-type", "stream") => Self::Log,
             _ if is("x-queue-type", "classic") => Self::Requests,
             Some(Argument::Number(_)) if is("x-overflow", "drop-head") => Self::Copies,
+            _ if find("x-dead-letter-exchange").is_none() => Self::Apart,
             Some(Argument::Number(hold_ms)) => Self::Delay(*hold_ms),
             _ => Self::Work,
         }
@@ -58,7 +61,7 @@ impl Role {
         let number = value.as_i64().unwrap_or(i64::MAX);
         let is_less = |own: Option<&Value>| own.and_then(Value::as_i64).is_some_and(|own| number >= 0 && number < own);
         if let ("message-ttl", Self::Delay(hold_ms)) = (key, self) {
-            let early = || format!("retries and parked work come back after {number} ms in place of {hold_ms} ms");
+            let early = || format!("what waits in it comes back after {number} ms in place of {hold_ms} ms");
             return (number < hold_ms).then(early);
         }
         let said = match (key, self) {
@@ -66,6 +69,7 @@ impl Role {
                 "nobody consumes it, so the broker deletes it with all retries and parked work in it"
             }
             ("expires", Self::Log) => "the broker deletes all dead letters once nobody has read them for so long",
+            ("expires", Self::Apart) => "the broker deletes it with all that is in it",
             ("expires", _) => {
                 "the broker deletes it with all that waits in it once no worker has consumed it for so long"
             }
@@ -269,10 +273,12 @@ mod tests {
             json!({ "expires": 60_000 }),
             "operator policy ops sets expires = 60000 for queue t.delay.3: ",
         );
+        check("t.unreadable", json!({ "expires": 60_000 }), "deletes it with all that is in it");
+        check("t.running", json!({ "expires": 60_000 }), "deletes it with all retries");
         check("t.park.2", json!({ "expires": 60_000 }), "deletes it with all retries");
         check("t.lane.slow", json!({ "expires": 60_000 }), "once no worker has consumed it");
         check("t.dead", json!({ "max-length-bytes": 1_000_000 }), "the oldest dead letters are dropped");
-        check("t.delay.3", json!({ "message-ttl": 1000 }), "come back after 1000 ms in place of 2000 ms");
+        check("t.delay.3", json!({ "message-ttl": 1000 }), "comes back after 1000 ms in place of 2000 ms");
         check("t.gates", json!({ "max-length": 10 }), "the oldest requests beyond it are dropped");
         check("t.dead", json!({ "max-age": "6h" }), "open dead letters are dropped");
         check("t.events", json!({ "max-length": 10 }), "is refused: publishers wait");
@@ -317,9 +323,9 @@ mod tests {
             ..InForce::default()
         };
         let said = harms(&topology, &wanted, &found);
-        assert_eq!((said.len(), untold(&topology, &found)), (3, topology.queues.len()), "{said:#?}");
+        assert_eq!((said.len(), untold(&topology, &found)), (4, topology.queues.len()), "{said:#?}");
         assert!(
-            said.iter().any(|said| said.contains("t.delay.0, t.delay.1, t.delay.2 and 24 more: nobody")),
+            said.iter().any(|said| said.contains("t.delay.0, t.delay.1, t.delay.2 and 25 more: nobody")),
             "{said:#?}"
         );
     }

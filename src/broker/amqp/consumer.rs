@@ -1,6 +1,6 @@
 //! Consuming with cumulative acks, over a connection of its own that comes back by itself.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -17,14 +17,16 @@ use tokio::time::{Instant, sleep_until, timeout};
 use super::super::{Delivery, Receipt, Wanted};
 use super::Dial;
 use super::acks::Acks;
+use super::apart::Apart;
 use super::replies::Sending;
+use super::seeking::Seeking;
 use super::window::Window;
-use crate::amqp::connection::call;
-use crate::amqp::convert;
+use crate::amqp::connection::{call, is_internal_error};
 use crate::amqp::size::Limit;
 use crate::amqp::supervised::{Session, SessionEnd, Supervisor};
 use crate::amqp::topology::Names;
-use crate::domain::message::{Outgoing, Queue};
+use crate::amqp::{arrival, convert};
+use crate::domain::message::{Lane, Outgoing, Queue};
 
 /// Finished deliveries wait this long for their neighbours.
 const FLUSH_AFTER: Duration = Duration::from_millis(20);
@@ -51,6 +53,9 @@ pub(super) struct Consuming {
     pub(super) epoch: Arc<AtomicU64>,
     pub(super) limit: Arc<Limit>,
     pub(super) windows: BTreeMap<Queue, Window>,
+    /// Queues that are left to those who take them message by message.
+    pub(super) apart: watch::Receiver<BTreeSet<Queue>>,
+    pub(super) seeking: Seeking,
     /// Waits for the end, which it has asked for.
     pub(super) closing: Option<oneshot::Sender<()>>,
 }
@@ -64,6 +69,8 @@ pub(super) struct Channels {
     notices: mpsc::UnboundedSender<Notice>,
     /// What is known of the sizes of a queue's deliveries; kept over sessions.
     windows: BTreeMap<Queue, Window>,
+    /// Set when the broker ends the session at a delivery.
+    is_refused: Arc<AtomicBool>,
 }
 
 /// What a consumer has to say.
@@ -121,6 +128,12 @@ impl Consuming {
             }
         }
     }
+
+    /// What is to be consumed now.
+    fn due(&self) -> Vec<Wanted> {
+        let apart = self.apart.borrow();
+        self.wanted.borrow().iter().filter(|wanted| !apart.contains(&wanted.queue)).copied().collect()
+    }
 }
 
 #[async_trait]
@@ -129,6 +142,8 @@ impl Session for Consuming {
 
     async fn connect(&mut self) -> Result<Connection, String> {
         self.epoch.fetch_add(1, Ordering::Relaxed);
+        let wanted = self.wanted.borrow().clone();
+        self.seeking.begin(&self.dial, &wanted, &self.deliveries);
         self.dial.connect("consume").await
     }
 
@@ -143,6 +158,7 @@ impl Session for Consuming {
             deliveries: self.deliveries.clone(),
             notices,
             windows: self.windows.clone(),
+            is_refused: Arc::clone(&self.seeking.is_due),
         };
         Ok((watchdog, (channels, heard)))
     }
@@ -160,8 +176,7 @@ impl Session for Consuming {
                     Notice::Outgrown(queue, window) => {
                         self.windows.insert(queue, window);
                         channels.windows.insert(queue, window);
-                        let wanted = self.wanted.borrow().clone();
-                        channels.follow(&self.dial, &wanted).await
+                        channels.follow(&self.dial, &self.due()).await
                     }
                 },
                 count = self.commands.recv_many(&mut commands, 64) => {
@@ -171,12 +186,10 @@ impl Session for Consuming {
                     Ok(())
                 }
                 changed = self.wanted.changed() => match changed {
-                    Ok(()) => {
-                        let wanted = self.wanted.borrow_and_update().clone();
-                        channels.follow(&self.dial, &wanted).await
-                    }
+                    Ok(()) => channels.follow(&self.dial, &self.due()).await,
                     Err(_) => return SessionEnd::Closed, // the broker was dropped
                 },
+                Ok(()) = self.apart.changed() => channels.follow(&self.dial, &self.due()).await,
                 () = moment(flush_at) => { flush_at = None; channels.flush(false).await }
                 () = channels.written() => Ok(()),
             };
@@ -302,6 +315,7 @@ impl Channels {
         let (tag, was_cancelled) = (consumer.tag(), Arc::clone(&cancelled));
         let (deliveries, notices, epoch) = (self.deliveries.clone(), self.notices.clone(), self.epoch);
         let mut window = self.windows.get(&queue).copied().unwrap_or_default();
+        let (is_refused, apart) = (Arc::clone(&self.is_refused), dial.apart.clone());
         let handing_on = tokio::spawn(async move {
             let mut may_ask = true;
             let measure = |bytes: usize| {
@@ -310,7 +324,11 @@ impl Channels {
                     may_ask = notices.send(Notice::Outgrown(queue, window)).is_err();
                 }
             };
-            let reason = forward(consumer, queue, epoch, &deliveries, measure).await;
+            let reason = forward(consumer, queue, epoch, &deliveries, &apart, measure).await;
+            if is_internal_error(&reason) {
+                apart.refused();
+                is_refused.store(true, Ordering::Relaxed);
+            }
             if !was_cancelled.load(Ordering::Relaxed) {
                 let _ = notices.send(Notice::Lost(format!("the consumer of {name} ended: {reason}")));
             }
@@ -333,12 +351,14 @@ fn fitting(windows: &BTreeMap<Queue, Window>, wanted: &Wanted) -> u16 {
     windows.get(&wanted.queue).copied().unwrap_or_default().fitting(wanted)
 }
 
-/// Hands deliveries on until the consumer ends; returns why.
+/// Hands deliveries on until the consumer ends; returns why. What comes again after the broker has ended connections for
+/// another message's sake goes back once with its count at zero: it is not what its consumers died of.
 async fn forward(
     mut consumer: Consumer,
     queue: Queue,
     epoch: u64,
     deliveries: &mpsc::UnboundedSender<Delivery>,
+    apart: &Apart,
     mut measure: impl FnMut(usize),
 ) -> String {
     while let Some(next) = consumer.next().await {
@@ -348,9 +368,18 @@ async fn forward(
         };
         measure(received.data.len());
         let count = convert::deliveries(&received.properties, received.redelivered, queue != Queue::Gates);
-        let message = convert::message(received.data, &received.properties);
         let receipt = Receipt { epoch, queue, tag: received.delivery_tag };
-        if deliveries.send(Delivery { queue, message, deliveries: count, receipt }).is_err() {
+        let message = match queue {
+            Queue::Lane(_) => convert::message(received.data, &received.properties),
+            Queue::Events | Queue::Gates | Queue::Undecided => {
+                let (exchange, key) = (received.exchange.as_str(), received.routing_key.as_str());
+                arrival::message(exchange, key, received.data, &received.properties)
+            }
+        };
+        let counts = matches!(queue, Queue::Gates | Queue::Lane(Lane::Suspect));
+        let hand_back = count > 0 && !counts && apart.was_refused_lately();
+        let count = if hand_back { 0 } else { count };
+        if deliveries.send(Delivery { queue, message, deliveries: count, hand_back, receipt }).is_err() {
             return "closed".to_owned();
         }
     }

@@ -73,7 +73,7 @@ impl Publisher {
         };
         let link = self.link().await?;
         let (exchange, key) = convert::route(&self.dial.names, outgoing);
-        let properties = convert::properties(&outgoing.message);
+        let properties = convert::properties_of(outgoing);
         let body = &outgoing.message.body;
         self.limit.check(&outgoing.message).map_err(PublishError::TooLarge)?;
         let options = BasicPublishOptions::default();

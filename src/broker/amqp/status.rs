@@ -1,4 +1,4 @@
-//! The state of both connections, as one value for readiness.
+//! The state of both connections, and of queues that are taken message by message, as one value for readiness.
 
 use std::sync::{Arc, Mutex};
 
@@ -24,8 +24,16 @@ impl Part {
 }
 
 /// What is wrong with each part, if anything.
+#[derive(Default)]
+struct Parts {
+    connections: [Option<String>; 2],
+    /// Queues that are taken message by message.
+    apart: Vec<String>,
+}
+
+/// What is wrong with a broker, if anything.
 pub(super) struct Status {
-    parts: Mutex<[Option<String>; 2]>,
+    parts: Mutex<Parts>,
     health: watch::Sender<Health>,
 }
 
@@ -33,7 +41,8 @@ impl Status {
     pub(super) fn new() -> Self {
         let starting = || Some("connecting".to_owned());
         let health = watch::Sender::new(Health::Down("connecting".to_owned()));
-        Self { parts: Mutex::new([starting(), starting()]), health }
+        let parts = Parts { connections: [starting(), starting()], ..Parts::default() };
+        Self { parts: Mutex::new(parts), health }
     }
 
     /// For the supervisor of a part.
@@ -46,17 +55,67 @@ impl Status {
         self.health.subscribe()
     }
 
+    /// A queue is taken message by message from now on, or no longer.
+    pub(super) fn apart(&self, queue: &str, is_apart: bool) {
+        self.change(|parts| {
+            parts.apart.retain(|other| other != queue);
+            if is_apart {
+                parts.apart.push(queue.to_owned());
+            }
+        });
+    }
+
     fn set(&self, part: Part, reason: Option<String>) {
+        self.change(|parts| parts.connections[part as usize] = reason);
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Parts)) {
         let mut parts = self.parts.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        parts[part as usize] = reason;
-        let health = match parts.iter().flatten().next() {
-            Some(reason) => Health::Down(reason.clone()),
-            None => Health::Up,
+        change(&mut parts);
+        let health = match (parts.connections.iter().flatten().next(), parts.apart.as_slice()) {
+            (Some(reason), _) => Health::Down(reason.clone()),
+            (None, []) => Health::Up,
+            (None, queues) => Health::Limping(format!(
+                "queue {} is taken message by message, until one that the broker cannot hand out is set apart",
+                queues.join(" and ")
+            )),
         };
         self.health.send_if_modified(|current| {
             let changed = *current != health;
             *current = health;
             changed
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_worst_is_told() {
+        let status = Arc::new(Status::new());
+        let check = |expected: &str| {
+            let found = match &*status.subscribe().borrow() {
+                Health::Up => "up".to_owned(),
+                Health::Limping(reason) => format!("limping: {reason}"),
+                Health::Down(reason) => format!("down: {reason}"),
+            };
+            assert!(found.starts_with(expected), "{found}");
+        };
+        check("down: connecting");
+        status.set(Part::Consume, None);
+        status.set(Part::Publish, None);
+        check("up");
+        status.apart("t.gates", true);
+        status.apart("t.events", true);
+        check("limping: queue t.gates and t.events is taken message by message");
+        status.set(Part::Publish, Some("away".to_owned()));
+        check("down: away");
+        status.set(Part::Publish, None);
+        status.apart("t.gates", false);
+        check("limping: queue t.events is");
+        status.apart("t.events", false);
+        check("up");
     }
 }

@@ -19,6 +19,23 @@ fn unsafe_targets() {
 }
 
 #[test]
+fn header_names_that_receivers_drop() {
+    let warning = |at: &str, path: &str, name: &str| {
+        let found = format!("`{name}`, which nginx, gunicorn and others drop without a word");
+        format!("3:{at} hooks[0].run.http.{path}: expected a header name without underscores, found {found}")
+    };
+    let check = |http: &str, expected: &str| {
+        let hooks = format!("  - {{ id: a, on: a, run: {{ http: {{ url: 'https://a.example/', {http} }} }} }}");
+        check_warnings(&hooks, &[expected]);
+    };
+    check("headers: { X_Token: hunter2, x-b: c }", &warning("74", "headers.X_Token", "x_token"));
+    check(
+        "sign: { hmac: { header: hub_signature, key: hunter2 } }",
+        &warning("87", "sign.hmac.header", "hub_signature"),
+    );
+}
+
+#[test]
 fn targets_and_templates() {
     let text = r#"
 version: 1
@@ -345,5 +362,42 @@ hooks:
     check_http(
         "{ url: 'http://a', compress: gzip, headers: { Content-Encoding: br } }",
         &[&format!("{at} `compress` or the header `content-encoding`, found both")],
+    );
+}
+
+#[test]
+fn formats_of_cloudevents() {
+    let hooks = r#"version: 1
+targets:
+  hub: { url: "https://hub.example.com/", format: cloudevents }
+hooks:
+  - { id: a, on: x, run: { http: { url: "https://a.example.com/" } } }
+  - { id: b, on: x, run: { http: { url: "https://a.example.com/", format: cloudevents-binary } } }
+  - { id: c, on: x, run: { http: { target: hub } } }
+  - { id: d, on: x, run: { http: { target: hub, format: native } } }
+  - { id: e, on: x, run: { http: { target: hub, body: "{}" } } }
+  - { id: f, on: x, run: { http: { target: hub, method: GET } } }
+"#;
+    let set = read(hooks).unwrap();
+    let formats = set.hooks().iter().map(|hook| {
+        let Action::Http(http) = &hook.action else { panic!("{hook:?}") };
+        http.format.name()
+    });
+    let expected = ["native", "cloudevents-binary", "cloudevents", "native", "native", "native"];
+    assert_eq!(formats.collect::<Vec<_>>(), expected);
+    let check = |more: &str, found: &str| {
+        let place = "5:45 hooks[0].run.http.format: expected";
+        check_http(&format!("{{ url: 'http://a', format: cloudevents, {more} }}"), &[&format!("{place} {found}")]);
+    };
+    check("body: x", "either `body` or a `format` of CloudEvents, found both");
+    check("method: GET", "a `format` of CloudEvents with a method that sends a body, found it beside `method: GET`");
+    let headers = "a `format` of CloudEvents, which sets the headers of the event, found the header";
+    check("headers: { Content-Type: a/b }", &format!("{headers} `content-type` beside it"));
+    check("headers: { CE-Id: a }", &format!("{headers} `ce-id` beside it"));
+    check_http(
+        "{ url: 'http://a', format: cloudevent }",
+        &[
+            "5:45 hooks[0].run.http.format: expected `native` or `cloudevents` or `cloudevents-binary`, found \"cloudevent\"",
+        ],
     );
 }

@@ -68,8 +68,8 @@ fn a_misspelt_field_shows_no_secret() {
     check(
         "run: { http: { url: 'http://a', header: { authorization: hunter2 }, tokens: [hunter2] } }",
         &[
-            "5:37 hooks[0].run.http.header: expected one of `url`, `target`, `path`, `method`, `headers`, `auth`, `body`, `sign`, `tls`, `compress`, found `header`",
-            "5:73 hooks[0].run.http.tokens: expected one of `url`, `target`, `path`, `method`, `headers`, `auth`, `body`, `sign`, `tls`, `compress`, found `tokens`",
+            "5:37 hooks[0].run.http.header: expected one of `url`, `target`, `path`, `method`, `headers`, `auth`, `body`, `sign`, `tls`, `compress`, `format`, found `header`",
+            "5:73 hooks[0].run.http.tokens: expected one of `url`, `target`, `path`, `method`, `headers`, `auth`, `body`, `sign`, `tls`, `compress`, `format`, found `tokens`",
         ],
     );
 }

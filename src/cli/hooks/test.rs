@@ -16,7 +16,7 @@ use crate::domain::escape::{name, quoted};
 use crate::domain::event::{Event, Reading};
 use crate::domain::expression::Facts;
 use crate::domain::failure::Class;
-use crate::domain::hook::{Action, CommandAction, Hook, PublishAction};
+use crate::domain::hook::{Action, CommandAction, Format, Hook, PublishAction};
 use crate::domain::invocation::Invocation;
 use crate::domain::matching::{HookSet, Unmatched};
 use crate::domain::message::{Destination, Outgoing};
@@ -74,7 +74,9 @@ pub(super) async fn run(test: &Test, settings: &Settings, hooks: &HookSet) -> an
 
 fn read(text: &Bytes, reading: &Reading) -> anyhow::Result<Event> {
     let prepared = prepare(text, None, None, reading).map_err(|rejected| match rejected {
-        Rejected::ContentType(error) | Rejected::Event(error) | Rejected::TooLarge(error) => anyhow!(error),
+        Rejected::ContentType(error) | Rejected::Coding(error) | Rejected::Event(error) | Rejected::TooLarge(error) => {
+            anyhow!(error)
+        }
     })?;
     Event::decode(&prepared.outgoing().message, reading).map_err(|malformed| anyhow!(malformed.error))
 }
@@ -159,7 +161,10 @@ fn why_not(why: &Unmatched, hook: &Hook, event: &Event) -> String {
 /// What would be sent, as far as it may be shown.
 fn would_run(hook: &Hook, invocation: &Invocation) -> Vec<String> {
     let key = invocation.idempotency_key();
-    let exchange = dialect::encode(hook, invocation, &key, None);
+    let exchange = match dialect::encode(hook, invocation, &key, None) {
+        Ok(exchange) => exchange,
+        Err(error) => return vec![invalid(hook, &error)],
+    };
     let payload = || String::from_utf8_lossy(&exchange.body).into_owned();
     let mut lines = Vec::new();
     match &hook.action {
@@ -168,6 +173,11 @@ fn would_run(hook: &Hook, invocation: &Invocation) -> Vec<String> {
                 lines.push(format!("+ {}: {method} {url}", hook.id));
                 lines.push(format!("    idempotency-key: {key}"));
                 lines.extend(headers.iter().map(|(name, value)| format!("    {name}: {value}")));
+                if action.body.is_none() && action.format != Format::Native {
+                    let of_event = |name: &str| name == "content-type" || name.starts_with("ce-");
+                    let own = exchange.headers.iter().filter(|(name, _)| of_event(name));
+                    lines.extend(own.map(|(name, value)| format!("    {name}: {value}")));
+                }
                 lines.push(format!("    {}", body.unwrap_or_else(payload)));
                 lines.extend(unknown(action.texts().flat_map(Text::unknown).chain(action.tls.unknown())));
             }

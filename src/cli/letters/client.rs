@@ -45,7 +45,7 @@ impl Client {
 
     /// Over these connections.
     pub(in crate::cli) fn over(settings: &Settings, backends: Backends) -> Self {
-        let letters = routes::letters(settings, backends.operations());
+        let letters = routes::letters(settings, backends.operations(settings));
         Self { api: Api::in_process(Routes::Letters(letters)), backends: Some(backends) }
     }
 

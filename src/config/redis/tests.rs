@@ -56,10 +56,6 @@ fn settings_of_redis_that_do_not_go_together() {
         "redis.cluster redis.cluster: expected either it or redis.sentinels, found both",
     );
     check(
-        &[("redis.cluster", "true"), ("redis.url", "redis://r/1")],
-        "redis.url redis.url: expected database 0, the only one of a cluster, found another one",
-    );
-    check(
         &[sentinels, ("redis.url", "redis://r:6379")],
         "redis.url redis.url: expected the name of the primary in place of host and port, found a port",
     );

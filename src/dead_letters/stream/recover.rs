@@ -20,7 +20,7 @@ use tokio::time::timeout;
 
 use super::super::{DeadLetters as _, Reading as _, Recovered};
 use super::{Bodies, SILENCE_MAX, StreamLetters, lock};
-use crate::amqp::connection::{call, close};
+use crate::amqp::connection::{call, close, is_internal_error};
 use crate::amqp::convert;
 use crate::domain::dead_letter::{LOG, Offset, Record};
 use crate::domain::message::Message;
@@ -85,7 +85,7 @@ impl StreamLetters {
             };
             let (mut last, mut ended, mut moves) = (0, false, Vec::new());
             for delivery in chunk {
-                let delivery = delivery.map_err(|error| error.to_string())?;
+                let delivery = delivery.map_err(|error| withheld(&name, &error))?;
                 last = delivery.delivery_tag;
                 match self.fate(delivery, nonce, &mut known, &mut bodies) {
                     Fate::End => {
@@ -111,7 +111,7 @@ impl StreamLetters {
         if let Some(copy) = &mut copy {
             copy.headers.retain(|name, _| !name.starts_with("x-")); // the broker's, of this delivery
         }
-        let item = self.item(delivery, bodies);
+        let item = self.item(delivery, bodies, 0);
         let whole = item.as_ref().is_none_or(|item| item.whole);
         match (item.map(|item| item.record), copy) {
             (Some(Record::Barrier { nonce: found }), _) if found == nonce => Fate::End,
@@ -146,6 +146,18 @@ impl StreamLetters {
             }
         }
     }
+}
+
+/// Why no more copies come.
+fn withheld(name: &str, error: &lapin::Error) -> String {
+    let reason = error.to_string();
+    if is_internal_error(&reason) {
+        return format!(
+            "the broker cannot hand out a copy in {name}, which an older version let it put there; copies are kept for an \
+             hour: try again then ({reason})"
+        );
+    }
+    reason
 }
 
 fn digest(record: &Record) -> Digest {

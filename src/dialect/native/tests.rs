@@ -5,7 +5,7 @@ use super::*;
 use crate::domain::claim::Point;
 use crate::domain::decision::{Decided, Merge};
 use crate::domain::event::{Event, Reading};
-use crate::domain::hook::{ExitCodes, fixture};
+use crate::domain::hook::{ExitCodes, HttpAction, fixture};
 use crate::domain::id::HookId;
 use crate::domain::message::{Message, Properties};
 use crate::domain::secret::Secret;
@@ -16,7 +16,8 @@ fn invocation(body: &str) -> Invocation {
     let properties =
         Properties { kind: Some("a.b".into()), message_id: Some("e\u{0}1".into()), ..Properties::default() };
     let message = Message { body: body.to_owned().into(), properties, ..Message::default() };
-    let message = message.with(TRACEPARENT, "00-1-2-01").with(TRACESTATE, "a=1");
+    let message =
+        message.with(TRACEPARENT, "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01").with(TRACESTATE, "a=1");
     let event = Event::decode(&message, &Reading::default()).unwrap();
     Invocation::first(Arc::new(event), HookId::new("h-1").unwrap(), "r1".into())
 }
@@ -43,33 +44,39 @@ fn the_wire_payload() {
     let whole = format!(
         r#"{{"contract_version":1,"invocation_key":"{key}","hook":"A.b_c-9","attempt":3,"generation":2,"event":{body}}}"#
     );
-    assert_eq!(encode(&hook, &invocation, key, None).body, whole);
+    assert_eq!(encode(&hook, &invocation, key, None).unwrap().body, whole);
     let with = |more: &str| format!("{},{more}}}", whole.strip_suffix('}').unwrap());
     let input: Json = serde_json::from_str("[1.0e0]").unwrap();
     let question = Question { input: Some(&input) };
-    assert_eq!(encode(&hook, &invocation, key, Some(&question)).body, with("\"updated_input\":[1.0e0]"));
+    assert_eq!(encode(&hook, &invocation, key, Some(&question)).unwrap().body, with("\"updated_input\":[1.0e0]"));
     let decided = Invocation { decision: Some(Decided::nobody()), ..invocation.clone() };
-    assert_eq!(encode(&hook, &decided, key, None).body, with("\"decision\":null"));
+    assert_eq!(encode(&hook, &decided, key, None).unwrap().body, with("\"decision\":null"));
     serde_json::from_str::<serde_json::Value>(&whole).unwrap();
+}
+
+fn shown(pairs: &[(impl std::fmt::Display, Cow<'_, str>)]) -> Vec<String> {
+    pairs.iter().map(|(name, value)| format!("{name}={value}")).collect()
 }
 
 #[test]
 fn what_goes_with_it() {
     let invocation = invocation("{}");
-    let shown = |pairs: &[(&'static str, Cow<'_, str>)]| {
-        pairs.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>()
-    };
     let (posted, own) = (hook(http(None)), hook(http(Some(Text::plain("own")))));
-    let exchange = encode(&posted, &invocation, "key", None);
+    let exchange = encode(&posted, &invocation, "key", None).unwrap();
     assert_eq!(shown(&exchange.default_headers), ["content-type=application/json"]);
-    let expected = ["idempotency-key=key", "hookfleet-attempt=1", "traceparent=00-1-2-01", "tracestate=a=1"];
+    let expected = [
+        "idempotency-key=key",
+        "hookfleet-attempt=1",
+        "traceparent=00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+        "tracestate=a=1",
+    ];
     assert_eq!(shown(&exchange.headers), expected);
     assert_eq!((exchange.env.len(), exchange.args.len(), exchange.reads_body), (0, 0, false));
-    let exchange = encode(&own, &invocation, "key", Some(&Question { input: None }));
+    let exchange = encode(&own, &invocation, "key", Some(&Question { input: None })).unwrap();
     assert_eq!((exchange.body.len(), exchange.reads_body), (0, true), "a hook with a body of its own");
 
     let run = hook(command());
-    let exchange = encode(&run, &invocation, "key", None);
+    let exchange = encode(&run, &invocation, "key", None).unwrap();
     let expected = [
         "HOOKFLEET_EVENT_TYPE=a.b",
         "HOOKFLEET_EVENT_ID=e1", // without its NUL
@@ -118,11 +125,13 @@ fn http_replies() {
     let check = |asks: bool, status: u16, body: &str, expected: &str| {
         let reason = (status < 600).then_some("Reason");
         let body = if asks { Body::Whole(body.into()) } else { Body::Beginning(body.into()) };
-        let found = said(&hook, asks, Raw::Http { status, reason, retry_after: None, body });
+        let found = said(&hook, asks, Raw::Http { status, reason, retry_after: None, body, sent: 7 });
         assert_eq!(found, expected, "{status}");
     };
     check(false, 204, "", "done");
     check(false, 404, "no s3cret", "Never(Rejected) Some(404) 404 Reason: no [REDACTED]");
+    let large = "Never(Rejected) Some(413) 413 Reason (7 bytes were sent): too large";
+    check(false, 413, "too large", large);
     check(false, 302, "", "Never(Rejected) Some(302) 302 Reason (redirects are not followed)");
     check(false, 777, "", "Later(None) Some(777) 777");
     check(true, 200, "", "Allow ");
@@ -131,7 +140,7 @@ fn http_replies() {
     check(true, 200, "fine", &format!("Never(Rejected) None {mistake}"));
     check(true, 403, r#"{"decision":"approve"}"#, r#"Never(Rejected) Some(403) 403 Reason: {"decision":"approve"}"#);
     let body = Body::TooLarge { beginning: vec![], bytes_max: 7 };
-    let large = Raw::Http { status: 200, reason: None, retry_after: None, body };
+    let large = Raw::Http { status: 200, reason: None, retry_after: None, body, sent: 7 };
     assert_eq!(said(&hook, true, large), "Never(Rejected) None the answer has more than 7 bytes");
 }
 

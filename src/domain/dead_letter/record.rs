@@ -155,6 +155,20 @@ impl Record {
         Self::unreadable(bytes, "it was published to the log, and is no record of this fleet".to_owned(), 0)
     }
 
+    /// What stands in the log and is handed out to nobody, up to this place. Always the same letter for the same place.
+    #[must_use]
+    pub fn withheld(up_to: Offset) -> Self {
+        let error = format!(
+            "the broker cannot hand out the record at offset {} of the log, or several up to there: what they say is not known",
+            up_to.0
+        );
+        let at = i64::try_from(up_to.0).unwrap_or(i64::MAX);
+        let headers = Message::default().with("offset", at).headers;
+        let client = Client { headers, ..Client::default() };
+        let malformed = Malformed::new(Class::Unreadable, error);
+        Self::Letter(Box::new(Letter::of_message(&malformed, client, &[], LOG, 0)))
+    }
+
     fn unreadable(bytes: &[u8], error: String, at_ms: u64) -> Self {
         let malformed = Malformed::new(Class::Unreadable, error);
         Self::Letter(Box::new(Letter::of_message(&malformed, Client::default(), bytes, LOG, at_ms)))

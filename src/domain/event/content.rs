@@ -111,7 +111,7 @@ mod tests {
         let properties =
             Properties { content_type: Some("application/cloudevents+json".into()), ..Properties::default() };
         let message = Message { body: body.into(), properties, ..Message::default() };
-        let reading = Reading { body_bytes_max: 1 << 20, digest_missing_id: false };
+        let reading = Reading { body_bytes_max: 1 << 20, ..Reading::default() };
         Event::decode(&message, &reading).unwrap().content_digest()
     }
 

@@ -70,7 +70,29 @@ impl Compression {
     pub const ALL: [(&'static str, Self); 2] = [("none", Self::None), ("gzip", Self::Gzip)];
 }
 
-/// A request: of the wire payload, or of a body of its own.
+/// What an http hook without a body of its own sends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Format {
+    /// The wire payload, with the event in it.
+    #[default]
+    Native,
+    /// The event, as CloudEvents in structured mode (HTTP protocol binding 1.0.2, 3.2).
+    CloudEvents,
+    /// The event, as CloudEvents in binary mode: its data, with the attributes in headers (3.1).
+    CloudEventsBinary,
+}
+
+impl Format {
+    pub const ALL: [(&'static str, Self); 3] =
+        [("native", Self::Native), ("cloudevents", Self::CloudEvents), ("cloudevents-binary", Self::CloudEventsBinary)];
+
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        Self::ALL.iter().find(|(_, format)| *format == self).map_or("", |(name, _)| name)
+    }
+}
+
+/// A request: of the wire payload, of the event, or of a body of its own.
 #[derive(Debug, Clone, PartialEq)]
 pub struct HttpAction {
     pub method: Method,
@@ -81,8 +103,9 @@ pub struct HttpAction {
     pub text: Text,
     /// Lower-case names; values may hold secrets.
     pub headers: Vec<(String, Text)>,
-    /// In place of the wire payload.
+    /// In place of what the format says.
     pub body: Option<Text>,
+    pub format: Format,
     pub compression: Compression,
     pub signing: Box<Signing>,
     pub tls: Tls,
@@ -99,6 +122,7 @@ impl HttpAction {
             url: Secret::new(url),
             headers: headers.collect(),
             body: None,
+            format: Format::default(),
             compression: Compression::default(),
             signing: Box::default(),
             tls: Tls::default(),

@@ -160,7 +160,7 @@ fn take(state: &mut State, of: Invocation, follow: &Follow) {
         }
         Follow::Next { at, next: Next::Bury { .. }, .. } => return key.append_letter(at.generation, of.forced),
         Follow::Resolved => return key.append(of.at.generation, fold::State::Resolved),
-        Follow::Again { .. } => of,
+        Follow::Again { .. } | Follow::Behind { .. } => of,
         Follow::Suspect { deaths } => Invocation { deaths: *deaths, suspect: true, ..of },
     };
     state.queue.push(Message::Invocation(message));

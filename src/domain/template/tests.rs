@@ -5,7 +5,7 @@ const EVENT: &str = r#"{"id":"e-1","type":"task.failed","data":{"title":"say \"h
 
 fn variables() -> Variables {
     let labels = [("team".to_owned(), "core".to_owned())].into();
-    Variables::new(EVENT.as_bytes(), &HookId::new("h").unwrap(), &labels, "k/h", 2).unwrap()
+    Variables::new(&Bytes::from_static(EVENT.as_bytes()), &HookId::new("h").unwrap(), &labels, "k/h", 2).unwrap()
 }
 
 /// `$` stands for a value from outside.
@@ -147,10 +147,65 @@ fn a_large_event_holds_up_nobody() {
     let numbers = (0..100_000).map(|n| n.to_string()).collect::<Vec<_>>().join(",");
     let event = format!(r#"{{"id":"e-1","data":{{"a":[{numbers}]}}}}"#);
     let hook = HookId::new("h").unwrap();
-    let variables = Variables::new(event.as_bytes(), &hook, &BTreeMap::new(), "key", 1).unwrap();
+    let variables = Variables::new(&Bytes::from(event), &hook, &BTreeMap::new(), "key", 1).unwrap();
     let render =
         |source: &str| Text::new(vec![Piece::Literal(source.to_owned())], Form::Json).unwrap().render(&variables);
     assert_eq!(render("{{ event.id }} {{ event.data.a | length }}").unwrap(), "e-1 100000");
     let every = "{% for x in event.data.a %}{% if x in event.data.a %}{{ x }}{% endif %}{% endfor %}";
     assert!(render(every).unwrap_err().ends_with("it takes too long"));
+}
+
+/// What the publisher wrote is what the receiver gets, wherever it is printed.
+#[test]
+fn numbers_keep_their_digits() {
+    let event = r#"{"id":"e-1","data":{"id":1000000000000000000001,"big":123456789012345678901234567890123456789012345,
+        "price":12.50,"rate":0.1000000000000000055511151231257827,"e":1E+2,"small":-0,"much":1e999,"one":1.0,"own":1.00,
+        "list":[1.10, 2e3],  "half":0.5}}"#;
+    let variables = Variables::new(&Bytes::from(event), &HookId::new("h").unwrap(), &BTreeMap::new(), "k", 1).unwrap();
+    let check = |source: &str, form: Form, expected: &str| {
+        let found = Text::new(vec![Piece::Literal(source.to_owned())], form).unwrap().render(&variables);
+        assert_eq!(found.as_deref(), Ok(expected), "{source}");
+    };
+    check(
+        "/{{ event.data.id }}/{{ event.data.big }}",
+        Form::Url,
+        "/1000000000000000000001/123456789012345678901234567890123456789012345",
+    );
+    check("/{{ event.data.price }}/{{ event.data.e }}", Form::Url, "/12.50/1E%2B2");
+    for form in [Form::Json, Form::Plain] {
+        check("{{ event.data.price }} {{ event.data.rate }}", form, "12.50 0.1000000000000000055511151231257827");
+        check("{{ event.data.small }} {{ event.data.much }} {{ event.data.half }}", form, "-0 1e999 0.5");
+        check("{{ event.data.one }} {{ event.data.own }} {{ event.data.one }}", form, "1.0 1.00 1.0");
+        check("{{ event.data.list }} {{ event.data.list | join(';') }}", form, "[1.10, 2e3] 1.10;2e3");
+        check("{% for n in event.data.list %}{{ n }} {% endfor %}", form, "1.10 2e3 ");
+        check("{{ event.data.price | tojson }} {{ [event.data.price, 'a'] }}", form, "12.50 [12.50,\"a\"]");
+        check("{{ event.data.price | trim }}", form, "12.50");
+    }
+    // They stay numbers.
+    check("{% if event.data.price > 12.4 and event.data.price == 12.5 %}y{% endif %}", Form::Json, "y");
+    check("{{ event.data.price + 1 }} {{ event.data.id + 1 }}", Form::Json, "13.5 1000000000000000000002");
+    check("{% if event.data.own is number and event.data.list is sequence %}y{% endif %}", Form::Json, "y");
+}
+
+#[test]
+fn data_are_printed_as_they_were_written() {
+    let event = r#"{"data": {"b" : [1.0,{"x":"\u00e4"}],"a": null} ,"id":"1"}"#;
+    let variables = Variables::new(&Bytes::from(event), &HookId::new("h").unwrap(), &BTreeMap::new(), "k", 1).unwrap();
+    for source in ["{{ event.data }}", "{{ event.data | tojson }}"] {
+        let text = Text::new(vec![Piece::Literal(source.to_owned())], Form::Json).unwrap();
+        assert_eq!(text.render(&variables).unwrap(), r#"{"b" : [1.0,{"x":"\u00e4"}],"a": null}"#);
+    }
+}
+
+#[test]
+fn what_cannot_be_read_fails_where_it_is_used() {
+    let hook = HookId::new("h").unwrap();
+    let of = |event: String| Variables::new(&Bytes::from(event), &hook, &BTreeMap::new(), "k", 1);
+    let torn = of(r#"{"id":"1","torn":"\ud800"}"#.to_owned()).unwrap();
+    let render = |source: &str| Text::new(vec![Piece::Literal(source.to_owned())], Form::Json).unwrap().render(&torn);
+    assert_eq!(render("{{ event.id }}").unwrap(), "1");
+    assert_eq!(render("{{ event.torn }}").unwrap_err(), "the template fails on line 1: it cannot be rendered");
+    let nested = |depth: usize| format!(r#"{{"a":{}{}}}"#, "[".repeat(depth), "]".repeat(depth));
+    assert!(of(nested(127)).is_ok());
+    assert_eq!(of(nested(128)).unwrap_err(), "the event cannot be read");
 }

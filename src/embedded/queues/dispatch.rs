@@ -92,5 +92,5 @@ fn read(queue: Queue, id: i64, row: &Row<'_>) -> rusqlite::Result<Dispatched> {
     let headers = serde_json::from_str(row.get_ref("headers")?.as_str()?).unwrap_or_default();
     let body = Bytes::from(row.get::<_, Vec<u8>>("body")?);
     let deliveries = u32::try_from(row.get::<_, i64>("deliveries")?).unwrap_or_default();
-    Ok(Dispatched { queue, id, deliveries, message: Message { body, properties, headers, asking: None } })
+    Ok(Dispatched { queue, id, deliveries, message: Message { body, properties, headers, ..Message::default() } })
 }

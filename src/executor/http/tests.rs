@@ -19,7 +19,7 @@ use crate::domain::signature::{Algorithm, Encoding, PlainKey, Signing, StandardK
 use crate::domain::template::{Form, Piece, Text};
 
 fn payload(hook: &Hook, invocation: &Invocation) -> Bytes {
-    crate::dialect::encode(hook, invocation, &invocation.idempotency_key(), None).body
+    crate::dialect::encode(hook, invocation, &invocation.idempotency_key(), None).unwrap().body
 }
 
 /// A server on this machine that does `serve` with every connection; `/hook/T0` and a secret are its target.
@@ -130,7 +130,7 @@ async fn what_the_target_gets() {
         "POST /hook/T0/pathsecret?key=querysecret HTTP/1.1\r\n",
         "content-type: application/json\r\n",
         concat!("user-agent: hookfleet/", env!("CARGO_PKG_VERSION"), "\r\n"),
-        "traceparent: 00-1-2-01\r\n",
+        "traceparent: 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01\r\n",
         "hookfleet-attempt: 1\r\n",
         "authorization: Bearer headersecret\r\nx-a: 1\r\nx-a: 2\r\n",
         &key,
@@ -402,6 +402,96 @@ async fn connections_are_used_again_unless_too_much_is_on_them() {
             assert_eq!(executors.run(&server.hook(5_000), &invocation("{}")).await, Outcome::Done);
         }
         assert_eq!(server.connections(), connections, "{bytes}");
+    }
+}
+
+/// Answers the first request of a connection, and does this with the second.
+async fn once<F>(then: impl Fn(TcpStream) -> F + Copy + Send + 'static) -> Server
+where
+    F: Future<Output = Option<()>> + Send + 'static,
+{
+    Server::start(move |mut stream| async move {
+        request(&mut stream).await?;
+        stream.write_all(reply("204 No Content", "", "").as_bytes()).await.ok()?;
+        request(&mut stream).await?;
+        then(stream).await
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_used_connection_that_ends_is_no_failure() {
+    let closes = once(|_| async { Some(()) });
+    let resets = once(|stream| async move { stream.set_zero_linger().ok() });
+    let too_late = once(|mut stream| async move {
+        stream.write_all(reply("408 Request Timeout", "connection: close\r\n", "").as_bytes()).await.ok()
+    });
+    for server in [closes.await, resets.await, too_late.await] {
+        let (executors, hook) = (executors(), server.hook(5_000));
+        for _ in 0..6 {
+            assert_eq!(line(&executors.run(&hook, &invocation("{}")).await), "done");
+        }
+        assert_eq!(server.connections(), 6, "every second request went out again");
+    }
+    let breaks_off = once(|mut stream| async move { stream.write_all(b"HTTP/1.1 2").await.ok() });
+    let refuses =
+        once(|mut stream| async move { stream.write_all(reply("408 Request Timeout", "", "").as_bytes()).await.ok() });
+    for (server, expected) in [
+        (breaks_off.await, "later: reset: connection closed before message completed"),
+        (refuses.await, "later [408]: 408 Request Timeout"),
+    ] {
+        let (executors, hook) = (executors(), server.hook(5_000));
+        assert_eq!(line(&executors.run(&hook, &invocation("{}")).await), "done");
+        assert_eq!(line(&executors.run(&hook, &invocation("{}")).await), expected);
+    }
+}
+
+/// A new connection that ends is a failure, also where the one before it had ended too.
+#[tokio::test]
+async fn a_request_goes_out_again_once() {
+    let count = Arc::new(AtomicUsize::new(0));
+    let asked = Arc::clone(&count);
+    let server = Server::start(move |mut stream| {
+        let asked = Arc::clone(&asked);
+        async move {
+            request(&mut stream).await?;
+            if asked.fetch_add(1, Ordering::SeqCst) == 0 {
+                stream.write_all(reply("204 No Content", "", "").as_bytes()).await.ok()?;
+                request(&mut stream).await?;
+                asked.fetch_add(1, Ordering::SeqCst);
+            }
+            Some(())
+        }
+    })
+    .await;
+    let (executors, hook) = (executors(), server.hook(5_000));
+    assert_eq!(line(&executors.run(&hook, &invocation("{}")).await), "done");
+    let found = line(&executors.run(&hook, &invocation("{}")).await);
+    assert_eq!(found, "later: reset: connection closed before message completed");
+    assert_eq!((count.load(Ordering::SeqCst), server.connections()), (3, 2));
+}
+
+/// The receiver has not read the body, so that closing resets the connection while it is being sent.
+#[tokio::test]
+async fn an_answer_to_a_head_counts() {
+    let answer = reply("200 OK", "", r#"{"permission": "deny"}"#);
+    let server = Server::start(move |mut stream| {
+        let answer = answer.clone();
+        async move {
+            let mut head = [0; 100];
+            stream.read_exact(&mut head).await.ok()?;
+            stream.write_all(answer.as_bytes()).await.ok()
+        }
+    })
+    .await;
+    let (executors, hook) = (executors(), server.hook(5_000));
+    for bytes in [10, 200_000, 1_000_000, 20_000_000] {
+        let invocation = invocation(&format!("\"{}\"", "x".repeat(bytes)));
+        for _ in 0..20 {
+            assert_eq!(line(&executors.run(&hook, &invocation).await), "done", "{bytes}");
+        }
+        let asked = executors.ask(&hook, &invocation, None).await;
+        assert!(asked.is_ok_and(|answer| answer.verdict() == Verdict::Deny), "{bytes}");
     }
 }
 

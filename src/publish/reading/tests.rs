@@ -7,7 +7,7 @@ fn found(read: Result<Request, Rejected>) -> String {
     match read {
         Ok(Request::One(event)) => of(&event),
         Ok(Request::Batch(events)) => events.iter().map(of).collect::<Vec<_>>().join(", "),
-        Err(Rejected::ContentType(error)) => format!("415 {error}"),
+        Err(Rejected::ContentType(error) | Rejected::Coding(error)) => format!("415 {error}"),
         Err(Rejected::Event(error)) => format!("422 {error}"),
         Err(Rejected::TooLarge(error)) => format!("413 {error}"),
     }
@@ -76,7 +76,12 @@ fn headers_are_unescaped() {
         match read(&headers, &Bytes::new(), &Reading::default()) {
             Ok(Request::One(event)) => event.id().to_owned(),
             Ok(Request::Batch(_)) => "a batch".to_owned(),
-            Err(Rejected::ContentType(error) | Rejected::Event(error) | Rejected::TooLarge(error)) => error,
+            Err(
+                Rejected::ContentType(error)
+                | Rejected::Coding(error)
+                | Rejected::Event(error)
+                | Rejected::TooLarge(error),
+            ) => error,
         }
     };
     assert_eq!(id(b"Euro%20%E2%82%AC%20%F0%9F%98%80"), "Euro € 😀"); // the binding's own example
@@ -114,7 +119,7 @@ fn the_trace_context_comes_along() {
     let headers: [(&str, &[u8]); 5] = [
         ("content-type", b"application/json"),
         ("ce-type", b"a"),
-        ("traceparent", b"00-1-2-01"),
+        ("traceparent", b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"),
         ("tracestate", b"a=1"),
         ("tracestate", b"b=2"),
     ];
@@ -124,7 +129,53 @@ fn the_trace_context_comes_along() {
             panic!("{body}");
         };
         let message = event.outgoing().message;
-        assert_eq!(message.text(TRACEPARENT), Some("00-1-2-01"));
+        assert_eq!(message.text(TRACEPARENT), Some("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"));
         assert_eq!(message.text(TRACESTATE), Some("a=1,b=2"));
     }
+}
+
+fn gzip(body: &[u8]) -> Vec<u8> {
+    use std::io::Write as _;
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    encoder.write_all(body).unwrap();
+    encoder.finish().unwrap()
+}
+
+/// The coding is taken off in every mode, or named; data never keep it.
+#[test]
+fn compressed_bodies() {
+    let found = |headers: &[(&str, &[u8])], body: &[u8]| {
+        let reading = Reading { body_bytes_max: 200, inflated_bytes_max: 200, ..Reading::default() };
+        match read(headers, &Bytes::copy_from_slice(body), &reading) {
+            Ok(Request::One(event)) => String::from_utf8(event.json().to_vec()).unwrap(),
+            other => found(other),
+        }
+    };
+    let event = br#"{"type":"a","id":"7","source":"/s","specversion":"1.0"}"#;
+    let json: (&str, &[u8]) = ("content-type", b"application/json");
+    let (packed, as_is) = (("content-encoding", &b"gzip"[..]), ("content-encoding", &b"identity"[..]));
+    assert_eq!(found(&[json, packed], &gzip(event)).as_bytes(), event);
+    assert_eq!(found(&[json, as_is], event).as_bytes(), event);
+    let binary: [(&str, &[u8]); 4] =
+        [("content-type", b"text/plain"), ("ce-type", b"a"), ("ce-id", b"7"), ("content-encoding", b"gzip")];
+    assert!(found(&binary, &gzip(b"some text")).contains(r#""data":"some text""#));
+    let batch: (&str, &[u8]) = ("content-type", b"application/cloudevents-batch+json");
+    let two = [&b"["[..], event, b",", event, b"]"].concat();
+    assert_eq!(found(&[batch, packed], &gzip(&two)), "/s 1 a, /s 1 a");
+    let large = gzip(&[b' '; 201]);
+    assert_eq!(found(&[json, packed], &large), "413 the compressed body inflates to more than 200 bytes, the limit");
+    assert!(found(&[json, packed], event).starts_with("422 expected a body compressed as its content encoding says"));
+    let other = found(&[json, ("content-encoding", b"br")], event);
+    assert!(other.starts_with("415 expected a body in UTF-8, as it is or compressed with gzip or deflate"), "{other}");
+    let twice = found(&[json, packed, ("content-encoding", b"gzip")], &gzip(&gzip(event)));
+    assert_eq!(twice.as_bytes(), event);
+}
+
+#[test]
+fn a_byte_order_mark_is_skipped() {
+    let event = "\u{feff}{\"type\":\"a\",\"id\":\"7\",\"source\":\"/s\",\"specversion\":\"1.0\"}";
+    check(&[JSON], event, "/s 1 a");
+    check(&[JSON], "\u{feff}{\"type\":\"a\"}", "/hookfleet/publish 32 a");
+    check(&[EVENTS], &format!("\u{feff}[{}]", &event[3..]), "/s 1 a");
+    check(&[JSON, ("ce-type", "a"), ("ce-source", "/s"), ("ce-id", "7")], "\u{feff}{}", "/s 1 a");
 }

@@ -1,6 +1,6 @@
 //! What a process keeps of one hook: its permits, its rate, its share, its target.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -12,8 +12,9 @@ use utoipa::ToSchema;
 use super::permits::{OwnPermit, Permits};
 use super::ration::Ration;
 use super::share::Share;
-use super::target::Target;
+use super::target::{STRIKES, Target};
 use crate::domain::flow::Rate;
+use crate::domain::health::Health;
 use crate::domain::hook::{Hook, HookLane, Mode};
 use crate::domain::id::HookId;
 use crate::domain::message::Lane;
@@ -54,6 +55,8 @@ pub struct Gate {
     slots: tokio::sync::Mutex<Hand>,
     share: Option<Share>,
     pub(super) target: Arc<Target>,
+    /// Its own attempts that have failed since the last one that did not.
+    strikes: AtomicU32,
     long: AtomicUsize,
     waiting: AtomicUsize,
     pub(in crate::worker) metrics: HookMetrics,
@@ -90,7 +93,7 @@ pub struct GateStatus {
     pub narrowed_to: Option<usize>,
     /// Its target has not succeeded yet, or not of late: it shares a part of its lane with others of the kind.
     pub unproven: bool,
-    /// Its breaker is open.
+    /// Its breaker is open, and holds it back.
     pub parked: bool,
     /// It is paused in the catalog: what comes for it is parked.
     pub paused: bool,
@@ -112,6 +115,7 @@ impl Gate {
             slots: tokio::sync::Mutex::new(Hand { next: Instant::now(), left: 0 }),
             share: hook.concurrency_fleet.map(Share::new),
             target,
+            strikes: AtomicU32::new(0),
             long: AtomicUsize::new(0),
             waiting: AtomicUsize::new(0),
             metrics: HookMetrics::new(&hook.id),
@@ -133,6 +137,21 @@ impl Gate {
     /// How long it waits behind a pause: about as long as that has been known, so that little is sent about in vain.
     pub(super) fn pause(&self) -> Option<Duration> {
         self.paused.map(|since| since.elapsed().max(Duration::from_millis(1)))
+    }
+
+    /// Whether an open breaker of its target holds it back. A hook that decides is asked all the same until its own last
+    /// attempts have failed: a breaker that others have opened says little of it, and passing it over is a decision.
+    pub(super) fn is_held_back(&self) -> bool {
+        !self.decides || self.strikes.load(Ordering::Relaxed) >= STRIKES
+    }
+
+    /// One of its own attempts said this of its target.
+    pub(super) fn ended(&self, health: Health) {
+        if health == Health::Well {
+            self.strikes.store(0, Ordering::Relaxed);
+        } else if !self.is_held_back() {
+            self.strikes.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     /// Its overflow queue.
@@ -232,7 +251,7 @@ impl Gate {
             waiting: self.waiting.load(Ordering::Relaxed),
             granted: self.share.as_ref().map(Share::granted),
             unproven: !self.target.is_proven(),
-            parked: self.target.is_open(),
+            parked: self.target.is_open() && self.is_held_back(),
             paused: self.paused.is_some(),
         }
     }
@@ -304,6 +323,13 @@ impl Permit {
 
     pub(super) fn begin_probe(&self) {
         self.probe.store(true, Ordering::Relaxed);
+    }
+
+    /// Another worker probes the target: the run is one like any other.
+    pub(super) fn give_up_probe(&self) {
+        if self.end_probe() {
+            self.gate.target.not_probed();
+        }
     }
 
     /// Whether the run was the probe of its target; from now on it is not.

@@ -10,7 +10,7 @@ use crate::domain::flow::{Breaker, BreakerPolicy, Change, Opened, Pass, open_tim
 use crate::domain::health::{Health, Throttle};
 
 /// So many failures one after the other, and a target has to prove itself again.
-const STRIKES: u32 = 3;
+pub(super) const STRIKES: u32 = 3;
 
 /// What several hooks may call.
 pub(super) struct Target {

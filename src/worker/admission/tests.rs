@@ -2,7 +2,7 @@ use super::*;
 use crate::domain::failure::Class;
 use crate::domain::flow::Rate;
 use crate::domain::hook::fixture::hook;
-use crate::domain::hook::{Action, HttpAction};
+use crate::domain::hook::{Action, HttpAction, OnFailure};
 use crate::domain::outcome::{Again, Failure};
 use crate::domain::template::{Form, Piece, Text};
 use crate::flow::local::LocalFlow;
@@ -154,6 +154,33 @@ async fn a_broken_target_is_probed_by_one() {
     assert!(matches!(admission.admit(&gate, false, soon()).await, Err(Elsewhere::Parked(_))));
     admission.ended(&probe, &Outcome::Done);
     assert!(admission.admit(&gate, false, soon()).await.is_ok());
+    assert!(admission.broken().is_empty());
+}
+
+/// Passing a gate over is a decision, so that its own attempts have to have failed.
+#[tokio::test(start_paused = true)]
+async fn a_gate_is_asked_until_its_own_attempts_fail() {
+    let admission = admission(100, 100);
+    let at = |id: &str, mode| admission.gate(&Hook { mode, identity: "one".to_owned(), ..hook(id) });
+    let (observer, gate) = (at("observer", Mode::Observe), at("gate", Mode::Gate(OnFailure::Open)));
+    let run = async |gate: &Arc<Gate>, outcome: &Outcome| {
+        let permit = admission.admit(gate, true, soon()).await?;
+        admission.ended(&permit, outcome);
+        Ok::<_, Elsewhere>(())
+    };
+    let (failed, parked) = (Outcome::later("reset"), Err(Elsewhere::Parked(Duration::from_secs(2))));
+    for _ in 0..3 {
+        run(&observer, &failed).await.unwrap();
+    }
+    assert_eq!(run(&observer, &failed).await, parked);
+    for outcome in [&failed, &failed, &Outcome::Done, &failed, &failed, &Outcome::Interrupted, &failed] {
+        assert_eq!(run(&gate, outcome).await, Ok(()), "two failures in a row are no reason");
+        assert_eq!(run(&observer, &failed).await, parked, "what the gate hears says nothing of others");
+    }
+    assert!(gate.status().parked);
+    assert_eq!(run(&gate, &Outcome::Done).await, parked, "three are");
+    sleep(Duration::from_secs(2)).await;
+    assert_eq!(run(&gate, &Outcome::Done).await, Ok(()), "it probes");
     assert!(admission.broken().is_empty());
 }
 

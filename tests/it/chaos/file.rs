@@ -49,13 +49,29 @@ impl Trial {
         row(self.fault, &outcome, &[]);
         assert!(expect == Expect::Again || outcome.duplicates == 0, "{outcome:?}");
         assert!(self.site.letters().is_empty());
+        let file = self.site.folder.path().join("hookfleet.db");
+        until_nothing_waits(&file).await;
         assert_eq!(self.worker.stop().await, Some(0), "{}", self.worker.log());
-        until_nothing_is_left(&self.site.folder.path().join("hookfleet.db"));
+        nothing_is_left(&file);
+    }
+}
+
+/// Waits for what still comes round when all is done: copies of what a process that was killed had in hand, and guards.
+async fn until_nothing_waits(file: &Path) {
+    let conn = rusqlite::Connection::open_with_flags(file, rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY).unwrap();
+    let began = Instant::now();
+    loop {
+        let waiting: i64 = conn.query_row("SELECT count(*) FROM messages", [], |row| row.get(0)).unwrap();
+        if waiting == 0 {
+            return;
+        }
+        assert!(began.elapsed() < Duration::from_secs(60), "{waiting} messages wait a minute after all was done");
+        sleep(Duration::from_millis(100)).await;
     }
 }
 
 /// No message waits, and no claim is unfinished, once the process has ended in order.
-fn until_nothing_is_left(file: &Path) {
+fn nothing_is_left(file: &Path) {
     let conn = rusqlite::Connection::open(file).unwrap();
     let count = |sql: &str| conn.query_row(sql, [], |row| row.get::<_, i64>(0)).unwrap();
     assert_eq!(count("SELECT count(*) FROM messages"), 0, "messages are left");
@@ -164,5 +180,5 @@ async fn the_disk_is_full() {
     row(fault, &load.outcome(), &[]);
     assert!(site.letters().is_empty());
     assert_eq!(worker.stop().await, Some(0), "{}", worker.log());
-    until_nothing_is_left(&file);
+    nothing_is_left(&file);
 }

@@ -5,10 +5,12 @@ use std::process::{Command, Stdio};
 
 use super::compare;
 use crate::fleet::HOOKFLEET;
+use crate::servers::slots;
 
 /// The output of a command without any settings, which must succeed.
 fn printed(arguments: &[&str]) -> String {
     let folder = tempfile::tempdir().unwrap();
+    slots::take();
     let mut command = Command::new(HOOKFLEET);
     command.args(arguments).env_clear().current_dir(folder.path()).stdin(Stdio::null());
     let output = command.output().unwrap();

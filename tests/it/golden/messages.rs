@@ -60,6 +60,7 @@ struct Taps {
     ladder: Tap,
     dead: Tap,
     parked: Tap,
+    running: Tap,
     replies: Tap,
     record: String,
 }
@@ -75,10 +76,14 @@ impl Taps {
         for level in 1..=8 {
             parked = parked.bound(&name(&format!("park.{level}")), "").await;
         }
-        let ladder = Tap::new(rabbit).await.bound(&name("delay"), "#").await;
-        let dead = Tap::new(rabbit).await.bound(&name("dead"), "").await;
+        let mut ladder = Tap::new(rabbit).await;
+        for lane in LANES {
+            ladder = ladder.bound(&name("delay"), &format!("#.{lane}")).await; // and no probes
+        }
+        let running = Tap::new(rabbit).await.bound(&name("running"), "").await;
+        let dead = Tap::new(rabbit).await.bound(&name("letters"), "").await;
         let replies = Tap::new(rabbit).await;
-        Self { site: site.clone(), lanes, ladder, dead, parked, replies, record: String::new() }
+        Self { site: site.clone(), lanes, ladder, dead, parked, running, replies, record: String::new() }
     }
 
     /// Publishes an event as any client would.
@@ -116,13 +121,13 @@ impl Taps {
         writeln!(self.record, "=== a barrier\n{}", shown(&record).replace(&nonce, "{nonce}")).unwrap();
     }
 
-    /// A guard is due when its lease ends, so that its delay differs between runs.
+    /// A guard is due when its lease ends, so that its wait differs between runs.
     async fn put_guard(&mut self) {
-        let guard = shown(&self.ladder.next().await);
+        let guard = shown(&self.running.next().await);
         writeln!(self.record, "=== a guard").unwrap();
-        for line in guard.lines().filter(|line| !line.starts_with("header hookfleet-wait-after-ms: ")) {
-            let is_key = line.starts_with("routing key: ") && line.ends_with(".default");
-            writeln!(self.record, "{}", if is_key { "routing key: {delay}.default" } else { line }).unwrap();
+        for line in guard.lines() {
+            let is_wait = line.starts_with("expiration: ");
+            writeln!(self.record, "{}", if is_wait { "expiration: {wait}" } else { line }).unwrap();
         }
         self.record.push('\n');
     }

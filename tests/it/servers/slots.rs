@@ -16,7 +16,7 @@
 //! `HOOKFLEET_TEST_UNITS` sets the number of units; with one, tests run one after the other. `HOOKFLEET_TEST_TIMES` names
 //! a file that gets a line for each test that took units: seconds that it ran, seconds that it waited, units, name.
 
-use std::cell::OnceCell;
+use std::cell::{OnceCell, RefCell};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::OpenOptions;
@@ -25,6 +25,8 @@ use std::sync::{Condvar, LazyLock, Mutex};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{Mutex as AsyncMutex, MutexGuard};
+
+use super::sweep;
 
 const UNITS_A_CORE: usize = 4;
 /// The need of tests that measure time, and of those that take all there is.
@@ -57,6 +59,7 @@ pub(crate) const PLAN: &[(&str, usize)] = &[
     ("pipeline::five_attempts_then_done", 4),
     ("onward::circles_end", 4),
     ("onward::refusals_cost_others_nothing", 4),
+    ("receivers::real_receivers_at_their_idle_times", 4),
     ("conforming::the_stream_conforms", 4),
     ("replays::a_replay_is_killed_and_gone_on_with", 4),
     //
@@ -139,6 +142,16 @@ pub(crate) fn take() {
     });
 }
 
+/// Takes this test's units, and has the namespace swept when it has ended. Other threads sweep nothing.
+pub(crate) fn sweep_at_end(namespace: &str) {
+    take();
+    SLOT.with(|slot| {
+        if let Some(Some(slot)) = slot.get() {
+            slot.namespaces.borrow_mut().push(namespace.to_owned());
+        }
+    });
+}
+
 /// Waits for other tests that cannot run beside this one.
 pub(crate) async fn alone(others: &'static AsyncMutex<()>) -> MutexGuard<'static, ()> {
     let has_units = SLOT.with(|slot| slot.get().is_some());
@@ -152,6 +165,7 @@ struct Slot {
     units: usize,
     waited: Duration,
     began: Instant,
+    namespaces: RefCell<Vec<String>>,
 }
 
 impl Slot {
@@ -165,10 +179,11 @@ impl Slot {
         let units = Machine::wait(need, line.unwrap_or(PLAN.len()));
         let (name, waited, began) = (name.to_owned(), arrived.elapsed(), Instant::now());
         MACHINE.lock().unwrap().running.insert(name.clone(), began);
-        Some(Self { name, units, waited, began })
+        Some(Self { name, units, waited, began, namespaces: RefCell::default() })
     }
 }
 
+#[allow(clippy::print_stderr, reason = "the benchmark takes this file too")]
 fn end_what_hangs() {
     loop {
         std::thread::sleep(Duration::from_secs(5));
@@ -208,6 +223,7 @@ impl Machine {
 impl Drop for Slot {
     fn drop(&mut self) {
         let ran = self.began.elapsed();
+        sweep::later(self.namespaces.take());
         {
             let mut machine = MACHINE.lock().unwrap();
             machine.free += self.units;

@@ -30,6 +30,8 @@ fn check(message: &Message, expected: &str) {
     assert!(found.starts_with(expected), "{message:?}\n found: {found}\n expected: {expected}");
 }
 
+const PARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+
 #[test]
 fn data_is_what_its_content_type_says() {
     let all = r#""id":"7","source":"/s","specversion":"1.0","type":"a.b""#;
@@ -59,9 +61,9 @@ fn attributes_keep_their_types() {
     assert_eq!(body(&good().with("cloudEvents:id", 17))["id"], "17");
     assert_eq!(body(&good().with("cloudEvents_id", "7"))["id"], "7", "twice the same is no harm");
     assert!(body(&good().with("other", "x").with("cloudEvents", "x")).get("other").is_none());
-    let traced = |header: &str| Event::decode(&good().with(header, "00-1-2-01"), &Reading::default()).unwrap();
-    assert_eq!(traced(TRACEPARENT).trace.unwrap().parent(), "00-1-2-01");
-    assert_eq!(traced("cloudEvents:traceparent").trace.unwrap().parent(), "00-1-2-01");
+    let traced = |header: &str| Event::decode(&good().with(header, PARENT), &Reading::default()).unwrap();
+    assert_eq!(traced(TRACEPARENT).trace.unwrap().parent(), Some(PARENT));
+    assert_eq!(traced("cloudEvents:traceparent").trace.unwrap().parent(), Some(PARENT));
 }
 
 #[test]
@@ -77,19 +79,73 @@ fn refuses() {
     check(&without("cloudEvents:specversion"), "Invalid: expected an event in JSON: missing field `specversion`");
     check(&good().with("cloudEvents:specversion", "0.3"), "Invalid: expected specversion \"1.0\", found \"0.3\"");
     check(&good().with("cloudEvents:id", ""), "Unidentified: the attribute `id` is empty");
-    check(&good().with("cloudEvents:id", "\u{fffd}1"), "Unidentified: expected the attribute `id` in UTF-8");
-    check(&good().with("cloudEvents:x", "\u{fffd}"), "Invalid: expected the attribute `x` in UTF-8");
+    check(
+        &good().with("cloudEvents:id", "\u{fffd}1"),
+        "Unidentified: expected the attribute `id` as a text in UTF-8, found other bytes",
+    );
+    check(
+        &good().with("cloudEvents:x", "\u{fffd}"),
+        "Invalid: expected the attribute `x` as a text in UTF-8, found other bytes",
+    );
     check(&good().with("cloudEvents_id", "8"), "Unidentified: the attribute `id` is given twice");
     check(&good().with("cloudEvents_type", "c"), "Invalid: the attribute `type` is given twice");
     check(&good().with("cloudEvents:Type", "c"), "Invalid: expected attribute names of a-z and 0-9");
     check(&good().with("cloudEvents:", "c"), "Invalid: expected attribute names of a-z and 0-9");
     check(&good().with("cloudEvents:data", "c"), "Invalid: expected the data in the body");
-    check(&good().with("cloudEvents:time", 7), "Invalid: expected `time` as RFC 3339");
+    for what in ["a table", "an array"] {
+        let found = format!("Invalid: expected the attribute `x` as a text in UTF-8, found {what}");
+        check(&good().with("cloudEvents:x", unreadable(what)), &found);
+    }
     let mut packed = good();
     packed.properties.content_encoding = Some("gzip".into());
-    check(&packed, "Unreadable: expected a body without content encoding");
+    check(&packed, "Unreadable: expected a body compressed as its content encoding says");
     let big = Message { body: vec![b' '; 1024 * 1024 + 1].into(), ..good() };
     check(&big, "Invalid: the body has 1048577 bytes");
+}
+
+/// Each binding and each client library has its own.
+#[test]
+fn headers_have_one_of_many_names() {
+    let all = r#""id":"7","source":"/s","specversion":"1.0","type":"a.b""#;
+    for prefix in ["cloudEvents:", "cloudEvents_", "ce-", "ce_", ""] {
+        let given = [("specversion", "1.0"), ("id", "7"), ("source", "/s"), ("type", "a.b"), ("tenant", "t")];
+        let message = Message { body: "{}".into(), ..Message::default() };
+        let message =
+            given.iter().fold(message, |message, (name, value)| message.with(&format!("{prefix}{name}"), *value));
+        let expected = format!(r#"{{{all},"data":{{}}}}"#).replace(r#","type""#, r#","tenant":"t","type""#);
+        check(&message, &expected);
+        let mut text = Message { body: "some text".into(), ..message };
+        text.properties.content_type = Some("text/plain".into());
+        check(&text, r#"{"datacontenttype":"text/plain","#);
+        assert!(Event::decode(&text, &Reading::default()).unwrap().body.ends_with(br#""data":"some text"}"#));
+    }
+    // Without a prefix all four have to be there, and other headers are no attributes.
+    let bare = good().headers.into_iter().map(|(name, value)| (name.replace("cloudEvents:", ""), value));
+    let bare = Message { headers: bare.collect(), ..good() };
+    check(&bare.clone().with("x-opt", "y").with("Other", 7), &format!(r#"{{{all},"data":{{}}}}"#));
+    for name in MANDATORY {
+        let mut one = bare.clone();
+        one.headers.remove(name);
+        check(&one, "Invalid: expected CloudEvents JSON, or plain JSON");
+    }
+}
+
+#[test]
+fn times_are_written_as_rfc_3339() {
+    let time = |value: Header| {
+        let event = Event::decode(&good().with("cloudEvents_time", value), &Reading::default()).unwrap();
+        serde_json::from_slice::<Value>(&event.body).unwrap()["time"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(time(1_796_126_400_123_i64.into()), "2026-12-01T12:00:00.123Z");
+    assert_eq!(time(1_796_126_400_000_i64.into()), "2026-12-01T12:00:00Z");
+    assert_eq!(time(1_796_126_400_120_i64.into()), "2026-12-01T12:00:00.120Z");
+    assert_eq!(time((-1_i64).into()), "1969-12-31T23:59:59.999Z");
+    assert_eq!(time(0_i64.into()), "1970-01-01T00:00:00Z");
+    assert_eq!(time("1796126400123".into()), "2026-12-01T12:00:00.123Z"); // STOMP and MQTT know texts only
+    assert_eq!(time("2026-12-01T12:00:00+01:00".into()), "2026-12-01T12:00:00+01:00");
+    let expected = "Invalid: expected `time` as RFC 3339, an AMQP timestamp, or milliseconds since 1970; found 9";
+    check(&good().with("cloudEvents_time", i64::MAX), expected);
+    check(&good().with("cloudEvents_time", true), r#"{"id":"7","source":"/s","specversion":"1.0","time":"true""#);
 }
 
 /// The content type decides: a structured event may repeat its attributes in headers (3.2.3).

@@ -8,6 +8,7 @@ use h2::server::{Connection, SendResponse};
 use h2::{Reason, RecvStream};
 use tokio::time::sleep;
 
+use super::super::sending::PING_EVERY;
 use super::*;
 use crate::domain::invocation::Invocation;
 use crate::executor::Executors;
@@ -110,6 +111,61 @@ async fn what_ends_in_the_middle_is_tried_again() {
             let found = target.run(5_000).await;
             assert!(found.starts_with("later: reset: "), "{found}");
         }
+    }
+}
+
+/// What ends a connection that has carried an answer says nothing of the request that was on its way then.
+#[tokio::test]
+async fn a_used_connection_that_ends_is_no_failure() {
+    let closed = Target::serving(|mut http2| async move {
+        answer(http2.accept().await?.ok()?)?;
+        http2.accept().await.map(|_| ()) // the second request, and the end
+    });
+    let goaway = Target::serving(|mut http2| async move {
+        answer(http2.accept().await?.ok()?)?;
+        let _asked = http2.accept().await?.ok()?;
+        http2.abrupt_shutdown(Reason::INTERNAL_ERROR);
+        while http2.accept().await.is_some() {}
+        Some(())
+    });
+    let refused = Target::serving(|mut http2| async move {
+        answer(http2.accept().await?.ok()?)?;
+        while let Some(Ok((_, mut respond))) = http2.accept().await {
+            respond.send_reset(Reason::REFUSED_STREAM);
+        }
+        Some(())
+    });
+    for (name, target) in [("closed", closed.await), ("goaway", goaway.await), ("refused", refused.await)] {
+        for number in 0..6 {
+            assert_eq!(target.run(5_000).await, "done", "{name} {number}");
+        }
+    }
+    let never = Target::serving(|mut http2| async move {
+        while let Some(Ok((_, mut respond))) = http2.accept().await {
+            respond.send_reset(Reason::REFUSED_STREAM);
+        }
+        Some(())
+    })
+    .await;
+    let found = never.run(5_000).await;
+    assert!(found.starts_with("later: reset: "), "{found}");
+    assert_eq!(never.connections(), 3, "it was sent again twice");
+}
+
+#[tokio::test]
+async fn an_answer_to_a_head_counts() {
+    let mut target = Target::serving(|mut http2| async move {
+        let (asked, mut respond) = http2.accept().await?.ok()?;
+        drop(respond.send_response(Response::builder().status(204).body(()).unwrap(), true).ok()?);
+        drop((asked, respond)); // which says by RST_STREAM that the rest is not wanted (RFC 9113, 8.1)
+        http2.graceful_shutdown();
+        while http2.accept().await.is_some() {}
+        Some(())
+    })
+    .await;
+    target.invocation = invocation(&format!("\"{}\"", "x".repeat(1_000_000)));
+    for number in 0..5 {
+        assert_eq!(target.run(5_000).await, "done", "{number}");
     }
 }
 
