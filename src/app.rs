@@ -7,7 +7,6 @@ use std::time::Duration;
 use anyhow::Context as _;
 use futures_util::FutureExt as _;
 use futures_util::future::FusedFuture as _;
-use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
@@ -25,6 +24,7 @@ use crate::config::{Backend, Redis, Settings};
 use crate::dead_letters::DeadLetters;
 use crate::dead_letters::embedded::EmbeddedLetters;
 use crate::dead_letters::stream::StreamLetters;
+use crate::domain::matching::HookSet;
 use crate::embedded::{self, Owner};
 use crate::executor;
 use crate::executor::callback::Callbacks;
@@ -42,7 +42,7 @@ use crate::idempotency::redis::RedisClaims;
 use crate::idempotency::{Idempotency, StoreError};
 use crate::operations::{Operations, keeper};
 use crate::redis::connection::Link;
-use crate::telemetry;
+use crate::telemetry::{self, Registry};
 use crate::worker::admission::{Admission, Limits};
 use crate::worker::{Listener, Protocol, Rules, Worker};
 use cells::{Cell, Shared};
@@ -53,12 +53,15 @@ use wanted::wanted;
 mod cells;
 pub mod embed;
 mod heartbeat;
+mod policies;
 pub mod routes;
 pub mod server;
 mod wanted;
 
-/// Between two rounds of the metrics' housekeeping.
-const UPKEEP_EVERY: Duration = Duration::from_secs(5);
+/// Between two looks at what nobody uses any more.
+const UPKEEP_EVERY: Duration = Duration::from_mins(1);
+/// What is not in the catalog and has nothing under way is forgotten after this long, and its series of metrics end.
+const FORGET_AFTER: Duration = Duration::from_mins(10);
 /// How long a process that starts waits for a store of claims that is away.
 const STARTUP_PATIENCE: Duration = Duration::from_secs(15);
 const UNUSABLE: &str = "cannot use the Redis of redis.url";
@@ -152,7 +155,7 @@ pub struct App {
     shared: Shared,
     process: Arc<Process>,
     served: Served,
-    metrics: PrometheusHandle,
+    metrics: Arc<Registry>,
     operations: Operations,
     flow: Arc<dyn Flow>,
     file: Option<embedded::Store>,
@@ -248,7 +251,11 @@ impl App {
         let upkeep = async {
             loop {
                 sleep(UPKEEP_EVERY).await;
-                metrics.run_upkeep(); // else samples pile up until somebody scrapes
+                let hooks = shared.catalog.borrow().clone();
+                shared.admission.forget(&hooks, FORGET_AFTER);
+                metrics.end_quiet(FORGET_AFTER, |label, value| {
+                    is_in_use(&hooks, label, value) || shared.admission.knows(label, value)
+                });
             }
         };
         let stopped = async {
@@ -271,6 +278,7 @@ impl App {
             () = following => Ok(Vec::new()),
             () = keeper::keep(&operations, retention) => Ok(Vec::new()),
             () = fleet::follow_pause(flow.as_ref(), &pause) => Ok(Vec::new()),
+            () = look_at_policies(&shared.settings) => Ok(Vec::new()),
             () = follow_keeper(flow.as_ref(), &operations.kept, &kept) => Ok(Vec::new()),
             ended = &mut served => ended.map(|()| Vec::new()),
         };
@@ -322,6 +330,26 @@ fn gates(settings: &Settings, process: &Arc<Process>, intake: Intake) -> Gates {
     let cell = of_gates.filter(|_| settings.gates.concurrency > 0).cloned();
     let decider = Decider::Here { process: Arc::clone(process), cell };
     Gates { intake, deadline: settings.gates.deadline, decider }
+}
+
+/// Whether a label of a metric stands for something of the catalog, or for nothing that comes and goes.
+fn is_in_use(hooks: &HookSet, label: &str, value: &str) -> bool {
+    match label {
+        "hook" => value.is_empty() || hooks.get(value).is_some(),
+        "type" => hooks.types().all().iter().any(|declared| declared.on.as_str() == value),
+        "revision" => hooks.revision().to_string() == value,
+        label => label != "target",
+    }
+}
+
+/// Looks for policies of the broker that cost work, for ever.
+async fn look_at_policies(settings: &Settings) {
+    match &settings.backend {
+        Backend::Servers { broker, .. } => {
+            policies::watch(broker, &settings.namespace, settings.dead_letter_retention).await;
+        }
+        Backend::Embedded { .. } => std::future::pending().await,
+    }
 }
 
 /// The fleet's catalog, if that is what is followed.

@@ -128,7 +128,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Topology(command) => topology::run(&settings, command).await,
         Command::Backup(backup) => backup::run(&settings, backup).await,
         Command::Doctor(doctor) => doctor::run(&settings, &doctor).await,
-        Command::Bench(bench) => bench::run(settings, bench).await,
+        Command::Bench(bench) => Box::pin(bench::run(settings, bench)).await,
         Command::Verify(verify) => verify::run(settings, cli.common.launch()?, verify).await,
         Command::Settings => {
             output::out(&settings.shown());

@@ -33,6 +33,7 @@ mod process;
 pub mod publish;
 mod secrets;
 pub mod shim;
+mod shortage;
 
 use callback::Callbacks;
 use clients::Clients;

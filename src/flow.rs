@@ -26,6 +26,8 @@ pub mod redis;
 pub const BEAT_EVERY: Duration = Duration::from_secs(1);
 /// A worker that has not been heard of for this long is gone.
 pub const GONE_AFTER: Duration = Duration::from_secs(5);
+/// A breaker that nobody has probed for this long is forgotten: its hooks are gone, or have nothing to do.
+const FORGET_AFTER: Duration = Duration::from_hours(1);
 
 /// No answer.
 #[derive(Debug, Clone, thiserror::Error)]

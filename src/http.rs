@@ -17,6 +17,7 @@ use crate::config::Http;
 mod access;
 mod browser;
 pub mod catalog;
+mod connections;
 mod extract;
 pub mod fleet;
 pub mod gates;
@@ -34,14 +35,15 @@ mod tls;
 mod unknown;
 
 use access::Door;
-use browser::Loopback;
+use browser::Local;
 use catalog::Catalog;
+use connections::Site;
 use gates::Gates;
 use gateway::Gateway;
 use invocations::Invocations;
 use letters::Letters;
 use probes::Probes;
-use tls::{Certificate, TlsListener};
+use tls::Certificate;
 
 pub use intake::Intake;
 
@@ -176,7 +178,7 @@ impl Front {
     /// Serves these routes as a process of this kind until `shutdown` completes and the requests under way are answered.
     ///
     /// # Errors
-    /// The listener broke.
+    /// The socket is gone.
     pub async fn serve(
         self,
         kind: Kind,
@@ -184,15 +186,10 @@ impl Front {
         shutdown: impl Future<Output = ()> + Send + 'static,
     ) -> io::Result<()> {
         let Self { listener, door, certificate } = self;
-        let loopback = Loopback(listener.local_addr()?.ip().is_loopback());
+        let local = Local { is_loopback: listener.local_addr()?.ip().is_loopback(), is_tls: certificate.is_some() };
         let (all, _) = merged(served, Some(&door)).split_for_parts();
-        let guarded = unknown::answered(all, kind).layer(from_fn_with_state(loopback, browser::guard));
-        match certificate {
-            Some(certificate) => {
-                let listener = TlsListener::new(listener, certificate);
-                axum::serve(listener, guarded).with_graceful_shutdown(shutdown).await
-            }
-            None => axum::serve(listener, guarded).with_graceful_shutdown(shutdown).await,
-        }
+        let routes = unknown::answered(all, kind).layer(from_fn_with_state(local, browser::guard));
+        Site { listener, certificate, routes, bound: connections::bound(kind) }.serve(shutdown).await;
+        Ok(())
     }
 }

@@ -4,13 +4,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
-use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use tracing_subscriber::EnvFilter;
 
 use crate::config;
+pub use registry::Registry;
+pub use told::Told;
 use totals::Summing;
 pub use totals::Totals;
 
+mod registry;
+mod told;
 mod totals;
 
 /// Every metric, by name.
@@ -90,11 +93,13 @@ pub enum Metric {
     GateSeconds,
     /// Requests that nobody decided in time, by why: expired in the queue, or late.
     GatesUndecided,
+    /// Policies of the broker that cost work, as far as this process may look.
+    PoliciesHarmful,
 }
 
 impl Metric {
     /// Every metric: for descriptions and tests.
-    pub const ALL: [Self; 37] = [
+    pub const ALL: [Self; 38] = [
         Self::Deliveries,
         Self::Redelivered,
         Self::EventsUnmatched,
@@ -132,6 +137,7 @@ impl Metric {
         Self::GateDecisions,
         Self::GateSeconds,
         Self::GatesUndecided,
+        Self::PoliciesHarmful,
     ];
 
     #[must_use]
@@ -146,9 +152,7 @@ impl Metric {
                 ("hookfleet_redelivered_total", "Deliveries that came before, by queue, and few times (1, 2) or many")
             }
             Self::EventsUnmatched => ("hookfleet_events_unmatched_total", "Events that no hook wanted"),
-            Self::ConditionErrors => {
-                ("hookfleet_condition_errors_total", "Conditions and keys that could not be evaluated for an event")
-            }
+            Self::ConditionErrors => ("hookfleet_condition_errors_total", "Conditions and keys that failed"),
             Self::OncePerSkipped => {
                 ("hookfleet_once_per_skipped_total", "Events for which another one like them has run the hook")
             }
@@ -192,6 +196,7 @@ impl Metric {
             Self::GateDecisions => ("hookfleet_gate_decisions_total", "Decisions of gates, by verdict"),
             Self::GateSeconds => ("hookfleet_gate_seconds", "Seconds from a request to its decision, in the worker"),
             Self::GatesUndecided => ("hookfleet_gates_undecided_total", "Requests that nobody decided in time, by why"),
+            Self::PoliciesHarmful => ("hookfleet_policies_harmful", "Policies of the broker that cost work"),
         }
     }
 
@@ -217,6 +222,11 @@ impl Metric {
                 "For how long retries have not come back, 0 while they do; of the keeper only",
             ),
         }
+    }
+
+    /// The bounds by which the values of a histogram are told apart.
+    fn buckets(name: &str) -> &'static [f64] {
+        if name == Self::GateSeconds.name() { &WAITS } else { &BUCKETS }
     }
 
     /// Adds one to a counter.
@@ -256,7 +266,7 @@ const WAITS: [f64; 12] = [0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5
 const BUCKETS: [f64; 14] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 600.0];
 
 /// What renders `/metrics`, and the totals for the status.
-type Recorded = (PrometheusHandle, Arc<Totals>);
+type Recorded = (Arc<Registry>, Arc<Totals>);
 
 /// The recorder of this process, which several fleets in it share. Installed by the first call.
 ///
@@ -272,33 +282,15 @@ pub fn metrics() -> anyhow::Result<Recorded> {
 }
 
 fn install() -> anyhow::Result<Recorded> {
-    let recorder = PrometheusBuilder::new()
-        .set_buckets_for_metric(Matcher::Full(Metric::AttemptSeconds.name().to_owned()), &BUCKETS)?
-        .set_buckets_for_metric(Matcher::Full(Metric::CatalogLoadSeconds.name().to_owned()), &BUCKETS)?
-        .set_buckets_for_metric(Matcher::Full(Metric::GateSeconds.name().to_owned()), &WAITS)?
-        .build_recorder();
-    let (handle, totals) = (recorder.handle(), Arc::new(Totals::default()));
-    metrics::set_global_recorder(Summing { recorder, totals: Arc::clone(&totals) }).map_err(|_| {
+    let (registry, totals) = (Arc::new(Registry::default()), Arc::new(Totals::default()));
+    let recorder = Summing { recorder: Arc::clone(&registry), totals: Arc::clone(&totals) };
+    metrics::set_global_recorder(recorder).map_err(|_| {
         anyhow::anyhow!("this program has installed a recorder of metrics already, and a fleet needs its own")
     })?;
-    for metric in Metric::ALL {
-        let (name, text) = metric.parts();
-        match metric {
-            Metric::InFlight
-            | Metric::Holding
-            | Metric::BreakerOpen
-            | Metric::CatalogRevision
-            | Metric::UnreadableByBroker
-            | Metric::RetriesStill => {
-                metrics::describe_gauge!(name, text);
-            }
-            Metric::AttemptSeconds | Metric::CatalogLoadSeconds | Metric::GateSeconds => {
-                metrics::describe_histogram!(name, text);
-            }
-            _ => metrics::describe_counter!(name, text),
-        }
+    for (name, text) in Metric::ALL.map(Metric::parts) {
+        metrics::describe_counter!(name, text); // the kind is that of its series
     }
-    Ok((handle, totals))
+    Ok((registry, totals))
 }
 
 /// Milliseconds since 1970, for people to read; nothing about invocations is decided by it.

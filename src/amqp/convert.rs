@@ -8,6 +8,7 @@ use bytes::Bytes;
 use lapin::BasicProperties;
 use lapin::types::{AMQPValue, DecimalValue, FieldTable, ShortString};
 
+use super::policy::DELIVERIES_MAX;
 use super::topology::Names;
 use crate::domain::event::binary::{self, Naming};
 use crate::domain::message::{
@@ -148,15 +149,23 @@ const DELIVERY_COUNT: &str = "x-delivery-count";
 /// which has to be the same every time it comes.
 pub(super) const COUNTERS: [&str; 2] = [DELIVERY_COUNT, "x-acquired-count"];
 
-/// How often the broker has delivered it before.
+/// How often the broker has delivered it before, as far as this fleet can have caused it.
+///
+/// RabbitMQ writes its count over a client's header only where it has one (seen with 3.10.8 and 4.3.6): at the first delivery
+/// of a quorum queue the header is what the client has put there, in 4.x also after a `nack`, and in a classic queue always.
+/// So it is believed of what comes again only, and up to [`DELIVERIES_MAX`], beyond which the broker hands nothing out.
+/// `is_counted`: the queue is one that counts.
 #[must_use]
-pub fn deliveries(received: &BasicProperties, redelivered: bool) -> u32 {
+pub fn deliveries(received: &BasicProperties, redelivered: bool, is_counted: bool) -> u32 {
+    if !redelivered || !is_counted {
+        return u32::from(redelivered);
+    }
     let table = received.headers().as_ref().map(FieldTable::inner);
     let counted = match table.and_then(|table| table.get(DELIVERY_COUNT)).and_then(plain) {
         Some(Header::Number(count)) => u32::try_from(count).ok(),
         Some(Header::Text(_) | Header::Flag(_)) | None => None,
     };
-    counted.unwrap_or(u32::from(redelivered))
+    counted.map_or(1, |count| count.clamp(1, DELIVERIES_MAX))
 }
 
 /// Headers that are plain values; tables and arrays (`x-death`) are dropped, unless one is to be an event's attribute.
@@ -304,13 +313,19 @@ mod tests {
             }
             table.insert("x-acquired-count".into(), AMQPValue::LongLongInt(9));
             let received = BasicProperties::default().with_headers(table);
-            assert_eq!(deliveries(&received, redelivered), expected);
+            assert_eq!(deliveries(&received, redelivered, true), expected);
+            assert_eq!(deliveries(&received, redelivered, false), u32::from(redelivered));
             assert_eq!(message(Vec::new(), &received), Message::default());
         };
         check(Some(AMQPValue::LongLongInt(3)), true, 3);
         check(Some(AMQPValue::LongString("many".into())), true, 1);
         check(None, true, 1);
         check(None, false, 0);
+        // Case D8: what a client has put there.
+        check(Some(AMQPValue::LongLongInt(150)), false, 0);
+        check(Some(AMQPValue::LongLongInt(1_000_000)), true, DELIVERIES_MAX);
+        check(Some(AMQPValue::LongLongInt(0)), true, 1);
+        check(Some(AMQPValue::LongLongInt(-7)), true, 1);
     }
 
     #[test]

@@ -10,7 +10,8 @@ use serde_json::json;
 use url::Url;
 
 use super::connection::{login, vhost};
-use super::policy::{Policy, PolicyFound, QueueFound};
+use super::policy::harm::InForce;
+use super::policy::{ExchangeFound, Policy, PolicyFound, QueueFound};
 use super::tls;
 use crate::config::BrokerServer;
 use crate::domain::secret::Secret;
@@ -135,6 +136,17 @@ impl Management {
     /// The queues of the vhost.
     pub async fn queues(&self) -> Result<Vec<QueueFound>, ManagementError> {
         self.get(&["queues", &self.vhost]).await
+    }
+
+    /// The exchanges of the vhost.
+    pub async fn exchanges(&self) -> Result<Vec<ExchangeFound>, ManagementError> {
+        self.get(&["exchanges", &self.vhost]).await
+    }
+
+    /// What holds for queues and exchanges of the vhost.
+    pub async fn in_force(&self) -> Result<InForce, ManagementError> {
+        let (queues, exchanges, policies) = tokio::try_join!(self.queues(), self.exchanges(), self.policies())?;
+        Ok(InForce { queues, exchanges, policies })
     }
 
     /// The bindings of the vhost.

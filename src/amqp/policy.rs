@@ -10,9 +10,11 @@ use serde_json::{Map, Value, json};
 use super::topology::Names;
 use crate::domain::message::{Lane, Queue};
 
+pub mod harm;
+
 /// How often a message may come back unacked before the broker buries it. A small limit buries the innocent beside the
 /// poison: lost connections count too.
-const DELIVERIES_MAX: u32 = 200;
+pub(super) const DELIVERIES_MAX: u32 = 200;
 /// In lane `suspect` each is alone: whatever kills a worker before it can be claimed is buried here.
 const SUSPECT_DELIVERIES_MAX: u32 = 20;
 /// The copies beside the stream come back with every look that is broken off, and have nowhere to be buried.
@@ -48,9 +50,23 @@ pub struct QueueFound {
     pub kind: String,
     /// The policy in force, if any.
     pub policy: Option<String>,
+    /// The operator policy in force, if any: it bounds what the policy says.
+    pub operator_policy: Option<String>,
+    /// What both come to: an object, or an empty list.
+    #[serde(rename = "effective_policy_definition")]
+    pub effective: Value,
     /// Ready and unacked; none until the first statistics.
     pub messages: Option<u64>,
     pub consumers: Option<u64>,
+}
+
+/// An exchange of a vhost, as the management API tells.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct ExchangeFound {
+    pub name: String,
+    /// The policy in force, if any.
+    pub policy: Option<String>,
 }
 
 /// The policies of a namespace; the dead-letter stream keeps its records for `retention`.

@@ -8,22 +8,23 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::sync::watch;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use super::routes::Parts;
-use super::{Backends, Served, UPKEEP_EVERY, bind, first_ping, revisions_of};
+use super::{Backends, FORGET_AFTER, Served, UPKEEP_EVERY, bind, first_ping, is_in_use, revisions_of};
 use crate::broker::Broker;
 use crate::catalog::watch::{Reader, Source, follow};
 use crate::config::{CatalogFrom, Settings};
+use crate::domain::matching::HookSet;
 use crate::flow::Flow;
 use crate::http::Kind;
 use crate::http::fleet::Fleet;
 use crate::http::gates::{Decider, Gates};
 use crate::http::probes::Probes;
 use crate::http::source::Source as ProbeSource;
+use crate::telemetry::Registry;
 use crate::{catalog, telemetry};
 
 /// Between two looks at whether the fleet is paused.
@@ -32,9 +33,10 @@ const ASK_EVERY: Duration = Duration::from_millis(500);
 /// A server that is ready to run.
 pub struct Server {
     served: Served,
-    metrics: PrometheusHandle,
+    metrics: Arc<Registry>,
     broker: Arc<dyn Broker>,
     flow: Arc<dyn Flow>,
+    hooks: watch::Receiver<Arc<HookSet>>,
     /// Keeps the catalog current.
     following: Pin<Box<dyn Future<Output = ()> + Send>>,
     paused: watch::Sender<Option<String>>,
@@ -74,7 +76,8 @@ impl Server {
         let served = Served { front, kind: Kind::Server, routes };
         let Backends { broker, flow, .. } = backends;
         let (following, grace) = (Box::pin(following), settings.worker.grace);
-        Ok(Self { served, metrics, broker, flow, following, paused, redis_away, grace })
+        let hooks = catalog.hooks.clone();
+        Ok(Self { served, metrics, broker, flow, hooks, following, paused, redis_away, grace })
     }
 
     /// Where it serves.
@@ -90,11 +93,12 @@ impl Server {
     /// # Errors
     /// The HTTP listener broke.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> anyhow::Result<()> {
-        let Self { served, metrics, broker, flow, following, paused, redis_away, grace } = self;
+        let Self { served, metrics, broker, flow, hooks, following, paused, redis_away, grace } = self;
         let upkeep = async {
             loop {
                 sleep(UPKEEP_EVERY).await;
-                metrics.run_upkeep(); // else samples pile up until somebody scrapes
+                let hooks = hooks.borrow().clone();
+                metrics.end_quiet(FORGET_AFTER, |label, value| is_in_use(&hooks, label, value));
             }
         };
         let ending = CancellationToken::new();

@@ -24,6 +24,7 @@ use crate::app::Backends;
 use crate::broker::PublishError;
 use crate::config::{Backend, Settings};
 use crate::domain::asking::Answered;
+use crate::domain::decision::Decision;
 use crate::domain::event::Reading;
 use crate::domain::event_type::EventTypes;
 use crate::domain::json::text_without_mark;
@@ -319,6 +320,9 @@ impl Route for Remote {
             Ok(decision) => Ok(Some(Answered::Decision(decision))),
             Err(error) => match error.downcast_ref::<Refused>() {
                 Some(Refused { status: StatusCode::GATEWAY_TIMEOUT, .. }) => Ok(None),
+                Some(Refused { status: StatusCode::CONFLICT, .. }) => {
+                    Ok(Some(Answered::Decision(Decision::conflict().to_json()))) // as workers say it over AMQP
+                }
                 Some(refused) if refused.status.is_client_error() => Ok(Some(Answered::Refused(refused.to_string()))),
                 _ => Err(PublishError::Away(format!("{error:#}"))),
             },

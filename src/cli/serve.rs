@@ -46,7 +46,7 @@ pub(super) async fn worker(settings: Settings) -> anyhow::Result<ExitCode> {
     let source = file.map_or_else(|| backends.shared(&settings), Ok)?;
     let app = App::new(&settings, backends, source, Kind::Worker, no_listener(), Callbacks::default()).await?;
     tracing::info!(address = %app.address()?, "a worker is up");
-    finish(&app.run(shutdown(CancellationToken::new())).await?)
+    finish(&Box::pin(app.run(shutdown(CancellationToken::new()))).await?)
 }
 
 /// A server of a fleet: it needs servers too, since an embedded file is served by the process that owns it.

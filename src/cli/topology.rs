@@ -9,6 +9,7 @@ use super::output;
 use crate::amqp::connection::{connect, vhost};
 use crate::amqp::declare::{check, declare, differing_bindings};
 use crate::amqp::management::{Management, ManagementError, NodeFound};
+use crate::amqp::policy::harm::{harms, untold};
 use crate::amqp::policy::{Policy, compare, policies};
 use crate::amqp::topology::Topology;
 use crate::config::{Backend, BrokerServer, Settings};
@@ -87,20 +88,18 @@ async fn compare_all(broker: &BrokerServer, topology: &Topology, policies: &[Pol
     let management = Management::new(broker).await.map_err(|error| anyhow!(error))?;
     let mut compared = vec![format!("{} exchanges and {} queues", topology.exchanges.len(), topology.queues.len())];
     let answers = async {
-        tokio::try_join!(
-            management.overview(),
-            management.nodes(),
-            management.bindings(),
-            management.policies(),
-            management.queues()
-        )
+        tokio::try_join!(management.overview(), management.nodes(), management.bindings(), management.in_force())
     };
     match answers.await {
-        Ok((overview, nodes, bindings, found, queues)) => {
+        Ok((overview, nodes, bindings, found)) => {
             output::out(&format!("RabbitMQ {}, {} nodes", overview.rabbitmq_version, nodes.len()));
             findings.extend(nodes.iter().flat_map(NodeFound::troubles));
             findings.extend(differing_bindings(topology, &bindings));
-            findings.extend(compare(policies, &found, &queues));
+            findings.extend(compare(policies, &found.policies, &found.queues));
+            findings.extend(harms(topology, policies, &found).into_iter().map(|harm| format!("PROBLEM: {harm}")));
+            if untold(topology, &found) > 0 {
+                output::err("not all queues tell yet which policies hold for them: check again in some seconds");
+            }
             compared.push(format!("{} bindings and {} policies", topology.bindings.len(), policies.len()));
         }
         Err(error) => output::err(&format!("bindings and policies NOT checked: {error}")),

@@ -12,6 +12,9 @@ use super::table::{Fallback, Kind, SETTINGS, Setting};
 const ORIGIN_COLUMN: usize = 52;
 /// In place of what nobody may see.
 const HIDDEN: &str = "***";
+/// Parameters of URLs whose values are shown. Any other one may be a password.
+const HARMLESS: [&str; 7] =
+    ["auth_mechanism", "channel_max", "connection_timeout", "db", "frame_max", "heartbeat", "protocol"];
 
 /// A setting in force.
 #[derive(Debug, Clone)]
@@ -139,5 +142,34 @@ fn without_password(text: &str) -> String {
         (None, "") => Ok(()),
         (None, _) => url.set_username(HIDDEN),
     };
+    if url.query().is_some() {
+        let shown =
+            |name: &str, value: &str| if HARMLESS.contains(&name) { value.to_owned() } else { HIDDEN.to_owned() };
+        let pairs: Vec<String> =
+            url.query_pairs().map(|(name, value)| format!("{name}={}", shown(&name, &value))).collect();
+        url.set_query(Some(&pairs.join("&")));
+    }
+    if url.fragment().is_some() {
+        url.set_fragment(Some(HIDDEN));
+    }
     replaced.map_or_else(|()| HIDDEN.to_owned(), |()| url.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Case D9: a password may stand in a parameter as well.
+    #[test]
+    fn d9_parameters_of_urls_are_hidden() {
+        let check = |text: &str, expected: &str| assert_eq!(without_password(text), expected, "{text}");
+        check("amqp://h:1/v?heartbeat=5&auth_mechanism=external", "amqp://h:1/v?heartbeat=5&auth_mechanism=external");
+        check("http://h/?password=hunter2&x=hunter3", "http://h/?password=***&x=***");
+        check(
+            "redis://:hunter2@r:6379/0?protocol=resp3&%70assword=hunter2",
+            "redis://:***@r:6379/0?protocol=resp3&password=***",
+        );
+        check("redis://r/#hunter2", "redis://r/#***");
+        check("hunter2", "***");
+    }
 }

@@ -91,6 +91,16 @@ fn managed(facts: &ManagementFacts, body_bytes_max: usize) -> Vec<Finding> {
     findings.extend(facts.policies.iter().map(|what| {
         Finding::warning("broker: policies", what.clone()).advice("`hookfleet topology apply` sets them all")
     }));
+    if facts.untold > 0 {
+        let found = format!("{} queues do not tell yet which policies hold for them", facts.untold);
+        findings.push(Finding::note("broker: policies", found).advice("look again in some seconds"));
+    }
+    findings.extend(facts.harms.iter().map(|what| {
+        Finding::problem("broker: policies", what.clone()).advice(
+            "let its pattern leave out the queues of the fleet, or clear it (rabbitmqctl clear_policy, or \
+             clear_operator_policy)",
+        )
+    }));
     if let Some(timeout) = facts.consumer_timeout.filter(|timeout| *timeout < CONSUMER_TIMEOUT_MIN) {
         findings.push(
             Finding::warning("broker: timeout", format!("consumer_timeout is {timeout:?}")).advice(

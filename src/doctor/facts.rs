@@ -57,6 +57,10 @@ pub struct ManagementFacts {
     pub nodes: Vec<NodeFacts>,
     /// What is missing or different of the policies that a fleet wants, one sentence each.
     pub policies: Vec<String>,
+    /// Policies that cost work, and what they cost, one sentence each.
+    pub harms: Vec<String>,
+    /// Queues of which it is not known yet what holds for them.
+    pub untold: usize,
     /// How long a delivery may be unacked, if the broker bounds it.
     pub consumer_timeout: Option<Duration>,
     /// The largest message, in bytes, if known.

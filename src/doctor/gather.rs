@@ -17,6 +17,7 @@ use super::facts::{
 use crate::amqp::connection::{connect, shown};
 use crate::amqp::declare::{check, waiting};
 use crate::amqp::management::{Management, ManagementError, NodeFound};
+use crate::amqp::policy::harm::{harms, untold};
 use crate::amqp::policy::{compare, policies};
 use crate::amqp::topology::{Names, Topology};
 use crate::catalog::revisions::Revisions;
@@ -110,7 +111,7 @@ async fn broker(settings: &Settings, server: &BrokerServer) -> Gathered<BrokerFa
 
 async fn managed(management: &Management, settings: &Settings) -> Result<ManagementFacts, ManagementError> {
     let wanted = policies(&settings.namespace, settings.dead_letter_retention);
-    let (found, queues) = (management.policies().await?, management.queues().await?);
+    let (topology, found) = (Topology::new(&settings.namespace), management.in_force().await?);
     let node = |node: NodeFound| NodeFacts {
         name: node.name,
         running: node.running,
@@ -119,7 +120,9 @@ async fn managed(management: &Management, settings: &Settings) -> Result<Managem
     };
     Ok(ManagementFacts {
         nodes: management.nodes().await?.into_iter().map(node).collect(),
-        policies: compare(&wanted, &found, &queues),
+        policies: compare(&wanted, &found.policies, &found.queues),
+        harms: harms(&topology, &wanted, &found),
+        untold: untold(&topology, &found),
         consumer_timeout: None, // the API does not tell these two
         message_bytes_max: None,
     })

@@ -126,6 +126,9 @@ fn brokers() {
     check_broker(|_, it| it.nodes[1].disk_alarm = true, 1, &["PROBLEM broker: alarm node b is short of disk space"]);
     let policy = || vec!["policy h-work does not exist".to_owned()];
     check_broker(|_, it| it.policies = policy(), 0, &["warning broker: policies policy h-work does not exist"]);
+    check_broker(|_, it| it.untold = 3, 0, &["note broker: policies 3 queues do not tell yet"]);
+    let harm = || vec!["policy x sets expires = 1 for queue h.delay.0: retries are deleted".to_owned()];
+    check_broker(|_, it| it.harms = harm(), 1, &["PROBLEM broker: policies policy x sets expires = 1"]);
     let timeout = Some(Duration::from_secs(30));
     check_broker(|_, it| it.consumer_timeout = timeout, 0, &["warning broker: timeout consumer_timeout is 30s"]);
     let small = Some(512 * 1024);

@@ -254,9 +254,35 @@ pub struct Decision {
     /// All that were asked, in order.
     #[serde(default)]
     pub hooks: Vec<Asked>,
+    /// Nobody was asked: something else was decided under the same source and id before, which stays.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub conflict: bool,
+    /// SHA-256 of what was decided on: type, subject, data and extension attributes of the event.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub about: Option<String>,
 }
 
+/// Why a request is refused under whose source and id something else was decided.
+pub const CONFLICT: &str = "conflict: another type or other data was decided under this source and id before; ask about \
+    each event under an id of its own";
+
 impl Decision {
+    /// The answer to a request under whose source and id something else was decided.
+    #[must_use]
+    pub fn conflict() -> Self {
+        Self { verdict: Verdict::Deny, reason: Some(CONFLICT.to_owned()), conflict: true, ..Self::default() }
+    }
+
+    /// Whether a decision that is kept is about something else than what has this digest. `None`: it does not say.
+    #[must_use]
+    pub fn is_about_else(kept: &str, about: &str) -> Option<bool> {
+        #[derive(Deserialize)]
+        struct About {
+            about: String,
+        }
+        serde_json::from_str::<About>(kept).ok().map(|kept| kept.about != about)
+    }
+
     /// As the reply has it.
     #[must_use]
     pub fn to_json(&self) -> String {
@@ -289,8 +315,8 @@ impl Decided {
             return Self::from_json(text);
         }
         let Ok(whole) = serde_json::from_str::<Decision>(text) else { return Self::nobody() };
-        let Decision { verdict, reason, stop, retry, .. } = whole;
-        let short = Decision { verdict, reason, stop, retry, ..Decision::default() };
+        let Decision { verdict, reason, stop, retry, about, .. } = whole;
+        let short = Decision { verdict, reason, stop, retry, about, ..Decision::default() };
         let middle = Decision { matched_hooks: whole.matched_hooks, hooks: whole.hooks, ..short.clone() };
         let fits = |decision: &Decision| Some(decision.to_json()).filter(|text| text.len() <= DECIDED_BYTES_MAX);
         fits(&middle).or_else(|| fits(&short)).map_or_else(Self::nobody, |text| Self(text.into()))

@@ -14,6 +14,7 @@ use super::message::Message;
 use super::trace::TraceContext;
 
 pub mod binary;
+mod content;
 mod opened;
 mod plain;
 mod section;

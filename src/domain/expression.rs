@@ -24,6 +24,8 @@ const BYTES_MAX: usize = 4096;
 const NESTING_MAX: u16 = 24;
 /// What the parser says of one that is nested deeper.
 const TOO_DEEP: &str = "recursion limit";
+/// Signs of an error of the library that is shown as a value of Rust.
+const INTERNAL: [&str; 3] = ["Error(", "Error {", "Exceeded {"];
 /// Longest key, in bytes.
 const KEY_BYTES_MAX: usize = 4096;
 /// Longest sentence about a failure.
@@ -130,10 +132,13 @@ impl Source<'_> {
 fn syntax(text: &str, errors: &ParseErrors) -> Refusal {
     let expected = "an expression in CEL";
     let Some(error) = errors.errors.first() else { return Refusal::new(expected, escape::quoted(text)) };
-    if errors.errors.iter().any(|error| error.msg.contains(TOO_DEEP)) {
+    if errors.errors.iter().any(|error| error.msg.to_ascii_lowercase().contains(TOO_DEEP)) {
         return Refusal::new(format!("an expression of at most {NESTING_MAX} levels"), "one that is nested deeper");
     }
+    // The library shows what went wrong inside of its parser as Rust has it, which is for nobody here.
+    let is_internal = |message: &str| INTERNAL.iter().any(|sign| message.contains(sign));
     let message = error.msg.trim_start_matches("Syntax error: ");
+    let message = if is_internal(message) { "it cannot be read" } else { message };
     let (line, column) = (error.pos.0.max(1), error.pos.1.max(1));
     let place = if text.contains('\n') { format!("line {line}, column {column}") } else { format!("column {column}") };
     let sentence = escape::sentence(&format!("{message} at {place} of it"), ERROR_CHARS_MAX);

@@ -2,7 +2,8 @@
 //!
 //! Two nets lie one behind the other. What is known to be a secret (the values of `${env:}` and `${file:}`) goes wherever
 //! it stands. What only looks like one (`token=…`, `Authorization: …`, the way and the user of a URL) goes by its shape.
-//! The second is wide on purpose: a word too many is lost sooner than a secret is shown.
+//! The second is wide on purpose: a word too many is lost sooner than a secret is shown. The first knows the spellings of
+//! JSON, URLs, HTML, base64 and hex: see `spelling`.
 
 use std::fmt;
 use std::sync::LazyLock;
@@ -14,12 +15,17 @@ use super::escape::quoted;
 use super::failure::ERROR_CHARS_MAX;
 use super::text_error::Refusal;
 
+mod spelling;
+
 /// In place of what is not shown.
 pub const REDACTED: &str = "[REDACTED]";
 /// Shorter values are words that hide nothing: without them, no sentence would be left.
 const SECRET_BYTES_MIN: usize = 4;
 /// A secret of several lines or words is shown by one of them as well.
 const PART_BYTES_MIN: usize = 8;
+
+/// So much of an escape may be left behind where a text was cut off.
+const CUT_BYTES_MAX: usize = 12;
 
 /// Parts of names whose values are not shown, without `-` and `_`.
 const SENSITIVE: [&str; 8] =
@@ -35,6 +41,9 @@ pub struct Secrets {
     values: Vec<String>,
     /// None: there is nothing to look for.
     finder: Option<AhoCorasick>,
+    /// The same without any spelling, for what targets spell in their own way.
+    plain: Vec<String>,
+    plain_finder: Option<AhoCorasick>,
 }
 
 impl fmt::Debug for Secrets {
@@ -47,43 +56,75 @@ impl Secrets {
     /// These, and the forms in which they travel: as parts, in URLs, in JSON.
     #[must_use]
     pub fn new(secrets: impl IntoIterator<Item = String>) -> Self {
-        let mut values: Vec<String> = secrets.into_iter().flat_map(|secret| forms(&secret)).collect();
-        // What stands in the mark itself would be found in it again.
-        values.retain(|value| value.len() >= SECRET_BYTES_MIN && !REDACTED.contains(value.as_str()));
-        values.sort_unstable();
-        values.dedup();
-        let finder = AhoCorasick::builder().match_kind(MatchKind::LeftmostLongest).build(&values);
-        let finder = finder.ok().filter(|_| !values.is_empty());
-        Self { values, finder }
+        let (values, finder) = findable(secrets.into_iter().flat_map(|secret| forms(&secret)).collect());
+        let (plain, plain_finder) = findable(values.iter().map(|value| spelling::sought(value)).collect());
+        Self { values, finder, plain, plain_finder }
     }
 
-    /// The text with every one of them replaced, and what is left of one that was cut off at its end.
+    /// The text with every one of them replaced, however it is spelled, and what is left of one that was cut off at its end.
     pub(super) fn replaced(&self, text: &str) -> String {
         let Some(finder) = &self.finder else { return text.to_owned() };
-        let mut replaced = String::with_capacity(text.len());
-        finder.replace_all_with(text, &mut replaced, |_, _, to| {
-            to.push_str(REDACTED);
-            true
-        });
-        if let Some(cut) = self.begun(&replaced) {
-            replaced.truncate(cut);
-            replaced.push_str(REDACTED);
+        let as_they_are = finder.find_iter(text).map(|found| (found.start(), found.end()));
+        let mut shown = without(text, as_they_are.chain(self.spelled(text)).collect());
+        if let Some(cut) = begun(&self.values, shown.as_bytes()) {
+            shown.truncate(cut);
+            shown.push_str(REDACTED);
         }
-        replaced
+        shown
     }
 
-    /// Where a secret begins at the end of the text and is not whole.
-    fn begun(&self, text: &str) -> Option<usize> {
-        let last = text.len().checked_sub(SECRET_BYTES_MIN)?;
-        let longest = self.values.iter().map(String::len).max().unwrap_or_default();
-        let first = text.len().saturating_sub(longest);
-        let starts = (first..=last).filter(|&start| text.is_char_boundary(start));
-        starts.into_iter().find(|&start| {
-            let tail = &text[start..];
-            let place = self.values.partition_point(|value| value.as_str() < tail);
-            self.values.get(place).is_some_and(|value| value.starts_with(tail))
-        })
+    /// Where one of them stands in the text, spelled in another way.
+    fn spelled(&self, text: &str) -> Vec<(usize, usize)> {
+        let Some(finder) = &self.plain_finder else { return Vec::new() };
+        let mut places = Vec::new();
+        for view in spelling::views(text) {
+            places.extend(finder.find_iter(&view.bytes).map(|found| view.place(found.range())));
+            if let Some(cut) = begun(&self.plain, &view.bytes) {
+                let (start, end) = view.place(cut..view.bytes.len());
+                let left = if view.is_encoded() { 0 } else { CUT_BYTES_MAX };
+                places.extend((text.len() - end <= left).then_some((start, text.len())));
+            }
+        }
+        places
     }
+}
+
+/// Fit to be looked for, in order, and what finds them.
+fn findable(mut values: Vec<String>) -> (Vec<String>, Option<AhoCorasick>) {
+    // What stands in the mark itself would be found in it again.
+    values.retain(|value| value.len() >= SECRET_BYTES_MIN && !REDACTED.contains(value.as_str()));
+    values.sort_unstable();
+    values.dedup();
+    let finder = AhoCorasick::builder().match_kind(MatchKind::LeftmostLongest).build(&values);
+    let finder = finder.ok().filter(|_| !values.is_empty());
+    (values, finder)
+}
+
+/// Where one of these values begins at the end of the text and is not whole. The values are in order.
+fn begun(values: &[String], text: &[u8]) -> Option<usize> {
+    let last = text.len().checked_sub(SECRET_BYTES_MIN)?;
+    let longest = values.iter().map(String::len).max().unwrap_or_default();
+    let first = text.len().saturating_sub(longest);
+    (first..=last).find(|&start| {
+        let tail = &text[start..];
+        let place = values.partition_point(|value| value.as_bytes() < tail);
+        values.get(place).is_some_and(|value| value.as_bytes().starts_with(tail))
+    })
+}
+
+/// The text with the mark in place of what stands at these places.
+fn without(text: &str, mut places: Vec<(usize, usize)>) -> String {
+    places.sort_unstable();
+    let (mut shown, mut end) = (String::with_capacity(text.len()), 0);
+    for (start, until) in places {
+        if start >= end {
+            shown.push_str(text.get(end..start).unwrap_or_default());
+            shown.push_str(REDACTED);
+        }
+        end = end.max(until);
+    }
+    shown.push_str(text.get(end..).unwrap_or_default());
+    shown
 }
 
 fn forms(secret: &str) -> Vec<String> {
@@ -103,7 +144,8 @@ fn forms(secret: &str) -> Vec<String> {
 pub fn redact(text: &str, secrets: &Secrets) -> String {
     // Line by line, as headers are; then again, since a secret may have been written with something invisible in it.
     let lines: Vec<String> = secrets.replaced(text).lines().map(shapes).collect();
-    let line = words_of(&lines.join("\n")).join(" ");
+    // Of a long text only the beginning is shown, and what is left out behind it need not be read again and again.
+    let line: String = words_of(&lines.join("\n")).join(" ").chars().take(4 * ERROR_CHARS_MAX).collect();
     let line = secrets.replaced(&shapes(&secrets.replaced(&line)));
     line.chars().take(ERROR_CHARS_MAX).collect()
 }

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::io;
 
 use super::process::{self, Ended, Program};
-use super::{Attempt, secrets, shim};
+use super::{Attempt, secrets, shim, shortage};
 use crate::config;
 use crate::domain::contract::{Body, Raw, Reply};
 use crate::domain::excerpt::{excerpt, with_excerpt};
@@ -38,7 +38,9 @@ impl Commands {
         if !self.allow.iter().any(|name| name == program) {
             return Err(Outcome::never(Class::TargetBlocked, self.refusal(program)));
         }
-        let running = match self.start(action, attempt) {
+        let (start, late) = (|| async { self.start(action, attempt) }, || attempt.timed_out(""));
+        let (hook, is_short) = (attempt.hook.id.as_str(), shortage::is_shortage_of_processes);
+        let running = match shortage::outlasted(hook, attempt.deadline, start, is_short, late).await? {
             Ok(running) => running,
             Err(error) => return Err(Outcome::later(cannot_start(program, action, &error).await)),
         };

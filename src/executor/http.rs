@@ -5,6 +5,7 @@
 
 use std::error::Error;
 use std::io;
+use std::net::Ipv6Addr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -14,12 +15,13 @@ use hyper::body::{Body as _, Incoming};
 use hyper::header::{ACCEPT, CONTENT_ENCODING, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER, USER_AGENT};
 use hyper_util::client::legacy;
 use tokio::time::{Instant, timeout_at};
+use url::Host;
 
 use super::clients::{CONNECT_TIMEOUT, Clients, NoConnection, Outbound};
 use super::compress::gzipped;
 use super::egress::{Refused, Unresolved};
 use super::hint::retry_after;
-use super::{Attempt, secrets};
+use super::{Attempt, secrets, shortage};
 use crate::domain::contract::{Body, Raw, Reply};
 use crate::domain::excerpt::excerpt;
 use crate::domain::failure::Class;
@@ -71,15 +73,14 @@ impl Http {
         };
         let sent = usize::try_from(outbound.body().size_hint().lower()).unwrap_or(usize::MAX);
         let resent = || Metric::HttpResent.count(&[("hook", attempt.hook.id.to_string())]);
-        let reply = match timeout_at(attempt.deadline, client.send(outbound, resent)).await {
-            Err(_) => {
-                unanswered(attempt, "timeout");
-                return Err(attempt.timed_out(""));
-            }
-            Ok(Err(error)) => return Err(broken(&error, action, attempt, request)),
-            Ok(Ok(reply)) => reply,
+        let attempted = || client.send(outbound.clone(), resent);
+        let late = || {
+            unanswered(attempt, "timeout");
+            attempt.timed_out("")
         };
-        let (head, rest) = reply.into_parts();
+        let is_short = |error: &legacy::Error| is_ours(error, request);
+        let reply = shortage::outlasted(attempt.hook.id.as_str(), attempt.deadline, attempted, is_short, late).await?;
+        let (head, rest) = reply.map_err(|error| broken(&error, action, attempt, request))?.into_parts();
         let status = head.status;
         let retry_after =
             head.headers.get(RETRY_AFTER).and_then(|value| retry_after(value.as_bytes(), SystemTime::now()));
@@ -238,6 +239,17 @@ fn broken(error: &(dyn Error + 'static), action: &HttpAction, attempt: &Attempt<
         return Outcome::later(format!("timeout: no connection within {CONNECT_TIMEOUT:?}"));
     }
     Outcome::later(format!("{why}: {}", excerpt(root(error).to_string().as_bytes(), known_secrets(action, request))))
+}
+
+/// Whether this machine's want of something is in the way, and not the target. No port is left for an address of version 6
+/// where there is none of that version either: that is no shortage.
+fn is_ours(error: &(dyn Error + 'static), request: &Request<'_>) -> bool {
+    let has_family = || match request.url.host() {
+        Some(Host::Ipv6(_)) => std::net::UdpSocket::bind((Ipv6Addr::LOCALHOST, 0)).is_ok(),
+        _ => true,
+    };
+    let is_unresolved = || causes(error).any(<dyn Error>::is::<Unresolved>);
+    shortage::is_shortage(error) && has_family() || is_unresolved() && shortage::has_no_handle()
 }
 
 fn unanswered(attempt: &Attempt<'_>, why: &str) {

@@ -5,6 +5,7 @@
 //! believed.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use sha2::{Digest as _, Sha256};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::egress::Guard;
-use super::{Attempt, secrets};
+use super::{Attempt, secrets, shortage};
 use crate::amqp::topology::Names;
 use crate::broker::{Broker, PublishError};
 use crate::config::BrokerServer;
@@ -71,11 +72,16 @@ impl Publishing {
     pub(super) async fn run(&self, action: &PublishAction, attempt: &Attempt<'_>) -> Result<Reply, Outcome> {
         let outgoing = publication::outgoing(action, attempt.hook, attempt.invocation, attempt.key)
             .map_err(|error| Outcome::never(Class::Invalid, error))?; // it would be the same next time
+        let is_short = AtomicBool::new(false);
         let sent = async {
             loop {
                 match self.send(action, outgoing.clone()).await {
                     // The fleet's own: nothing can be settled meanwhile either.
                     Err(PublishError::Away(_) | PublishError::Unconfirmed) if action.server.is_none() => {
+                        sleep(AGAIN_AFTER).await;
+                    }
+                    Err(PublishError::Away(_)) if shortage::has_no_handle() => {
+                        is_short.store(true, Ordering::Relaxed);
                         sleep(AGAIN_AFTER).await;
                     }
                     sent => return sent,
@@ -85,6 +91,10 @@ impl Publishing {
         let error = match timeout_at(attempt.deadline, sent).await {
             Ok(Ok(())) => return attempt.read(Raw::Value(None), Vec::new),
             Ok(Err(error)) => error,
+            Err(_) if is_short.load(Ordering::Relaxed) => {
+                tracing::warn!(hook = %attempt.hook.id, "this process is short of file handles; no attempt is spent");
+                return Err(Outcome::Interrupted);
+            }
             Err(_) if action.server.is_none() && self.is_home_away() => {
                 let hook = attempt.hook.id.as_str();
                 tracing::warn!(hook, "the fleet's broker takes no messages of hooks; no attempt is spent");

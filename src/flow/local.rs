@@ -7,9 +7,12 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::time::Instant;
 
-use super::{Card, Crew, Flow, FlowError, Pause};
+use super::{Card, Crew, FORGET_AFTER, Flow, FlowError, Pause};
 use crate::domain::flow::{Opened, PROBE, Rate, Slots, grant, open_time, reserve};
 use crate::domain::id::HookId;
+
+/// With so many hooks those are forgotten whose next slot is free.
+const HOOKS_MAX: usize = 1024;
 
 /// What one process knows, in memory: it starts anew with the process.
 #[derive(Debug)]
@@ -45,6 +48,9 @@ impl LocalFlow {
     pub fn slots_now(&self, hook: &HookId, rate: Rate, want: u32) -> Slots {
         let now_us = u64::try_from(self.since.elapsed().as_micros()).unwrap_or(u64::MAX);
         let mut state = self.state();
+        if state.free_us.len() >= HOOKS_MAX {
+            state.free_us.retain(|_, free_us| *free_us > now_us); // a slot of the past is as good as none
+        }
         let free_us = state.free_us.entry(hook.clone()).or_default();
         let (slots, next_us) = reserve(rate, *free_us, now_us, want);
         *free_us = next_us;
@@ -68,7 +74,9 @@ impl Flow for LocalFlow {
         let opened = |(name, (level, until)): (&String, &(u8, Instant))| {
             (name.clone(), Opened { level: *level, left: left(*until) })
         };
-        Ok(self.state().opened.iter().map(opened).collect())
+        let mut state = self.state();
+        state.opened.retain(|_, (_, until)| *until + FORGET_AFTER > now);
+        Ok(state.opened.iter().map(opened).collect())
     }
 
     async fn open(&self, target: &str, level: u8) -> Result<(), FlowError> {

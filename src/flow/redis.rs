@@ -7,15 +7,12 @@ use ::redis::cmd;
 use async_trait::async_trait;
 use serde::Serialize;
 
-use super::{Card, Crew, Flow, FlowError, GONE_AFTER, Pause};
+use super::{Card, Crew, FORGET_AFTER, Flow, FlowError, GONE_AFTER, Pause};
 use crate::domain::flow::{Opened, PROBE, RESERVE_AHEAD, Rate, Slots, open_time};
 use crate::domain::id::HookId;
 use crate::redis::connection::Link;
 use crate::redis::error::Failure;
 use crate::redis::script::Script;
-
-/// A breaker that nobody has probed for this long is forgotten: its hooks are gone, or have nothing to do.
-const FORGET_AFTER: Duration = Duration::from_hours(1);
 
 /// What a fleet shares through Redis.
 pub struct RedisFlow {
@@ -137,7 +134,10 @@ impl Flow for RedisFlow {
     }
 
     async fn paused(&self) -> Result<Option<Pause>, FlowError> {
-        let text: Option<String> = self.link.call().query(cmd("GET").arg(self.pause_key())).await?;
+        let text: Option<String> = match self.link.call().query(cmd("GET").arg(self.pause_key())).await {
+            Err(Failure::Unreadable(_)) => None, // no pause was ever of another type
+            text => text?,
+        };
         // Whoever wrote it there meant a pause.
         let unreadable = |text: String| Pause { by: "unknown".to_owned(), at_ms: 0, message: Some(text) };
         Ok(text.map(|text| serde_json::from_str(&text).unwrap_or_else(|_| unreadable(text))))

@@ -23,7 +23,7 @@ use super::process::{CellView, Process};
 use crate::broker::{Broker, PublishError};
 use crate::domain::access::Role;
 use crate::domain::asking::{self, Answered, TIME_MAX};
-use crate::domain::decision::Decision;
+use crate::domain::decision::{CONFLICT, Decision};
 use crate::publish::{self, Event};
 use crate::worker::gates::Undecided;
 use crate::yaml::scalar::duration;
@@ -85,6 +85,8 @@ pub(super) struct Asked {
     responses(
         (status = 200, description = "The decision: `verdict` says whether it may be done", body = Decision),
         (status = 400, description = "The deadline is none", body = Details, content_type = "application/problem+json"),
+        (status = 409, description = "Another type or other data was decided under this source and id before, which stays",
+         body = Details, content_type = "application/problem+json"),
         (status = 413, description = "The event is too large", body = Details,
          content_type = "application/problem+json"),
         (status = 415, description = "It is no event: another content type", body = Details,
@@ -148,13 +150,14 @@ async fn here(process: &Process, cell: CellView, event: &Event, until: Instant) 
         match &decided {
             Ok(ruling) => worker.conclude(&event, ruling).await,
             Err(Undecided::Late { is_ours }) => worker.undecided(&event, *is_ours).await,
-            Err(Undecided::Interrupted) => {}
+            Err(Undecided::Interrupted | Undecided::Conflict) => {}
         }
         decided
     };
     match timeout_at(until, tasks.spawn_on(deciding, &runtime)).await {
         Ok(Ok(Ok(ruling))) => Ok(Some(ruling.decision)),
         Err(_) | Ok(Ok(Err(Undecided::Late { .. }))) => Ok(None),
+        Ok(Ok(Err(Undecided::Conflict))) => Err(conflict()),
         Ok(Ok(Err(Undecided::Interrupted)) | Err(_)) => Err(unavailable("this process ends".to_owned())),
     }
 }
@@ -172,6 +175,7 @@ async fn by_workers(
     let left = until.saturating_duration_since(Instant::now());
     match broker.ask(&event.outgoing().message, left).await {
         Ok(answer) => match answer.as_ref().map(asking::read) {
+            Some(Answered::Decision(decision)) if is_conflict(&decision) => Err(conflict()),
             Some(Answered::Decision(decision)) => Ok(Some(decision)),
             Some(Answered::Refused(detail)) => Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, detail)),
             None => Ok(None),
@@ -179,6 +183,15 @@ async fn by_workers(
         Err(error @ PublishError::TooLarge(_)) => Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, error.to_string())),
         Err(error) => Err(unavailable(error.to_string())),
     }
+}
+
+/// Whether a worker refused it for what was decided under its identity before.
+fn is_conflict(decision: &str) -> bool {
+    serde_json::from_str::<Decision>(decision).is_ok_and(|decision| decision.conflict)
+}
+
+fn conflict() -> Problem {
+    Problem::new(StatusCode::CONFLICT, CONFLICT)
 }
 
 fn unavailable(reason: String) -> Problem {

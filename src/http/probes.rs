@@ -6,7 +6,6 @@ use std::sync::Arc;
 use axum::extract::{FromRef, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Json, Response};
-use metrics_exporter_prometheus::PrometheusHandle;
 use serde::Serialize;
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
@@ -16,15 +15,16 @@ use super::access::Door;
 use super::source::Source;
 use super::{openapi, status};
 use crate::domain::access::Role;
+use crate::telemetry::Registry;
 
 /// What the handlers work with.
 #[derive(Clone)]
 pub struct Probes {
-    pub metrics: PrometheusHandle,
+    pub metrics: Arc<Registry>,
     pub source: Source,
 }
 
-impl FromRef<Probes> for PrometheusHandle {
+impl FromRef<Probes> for Arc<Registry> {
     fn from_ref(probes: &Probes) -> Self {
         probes.metrics.clone()
     }
@@ -50,7 +50,7 @@ pub(super) fn router(door: Option<&Arc<Door>>) -> OpenApiRouter<Probes> {
     operation_id = "metrics",
     responses((status = 200, description = "In Prometheus' text format", body = String, content_type = "text/plain"))
 )]
-pub(super) async fn metrics(State(metrics): State<PrometheusHandle>) -> Response {
+pub(super) async fn metrics(State(metrics): State<Arc<Registry>>) -> Response {
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], metrics.render()).into_response()
 }
 

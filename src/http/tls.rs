@@ -1,30 +1,20 @@
 //! TLS on the address that is served: certificate and key from files, read again when they change.
 
 use std::io;
-use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use axum::serve::Listener;
 use rustls::ServerConfig;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use sha2::{Digest as _, Sha256};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::task::JoinSet;
-use tokio::time::{Instant, timeout};
-use tokio_rustls::TlsAcceptor;
-use tokio_rustls::server::TlsStream;
+use tokio::time::Instant;
 
 use crate::config::ServerCertificate;
 
 /// How long changed files may go unseen.
 const READ_AGAIN: Duration = Duration::from_secs(1);
-/// Longest wait for a client to get through its part of a handshake.
-const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
-/// Handshakes under way at a time: further connections wait in the system's queue.
-const HANDSHAKES_MAX: usize = 256;
 
 /// The certificate of a process, as its files were read last.
 pub(super) struct Certificate {
@@ -98,7 +88,7 @@ impl Certificate {
     }
 
     /// How a connection is served now. Files that cannot be used leave what was known.
-    async fn config(&self) -> Arc<ServerConfig> {
+    pub(super) async fn config(&self) -> Arc<ServerConfig> {
         let known = {
             let mut current = self.lock();
             if current.read_at.elapsed() < READ_AGAIN {
@@ -134,50 +124,6 @@ impl Certificate {
             }
         }
         Arc::clone(&current.config)
-    }
-}
-
-/// Accepts connections whose handshake is done; a client that is slow with it keeps no other waiting.
-pub(super) struct TlsListener {
-    tcp: TcpListener,
-    certificate: Arc<Certificate>,
-    handshakes: JoinSet<Option<(TlsStream<TcpStream>, SocketAddr)>>,
-}
-
-impl TlsListener {
-    pub(super) fn new(tcp: TcpListener, certificate: Arc<Certificate>) -> Self {
-        Self { tcp, certificate, handshakes: JoinSet::new() }
-    }
-}
-
-impl Listener for TlsListener {
-    type Io = TlsStream<TcpStream>;
-    type Addr = SocketAddr;
-
-    async fn accept(&mut self) -> (Self::Io, Self::Addr) {
-        loop {
-            tokio::select! {
-                (stream, address) = Listener::accept(&mut self.tcp), if self.handshakes.len() < HANDSHAKES_MAX => {
-                    let certificate = Arc::clone(&self.certificate);
-                    self.handshakes.spawn(async move {
-                        let acceptor = TlsAcceptor::from(certificate.config().await);
-                        match timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
-                            Ok(Ok(stream)) => return Some((stream, address)),
-                            Ok(Err(error)) => tracing::debug!(%address, %error, "a connection without TLS"),
-                            Err(_) => tracing::debug!(%address, "a TLS handshake took too long"),
-                        }
-                        None
-                    });
-                }
-                Some(done) = self.handshakes.join_next() => if let Ok(Some(connection)) = done {
-                    return connection;
-                },
-            }
-        }
-    }
-
-    fn local_addr(&self) -> io::Result<Self::Addr> {
-        self.tcp.local_addr()
     }
 }
 

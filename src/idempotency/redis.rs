@@ -136,6 +136,7 @@ impl From<Failure> for StoreError {
             Failure::Settings(sentence) => Self::Settings(sentence),
             Failure::Away(reason) => Self::Away(reason),
             Failure::Timeout => Self::Timeout,
+            Failure::Unreadable(sentence) => Self::Unreadable(sentence),
         }
     }
 }

@@ -5,10 +5,11 @@
 //! is only in doubt (a call got no answer) is used until a new one stands: the server may just be slow, and a cluster
 //! has other nodes that answer.
 
+use std::borrow::Cow;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use ::redis::{Cmd, FromRedisValue, RedisError, RedisResult, cmd};
+use ::redis::{Arg, Cmd, FromRedisValue, RedisError, RedisResult, cmd};
 use futures_util::future::try_join_all;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
@@ -18,6 +19,7 @@ use super::error::{Failure, Fate, Hello, Trouble, judge};
 use super::script::Script;
 use super::slots;
 use crate::config::{Node, Redis};
+use crate::telemetry::Told;
 
 /// Longest time that a call takes, with everything it has to wait for. What timed out may still run.
 const CALL_TIMEOUT: Duration = Duration::from_secs(1);
@@ -37,6 +39,8 @@ struct Inner {
     state: Mutex<State>,
     /// Something has become of an attempt to connect.
     settled: watch::Sender<()>,
+    /// Keys whose values cannot be used, and that were told.
+    unreadable: Told,
 }
 
 #[derive(Default)]
@@ -84,7 +88,8 @@ impl Link {
     #[must_use]
     pub fn new(redis: Redis) -> Self {
         let dial = Dial::new(redis, CALL_TIMEOUT);
-        Self(Arc::new(Inner { dial, state: Mutex::default(), settled: watch::Sender::default() }))
+        let (state, settled) = (Mutex::default(), watch::Sender::default());
+        Self(Arc::new(Inner { dial, state, settled, unreadable: Told::default() }))
     }
 
     /// Begins a call: all its commands together take a second at most.
@@ -102,7 +107,7 @@ impl Link {
         let mut call = self.call();
         loop {
             let mut connection = call.connection().await?;
-            if let Some(hello) = call.send(write(&mut connection, name)).await?
+            if let Some(hello) = call.send(name, write(&mut connection, name)).await?
                 && call.check(&hello)?
             {
                 return Ok(());
@@ -215,6 +220,14 @@ impl Drop for Opening {
     }
 }
 
+/// The key that a command works on: ours have one each.
+fn key_of(command: &Cmd) -> Cow<'_, str> {
+    match command.args_iter().nth(1) {
+        Some(Arg::Simple(key)) => String::from_utf8_lossy(key),
+        _ => Cow::Borrowed(""),
+    }
+}
+
 impl Call<'_> {
     /// One command.
     ///
@@ -223,7 +236,7 @@ impl Call<'_> {
     pub async fn query<T: FromRedisValue>(&mut self, command: &Cmd) -> Result<T, Failure> {
         loop {
             let mut connection = self.connection().await?;
-            if let Some(answer) = self.send(connection.query(command)).await? {
+            if let Some(answer) = self.send(&key_of(command), connection.query(command)).await? {
                 return Ok(answer);
             }
         }
@@ -236,13 +249,13 @@ impl Call<'_> {
     pub async fn query_at<T: FromRedisValue>(&mut self, node: &Node, command: &Cmd) -> Result<T, Failure> {
         loop {
             let mut connection = self.connection().await?;
-            if let Some(answer) = self.send(connection.query_at(node, command)).await? {
+            if let Some(answer) = self.send(&key_of(command), connection.query_at(node, command)).await? {
                 return Ok(answer);
             }
         }
     }
 
-    /// One run of a script on one key.
+    /// One run of a script on keys of one slot. The first is the one that its errors are about.
     ///
     /// # Errors
     /// Why there is no answer.
@@ -252,9 +265,10 @@ impl Call<'_> {
         keys: &[&str],
         arguments: &[impl AsRef<str>],
     ) -> Result<T, Failure> {
+        let first = keys.first().copied().unwrap_or_default();
         loop {
             let mut connection = self.connection().await?;
-            if let Some(answer) = self.send(script.run(&mut connection, keys, arguments)).await? {
+            if let Some(answer) = self.send(first, script.run(&mut connection, keys, arguments)).await? {
                 return Ok(answer);
             }
         }
@@ -286,11 +300,25 @@ impl Call<'_> {
 
     /// Waits for the answer to what was sent on [`Call::connection`]. `None`: the connection was lost, and it should be
     /// sent again on a new one.
-    async fn send<T>(&mut self, request: impl Future<Output = RedisResult<T>>) -> Result<Option<T>, Failure> {
+    async fn send<T>(
+        &mut self,
+        key: &str,
+        request: impl Future<Output = RedisResult<T>>,
+    ) -> Result<Option<T>, Failure> {
         let late = |_| Err(RedisError::from(std::io::Error::from(std::io::ErrorKind::TimedOut)));
-        match timeout_at(self.until, request).await.unwrap_or_else(late) {
-            Ok(answer) => Ok(Some(answer)),
-            Err(error) => self.fail(&judge(&error, self.link.0.dial.place())),
+        let error = match timeout_at(self.until, request).await.unwrap_or_else(late) {
+            Ok(answer) => return Ok(Some(answer)),
+            Err(error) => error,
+        };
+        let place = self.link.0.dial.place();
+        match Failure::of_key(&error, key, place) {
+            Some(failure) => {
+                if self.link.0.unreadable.is_first(key) {
+                    tracing::error!(key, %failure, "a key of Redis cannot be used; everything else goes on");
+                }
+                Err(failure)
+            }
+            None => self.fail(&judge(&error, place)),
         }
     }
 

@@ -14,6 +14,24 @@ pub enum Failure {
     /// It was reached, and said nothing.
     #[error("Redis did not answer in time")]
     Timeout,
+    /// What one key holds cannot be used. Other keys can. One sentence names it.
+    #[error("{0}")]
+    Unreadable(String),
+}
+
+impl Failure {
+    /// What to say of an error that concerns this key alone, if it does: another program has put a value of another type
+    /// there.
+    pub(super) fn of_key(error: &RedisError, key: &str, place: &Place) -> Option<Self> {
+        let other_type = || {
+            let (shown, key) = (&place.shown, key.escape_debug());
+            format!(
+                "the key \"{key}\" of {shown} holds a value of another type, which hookfleet has not written: delete it \
+                 (DEL), and keep other programs out of the namespace"
+            )
+        };
+        (error.code() == Some("WRONGTYPE")).then(|| Self::Unreadable(other_type()))
+    }
 }
 
 /// An error and what is to be done about the connection.
@@ -344,6 +362,25 @@ mod tests {
         check(Single, "ERR syntax error", Kept, &settings(text));
         check(Single, "ERR what is this", Kept, &away("r:6379 answered: what is this"));
         check(Single, "WHATEVER is this", Kept, &away("r:6379 answered: WHATEVER is this"));
+    }
+
+    /// Case D4: it is the key's fault, and the connection and all other keys are as good as before.
+    #[test]
+    fn d4_a_key_of_another_type() {
+        let check = |sent: &str, expected: Option<&str>| {
+            let answer = parse_redis_value(format!("-{sent}\r\n").as_bytes()).unwrap();
+            let error = answer.extract_error().unwrap_err();
+            let found = Failure::of_key(&error, "h:claim:{1}:\n", &place(Single));
+            assert_eq!(found.map(|failure| failure.to_string()).as_deref(), expected, "{sent}");
+        };
+        let text = "the key \"h:claim:{1}:\\n\" of r:6379 holds a value of another type, which hookfleet has not written: \
+                    delete it (DEL), and keep other programs out of the namespace";
+        check("WRONGTYPE Operation against a key holding the wrong kind of value", Some(text));
+        let in_script = "WRONGTYPE Operation against a key holding the wrong kind of value script: 4f1c2e, on \
+                         @user_script:4.";
+        check(in_script, Some(text));
+        check("ERR what is this", None);
+        check("OOM command not allowed when used memory > 'maxmemory'.", None);
     }
 
     #[test]

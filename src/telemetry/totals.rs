@@ -5,9 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use metrics::{Counter, CounterFn, Gauge, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit};
-use metrics_exporter_prometheus::PrometheusRecorder;
 
-use super::Metric;
+use super::{Metric, Registry};
 
 /// What has happened since this process began.
 #[derive(Debug, Default)]
@@ -39,7 +38,7 @@ impl Totals {
 
 /// The recorder of a process.
 pub(super) struct Summing {
-    pub(super) recorder: PrometheusRecorder,
+    pub(super) recorder: Arc<Registry>,
     pub(super) totals: Arc<Totals>,
 }
 
@@ -94,16 +93,14 @@ impl Recorder for Summing {
 #[cfg(test)]
 mod tests {
     use metrics::with_local_recorder;
-    use metrics_exporter_prometheus::PrometheusBuilder;
 
     use super::*;
 
     #[test]
     fn what_is_counted_is_summed() {
         let totals = Arc::new(Totals::default());
-        let recorder = PrometheusBuilder::new().build_recorder();
-        let handle = recorder.handle();
-        with_local_recorder(&Summing { recorder, totals: Arc::clone(&totals) }, || {
+        let recorder = Arc::new(Registry::default());
+        with_local_recorder(&Summing { recorder: Arc::clone(&recorder), totals: Arc::clone(&totals) }, || {
             let label = |name: &'static str, value: &str| (name, value.to_owned());
             for (hook, outcome) in [("a", "done"), ("a", "failed"), ("b", "failed")] {
                 Metric::Attempts.counter(&[label("hook", hook), label("outcome", outcome)]).increment(1);
@@ -117,6 +114,6 @@ mod tests {
         let found =
             [attempts, failed, retries, letters, letters_unconfirmed].map(|total| total.load(Ordering::Relaxed));
         assert_eq!(found, [3, 2, 1, 2, 0]);
-        assert!(handle.render().contains(r#"hookfleet_attempts_total{hook="b",outcome="failed"} 1"#));
+        assert!(recorder.render().contains(r#"hookfleet_attempts_total{hook="b",outcome="failed"} 1"#));
     }
 }

@@ -20,6 +20,7 @@ use crate::domain::flow::{BreakerPolicy, Change, PROBE_AGAIN, Pass};
 use crate::domain::health::Health;
 use crate::domain::hook::{Hook, HookLane, Mode};
 use crate::domain::id::HookId;
+use crate::domain::matching::HookSet;
 use crate::domain::outcome::Outcome;
 use crate::flow::{BEAT_EVERY, Card, Flow};
 use crate::telemetry::Metric;
@@ -64,10 +65,33 @@ pub struct Admission {
     /// Of hooks that decide: nobody who waits for them stands behind events.
     gates: Arc<LaneGate>,
     waiting: Semaphore,
-    hooks: Mutex<HashMap<HookId, Arc<Gate>>>,
-    targets: Mutex<BTreeMap<String, Arc<Target>>>,
+    hooks: Mutex<HashMap<HookId, Used<Gate>>>,
+    targets: Mutex<BTreeMap<String, Used<Target>>>,
     ration: Arc<Ration>,
     policy: BreakerPolicy,
+}
+
+/// Something that is kept, and when it was last asked for.
+struct Used<T> {
+    it: Arc<T>,
+    at: Instant,
+}
+
+impl<T> Used<T> {
+    fn new(it: &Arc<T>) -> Self {
+        Self { it: Arc::clone(it), at: Instant::now() }
+    }
+
+    /// It is asked for again.
+    fn again(&mut self) -> Arc<T> {
+        self.at = Instant::now();
+        Arc::clone(&self.it)
+    }
+
+    /// Whether nobody has it, nor has asked for it for this long.
+    fn is_idle(&self, since: Duration) -> bool {
+        Arc::strong_count(&self.it) == 1 && self.at.elapsed() >= since
+    }
 }
 
 impl Admission {
@@ -88,15 +112,15 @@ impl Admission {
     /// What is kept of a hook; new when the catalog has changed its capacity. Runs under the old one finish beside it.
     pub fn gate(&self, hook: &Hook) -> Arc<Gate> {
         let mut hooks = lock(&self.hooks);
-        match hooks.get(&hook.id) {
-            Some(gate) if gate.is_of(hook) => Arc::clone(gate),
+        match hooks.get_mut(&hook.id) {
+            Some(known) if known.it.is_of(hook) => known.again(),
             _ => {
                 let lane = match hook.mode {
                     Mode::Observe => &self.lanes[hook.lane as usize],
                     Mode::Gate(_) => &self.gates,
                 };
                 let gate = Arc::new(Gate::new(hook, Arc::clone(lane), self.target(&hook.identity)));
-                hooks.insert(hook.id.clone(), Arc::clone(&gate));
+                hooks.insert(hook.id.clone(), Used::new(&gate));
                 gate
             }
         }
@@ -174,11 +198,11 @@ impl Admission {
     pub async fn keep(&self, card: impl Fn() -> Card) {
         loop {
             self.ration.beat(&card()).await;
-            let targets: Vec<Arc<Target>> = lock(&self.targets).values().cloned().collect();
+            let targets = self.all_targets();
             for target in targets.iter().filter(|target| target.eased()) {
                 self.narrow(target);
             }
-            let gates: Vec<Arc<Gate>> = lock(&self.hooks).values().cloned().collect();
+            let gates: Vec<Arc<Gate>> = lock(&self.hooks).values().map(|known| Arc::clone(&known.it)).collect();
             for gate in gates {
                 gate.renew(&self.ration).await;
             }
@@ -186,7 +210,7 @@ impl Admission {
                 for name in opened.keys() {
                     self.target(name);
                 }
-                let targets: Vec<Arc<Target>> = lock(&self.targets).values().cloned().collect();
+                let targets = self.all_targets();
                 for target in targets {
                     target.heard(opened.get(target.name()).copied());
                 }
@@ -196,15 +220,15 @@ impl Admission {
     }
 
     fn narrow(&self, target: &Arc<Target>) {
-        for gate in lock(&self.hooks).values().filter(|gate| Arc::ptr_eq(&gate.target, target)) {
-            gate.narrow();
+        for known in lock(&self.hooks).values().filter(|known| Arc::ptr_eq(&known.it.target, target)) {
+            known.it.narrow();
         }
     }
 
     /// The hooks that have run here, by name.
     #[must_use]
     pub fn hooks(&self) -> Vec<GateStatus> {
-        let mut hooks: Vec<GateStatus> = lock(&self.hooks).values().map(|gate| gate.status()).collect();
+        let mut hooks: Vec<GateStatus> = lock(&self.hooks).values().map(|known| known.it.status()).collect();
         hooks.sort_by(|a, b| a.hook.cmp(&b.hook));
         hooks
     }
@@ -213,16 +237,37 @@ impl Admission {
     #[must_use]
     pub fn broken(&self) -> Vec<String> {
         let targets = lock(&self.targets);
-        targets.values().filter(|target| target.is_open()).map(|target| target.name().to_owned()).collect()
+        targets.values().filter(|known| known.it.is_open()).map(|known| known.it.name().to_owned()).collect()
+    }
+
+    /// Forgets the hooks that are not in the catalog, and targets of none, once nothing is under way there and nobody has
+    /// asked for them for this long.
+    pub fn forget(&self, catalog: &HookSet, after: Duration) {
+        lock(&self.hooks).retain(|id, known| catalog.get(id.as_str()).is_some() || !known.is_idle(after));
+        lock(&self.targets).retain(|_, known| known.it.is_open() || !known.is_idle(after));
+    }
+
+    /// Whether a label of a metric stands for a hook or a target that is not forgotten.
+    #[must_use]
+    pub fn knows(&self, label: &str, value: &str) -> bool {
+        match label {
+            "hook" => HookId::new(value).is_ok_and(|id| lock(&self.hooks).contains_key(&id)),
+            "target" => lock(&self.targets).contains_key(value),
+            _ => false,
+        }
+    }
+
+    fn all_targets(&self) -> Vec<Arc<Target>> {
+        lock(&self.targets).values().map(|known| Arc::clone(&known.it)).collect()
     }
 
     fn target(&self, name: &str) -> Arc<Target> {
         let mut targets = lock(&self.targets);
-        if let Some(target) = targets.get(name) {
-            return Arc::clone(target);
+        if let Some(known) = targets.get_mut(name) {
+            return known.again();
         }
         let target = Arc::new(Target::new(name, Metric::BreakerOpen.gauge(&[("target", name.to_owned())])));
-        targets.insert(name.to_owned(), Arc::clone(&target));
+        targets.insert(name.to_owned(), Used::new(&target));
         target
     }
 }

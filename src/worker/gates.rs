@@ -66,6 +66,8 @@ pub enum Undecided {
     Late { is_ours: bool },
     /// The process ends.
     Interrupted,
+    /// Something else was decided under the same source and id. That stays, and this is refused.
+    Conflict,
 }
 
 /// A decision, and what is left to do about it.
@@ -109,6 +111,11 @@ impl Worker {
                 self.broker.ack(delivery.receipt);
             }
             Err(Undecided::Interrupted) => {} // it comes again, to somebody else
+            Err(Undecided::Conflict) => {
+                let refusal = Decision::conflict().to_json();
+                self.reply(delivery, asking::reply(message.asking.as_ref(), &refusal), until).await;
+                self.broker.ack(delivery.receipt);
+            }
         }
     }
 
@@ -134,7 +141,8 @@ impl Worker {
     pub async fn decide(&self, event: &Arc<Event>, until: Instant) -> Result<Ruling, Undecided> {
         let (token, began) = (Token { run: fastrand::u64(..), body: event.body_digest }, Instant::now());
         let key = InvocationKey::of_request(event.digest);
-        let case = Case { event, key, token, is_others: AtomicBool::default(), began, until };
+        let about = event.content_digest();
+        let case = Case { event, key, about, token, is_others: AtomicBool::default(), began, until };
         let _entered = self.in_flight.enter(&case.key, Point::first(0));
         let is_ours = || !case.is_others.load(Ordering::Relaxed);
         let decided = tokio::select! {
@@ -143,7 +151,14 @@ impl Worker {
             () = self.interrupt.cancelled() => Err(Undecided::Interrupted),
             () = sleep_until(until) => Err(Undecided::Late { is_ours: is_ours() }),
         };
-        if let Ok(ruling) = &decided {
+        if let Err(Undecided::Conflict) = &decided {
+            Metric::EventsConflicting.count(&[]);
+            tracing::warn!(
+                event = event.id,
+                source = event.source,
+                "refused: something else was decided under this id"
+            );
+        } else if let Ok(ruling) = &decided {
             let verdict = serde_json::from_str::<Decision>(&ruling.decision).unwrap_or_default().verdict;
             Metric::GateDecisions.count(&[("verdict", format!("{verdict:?}").to_lowercase())]);
             Metric::GateSeconds.record(began.elapsed().as_secs_f64());
@@ -172,6 +187,7 @@ impl Worker {
     /// Nobody has decided in time, as far as anybody here knows: those who observe the event are told so.
     pub async fn undecided(&self, event: &Arc<Event>, is_ours: bool) {
         let kept = self.store.decided(event.digest).await.ok().flatten();
+        let kept = kept.filter(|kept| is_about(kept, event));
         tracing::warn!(event = event.id, decided = kept.is_some(), "a request was not answered in time");
         if let Some(kept) = kept {
             return self.publish_decided(event, Decided::of_kept(&kept), Duration::ZERO).await;
@@ -186,7 +202,7 @@ impl Worker {
     pub(super) async fn with_decision(&self, whole: EventMessage, until: Instant) -> EventMessage {
         let kept = loop {
             match self.store.decided(whole.event.digest).await {
-                Ok(kept) => break kept,
+                Ok(kept) => break kept.filter(|kept| is_about(kept, &whole.event)),
                 Err(Unanswered::Unreadable) => break None,
                 Err(_) if timeout_at(until, self.store.back()).await.is_err() => break None,
                 Err(_) => sleep(LOOK_EVERY).await,
@@ -228,13 +244,14 @@ impl Worker {
             let (deaths, lease) = match claimed {
                 Right::Ours { deaths, lease } => (deaths, lease),
                 Right::Kept(decision) => return Ok(Ruling { decision, letters: Vec::new() }),
+                Right::Conflict => return Err(Undecided::Conflict),
                 Right::Busy(wait) => {
                     sleep(wait.min(LOOK_EVERY)).await;
                     continue;
                 }
                 Right::Away => {
                     let (decision, letters) = turn.fail_all(Class::Exhausted, "the store of claims is away");
-                    let decision = decision.to_json();
+                    let decision = case.made(decision);
                     self.store.ask_later(&case.key, case.decides(&decision, self.rules.window));
                     return Ok(Ruling { decision, letters });
                 }
@@ -252,12 +269,20 @@ impl Worker {
                 () = self.taken_over(case, lease) => continue,
             };
             failpoint::Point::GateAsked.reached(&case.event.id);
-            let made = decision.to_json();
+            let made = case.made(decision);
             let decision = self.keep(case, made.clone()).await;
+            if Decision::is_about_else(&decision, &case.about) == Some(true) {
+                return Err(Undecided::Conflict); // another worker was first, with something else
+            }
             failpoint::Point::GateDecided.reached(&case.event.id);
             // Where another worker was first, what failed here did not count.
             let letters = if decision == made { letters } else { Vec::new() };
             return Ok(Ruling { decision, letters });
         }
     }
+}
+
+/// Whether a decision that is kept is about this event, and not about something else under its identity.
+fn is_about(kept: &str, event: &Event) -> bool {
+    Decision::is_about_else(kept, &event.content_digest()) != Some(true)
 }

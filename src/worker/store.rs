@@ -11,7 +11,7 @@ use crate::domain::claim::{Answer, Request, Token};
 use crate::domain::dedup_window::{Taken, Window};
 use crate::domain::id::{EventDigest, InvocationKey};
 use crate::idempotency::{Idempotency, StoreError};
-use crate::telemetry::Metric;
+use crate::telemetry::{Metric, Told};
 
 /// Between two pings of a store that is away.
 const PING_EVERY: Duration = Duration::from_millis(500);
@@ -63,6 +63,8 @@ pub struct Store {
     returned: Notify,
     /// What it is told as soon as it is back.
     unsaid: Mutex<Unsaid>,
+    /// Keys that cannot be read, and that were told.
+    unreadable: Told,
 }
 
 /// Why there is no answer.
@@ -78,7 +80,8 @@ impl Store {
     /// The store, taken to be there until a call says otherwise.
     #[must_use]
     pub fn new(claims: Arc<dyn Idempotency>) -> Self {
-        Self { claims, away: watch::Sender::new(None), returned: Notify::new(), unsaid: Mutex::default() }
+        let (away, returned, unsaid) = (watch::Sender::new(None), Notify::new(), Mutex::default());
+        Self { claims, away, returned, unsaid, unreadable: Told::default() }
     }
 
     /// Why the store is away, while it is.
@@ -113,7 +116,10 @@ impl Store {
     fn unanswered(&self, error: &StoreError, key: &dyn std::fmt::Display) -> Unanswered {
         Metric::StoreUnanswered.count(&[]);
         if matches!(error, StoreError::Unreadable(_)) {
-            tracing::error!(%error, %key, "a claim cannot be read: its messages go round until it can");
+            let key = key.to_string();
+            if self.unreadable.is_first(&key) {
+                tracing::error!(%error, key, "a claim cannot be read: its messages go round until it can");
+            }
             return Unanswered::Unreadable;
         }
         self.is_away(&error.to_string());

@@ -9,6 +9,7 @@ mod hooks;
 mod input;
 mod invocation;
 mod letter;
+mod redaction;
 mod retry_after;
 
 pub use condition::condition;
@@ -16,17 +17,19 @@ pub use event::event;
 pub use hooks::hooks;
 pub use invocation::invocation;
 pub use letter::letter;
+pub use redaction::redaction;
 pub use retry_after::retry_after;
 
 /// A check.
 pub type Check = fn(&[u8]);
 
 /// Every check, by the name of its target and of the folder of its corpus.
-pub const ALL: [(&str, Check); 6] = [
+pub const ALL: [(&str, Check); 7] = [
     ("event", event),
     ("invocation", invocation),
     ("letter", letter),
     ("retry_after", retry_after),
     ("hooks", hooks),
     ("condition", condition),
+    ("redaction", redaction),
 ];

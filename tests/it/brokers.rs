@@ -328,6 +328,48 @@ async fn policies_are_applied_and_checked() {
     assert!(text(&without.run(&["topology", "check"])).contains("bindings and policies NOT checked"));
 }
 
+/// Case D2: what other policies do to the fleet's queues is told by everything that looks, with what it costs.
+#[tokio::test]
+async fn d2_policies_that_cost_work_are_told() {
+    let port = free_port();
+    let config = format!("management.tcp.ip = 127.0.0.1\nmanagement.tcp.port = {port}\n");
+    let rabbit =
+        Rabbit::make(Make { cluster: false, plugins: &["rabbitmq_management"], config, ..Make::of_environment() })
+            .await;
+    let site = Site::servers(&rabbit, &shared().await.1)
+        .hooks("")
+        .set("HOOKFLEET_BROKER_MANAGEMENT_URL", &format!("http://127.0.0.1:{port}"));
+    let space = &site.namespace;
+    site.ok(&["topology", "apply"]);
+    site.ok(&["topology", "check"]);
+    let pattern = format!("^{space}\\.");
+    rabbit.ctl(&["set_operator_policy", "--apply-to", "queues", "tidy", &pattern, r#"{"expires":86400000}"#]);
+    let level = format!("^{space}\\.delay\\.17$");
+    rabbit.ctl(&["set_policy", "--priority", "9", "early", &level, r#"{"message-ttl":1000}"#]);
+    let log = format!("^{space}\\.dead$");
+    rabbit.ctl(&["set_policy", "--priority", "9", "small", &log, r#"{"max-length-bytes":1000000,"max-age":"30D"}"#]);
+    let way = format!("^{space}\\.delay\\.end$");
+    rabbit.ctl(&["set_policy", "--apply-to", "exchanges", "detour", &way, r#"{"alternate-exchange":"amq.fanout"}"#]);
+    let costs = [
+        format!("sets expires = 86400000 for queues {space}.delay.0, {space}.delay.1, {space}.delay.2 and "),
+        "deletes it with all retries and parked work in it".to_owned(),
+        format!("sets message-ttl = 1000 for queue {space}.delay.17: what waits in it comes back after 1000 ms"),
+        "open ones too".to_owned(),
+        format!("policy detour sets alternate-exchange = \"amq.fanout\" for exchange {space}.delay.end: "),
+    ];
+    let said =
+        [until_check(&site, &costs[0]).await, String::from_utf8_lossy(&site.run(&["doctor"]).stdout).into_owned()];
+    for (said, cost) in said.iter().flat_map(|said| costs.iter().map(move |cost| (said, cost))) {
+        assert!(said.contains(cost.as_str()) && said.contains("PROBLEM"), "{cost}: {said}");
+    }
+    let worker = site.worker().await;
+    while worker.metric("hookfleet_policies_harmful", "").await < 6.0 {
+        sleep(Duration::from_millis(50)).await;
+    }
+    let log = worker.log();
+    assert!(costs.iter().all(|cost| log.replace('\\', "").contains(cost.as_str())), "{log}");
+}
+
 /// Checks until this is said; what the API says of nodes and queues may lag by some seconds.
 async fn until_check(site: &Site, expected: &str) -> String {
     let began = Instant::now();

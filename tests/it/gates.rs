@@ -17,6 +17,7 @@ use crate::publishing::with_data;
 use crate::servers::{client, namespace, shared};
 use crate::sink::{Call, Sink};
 
+mod conflicts;
 mod kills;
 mod refusals;
 mod vectors;

@@ -20,12 +20,13 @@ const LAYERS: [&[&str]; 10] = [
 ];
 
 /// Sideways uses within a layer, each with its reason.
-const SIDEWAYS: [(&str, &str); 7] = [
+const SIDEWAYS: [(&str, &str); 8] = [
     ("http", "catalog"),        // shows it
     ("dead_letters", "broker"), // appends through its confirmed publishing
     ("worker", "publish"),      // wrapped events are published as any other
     ("amqp", "config"),         // how the broker is reached
     ("redis", "config"),        // where it is and how it is reached
+    ("redis", "telemetry"),     // what is logged once
     ("telemetry", "config"),    // the log settings
     ("yaml", "domain"),
 ];

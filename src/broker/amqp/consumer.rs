@@ -367,7 +367,7 @@ async fn forward(
             Err(error) => return error.to_string(),
         };
         measure(received.data.len());
-        let count = convert::deliveries(&received.properties, received.redelivered);
+        let count = convert::deliveries(&received.properties, received.redelivered, queue != Queue::Gates);
         let receipt = Receipt { epoch, queue, tag: received.delivery_tag };
         let message = match queue {
             Queue::Lane(_) => convert::message(received.data, &received.properties),

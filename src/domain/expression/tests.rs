@@ -171,3 +171,38 @@ fn hostile_events() {
         assert!(found.starts_with(expected), "{text}: {found}");
     }
 }
+
+/// Case D9: however a text is nested too deeply or broken, the sentence is one for people.
+#[test]
+fn d9_mistakes_are_told_in_sentences() {
+    let repeated = |head: &str, middle: &str, tail: &str| format!("{}{middle}{}", head.repeat(200), tail.repeat(200));
+    for text in [
+        repeated("(", "true", ")"),
+        repeated("[", "1", "]"),
+        repeated("!", "true", ""),
+        repeated("-", "1", ""),
+        repeated("{1:", "1", "}"),
+        repeated("size(", "''", ")"),
+        repeated("true ? ", "true", " : true"),
+        repeated("1 + ", "1", ""),
+        repeated("true && ", "true", ""),
+        repeated("event", "", ".x"),
+        repeated("(", "", ""),
+        repeated("", "1", ")"),
+        repeated("[", "", ""),
+        repeated("a b ", "", ""),
+        repeated("\"", "", ""),
+        repeated("'\\", "", ""),
+        "event.data.".to_owned(),
+        "\u{0}\u{1b}[31m".to_owned(),
+    ] {
+        let Err(refusal) = Expression::new(&text) else { continue };
+        let sentence = format!("expected {}, found {}", refusal.expected, refusal.found);
+        for sign in ["Error", "{ ", "Some(", "None", "Exceeded", "ANTLR", "\u{1b}"] {
+            assert!(!sentence.contains(sign), "{sign:?} in {sentence}");
+        }
+        assert!(sentence.len() < 600, "{sentence}");
+    }
+    let deep = Expression::new(&repeated("(", "true", ")")).unwrap_err().expected;
+    assert!(deep.contains("at most 24 levels"), "{deep}");
+}

@@ -55,6 +55,116 @@ fn what_is_known_to_be_one() {
     assert_eq!(redact(&"ä".repeat(5000), &secrets(&["s3cret"])).chars().count(), ERROR_CHARS_MAX);
 }
 
+/// Case D5: what real stacks make of a secret when they say it back, in one another too.
+#[test]
+fn d5_other_spellings() {
+    const SECRET: &str = "kä/y+s3&cr=e t\"<1>";
+    let check = |spelled: &str| {
+        for (text, expected) in [
+            (format!("said {spelled}"), "said [REDACTED]".to_owned()),
+            (format!("said {spelled}, again {spelled}!"), "said [REDACTED], again [REDACTED]!".to_owned()),
+        ] {
+            assert_eq!(redact(&text, &secrets(&[SECRET])), expected, "{text}");
+        }
+    };
+    check(r#"k\u00e4\/y+s3&cr=e t\"<1>"#); // PHP
+    check(r#"kä/y+s3\u0026cr=e t\"\u003c1\u003e"#); // Go
+    check(r"k\u00E4/y\u002Bs3\u0026cr=e t\u0022\u003C1\u003E"); // .NET
+    check(r#"k\xe4/y+s3&cr=e t"<1>"#); // Python, repr
+    check(r#"k\xc3\xa4/y+s3&cr=e t"<1>"#); // Python, bytes
+    check(r#"k\303\244/y+s3&cr=e t"<1>"#); // octal
+    check(r#"k\u{e4}/y+s3&cr=e t"<1>"#); // JavaScript, Ruby
+    check("k&auml;/y+s3&amp;cr=e t&quot;&lt;1&gt;"); // PHP, htmlentities
+    check("kä/y+s3&amp;cr=e t&#34;&lt;1&gt;"); // Go, html
+    check("k&#xE4;&#x2F;y&#43;s3&#38;cr&#x3D;e t&#x22;&#x3c;1&#62;");
+    check("k%C3%A4%2Fy%2Bs3%26cr%3De%20t%22%3C1%3E"); // encodeURIComponent
+    check("k%c3%a4%2fy%2bs3%26cr%3de+t%22%3c1%3e"); // lower case, Python's and .NET's forms
+    check("k%E4/y+s3%26cr%3De%20t%22%3C1%3E"); // escape
+    check("k%u00E4/y+s3%26cr%3De%20t%22%3C1%3E");
+    let json = |text: &str| Value::from(text).to_string();
+    let within = redact(&format!("said {}", json(&json(SECRET))), &secrets(&[SECRET])); // JSON in JSON
+    assert_eq!(within, r#"said "\"[REDACTED]\"""#);
+    check(&json(r#"k\u00e4\/y+s3\u0026cr=e t\"<1>"#).trim_matches('"').replace('/', "\\/"));
+    check("k%25C3%25A4%252Fy%252Bs3%2526cr%253De%2520t%2522%253C1%253E"); // twice
+    check("k&amp;auml;/y+s3&amp;amp;cr=e t&amp;quot;&amp;lt;1&amp;gt;");
+}
+
+/// Encoded words are hidden whole, with what else is in them.
+#[test]
+fn d5_encoded_secrets() {
+    use base64::Engine as _;
+    use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE_NO_PAD};
+    const SECRET: &str = "s3cret~~ÿ>?";
+    let check = |encoded: &str| {
+        let shown = redact(&format!("said {encoded} to us"), &secrets(&[SECRET]));
+        assert!(!shown.contains(&encoded[..8]) && shown.starts_with("said [REDACTED]"), "{encoded}: {shown}");
+        assert!(shown.ends_with("to us"), "{encoded}: {shown}");
+    };
+    for before in ["", "u", "us", "user:"] {
+        let text = format!("{before}{SECRET}");
+        check(STANDARD.encode(&text).trim_end_matches('='));
+        check(&STANDARD_NO_PAD.encode(format!("{text}, and more")));
+        check(&URL_SAFE_NO_PAD.encode(&text));
+        check(&STANDARD_NO_PAD.encode(json!({ "password": text }).to_string()));
+        check(&STANDARD_NO_PAD.encode(STANDARD.encode(&text)));
+        check(&hex::encode(&text));
+        check(&hex::encode_upper(&text));
+        let encoded = STANDARD.encode(format!("{text}, and more, which takes another line in a message"));
+        let lines: Vec<&str> = encoded.as_bytes().chunks(20).map(|line| std::str::from_utf8(line).unwrap()).collect();
+        let shown = redact(&format!("said {}", lines.join("\r\n")), &secrets(&[SECRET]));
+        assert!(!shown.contains(lines[0]) && !shown.contains(lines[1]), "{shown}");
+    }
+    let utf16: Vec<u8> = "s3cret".encode_utf16().flat_map(u16::to_le_bytes).collect();
+    let shown = redact(&format!("-EncodedCommand {}", STANDARD.encode(utf16)), &secrets(&["s3cret"]));
+    assert!(shown.starts_with("-EncodedCommand [REDACTED]"), "{shown}");
+}
+
+/// Cut off in the middle of a spelling, as texts are that were too long.
+#[test]
+fn d5_cut_off() {
+    let check = |text: &str, expected: &str| assert_eq!(redact(text, &secrets(&["ab/cd&ef-gh"])), expected, "{text}");
+    check(r"said ab\/cd\u00", "said [REDACTED]");
+    check("said ab%2Fcd%2", "said [REDACTED]");
+    check("said ab&#47;cd&am", "said [REDACTED]");
+    check("said ab&#47;", "said ab&#47;"); // so little may be anything
+    check("AT&T said \\ 50% and a%zz &nothing; \\u12 %u12", "AT&T said \\ 50% and a%zz &nothing; \\u12 %u12");
+}
+
+fn in_ascii(json: &str) -> String {
+    json.chars().map(|c| if c.is_ascii() { c.to_string() } else { format!("\\u{:04x}", u32::from(c)) }).collect()
+}
+
+proptest! {
+    /// Layers of spellings, in any order.
+    #[test]
+    fn d5_layers_never_save_a_secret(
+        secret in "[a-zA-Z0-9+/=&\"\\\\ äß{}:_.<>-]{6,40}",
+        layers in proptest::collection::vec(0..5_u8, 0..4),
+    ) {
+        let secret = secret.trim();
+        prop_assume!(secret.len() >= 6 && !REDACTED.contains(secret) && spelling::sought(secret).len() >= 4);
+        let mut text = secret.to_owned();
+        for layer in layers {
+            text = match layer {
+                0 => Value::from(text).to_string(),
+                1 => url::form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>().replace('+', "%20"),
+                2 => text.replace('&', "&amp;").replace('<', "&lt;").replace('"', "&quot;"),
+                3 => in_ascii(&Value::from(text).to_string()),
+                _ => text.bytes().map(|byte| format!("%{byte:02x}")).collect::<Vec<_>>().concat(),
+            };
+        }
+        let shown = redact(&format!("it said: {text}."), &secrets(&[secret]));
+        prop_assert!(shown.contains(REDACTED), "{text:?} is shown as {shown:?}");
+    }
+
+    /// Nothing breaks it, and nothing takes long.
+    #[test]
+    fn d5_any_text(text in "(\\\\|%|&|u|#|x|;|[0-9a-fA-F]|d83d|amp|\\PC){0,200}") {
+        let shown = redact(&text, &secrets(&["s3cret-s3cret"]));
+        prop_assert!(!shown.contains("s3cret-s3cret"));
+    }
+}
+
 proptest! {
     /// Wherever it is planted, in whichever form, and wherever the text is cut.
     #[test]

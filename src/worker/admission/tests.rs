@@ -258,3 +258,38 @@ async fn a_target_that_is_gone_parks_its_hook() {
         assert_eq!(admission.admit(&gate, false, soon()).await.err(), parked, "{id}");
     }
 }
+
+/// Case D6: hooks that the catalog has no more, and their targets, are kept while anything is under way and for a while.
+#[tokio::test(start_paused = true)]
+async fn d6_what_is_gone_is_forgotten() {
+    const AFTER: Duration = Duration::from_mins(10);
+    let admission = admission(10, 1);
+    let at = |id: &str| admission.gate(&Hook { identity: format!("at {id}"), ..hook(id) });
+    let catalog = HookSet::new("r1", vec![hook("kept")]);
+    let known = |expected: &[&str]| {
+        admission.forget(&catalog, AFTER);
+        let hooks: Vec<String> = admission.hooks().into_iter().map(|status| status.hook).collect();
+        assert_eq!(hooks, expected);
+        for id in ["kept", "gone", "running", "broken"] {
+            assert_eq!(admission.knows("hook", id), expected.contains(&id), "{id}");
+            let is_open = id == "broken";
+            assert_eq!(admission.knows("target", &format!("at {id}")), expected.contains(&id) || is_open, "{id}");
+        }
+    };
+    drop((at("kept"), at("gone")));
+    let running = admission.admit(&at("running"), false, soon()).await.unwrap();
+    let broken = at("broken");
+    for _ in 0..3 {
+        let permit = admission.admit(&broken, false, soon()).await.unwrap();
+        admission.ended(&permit, &Outcome::later("503"));
+    }
+    drop(broken);
+    known(&["broken", "gone", "kept", "running"]);
+    tokio::time::advance(AFTER / 2).await;
+    drop(at("gone"));
+    tokio::time::advance(AFTER / 2).await;
+    known(&["gone", "kept", "running"]);
+    drop(running);
+    tokio::time::advance(AFTER).await;
+    known(&["kept"]);
+}

@@ -12,10 +12,10 @@ use super::super::store::Unanswered;
 use super::{DEATHS_MAX, LOOK_EVERY};
 use crate::config::WhenAway;
 use crate::domain::claim::{Answer, ClaimRequest, Request, Token};
+use crate::domain::decision::Decision;
 use crate::domain::event::Event;
 use crate::domain::id::InvocationKey;
 use crate::domain::time::millis;
-use crate::telemetry::Metric;
 
 /// A worker that decides renews its claim every third of this.
 const LEASE: Duration = Duration::from_secs(1);
@@ -28,6 +28,8 @@ pub(super) enum Right {
     Ours { deaths: u32, lease: Option<Lease> },
     /// None any more: this decision is kept.
     Kept(String),
+    /// None: something else was decided under the same identity.
+    Conflict,
     /// Another worker, which decides it now.
     Busy(Duration),
     /// Unknown: the store does not come back in time.
@@ -38,6 +40,8 @@ pub(super) enum Right {
 pub(super) struct Case<'a> {
     pub(super) event: &'a Arc<Event>,
     pub(super) key: InvocationKey,
+    /// Digest of what is asked about.
+    pub(super) about: String,
     pub(super) token: Token,
     /// Another worker was at it when this one looked last.
     pub(super) is_others: AtomicBool,
@@ -54,6 +58,11 @@ impl Right {
 impl Case<'_> {
     pub(super) fn left(&self) -> Duration {
         self.until.saturating_duration_since(self.began)
+    }
+
+    /// A decision on what is asked about, as it is kept and answered.
+    pub(super) fn made(&self, decision: Decision) -> String {
+        Decision { about: Some(self.about.clone()), ..decision }.to_json()
     }
 
     /// What is said to the store of a decision.
@@ -94,14 +103,10 @@ impl Worker {
         };
         match answer {
             Answer::Decided { token, decision } => {
-                if token.body != case.event.body_digest {
-                    Metric::EventsConflicting.count(&[]);
-                    tracing::warn!(
-                        event = case.event.id,
-                        "a request with this source and id but another body was decided before"
-                    );
-                }
-                Right::Kept(decision)
+                // Earlier versions say it by the token only.
+                let is_else = Decision::is_about_else(&decision, &case.about);
+                let is_else = is_else.unwrap_or_else(|| token.body != case.event.body_digest);
+                if is_else { Right::Conflict } else { Right::Kept(decision) }
             }
             Answer::Busy { lease_left_ms } => Right::Busy(Duration::from_millis(lease_left_ms.max(1))),
             Answer::Resume { deaths, .. } => Right::ours_without_lease(deaths),
