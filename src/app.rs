@@ -24,7 +24,6 @@ use crate::config::{Backend, Redis, Settings};
 use crate::dead_letters::DeadLetters;
 use crate::dead_letters::embedded::EmbeddedLetters;
 use crate::dead_letters::stream::StreamLetters;
-use crate::domain::matching::HookSet;
 use crate::embedded::{self, Owner};
 use crate::executor;
 use crate::executor::callback::Callbacks;
@@ -56,12 +55,9 @@ mod heartbeat;
 mod policies;
 pub mod routes;
 pub mod server;
+mod upkeep;
 mod wanted;
 
-/// Between two looks at what nobody uses any more.
-const UPKEEP_EVERY: Duration = Duration::from_mins(1);
-/// What is not in the catalog and has nothing under way is forgotten after this long, and its series of metrics end.
-const FORGET_AFTER: Duration = Duration::from_mins(10);
 /// How long a process that starts waits for a store of claims that is away.
 const STARTUP_PATIENCE: Duration = Duration::from_secs(15);
 const UNUSABLE: &str = "cannot use the Redis of redis.url";
@@ -248,16 +244,6 @@ impl App {
             self;
         let heartbeat = heartbeat(&shared.settings, &process, &operations);
         let retention = shared.settings.dead_letter_retention;
-        let upkeep = async {
-            loop {
-                sleep(UPKEEP_EVERY).await;
-                let hooks = shared.catalog.borrow().clone();
-                shared.admission.forget(&hooks, FORGET_AFTER);
-                metrics.end_quiet(FORGET_AFTER, |label, value| {
-                    is_in_use(&hooks, label, value) || shared.admission.knows(label, value)
-                });
-            }
-        };
         let stopped = async {
             tokio::select! {
                 () = shutdown => shared.stop.cancel(),
@@ -273,12 +259,12 @@ impl App {
         let mut served = pin!(served.serve(closing.clone().cancelled_owned()).fuse());
         let orphans = tokio::select! {
             orphans = work => orphans,
-            () = upkeep => Ok(Vec::new()),
+            () = upkeep::forget(&shared.catalog, Some(&shared.admission), &metrics) => Ok(Vec::new()),
             () = shared.admission.keep(heartbeat) => Ok(Vec::new()),
             () = following => Ok(Vec::new()),
             () = keeper::keep(&operations, retention) => Ok(Vec::new()),
             () = fleet::follow_pause(flow.as_ref(), &pause) => Ok(Vec::new()),
-            () = look_at_policies(&shared.settings) => Ok(Vec::new()),
+            () = policies::watch(&shared.settings) => Ok(Vec::new()),
             () = follow_keeper(flow.as_ref(), &operations.kept, &kept) => Ok(Vec::new()),
             ended = &mut served => ended.map(|()| Vec::new()),
         };
@@ -330,26 +316,6 @@ fn gates(settings: &Settings, process: &Arc<Process>, intake: Intake) -> Gates {
     let cell = of_gates.filter(|_| settings.gates.concurrency > 0).cloned();
     let decider = Decider::Here { process: Arc::clone(process), cell };
     Gates { intake, deadline: settings.gates.deadline, decider }
-}
-
-/// Whether a label of a metric stands for something of the catalog, or for nothing that comes and goes.
-fn is_in_use(hooks: &HookSet, label: &str, value: &str) -> bool {
-    match label {
-        "hook" => value.is_empty() || hooks.get(value).is_some(),
-        "type" => hooks.types().all().iter().any(|declared| declared.on.as_str() == value),
-        "revision" => hooks.revision().to_string() == value,
-        label => label != "target",
-    }
-}
-
-/// Looks for policies of the broker that cost work, for ever.
-async fn look_at_policies(settings: &Settings) {
-    match &settings.backend {
-        Backend::Servers { broker, .. } => {
-            policies::watch(broker, &settings.namespace, settings.dead_letter_retention).await;
-        }
-        Backend::Embedded { .. } => std::future::pending().await,
-    }
 }
 
 /// The fleet's catalog, if that is what is followed.

@@ -12,7 +12,7 @@ use crate::amqp::management::Management;
 use crate::amqp::policy::harm::{harms, untold};
 use crate::amqp::policy::policies;
 use crate::amqp::topology::Topology;
-use crate::config::BrokerServer;
+use crate::config::{Backend, Settings};
 use crate::telemetry::Metric;
 
 /// Between two looks; up to a tenth more, so that a fleet spreads.
@@ -23,8 +23,12 @@ const SOON: Duration = Duration::from_secs(3);
 const SOON_MAX: u32 = 20;
 
 /// Looks for policies that cost work, and logs each once while it is there. For ever.
-pub(super) async fn watch(server: &BrokerServer, namespace: &str, retention: Duration) {
-    let (topology, wanted) = (Topology::new(namespace), policies(namespace, retention));
+pub(super) async fn watch(settings: &Settings) {
+    let Backend::Servers { broker: server, .. } = &settings.backend else {
+        return std::future::pending().await; // a file has none
+    };
+    let topology = Topology::new(&settings.namespace);
+    let wanted = policies(&settings.namespace, settings.dead_letter_retention);
     let (mut known, mut soon) = (BTreeSet::new(), 0);
     loop {
         let found = match Management::new(server).await {

@@ -13,7 +13,7 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use super::routes::Parts;
-use super::{Backends, FORGET_AFTER, Served, UPKEEP_EVERY, bind, first_ping, is_in_use, revisions_of};
+use super::{Backends, Served, bind, first_ping, revisions_of, upkeep};
 use crate::broker::Broker;
 use crate::catalog::watch::{Reader, Source, follow};
 use crate::config::{CatalogFrom, Settings};
@@ -94,13 +94,6 @@ impl Server {
     /// The HTTP listener broke.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> anyhow::Result<()> {
         let Self { served, metrics, broker, flow, hooks, following, paused, redis_away, grace } = self;
-        let upkeep = async {
-            loop {
-                sleep(UPKEEP_EVERY).await;
-                let hooks = hooks.borrow().clone();
-                metrics.end_quiet(FORGET_AFTER, |label, value| is_in_use(&hooks, label, value));
-            }
-        };
         let ending = CancellationToken::new();
         let stopped = async {
             shutdown.await;
@@ -112,7 +105,7 @@ impl Server {
         let ended = tokio::select! {
             served = served.serve(ending.clone().cancelled_owned()) => served,
             stopped = stopped => stopped,
-            () = upkeep => Ok(()),
+            () = upkeep::forget(&hooks, None, &metrics) => Ok(()),
             () = following => Ok(()),
             () = watch_fleet(flow.as_ref(), &paused, &redis_away) => Ok(()),
         };

@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::domain::id::HookId;
 
 fn read(text: &str) -> String {
     match Answer::read(text) {
