@@ -120,6 +120,7 @@ async fn d8_a_client_counts_no_deliveries() {
         stranger.send("a", &event("a", &format!("{number}")), properties).await;
     }
     sink.until("all events", Duration::from_secs(30), |calls| events(calls).len() == EVENTS).await;
-    assert!(worker.metric("hookfleet_redelivered_total", "").await < 1.0);
+    // Few may be true: what is on its way to a consumer that is opened anew with another prefetch may come again.
+    assert!(worker.metric("hookfleet_redelivered_total", "times=\"many\"").await < 1.0);
     assert!(worker.metric("hookfleet_deliveries_total", "queue=\"suspect\"").await < 1.0);
 }
