@@ -19,7 +19,7 @@ use tokio::time::timeout;
 
 use crate::pipeline::{Place, Stage as Running, site, stage};
 use crate::recorded::{Record, Recorded, folder, records};
-use crate::servers::{Leashed, Make, Rabbit, client, free_port, slots};
+use crate::servers::{Leashed, Make, NEWEST, Rabbit, client, free_port, slots};
 
 const EVENTS: &str = "hookfleet.events";
 /// Where AMQP 1.0 clients of RabbitMQ 4 publish to.
@@ -134,7 +134,7 @@ impl Stage {
         let config = format!(
             "mqtt.listeners.tcp.default = 127.0.0.1:{mqtt_port}\nstomp.listeners.tcp.default = 127.0.0.1:{stomp_port}\n{more}"
         );
-        let make = Make { newer: true, plugins: PLUGINS, config, ..Make::default() };
+        let make = Make { release: Some(NEWEST), plugins: PLUGINS, config, ..Make::default() };
         let rabbit = Rabbit::make(make).await;
         let connection = Connection::connect(&rabbit.url(), ConnectionProperties::default()).await.unwrap();
         let channel = connection.create_channel().await.unwrap();

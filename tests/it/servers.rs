@@ -156,8 +156,8 @@ struct Node {
 pub(crate) struct Make {
     /// Of a cluster of three nodes.
     pub(crate) cluster: bool,
-    /// RabbitMQ 4 out of `tests/newer-servers`, not the one of this system.
-    pub(crate) newer: bool,
+    /// The RabbitMQ of this release of Debian, out of `tests/newer-servers`, and not the one of this system.
+    pub(crate) release: Option<&'static str>,
     /// Plugins by name.
     pub(crate) plugins: &'static [&'static str],
     /// More lines of rabbitmq.conf.
@@ -165,14 +165,15 @@ pub(crate) struct Make {
 }
 
 impl Make {
-    /// As HOOKFLEET_TEST_BROKERS says: `single` (the default), `cluster`, or `newer`, a single node of RabbitMQ 4.
+    /// As HOOKFLEET_TEST_BROKERS says: `single` (the default), `cluster`, or a single node of a newer release.
     pub(crate) fn of_environment() -> Self {
         let make = Self::default();
         match std::env::var("HOOKFLEET_TEST_BROKERS").as_deref() {
             Err(_) | Ok("" | "single") => make,
             Ok("cluster") => Self { cluster: true, ..make },
-            Ok("newer") => Self { newer: true, ..make },
-            Ok(other) => panic!("HOOKFLEET_TEST_BROKERS: expected single, cluster or newer, found {other}"),
+            Ok("trixie") => Self { release: Some("trixie"), ..make },
+            Ok(NEWEST) => Self { release: Some(NEWEST), ..make },
+            Ok(other) => panic!("HOOKFLEET_TEST_BROKERS: expected single, cluster, trixie or {NEWEST}, found {other}"),
         }
     }
 }
@@ -193,10 +194,14 @@ const CTL: [&str; 4] = [
 const EPMD: [&str; 4] =
     ["epmd", "/usr/bin/epmd", "/usr/lib/erlang/bin/epmd", "/opt/homebrew/opt/erlang/lib/erlang/bin/epmd"];
 
+/// The newest release of Debian, with RabbitMQ 4.3 and Valkey 9.
+pub(crate) const NEWEST: &str = "forky";
+
 /// A program of `tests/newer-servers`.
-pub(crate) fn newer(program: &str) -> PathBuf {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/newer-servers/bin").join(program);
-    assert!(path.is_file(), "{} is not there: run tests/newer-servers as root, which sets it up", path.display());
+fn newer(release: &str, program: &str) -> PathBuf {
+    let path =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("target/newer-servers").join(release).join("bin").join(program);
+    assert!(path.is_file(), "{} is missing: run tests/newer-servers {release} as root", path.display());
     path
 }
 
@@ -332,7 +337,8 @@ impl Folder {
     async fn boot(&self, node: &Node) -> Leashed {
         let log = self.of(node).join("out.txt");
         let out = fs::OpenOptions::new().create(true).append(true).open(&log).unwrap();
-        let program = if self.make.newer { newer("rabbitmq-server") } else { found(&RABBIT, "RabbitMQ") };
+        let program =
+            self.make.release.map_or_else(|| found(&RABBIT, "RabbitMQ"), |release| newer(release, "rabbitmq-server"));
         let mut command = self.command(program, node);
         let mut process = Leashed::start(command.stdout(out.try_clone().unwrap()).stderr(out));
         until_open(&mut process, node.port, "RabbitMQ", &log).await;
@@ -340,7 +346,8 @@ impl Folder {
     }
 
     fn ctl(&self, node: &Node, arguments: &[&str]) -> String {
-        let program = if self.make.newer { newer("rabbitmqctl") } else { found(&CTL, "rabbitmqctl") };
+        let program =
+            self.make.release.map_or_else(|| found(&CTL, "rabbitmqctl"), |release| newer(release, "rabbitmqctl"));
         let output = self.command(program, node).args(arguments).output().unwrap();
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         assert!(
