@@ -145,15 +145,19 @@ fn asking(received: &BasicProperties) -> Option<Asking> {
 
 /// Header that counts redeliveries of a quorum queue.
 const DELIVERY_COUNT: &str = "x-delivery-count";
-/// The broker's counters in a message's headers (the second since RabbitMQ 4.0): of a delivery, not of the message,
-/// which has to be the same every time it comes.
-pub(super) const COUNTERS: [&str; 2] = [DELIVERY_COUNT, "x-acquired-count"];
+/// Header that counts how often a quorum queue has handed a message out, since RabbitMQ 4.0.
+const ACQUIRED_COUNT: &str = "x-acquired-count";
+/// The broker's counters in a message's headers: of a delivery, not of the message, which has to be the same every time it
+/// comes.
+pub(super) const COUNTERS: [&str; 2] = [DELIVERY_COUNT, ACQUIRED_COUNT];
 
 /// How often the broker has delivered it before, as far as this fleet can have caused it.
 ///
 /// RabbitMQ writes its count over a client's header only where it has one (seen with 3.10.8 and 4.3.6): at the first delivery
-/// of a quorum queue the header is what the client has put there, in 4.x also after a `nack`, and in a classic queue always.
-/// So it is believed of what comes again only, and up to [`DELIVERIES_MAX`], beyond which the broker hands nothing out.
+/// of a quorum queue the header is what the client has put there, in 4.x also after a `nack` or the cancel of a consumer, and
+/// in a classic queue always. So it is believed of what comes again only, and up to [`DELIVERIES_MAX`], beyond which the
+/// broker hands nothing out. 4.x counts what it hands out too, at every delivery that is not the first, and never less: the
+/// smaller of both is right there. A client of 3.x can make its message count for less by that, until the broker buries it.
 /// `is_counted`: the queue is one that counts.
 #[must_use]
 pub fn deliveries(received: &BasicProperties, redelivered: bool, is_counted: bool) -> u32 {
@@ -161,11 +165,12 @@ pub fn deliveries(received: &BasicProperties, redelivered: bool, is_counted: boo
         return u32::from(redelivered);
     }
     let table = received.headers().as_ref().map(FieldTable::inner);
-    let counted = match table.and_then(|table| table.get(DELIVERY_COUNT)).and_then(plain) {
+    let number = |name: &str| match table.and_then(|table| table.get(name)).and_then(plain) {
         Some(Header::Number(count)) => u32::try_from(count).ok(),
         Some(Header::Text(_) | Header::Flag(_)) | None => None,
     };
-    counted.map_or(1, |count| count.clamp(1, DELIVERIES_MAX))
+    let most = number(ACQUIRED_COUNT).unwrap_or(DELIVERIES_MAX).clamp(1, DELIVERIES_MAX);
+    number(DELIVERY_COUNT).map_or(1, |count| count.clamp(1, most))
 }
 
 /// Headers that are plain values; tables and arrays (`x-death`) are dropped, unless one is to be an event's attribute.
@@ -306,18 +311,24 @@ mod tests {
 
     #[test]
     fn a_delivery_is_counted_and_its_message_is_the_same() {
-        let check = |value: Option<AMQPValue>, redelivered, expected| {
+        let check_acquired = |acquired: Option<i64>, value: Option<AMQPValue>, redelivered, expected| {
             let mut table = FieldTable::default();
             if let Some(value) = value {
                 table.insert(DELIVERY_COUNT.into(), value);
             }
-            table.insert("x-acquired-count".into(), AMQPValue::LongLongInt(9));
+            if let Some(acquired) = acquired {
+                table.insert(ACQUIRED_COUNT.into(), AMQPValue::LongLongInt(acquired));
+            }
             let received = BasicProperties::default().with_headers(table);
             assert_eq!(deliveries(&received, redelivered, true), expected);
             assert_eq!(deliveries(&received, redelivered, false), u32::from(redelivered));
             assert_eq!(message(Vec::new(), &received), Message::default());
         };
+        let check = |value, redelivered, expected| check_acquired(None, value, redelivered, expected);
         check(Some(AMQPValue::LongLongInt(3)), true, 3);
+        for (acquired, expected) in [(9, 3), (3, 3), (1, 1), (0, 1), (-1, 3)] {
+            check_acquired(Some(acquired), Some(AMQPValue::LongLongInt(3)), true, expected);
+        }
         check(Some(AMQPValue::LongString("many".into())), true, 1);
         check(None, true, 1);
         check(None, false, 0);
