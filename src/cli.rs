@@ -7,6 +7,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::config::{Environment, Overrides, Settings};
 use crate::failpoint;
+use crate::telemetry::logs::last_words;
 use crate::yaml::problem::Problems;
 use verify::launch::Launch;
 
@@ -154,8 +155,8 @@ fn operator() -> String {
 #[must_use]
 pub fn fail(error: &anyhow::Error) -> ExitCode {
     match error.downcast_ref::<Problems>() {
-        Some(problems) => output::err(&problems.to_string()), // each says "error" by itself
-        None => output::err(&format!("error: {error:#}")),
+        Some(problems) => last_words(problems.to_string()), // each says "error" by itself
+        None => last_words(format!("error: {error:#}")),
     }
     ExitCode::FAILURE
 }

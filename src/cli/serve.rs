@@ -34,7 +34,7 @@ pub(super) struct Up {
 
 /// A worker of a fleet: it needs servers, since an embedded file has one owner.
 pub(super) async fn worker(settings: Settings) -> anyhow::Result<ExitCode> {
-    telemetry::logs(&settings.log)?;
+    let _logs = telemetry::logs::start(&settings.log)?;
     if matches!(settings.backend, Backend::Embedded { .. }) {
         bail!(
             "a worker shares its work with others over RabbitMQ and Redis: set broker.url and redis.url \
@@ -51,7 +51,7 @@ pub(super) async fn worker(settings: Settings) -> anyhow::Result<ExitCode> {
 
 /// A server of a fleet: it needs servers too, since an embedded file is served by the process that owns it.
 pub(super) async fn server(settings: Settings) -> anyhow::Result<ExitCode> {
-    telemetry::logs(&settings.log)?;
+    let _logs = telemetry::logs::start(&settings.log)?;
     if matches!(settings.backend, Backend::Embedded { .. }) {
         bail!(
             "a server speaks for workers that it shares RabbitMQ and Redis with: set broker.url and redis.url \
@@ -72,7 +72,7 @@ pub(super) async fn up(mut settings: Settings, up: Up) -> anyhow::Result<ExitCod
     if up.sample {
         "error".clone_into(&mut settings.log.filter); // its own lines tell the rest
     }
-    telemetry::logs(&settings.log)?;
+    let _logs = telemetry::logs::start(&settings.log)?;
     let sample = if up.sample { Some(Sample::start(&mut settings).await?) } else { None };
     let own = match &sample {
         Some(sample) => Some(Source::Fixed(sample.hooks(settings.hint_max)?)),

@@ -208,7 +208,7 @@ pub(crate) struct Worker {
     pub(crate) process: Leashed,
     pub(crate) port: u16,
     pub(crate) log: PathBuf,
-    _folder: Arc<TempDir>,
+    pub(crate) _folder: Arc<TempDir>,
 }
 
 impl Worker {

@@ -48,6 +48,7 @@ mod language;
 mod letters;
 mod library;
 mod load;
+mod logging;
 mod neighbours;
 mod onward;
 mod openapi;
