@@ -1,5 +1,6 @@
 //! The composition root: the only file that names every adapter.
 
+use std::path::Path;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
@@ -101,17 +102,26 @@ impl Backends {
                 let redis = Some(link);
                 Ok(Self { broker, claims: Arc::new(claims), letters: Arc::new(letters), flow, file: None, redis })
             }
-            Backend::Embedded { path } => {
-                let store = embedded::Store::open(path)?;
-                Ok(Self {
-                    broker: Arc::new(EmbeddedBroker::new(store.clone())),
-                    claims: Arc::new(EmbeddedClaims::new(store.clone())),
-                    letters: Arc::new(EmbeddedLetters::new(store.clone())),
-                    flow: Arc::new(LocalFlow::default()),
-                    file: Some(store),
-                    redis: None,
-                })
-            }
+            Backend::Embedded { path } => Ok(Self::of_file(embedded::Store::open(path)?)),
+        }
+    }
+
+    /// What is in a file, to look at it: nothing is created or written. A file that is not there is an empty one.
+    ///
+    /// # Errors
+    /// It is no file of this program, or of a newer version.
+    pub fn open_to_read(path: &Path) -> anyhow::Result<Self> {
+        Ok(Self::of_file(embedded::Store::open_to_read(path)?))
+    }
+
+    fn of_file(store: embedded::Store) -> Self {
+        Self {
+            broker: Arc::new(EmbeddedBroker::new(store.clone())),
+            claims: Arc::new(EmbeddedClaims::new(store.clone())),
+            letters: Arc::new(EmbeddedLetters::new(store.clone())),
+            flow: Arc::new(LocalFlow::default()),
+            file: Some(store),
+            redis: None,
         }
     }
 

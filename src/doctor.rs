@@ -105,14 +105,14 @@ pub struct Load {
     pub window: Duration,
 }
 
-/// 0: nothing is wrong. 1: there are problems. 2: something could not be looked at, and the rest is fine.
+/// 0: nothing is wrong. 1: there are problems. 3: something could not be looked at, and the rest is fine.
 #[must_use]
 pub fn exit_code(findings: &[Finding]) -> u8 {
     let any = |severity| findings.iter().any(|finding| finding.severity == severity);
     if any(Severity::Problem) {
         1
     } else if any(Severity::Unknown) {
-        2
+        3
     } else {
         0
     }
@@ -189,6 +189,17 @@ fn disk(facts: &Gathered<FileFacts>) -> Vec<Finding> {
         Err(error) => return vec![Finding::unknown("file", error.as_str())],
         Ok(file) => file,
     };
+    let path = &file.path;
+    let broker = Finding::note("broker", format!("no broker is set: everything is kept in the file {path}")).advice(
+        "for a fleet of workers set broker.url and redis.url (HOOKFLEET_BROKER_URL, HOOKFLEET_REDIS_URL)",
+    );
+    let owner = match (&file.owner, file.is_there) {
+        (Some(owner), _) => Finding::fine("file: owner", format!("{path} is open in the process that serves {owner}")),
+        (None, true) => Finding::warning("file: owner", format!("no process has {path} open: what is in it waits"))
+            .advice("run `hookfleet up` on it"),
+        (None, false) => Finding::warning("file: owner", format!("there is no file {path}, so nothing runs here"))
+            .advice("run `hookfleet up`, which makes it, or set embedded.path to the file that you mean"),
+    };
     let free = bytes(file.free);
     let space = if file.free < DISK_BYTES_MIN {
         Finding::problem("file: space", format!("{free} are free where the embedded file lies"))
@@ -206,7 +217,7 @@ fn disk(facts: &Gathered<FileFacts>) -> Vec<Finding> {
             .advice("in a container it goes with the container: put embedded.path on a volume"),
         _ => Finding::fine("file: system", found),
     };
-    vec![space, system]
+    vec![broker, owner, space, system]
 }
 
 /// Bytes as people read them.

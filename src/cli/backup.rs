@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::bail;
 use clap::Args;
 
+use super::exit::usage;
 use super::output;
 use crate::config::{Backend, Settings};
 use crate::embedded;
@@ -19,10 +19,10 @@ pub(super) struct Backup {
 /// Copies the file in which everything is kept without a broker.
 pub(super) async fn run(settings: &Settings, backup: Backup) -> anyhow::Result<ExitCode> {
     let Backend::Embedded { path } = &settings.backend else {
-        bail!(
+        return Err(usage(
             "there is no file to copy: the settings name a broker, which keeps messages and dead letters, and a Redis, \
-             which keeps claims; back these up by their own means"
-        );
+             which keeps claims; back these up by their own means",
+        ));
     };
     let (from, to) = (path.clone(), backup.file.clone());
     let bytes = tokio::task::spawn_blocking(move || embedded::backup(&from, &to)).await??;

@@ -48,9 +48,6 @@ pub(super) struct Bench {
     /// Give up after so many seconds; what has not arrived by then counts as lost
     #[arg(long, default_value_t = 120, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=3600))]
     limit: u64,
-    /// Print the figures as JSON
-    #[arg(long)]
-    json: bool,
 }
 
 /// What came of it. Latency is from the call of the publisher to the receiver's having the whole request.
@@ -82,7 +79,7 @@ pub(super) async fn run(settings: Settings, bench: Bench) -> anyhow::Result<Exit
         () = interrupted => Err(anyhow!("interrupted")),
     };
     let figures = trial.end(measured).await?;
-    output::out(&if bench.json { serde_json::to_string_pretty(&figures)? } else { figures.shown() });
+    output::answer(&figures, || figures.shown())?;
     Ok(if figures.lost == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 

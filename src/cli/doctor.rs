@@ -4,33 +4,26 @@ use std::process::ExitCode;
 
 use anyhow::bail;
 use clap::Args;
+use serde_json::json;
 
 use super::output;
 use crate::catalog::variable;
 use crate::config::Settings;
 use crate::doctor::{Load, examine, exit_code, gather};
 
-/// Exit code 0: nothing is wrong; 1: there are problems; 2: something could not be looked at.
+/// Exit code 0: nothing is wrong; 1: there are problems; 3: something could not be looked at.
 #[derive(Debug, Args)]
 pub(super) struct Doctor {
     /// The load to judge Redis's memory by: invocations a second, such as 500/s
     #[arg(long, value_name = "RATE", value_parser = rate)]
     rate: Option<f64>,
-    /// Print the findings as JSON
-    #[arg(long)]
-    json: bool,
 }
 
 pub(super) async fn run(settings: &Settings, doctor: &Doctor) -> anyhow::Result<ExitCode> {
     let load = doctor.rate.map(|rate| Load { rate, window: settings.claims.window });
     let findings = examine(&gather::facts(settings, &variable).await, load);
-    if doctor.json {
-        output::out(&serde_json::to_string_pretty(&findings)?);
-    } else {
-        for finding in &findings {
-            output::out(&finding.to_string());
-        }
-    }
+    let lines = || findings.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
+    output::answer(&json!({ "items": findings }), lines)?;
     Ok(ExitCode::from(exit_code(&findings)))
 }
 

@@ -2,10 +2,10 @@
 
 use std::process::ExitCode;
 
-use anyhow::bail;
 use clap::Subcommand;
 use serde_json::json;
 
+use super::exit::usage;
 use super::output::time;
 use super::{operator, output};
 use crate::config::{Backend, Settings};
@@ -18,10 +18,7 @@ use crate::telemetry::now_ms;
 #[derive(Debug, Subcommand)]
 pub(super) enum Fleet {
     /// The workers that are there
-    List {
-        #[arg(long)]
-        json: bool,
-    },
+    List,
     /// Take no new work, on any worker, until `resume`; what runs goes on, and publishing too
     Pause {
         /// Why, for those who look
@@ -34,16 +31,16 @@ pub(super) enum Fleet {
 
 pub(super) async fn run(settings: &Settings, fleet: Fleet) -> anyhow::Result<ExitCode> {
     let Backend::Servers { redis, .. } = &settings.backend else {
-        bail!(
+        return Err(usage(format!(
             "a fleet is known to its Redis: set broker.url and redis.url. One process without servers says at \
              {} how it is, and pauses by being stopped: nothing is lost",
             settings.http.url("/v1/status")
-        );
+        )));
     };
     executor::install_crypto();
     let flow = RedisFlow::new(Link::new((**redis).clone()), &settings.namespace);
     match fleet {
-        Fleet::List { json } => list(&flow, json).await?,
+        Fleet::List => list(&flow).await?,
         Fleet::Pause { message } => {
             flow.pause(Some(&Pause { by: operator(), at_ms: now_ms(), message })).await?;
             output::out("paused: within a second no worker takes new work; `hookfleet fleet resume` ends it");
@@ -57,12 +54,11 @@ pub(super) async fn run(settings: &Settings, fleet: Fleet) -> anyhow::Result<Exi
     Ok(ExitCode::SUCCESS)
 }
 
-async fn list(flow: &RedisFlow, json: bool) -> anyhow::Result<()> {
+async fn list(flow: &RedisFlow) -> anyhow::Result<()> {
     let (paused, mut crew) = (flow.paused().await?, flow.crew().await?);
     crew.sort_by(|one, other| (&one.host, one.pid).cmp(&(&other.host, other.pid)));
-    if json {
-        output::out(&serde_json::to_string_pretty(&json!({ "paused": paused, "workers": crew }))?);
-        return Ok(());
+    if output::is_json() {
+        return output::answer(&json!({ "paused": paused, "items": crew }), String::new);
     }
     if let Some(pause) = paused {
         output::out(&format!("{pause} ({})\n", time(pause.at_ms)));

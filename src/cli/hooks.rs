@@ -3,9 +3,10 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::bail;
 use clap::Subcommand;
 
+use super::exit::usage;
+use super::place::Place;
 use super::{operator, output};
 use crate::catalog::{self, Catalog, Document, Terms, variable};
 use crate::config::{Backend, CatalogFrom, Settings};
@@ -51,10 +52,7 @@ pub(super) enum Hooks {
         output: Option<PathBuf>,
     },
     /// Who changed the fleet's catalog and when, newest first
-    History {
-        #[arg(long)]
-        json: bool,
-    },
+    History,
     /// Make an older revision the current one again, under a new number
     Rollback {
         #[arg(value_name = "N", value_parser = number)]
@@ -62,6 +60,19 @@ pub(super) enum Hooks {
         #[command(flatten)]
         change: Change,
     },
+}
+
+impl Hooks {
+    /// What the command talks to: the catalog in Redis, or hooks on disk.
+    pub(super) fn place(&self, settings: &Settings) -> Option<Place> {
+        let file = match self {
+            Self::Check { file } => file.as_deref().or(Some(&settings.hooks)),
+            Self::List(list::List { file: Some(file) }) => Some(file.as_path()),
+            Self::List(_) | Self::Test(_) if settings.catalog.from == CatalogFrom::File => Some(settings.hooks.as_path()),
+            _ => None,
+        };
+        Some(file.map_or_else(|| Place::of(settings), Place::hooks))
+    }
 }
 
 /// What is said about a change.
@@ -108,7 +119,7 @@ pub(super) async fn run(settings: &Settings, hooks: Hooks) -> anyhow::Result<Exi
         Hooks::List(list) => {
             let documents =
                 if let Some(file) = &list.file { catalog::open(file)? } else { documents(settings).await? };
-            list::run(&list, &catalog::read_for_others(&documents, settings.hint_max)?.hooks);
+            list::run(&catalog::read_for_others(&documents, settings.hint_max)?.hooks)?;
         }
         Hooks::Test(wish) => {
             let documents = documents(settings).await?;
@@ -120,7 +131,7 @@ pub(super) async fn run(settings: &Settings, hooks: Hooks) -> anyhow::Result<Exi
         Hooks::Apply { path, change, dry_run } => shared(settings)?.apply(&path, change, dry_run, &operator()).await?,
         Hooks::Diff { path } => shared(settings)?.diff(&path).await?,
         Hooks::Show { revision, output } => shared(settings)?.show(revision, output.as_deref()).await?,
-        Hooks::History { json } => shared(settings)?.history(json).await?,
+        Hooks::History => shared(settings)?.history().await?,
         Hooks::Rollback { revision, change } => shared(settings)?.rollback(revision, change, &operator()).await?,
     }
     Ok(ExitCode::SUCCESS)
@@ -129,11 +140,11 @@ pub(super) async fn run(settings: &Settings, hooks: Hooks) -> anyhow::Result<Exi
 /// The catalog in Redis.
 fn shared(settings: &Settings) -> anyhow::Result<Shared<'_>> {
     let Backend::Servers { redis, .. } = &settings.backend else {
-        bail!(
+        return Err(usage(format!(
             "a catalog of many workers is kept in Redis: set broker.url and redis.url. One process without servers \
              follows its hooks file: change {} (`hookfleet hooks check` tells what is wrong with it)",
             settings.hooks.display()
-        );
+        )));
     };
     Ok(Shared::new(redis, settings))
 }

@@ -30,15 +30,11 @@ pub(super) enum Letters {
         /// Where the page before ended
         #[arg(long, value_name = "CURSOR")]
         after: Option<String>,
-        #[arg(long)]
-        json: bool,
     },
     /// Letters by cause: what failed, how often, since when
     Groups {
         #[command(flatten)]
         which: Which,
-        #[arg(long)]
-        json: bool,
     },
     /// One letter in full
     Show {
@@ -87,6 +83,17 @@ pub(super) enum Letters {
     },
     /// Append again what the broker's stream lost in a power cut, from the copies of the last hour
     Recover,
+}
+
+impl Letters {
+    /// Whether the command looks at letters and changes nothing.
+    fn only_reads(&self) -> bool {
+        match self {
+            Self::List { .. } | Self::Groups { .. } | Self::Show { .. } | Self::Export { .. } => true,
+            Self::Replay(replay) => replay.only_reads(),
+            Self::Edit { .. } | Self::Resolve { .. } | Self::Recover => false,
+        }
+    }
 }
 
 /// Which letters: those that everything given holds for.
@@ -138,7 +145,7 @@ fn ids(ids: &[String]) -> Vec<LetterId> {
 }
 
 pub(super) async fn run(settings: &Settings, letters: Letters) -> anyhow::Result<ExitCode> {
-    let client = Client::open(settings).await?;
+    let client = Client::open(settings, letters.only_reads()).await?;
     let ended = act(&client, letters, settings).await;
     client.close().await;
     ended
@@ -146,11 +153,11 @@ pub(super) async fn run(settings: &Settings, letters: Letters) -> anyhow::Result
 
 async fn act(client: &Client, letters: Letters, settings: &Settings) -> anyhow::Result<ExitCode> {
     match letters {
-        Letters::List { which, limit, after, json } => {
+        Letters::List { which, limit, after } => {
             let asked = PageAsked { which: which.asked(), after, limit: Some(limit.to_string()) };
-            list(&client.list(&asked).await?, json)?;
+            list(&client.list(&asked).await?)?;
         }
-        Letters::Groups { which, json } => groups(&client.groups(&which.asked()).await?, json)?,
+        Letters::Groups { which } => groups(&client.groups(&which.asked()).await?)?,
         Letters::Show { id, body } => {
             output::out(&serde_json::to_string_pretty(&client.show(&id, body).await?)?);
         }
@@ -189,10 +196,9 @@ fn given(flag: &str, text: &str) -> anyhow::Result<String> {
     }
 }
 
-fn list(page: &Listed, json: bool) -> anyhow::Result<()> {
-    if json {
-        output::out(&serde_json::to_string(page)?);
-        return Ok(());
+fn list(page: &Listed) -> anyhow::Result<()> {
+    if output::is_json() {
+        return output::answer(page, String::new);
     }
     if page.items.is_empty() {
         output::out("no letters");
@@ -220,15 +226,9 @@ fn list(page: &Listed, json: bool) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn groups(groups: &Grouped, json: bool) -> anyhow::Result<()> {
-    if json {
-        output::out(&serde_json::to_string(groups)?);
-    } else if groups.items.is_empty() {
-        output::out("no letters");
-    } else {
-        output::out(&replay::causes(&groups.items));
-    }
-    Ok(())
+fn groups(groups: &Grouped) -> anyhow::Result<()> {
+    let text = || if groups.items.is_empty() { "no letters".to_owned() } else { replay::causes(&groups.items) };
+    output::answer(groups, text)
 }
 
 fn word(state: &impl serde::Serialize) -> String {

@@ -1,6 +1,59 @@
 //! Where the program speaks to its user; everything else logs.
 
 use std::io::Write as _;
+use std::sync::OnceLock;
+
+use anyhow::Context as _;
+use serde::Serialize;
+use serde_json::Value;
+
+use super::place::Place;
+
+/// How this process was asked to answer. Set once, before the command runs.
+static ASKED: OnceLock<Asked> = OnceLock::new();
+
+struct Asked {
+    json: bool,
+    place: Option<Place>,
+}
+
+/// Sets how this process answers, and says what it talks to: a line on stderr, or the member `place` of its JSON.
+pub(super) fn begin(json: bool, place: Option<Place>) {
+    if let Some(place) = place.as_ref().filter(|_| !json) {
+        err(&format!("using {place}"));
+    }
+    let _ = ASKED.set(Asked { json, place }); // a process runs one command
+}
+
+/// Whether JSON is to be printed, and nothing else on standard output.
+pub(super) fn is_json() -> bool {
+    ASKED.get().is_some_and(|asked| asked.json)
+}
+
+/// What this command talks to, if to anything.
+pub(super) fn place() -> Option<&'static Place> {
+    ASKED.get().and_then(|asked| asked.place.as_ref())
+}
+
+/// What came of a command: one JSON object on one line, if JSON was asked for, else a text.
+///
+/// # Errors
+/// It is no JSON object.
+pub(super) fn answer(json: &impl Serialize, text: impl FnOnce() -> String) -> anyhow::Result<()> {
+    if !is_json() {
+        out(&text());
+        return Ok(());
+    }
+    let mut object = match serde_json::to_value(json)? {
+        Value::Object(object) => object,
+        other => anyhow::bail!("expected an object to print, found {other}"),
+    };
+    if let Some(place) = place() {
+        object.insert("place".to_owned(), serde_json::to_value(place).context("the place is no JSON")?);
+    }
+    out(&Value::Object(object).to_string());
+    Ok(())
+}
 
 /// One line or more to standard output. A closed pipe is no error of ours: `hookfleet … | head` ends quietly.
 pub(super) fn out(text: &str) {

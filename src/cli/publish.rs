@@ -19,6 +19,7 @@ use tokio::sync::mpsc;
 use super::answer::Refused;
 use super::hooks::event_types;
 use super::output;
+use super::place::Place;
 use super::remote::Remote;
 use crate::app::Backends;
 use crate::broker::PublishError;
@@ -64,6 +65,12 @@ pub(super) struct Publish {
 }
 
 pub(super) async fn run(settings: &Settings, publish: Publish) -> anyhow::Result<ExitCode> {
+    if let Some(Place::File { path, owner: None, .. }) = output::place() {
+        output::err(&format!(
+            "warning: no process has {} open: what is published waits there until `hookfleet up` runs on it",
+            path.display()
+        ));
+    }
     match &publish.file {
         None => one(settings, &publish).await,
         Some(file) => many(settings, file).await,
@@ -143,7 +150,7 @@ async fn many(settings: &Settings, file: &Path) -> anyhow::Result<ExitCode> {
     sink.close().await;
     misfits.tell();
     if let Some(error) = failed {
-        bail!("{error:#}; {confirmed} events were published and confirmed before");
+        return Err(error.context(format!("{confirmed} events were published and confirmed before this")));
     }
     output::out(&format!("published {confirmed} events, all confirmed"));
     Ok(ExitCode::SUCCESS)

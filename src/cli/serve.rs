@@ -10,6 +10,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
+use super::exit::usage;
 use super::output;
 use super::sample::Sample;
 use crate::app::embed::source;
@@ -36,10 +37,10 @@ pub(super) struct Up {
 pub(super) async fn worker(settings: Settings) -> anyhow::Result<ExitCode> {
     let _logs = telemetry::logs::start(&settings.log)?;
     if matches!(settings.backend, Backend::Embedded { .. }) {
-        bail!(
+        return Err(usage(
             "a worker shares its work with others over RabbitMQ and Redis: set broker.url and redis.url \
-               (HOOKFLEET_BROKER_URL, HOOKFLEET_REDIS_URL), or run `hookfleet up` for everything in one process"
-        );
+               (HOOKFLEET_BROKER_URL, HOOKFLEET_REDIS_URL), or run `hookfleet up` for everything in one process",
+        ));
     }
     let file = source(&settings, &Callbacks::default())?;
     let backends = Backends::open(&settings).await?;
@@ -53,10 +54,10 @@ pub(super) async fn worker(settings: Settings) -> anyhow::Result<ExitCode> {
 pub(super) async fn server(settings: Settings) -> anyhow::Result<ExitCode> {
     let _logs = telemetry::logs::start(&settings.log)?;
     if matches!(settings.backend, Backend::Embedded { .. }) {
-        bail!(
+        return Err(usage(
             "a server speaks for workers that it shares RabbitMQ and Redis with: set broker.url and redis.url \
-             (HOOKFLEET_BROKER_URL, HOOKFLEET_REDIS_URL), or run `hookfleet up` for everything in one process"
-        );
+             (HOOKFLEET_BROKER_URL, HOOKFLEET_REDIS_URL), or run `hookfleet up` for everything in one process",
+        ));
     }
     let file = server::source(&settings)?;
     let backends = Backends::open(&settings).await?;
@@ -82,7 +83,7 @@ pub(super) async fn up(mut settings: Settings, up: Up) -> anyhow::Result<ExitCod
     let source = own.map_or_else(|| backends.shared(&settings), Ok)?;
     let file = backends.file.clone();
     if up.exit_when_idle && file.is_none() {
-        bail!("--exit-when-idle needs the embedded broker: nobody can say when a shared one is idle");
+        return Err(usage("--exit-when-idle needs the embedded broker: nobody can say when a shared one is idle"));
     }
     let (broker, done) = (Arc::clone(&backends.broker), CancellationToken::new());
     let listener = sample.as_ref().map_or_else(no_listener, Sample::listener);

@@ -2,9 +2,10 @@
 
 use std::process::ExitCode;
 
-use anyhow::{anyhow, bail};
+use anyhow::anyhow;
 use clap::Subcommand;
 
+use super::exit::{Exit, usage};
 use super::output;
 use crate::amqp::connection::{connect, vhost};
 use crate::amqp::declare::{check, declare, differing_bindings};
@@ -39,7 +40,9 @@ pub(super) async fn run(settings: &Settings, command: Command) -> anyhow::Result
         }
         return Ok(ExitCode::SUCCESS);
     }
-    let Some(broker) = broker else { bail!("no broker is configured: set broker.url (HOOKFLEET_BROKER_URL)") };
+    let Some(broker) = broker else {
+        return Err(usage("no broker is configured: set broker.url (HOOKFLEET_BROKER_URL)"));
+    };
     if let Command::Apply = command {
         apply(broker, &topology, &policies).await
     } else {
@@ -78,7 +81,10 @@ fn by_hand(error: &ManagementError, policies: &[Policy], vhost: &str) -> ExitCod
     for policy in policies {
         output::out(&policy.command(vhost));
     }
-    ExitCode::FAILURE
+    match error {
+        ManagementError::Away(_) => Exit::ServerAway.into(),
+        ManagementError::Refused(_) => Exit::Failed.into(),
+    }
 }
 
 async fn compare_all(broker: &BrokerServer, topology: &Topology, policies: &[Policy]) -> anyhow::Result<ExitCode> {

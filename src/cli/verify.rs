@@ -64,9 +64,6 @@ pub(super) struct Verify {
     /// Give a phase up after so many seconds; what has not arrived by then counts as lost
     #[arg(long, default_value_t = 120, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=86_400))]
     limit: u64,
-    /// Print the rows as JSON
-    #[arg(long)]
-    json: bool,
 }
 
 /// A phase that is over.
@@ -102,7 +99,7 @@ pub(super) async fn run(settings: Settings, launch: Launch, verify: Verify) -> a
         Err(error) => Err(error),
     };
     let report = Report::new(trial.broker(), count, verify.rate, trial.end(rows).await?);
-    output::out(&if verify.json { serde_json::to_string_pretty(&report)? } else { report.shown() });
+    output::answer(&report, || report.shown())?;
     Ok(if report.passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 

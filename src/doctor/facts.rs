@@ -127,6 +127,11 @@ pub struct CatalogFacts {
 /// Where the embedded file lies.
 #[derive(Debug, Clone)]
 pub struct FileFacts {
+    /// As the settings name it.
+    pub path: String,
+    pub is_there: bool,
+    /// Where the process that has it open serves HTTP.
+    pub owner: Option<String>,
     /// Bytes that this user may still write.
     pub free: u64,
     /// The file system, such as `ext4`.

@@ -28,6 +28,7 @@ use crate::domain::hook::Action;
 use crate::domain::id::EventDigest;
 use crate::domain::matching::HookSet;
 use crate::domain::secret::Secret;
+use crate::embedded;
 use crate::executor;
 use crate::flow::Flow as _;
 use crate::flow::redis::RedisFlow;
@@ -286,7 +287,13 @@ fn file(path: &Path) -> Gathered<FileFacts> {
     let folder = if folder.as_os_str().is_empty() { here } else { folder };
     let wrong = |error: rustix::io::Errno| format!("cannot ask for the disk of {}: {error}", folder.display());
     let space = rustix::fs::statvfs(folder).map_err(wrong)?;
-    Ok(FileFacts { free: space.f_bavail.saturating_mul(space.f_frsize), system: system(folder)? })
+    Ok(FileFacts {
+        path: path.display().to_string(),
+        is_there: path.exists(),
+        owner: embedded::owner(path).map(|owner| owner.to_string()),
+        free: space.f_bavail.saturating_mul(space.f_frsize),
+        system: system(folder)?,
+    })
 }
 
 #[cfg(target_os = "linux")]

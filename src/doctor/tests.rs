@@ -274,12 +274,13 @@ fn the_rest() {
 
     let fleet = Fleet { broker: Err("away".into()), redis: Err("away too".into()), crew: Err("away too".into()) };
     let servers = Servers::Fleet(Box::new(fleet));
-    check(&Facts { servers, ..sound.clone() }, 2, &["unknown broker away", "unknown redis away too"]);
+    check(&Facts { servers, ..sound.clone() }, 3, &["unknown broker away", "unknown redis away too"]);
     let fleet = Fleet { broker: Ok(broker_facts()), redis: Err("a cluster".into()), crew: Err("away".into()) };
     let servers = Servers::Fleet(Box::new(fleet));
-    check(&Facts { servers, ..sound.clone() }, 2, &["unknown redis a cluster", "unknown workers away"]);
+    check(&Facts { servers, ..sound.clone() }, 3, &["unknown redis a cluster", "unknown workers away"]);
     let file = |free, system: &str| {
-        let servers = Servers::File(Ok(FileFacts { free, system: system.to_owned() }));
+        let (path, owner) = ("h.db".to_owned(), Some("http://127.0.0.1:8733".to_owned()));
+        let servers = Servers::File(Ok(FileFacts { path, is_there: true, owner, free, system: system.to_owned() }));
         Facts { servers, ..sound.clone() }
     };
     check(&file(1 << 40, "ext4"), 0, &[]);
@@ -288,7 +289,7 @@ fn the_rest() {
     check(&file(1 << 40, "tmpfs"), 1, &["PROBLEM file: system the embedded file lies on tmpfs"]);
     check(&file(1 << 40, "overlayfs"), 0, &["warning file: system the embedded file lies on overlayfs"]);
     let unknown = Facts { servers: Servers::File(Err("no".into())), ..sound.clone() };
-    check(&unknown, 2, &["unknown file no"]);
+    check(&unknown, 3, &["unknown file no"]);
 }
 
 #[test]

@@ -90,7 +90,7 @@ async fn operators_change_the_catalog() {
     assert!(!site.ok(&["hooks", "show", "--revision", "1"]).contains("id: b"));
     assert!(site.ok(&["hooks", "rollback", "r1"]).contains("r3 is the current revision"));
     let history: Value = serde_json::from_str(&site.ok(&["hooks", "history", "--json"])).unwrap();
-    let told: Vec<_> = history.as_array().unwrap().iter().map(|about| about["message"].as_str().unwrap()).collect();
+    let told: Vec<_> = history["items"].as_array().unwrap().iter().map(|about| about["message"].as_str().unwrap()).collect();
     assert_eq!(told, ["back to r1", "the second", "the first"]);
     let unknown = text(&site.run(&["hooks", "rollback", "17"]));
     assert!(unknown.contains("expected revision r17 to be kept, found none"), "{unknown}");
@@ -257,7 +257,7 @@ async fn a_fleet_pauses_and_goes_on() {
     let listed: Value = serde_json::from_str(&site.ok(&["fleet", "list", "--json"])).unwrap();
     assert_eq!(listed["paused"]["message"], "the target moves");
     let pids: HashSet<i64> =
-        listed["workers"].as_array().unwrap().iter().map(|card| card["pid"].as_i64().unwrap()).collect();
+        listed["items"].as_array().unwrap().iter().map(|card| card["pid"].as_i64().unwrap()).collect();
     assert_eq!(pids, [&first, &second].map(|worker| i64::from(worker.process.id())).into());
     assert_eq!(sink.count(), 0);
     assert!(site.ok(&["fleet", "resume"]).contains("goes on"));

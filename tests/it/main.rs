@@ -53,6 +53,7 @@ mod neighbours;
 mod onward;
 mod openapi;
 mod pipeline;
+mod places;
 mod programs;
 mod proxy;
 mod publishing;

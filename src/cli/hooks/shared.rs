@@ -4,6 +4,7 @@ use std::io::Write as _;
 use std::path::Path;
 
 use anyhow::{Context as _, anyhow, bail};
+use serde_json::json;
 
 use super::Change;
 use crate::catalog::apply::{self, Applied, Done, Refused, Wish, apply};
@@ -109,17 +110,12 @@ impl<'s> Shared<'s> {
         Ok(current.ok_or_else(|| anyhow!(NONE))?.documents)
     }
 
-    pub(super) async fn history(&self, json: bool) -> anyhow::Result<()> {
+    pub(super) async fn history(&self) -> anyhow::Result<()> {
         let history = self.revisions.history().await?;
-        if json {
-            output::out(&serde_json::to_string_pretty(&history)?);
-        } else if history.is_empty() {
-            output::out(NONE);
-        }
-        for about in history.iter().filter(|_| !json) {
-            output::out(&line(about));
-        }
-        Ok(())
+        output::answer(&json!({ "items": history }), || match history.as_slice() {
+            [] => NONE.to_owned(),
+            history => history.iter().map(line).collect::<Vec<_>>().join("\n"),
+        })
     }
 }
 

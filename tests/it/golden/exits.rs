@@ -1,4 +1,4 @@
-//! How commands end: exit code and first line of standard error.
+//! How commands end: exit code, and the error or else the first line of standard error.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -206,7 +206,9 @@ fn row(site: &Site, command: &[&str], letter: &str) -> String {
     let shown: Vec<String> = std::iter::once("hookfleet".to_owned()).chain(command.iter().map(quoted)).collect();
     let mut row = format!("\n$ {}\nexit {}\n", shown.join(" "), output.status.code().unwrap());
     let error = String::from_utf8_lossy(&output.stderr).into_owned();
-    if let Some(first) = error.lines().next() {
+    // What a command talks to is the same for all.
+    let lines: Vec<&str> = error.lines().filter(|line| !line.starts_with("using ")).collect();
+    if let Some(first) = lines.iter().find(|line| line.starts_with("error")).or(lines.first()) {
         let folder = site.folder.path().canonicalize().unwrap();
         let first = first.replace(folder.to_str().unwrap(), "{folder}");
         // Of a refused connection, on Linux and on macOS.
