@@ -394,10 +394,8 @@ fn append<T>(list: &mut Vec<T>, more: impl IntoIterator<Item = T>) {
 }
 
 fn cut(text: String, chars_max: usize) -> String {
-    match text.char_indices().nth(chars_max) {
-        Some((end, _)) => text[..end].to_owned(),
-        None => text,
-    }
+    let end = text.char_indices().nth(chars_max).map(|(end, _)| end);
+    end.map_or_else(|| text.clone(), |end| text[..end].to_owned())
 }
 
 #[cfg(test)]
