@@ -17,6 +17,7 @@ mod answer;
 mod api;
 mod backup;
 mod bench;
+mod connect;
 mod decide;
 mod doctor;
 mod exit;
@@ -155,7 +156,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Bench(bench) => bench::run(settings, bench).await,
         Command::Verify(verify) => verify::run(settings, cli.common.launch()?, verify).await,
         Command::Settings => {
-            output::out(&settings.shown());
+            output::answer(&settings.as_json(), || settings.shown())?;
             Ok(ExitCode::SUCCESS)
         }
         Command::Schema => {

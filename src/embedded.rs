@@ -202,6 +202,23 @@ impl Store {
         self.read(count).await.map(i64::unsigned_abs)
     }
 
+    /// Of each queue, how many messages are due at this moment (milliseconds since 1970), and since when the first of them is.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub async fn backlogs(&self, now_ms: u64) -> Result<Vec<(String, u64, u64)>, ReadError> {
+        let sql = "SELECT queue, count(*), min(due_ms) FROM messages WHERE due_ms <= ?1 GROUP BY queue ORDER BY queue";
+        let now_ms = i64::try_from(now_ms).unwrap_or(i64::MAX);
+        let query = move |conn: &Connection| {
+            let mut statement = conn.prepare(sql)?;
+            let rows = statement.query_map([now_ms], |row| {
+                Ok((row.get(0)?, row.get::<_, i64>(1)?.unsigned_abs(), row.get::<_, i64>(2)?.unsigned_abs()))
+            })?;
+            rows.collect()
+        };
+        self.read(query).await
+    }
+
     /// Writes for the sake of writing.
     pub(crate) async fn ping(&self) -> Result<(), WriteError> {
         self.write(|batch| batch.ping()).await

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
+use serde_json::json;
 
 use super::exit::usage;
 use super::output;
@@ -26,6 +27,7 @@ pub(super) async fn run(settings: &Settings, backup: Backup) -> anyhow::Result<E
     };
     let (from, to) = (path.clone(), backup.file.clone());
     let bytes = tokio::task::spawn_blocking(move || embedded::backup(&from, &to)).await??;
-    output::out(&format!("{} is a copy of {}, {bytes} bytes", backup.file.display(), path.display()));
+    let answer = json!({ "copy": backup.file, "of": path, "bytes": bytes });
+    output::answer(&answer, || format!("{} is a copy of {}, {bytes} bytes", backup.file.display(), path.display()))?;
     Ok(ExitCode::SUCCESS)
 }

@@ -15,7 +15,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::output;
 use super::trial::{self, Trial};
-use crate::app::{App, Backends};
+use crate::app::App;
+use crate::app::start::Start;
 use crate::catalog::watch::Source;
 use crate::catalog::{self, Terms};
 use crate::config::Settings;
@@ -88,13 +89,13 @@ async fn measure(trial: &Trial, bench: &Bench) -> anyhow::Result<Figures> {
     let sink = Sink::start(bench.events, bench.fan_out)?;
     let terms = Terms { hint_max: settings.hint_max, env: &|_| None, egress: &settings.egress.allow, callbacks: None };
     let hooks = catalog::parse(&hooks(&sink, bench.fan_out), "the hooks of bench", &terms)?.hooks;
-    let backends = Backends::open(settings).await?;
+    let start = Start::new(settings, Kind::Worker).await?;
+    let backends = start.open(settings).await?;
     let body_bytes_max = settings.events.body_bytes_max;
     let options =
         PublisherOptions { patience: Duration::from_secs(bench.limit), body_bytes_max, ..PublisherOptions::default() };
     let publisher = Publisher::new(Arc::clone(&backends.broker), options);
-    let app =
-        App::new(settings, backends, Source::Fixed(hooks), Kind::Worker, no_listener(), Callbacks::default()).await?;
+    let app = App::new(settings, start, backends, Source::Fixed(hooks), no_listener(), Callbacks::default()).await?;
     let stop = CancellationToken::new();
     let running = app.run(stop.clone().cancelled_owned());
     let load = async {

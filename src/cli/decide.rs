@@ -69,7 +69,7 @@ pub(super) async fn run(settings: &Settings, decide: Decide) -> anyhow::Result<E
         // What no waiting can mend is no question of who is there.
         Ok(Err(error)) if !matches!(error.downcast_ref(), Some(ConnectError::Away(_))) => return Err(error),
         Ok(Err(error)) => Err(Undecided::Unavailable(format!("{error:#}"))),
-        Err(_) => Err(Undecided::Unanswered(decide.deadline)),
+        Err(_) => Err(Undecided::Unavailable(format!("no connection within {:?}", decide.deadline))),
     };
     let decision: Decision = match decided {
         Ok(decision) => decision,
@@ -79,8 +79,12 @@ pub(super) async fn run(settings: &Settings, decide: Decide) -> anyhow::Result<E
         Err(error @ Undecided::Unavailable(_)) => return finish(&on_unavailable.decision(error)?),
         Err(error) => return Err(error.into()),
     };
-    if decision.verdict == Verdict::Allow && decision.matched_hooks.is_empty() {
-        output::err(&format!("no gate wants events of type {}: `hookfleet hooks list` shows which there are", decide.kind));
+    let nobody_asked = decision.matched_hooks.is_empty() && decision.hooks.is_empty();
+    if decision.verdict == Verdict::Allow && nobody_asked {
+        output::err(&format!(
+            "no gate wants events of type {}: `hookfleet hooks list` shows which there are",
+            decide.kind
+        ));
         if decide.require_gate {
             return Ok(Exit::Ask.into());
         }

@@ -4,9 +4,10 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::{Args, Subcommand};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 pub(super) use self::client::Client;
+use super::hooks::unknown_hook;
 use super::output::{table, time};
 use super::{operator, output};
 use crate::config::Settings;
@@ -155,11 +156,23 @@ async fn act(client: &Client, letters: Letters, settings: &Settings) -> anyhow::
     match letters {
         Letters::List { which, limit, after } => {
             let asked = PageAsked { which: which.asked(), after, limit: Some(limit.to_string()) };
-            list(&client.list(&asked).await?)?;
+            let page = client.list(&asked).await?;
+            list(&page)?;
+            if page.items.is_empty() {
+                tell_unknown(settings, asked.which.hook.as_deref()).await;
+            }
         }
-        Letters::Groups { which } => groups(&client.groups(&which.asked()).await?)?,
+        Letters::Groups { which } => {
+            let found = client.groups(&which.asked()).await?;
+            groups(&found)?;
+            if found.items.is_empty() {
+                tell_unknown(settings, which.hook.as_deref()).await;
+            }
+        }
         Letters::Show { id, body } => {
-            output::out(&serde_json::to_string_pretty(&client.show(&id, body).await?)?);
+            let letter = client.show(&id, body).await?;
+            let text = serde_json::to_string_pretty(&letter)?;
+            output::answer(&letter, || text)?;
         }
         Letters::Export { which, body, ndjson: _ } => {
             client.export(&which.asked(), body, &mut |line| output::out(line)).await?;
@@ -173,7 +186,7 @@ async fn act(client: &Client, letters: Letters, settings: &Settings) -> anyhow::
                 .transpose()
                 .context("--patch: expected JSON")?;
             let sent = client.edit(&id, &EditAsked { data, patch, by: Some(operator()) }).await?;
-            output::out(&format!("{} sent with other data, as generation {}", sent.id, sent.generation));
+            output::answer(&sent, || format!("{} sent with other data, as generation {}", sent.id, sent.generation))?;
         }
         Letters::Resolve { ids: named, which, all, reason, yes } => {
             let asked =
@@ -181,11 +194,24 @@ async fn act(client: &Client, letters: Letters, settings: &Settings) -> anyhow::
             if !(yes || named.len() == 1 || replay::confirmed("Close these letters?")?) {
                 return Ok(ExitCode::FAILURE);
             }
-            output::out(&format!("{} letters resolved", client.resolve(&asked).await?.resolved));
+            let closed = client.resolve(&asked).await?;
+            output::answer(&closed, || format!("{} letters resolved", closed.resolved))?;
         }
-        Letters::Recover => output::out(&client.recover().await?),
+        Letters::Recover => {
+            let text = client.recover().await?;
+            output::answer(&json!({ "recovered": text }), || text.clone())?;
+        }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Says that a hook is not in the catalog, where no letter was found for it.
+async fn tell_unknown(settings: &Settings, hook: Option<&str>) {
+    if let Some(hook) = hook.filter(|hook| !hook.contains('*'))
+        && let Some(note) = unknown_hook(settings, hook).await
+    {
+        output::err(&note);
+    }
 }
 
 /// A text, or what stands in the file that it names.

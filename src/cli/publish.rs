@@ -13,22 +13,25 @@ use clap::Args;
 use futures_util::{Stream, StreamExt as _, stream};
 use indicatif::{ProgressBar, ProgressStyle};
 use reqwest::{Method, StatusCode};
+use serde_json::json;
 use serde_json::value::RawValue;
 use tokio::sync::mpsc;
 
 use super::answer::Refused;
+use super::connect;
 use super::hooks::event_types;
 use super::output;
 use super::place::Place;
 use super::remote::Remote;
-use crate::app::Backends;
 use crate::broker::PublishError;
 use crate::config::{Backend, Settings};
 use crate::domain::asking::Answered;
 use crate::domain::decision::Decision;
+use crate::domain::escape;
 use crate::domain::event::Reading;
 use crate::domain::event_type::EventTypes;
 use crate::domain::json::text_without_mark;
+use crate::domain::pattern::oddity;
 use crate::embedded;
 use crate::publish::{Event, EventBuilder, Publisher, PublisherOptions, Rejected, Route, prepare};
 
@@ -103,6 +106,11 @@ impl About {
 
 async fn one(settings: &Settings, publish: &Publish) -> anyhow::Result<ExitCode> {
     let event = publish.about.event(publish.kind.as_deref().unwrap_or_default())?;
+    let kind = publish.kind.as_deref().unwrap_or_default();
+    let odd = if kind.contains('*') { Some("a wildcard of hooks") } else { oddity(kind) };
+    if let Some(odd) = odd {
+        output::err(&format!("warning: the type \"{}\" has {odd}: is it what hooks wait for?", escape::name(kind)));
+    }
     match event.misfit(&event_types(settings).await) {
         Some(misfit) if misfit.strict => bail!("nothing was published: {}", misfit.sentence()),
         Some(misfit) => output::err(&format!("warning: {}", misfit.sentence())),
@@ -112,7 +120,8 @@ async fn one(settings: &Settings, publish: &Publish) -> anyhow::Result<ExitCode>
     let sent = sink.publisher.publish(&event).await;
     sink.close().await;
     sent?;
-    output::out(&format!("published {} (source {}), confirmed", event.id(), event.source()));
+    let answer = json!({ "published": 1, "id": event.id(), "source": event.source() });
+    output::answer(&answer, || format!("published {} (source {}), confirmed", event.id(), event.source()))?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -152,7 +161,7 @@ async fn many(settings: &Settings, file: &Path) -> anyhow::Result<ExitCode> {
     if let Some(error) = failed {
         return Err(error.context(format!("{confirmed} events were published and confirmed before this")));
     }
-    output::out(&format!("published {confirmed} events, all confirmed"));
+    output::answer(&json!({ "published": confirmed }), || format!("published {confirmed} events, all confirmed"))?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -291,7 +300,7 @@ impl Sink {
             let publisher = Publisher::over(Box::new(Remote::new(owner, &settings.http)?), options);
             return Ok(Self { publisher, file: None });
         }
-        let backends = Backends::open(settings).await?;
+        let backends = connect::open(settings).await?;
         Ok(Self { publisher: Publisher::new(backends.broker, options), file: backends.file })
     }
 

@@ -11,12 +11,13 @@ use std::pin::pin;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context as _, anyhow, bail};
+use anyhow::{Context as _, anyhow};
 use clap::Args;
 use futures_util::StreamExt as _;
 use tokio::time::{Instant, sleep, timeout_at};
 use tokio_util::sync::CancellationToken;
 
+use super::exit::usage;
 use super::output;
 use super::trial::{self, Trial};
 use crate::config::{Backend, Settings};
@@ -165,14 +166,17 @@ impl Verify {
     fn checked(&self, settings: &Settings) -> anyhow::Result<u32> {
         let load = u64::from(self.events.div_ceil(self.rate));
         if self.limit <= load {
-            bail!("expected --limit to be more than the {load} s that --events take at --rate, found {}", self.limit);
+            return Err(usage(format!(
+                "expected --limit to be more than the {load} s that --events take at --rate, found {}",
+                self.limit
+            )));
         }
         match (&settings.backend, self.workers) {
             (Backend::Servers { .. }, workers) => Ok(workers.unwrap_or(WORKERS)),
             (Backend::Embedded { .. }, None | Some(1)) => Ok(1),
-            (Backend::Embedded { .. }, Some(workers)) => bail!(
+            (Backend::Embedded { .. }, Some(workers)) => Err(usage(format!(
                 "expected --workers 1, found {workers}: a file has one owner; set broker.url and redis.url to verify a fleet"
-            ),
+            ))),
         }
     }
 }

@@ -109,3 +109,62 @@ async fn a_type_that_no_gate_wants_is_told() {
     assert!(said.contains("no gate wants events of type deploy.reqested"), "{said}");
     assert_eq!(worker.stop().await, Some(0));
 }
+
+/// Case C13: every command prints one JSON object on one line, and says in it what it talks to.
+#[tokio::test]
+async fn every_command_has_json() {
+    let hooks = "  - { id: h, on: a, run: { command: { shell: \"true\" } } }";
+    let site = Site::embedded().hooks(hooks).set("HOOKFLEET_COMMANDS_ALLOW", "sh");
+    let event = site.folder.path().join("event.json");
+    std::fs::write(&event, r#"{"specversion":"1.0","type":"a","source":"/s","id":"1"}"#).unwrap();
+    let (event, copy) = (event.to_str().unwrap(), site.folder.path().join("copy.db"));
+    for (command, member) in [
+        (&["publish", "--type", "a"][..], "published"),
+        (&["publish", "--file", event], "published"),
+        (&["hooks", "check"], "revision"),
+        (&["hooks", "list"], "items"),
+        (&["hooks", "test", event], "items"),
+        (&["hooks", "test", event, "--send"], "sent"),
+        (&["dead-letters", "list"], "items"),
+        (&["dead-letters", "groups"], "items"),
+        (&["dead-letters", "replay", "--all", "--dry-run"], "letters"),
+        (&["topology", "print"], "items"),
+        (&["doctor"], "items"),
+        (&["settings"], "items"),
+        (&["backup", copy.to_str().unwrap()], "bytes"),
+    ] {
+        let output = site.run(&[command, &["--json"]].concat());
+        let text = String::from_utf8_lossy(&output.stdout);
+        let answer: Value = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{command:?}: {error}: {text}"));
+        assert_eq!(text.trim_end().lines().count(), 1, "{command:?}: {text}");
+        assert!(!answer[member].is_null(), "{command:?} has no {member}: {text}");
+        let talks = !matches!(command, ["settings"] | ["topology", "print"]);
+        assert_eq!(answer["place"].is_object(), talks, "{command:?}: {text}");
+    }
+}
+
+/// Case C15: what is most likely not meant is told.
+#[tokio::test]
+async fn odd_names_are_told() {
+    let hooks = "  - { id: notify-oncall, on: a, run: { command: { shell: \"true\" } } }";
+    let site = Site::embedded().hooks(hooks).set("HOOKFLEET_COMMANDS_ALLOW", "sh");
+    let published = site.run(&["publish", "--type", "a b"]);
+    assert!(published.status.success());
+    assert!(stderr(&published).contains("warning: the type \"a b\" has a space"), "{}", stderr(&published));
+    let listed = stderr(&site.run(&["dead-letters", "list", "--hook", "notify-oncal"]));
+    assert!(listed.contains("no hook notify-oncal: did you mean `notify-oncall`?"), "{listed}");
+    assert!(!stderr(&site.run(&["dead-letters", "list", "--hook", "notify-oncall"])).contains("note:"));
+}
+
+/// Case C11: a local file is its owner's; only what stands where secrets do is covered.
+#[tokio::test]
+async fn checks_show_the_owners_own_lines() {
+    let hooks = "  - { id: a, on: \"order.#\", run: { http: { url: \"https://h.example/\" } }, tiemout: 3s } # for sales\n\
+                 \x20 - { id: b, on: b, run: { http: { url: \"https://me:hunter2@h.example/\" } } }";
+    let output = Site::embedded().hooks(hooks).run(&["hooks", "check"]);
+    let said = stderr(&output);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(said.contains("the wildcard of RabbitMQ in \"order.#\"") && said.contains("hooks.yaml:3:"), "{said}");
+    assert!(said.contains("tiemout: 3s } # for sales"), "{said}");
+    assert!(!said.contains("hunter2"), "{said}");
+}

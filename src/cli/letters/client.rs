@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use crate::app::{Backends, routes};
 use crate::cli::api::Api;
+use crate::cli::connect;
 use crate::cli::remote::Remote;
 use crate::config::{Backend, Settings};
 use crate::dead_letters::Recovered;
@@ -43,7 +44,7 @@ impl Client {
         let _ = rustix::process::nice(NICENESS); // where that cannot be had, it is only slower for others
         let backends = match &settings.backend {
             Backend::Embedded { path } if only_reads || !path.exists() => Backends::open_to_read(path)?,
-            _ => Backends::open(settings).await?,
+            _ => connect::open(settings).await?,
         };
         Ok(Self::over(settings, backends))
     }

@@ -112,7 +112,7 @@ pub(super) async fn run(client: &Client, replay: Replay, window: Duration) -> an
 async fn one(client: &Client, asked: &ReplayAsked, id: &LetterId) -> anyhow::Result<ExitCode> {
     let asked = ReplayAsked { ids: Vec::new(), filter: None, ..asked.clone() };
     let sent = client.replay(&asked, id).await?;
-    output::out(&format!("{id} replayed as generation {}", sent.generation));
+    output::answer(&sent, || format!("{id} replayed as generation {}", sent.generation))?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -161,7 +161,7 @@ fn shown(preview: &Preview, window: Duration) -> String {
     let old = |group: &Group| group.hook.is_none() && now_ms().saturating_sub(group.first_ms) > millis(window);
     if preview.groups.iter().any(old) {
         lines.push(
-            "Some are about whole events, older than claims.window: hooks that had finished run again, under the same \
+            "Some are about whole events, older than idempotency.window: hooks that had finished run again, under the same \
              Idempotency-Key."
                 .to_owned(),
         );

@@ -51,7 +51,8 @@ impl Operated {
         assert!(site.ok(&["hooks", "rollback", "1"]).contains(&format!("{back} is the current revision")));
         worker.until_revision(&back).await;
         let history: Value = serde_json::from_str(&site.ok(&["hooks", "history", "--json"])).unwrap();
-        let told: Vec<_> = history["items"].as_array().unwrap().iter().map(|about| about["message"].as_str().unwrap()).collect();
+        let told: Vec<_> =
+            history["items"].as_array().unwrap().iter().map(|about| about["message"].as_str().unwrap()).collect();
         assert_eq!(told[..2], ["back to r1", "the next"]);
 
         site.ok(&["fleet", "pause", "--message", "the target moves"]);
