@@ -122,9 +122,14 @@ impl Command {
     /// What the command talks to. Those that serve log it instead, and some talk to nothing.
     fn place(&self, settings: &Settings) -> Option<Place> {
         match self {
-            Self::Up(_) | Self::Worker | Self::Server => None,
-            Self::Settings | Self::Schema | Self::Openapi | Self::Topology(topology::Command::Print) => None,
-            Self::Hooks(hooks) => hooks.place(settings),
+            Self::Up(_)
+            | Self::Worker
+            | Self::Server
+            | Self::Settings
+            | Self::Schema
+            | Self::Openapi
+            | Self::Topology(topology::Command::Print) => None,
+            Self::Hooks(hooks) => Some(hooks.place(settings)),
             Self::Bench(_) | Self::Verify(_) if matches!(settings.backend, Backend::Embedded { .. }) => {
                 Some(Place::TemporaryFile)
             }
@@ -153,7 +158,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Topology(command) => topology::run(&settings, command).await,
         Command::Backup(backup) => backup::run(&settings, backup).await,
         Command::Doctor(doctor) => doctor::run(&settings, &doctor).await,
-        Command::Bench(bench) => bench::run(settings, bench).await,
+        Command::Bench(bench) => Box::pin(bench::run(settings, bench)).await,
         Command::Verify(verify) => verify::run(settings, cli.common.launch()?, verify).await,
         Command::Settings => {
             output::answer(&settings.as_json(), || settings.shown())?;

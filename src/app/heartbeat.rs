@@ -109,11 +109,14 @@ mod tests {
     #[test]
     fn the_pace_is_that_of_the_last_seconds() {
         let (began, mut pace) = (Instant::now(), Pace::default());
-        let mut at = |second: u64, attempts: u64| pace.of(attempts, began + Duration::from_secs(second));
-        assert_eq!(at(0, 1_000), 0.0);
-        assert_eq!(at(1, 1_050), 50.0);
-        assert_eq!(at(10, 1_100), 10.0);
-        assert_eq!(at(20, 1_100), 0.0, "what is older is forgotten");
-        assert_eq!(at(21, 1_131), 2.8);
+        let mut check = |second: u64, attempts: u64, expected: f64| {
+            let found = pace.of(attempts, began + Duration::from_secs(second));
+            assert!((found - expected).abs() < f64::EPSILON, "{found} after {second} s, not {expected}");
+        };
+        check(0, 1_000, 0.0);
+        check(1, 1_050, 50.0);
+        check(10, 1_100, 10.0);
+        check(20, 1_100, 0.0); // what is older is forgotten
+        check(21, 1_131, 2.8);
     }
 }

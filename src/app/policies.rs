@@ -33,7 +33,7 @@ pub(super) async fn watch(server: &BrokerServer, namespace: &str, retention: Dur
         };
         match found {
             Ok(found) => {
-                known = told(known, harms(&topology, &wanted, &found));
+                known = told(&known, harms(&topology, &wanted, &found));
                 if untold(&topology, &found) > 0 && soon < SOON_MAX {
                     soon += 1;
                     sleep(SOON).await;
@@ -48,9 +48,9 @@ pub(super) async fn watch(server: &BrokerServer, namespace: &str, retention: Dur
 }
 
 /// Logs what is new and what is over; answers what is known now.
-fn told(known: BTreeSet<String>, harms: Vec<String>) -> BTreeSet<String> {
+fn told(known: &BTreeSet<String>, harms: Vec<String>) -> BTreeSet<String> {
     let now: BTreeSet<String> = harms.into_iter().collect();
-    for harm in now.difference(&known) {
+    for harm in now.difference(known) {
         tracing::error!(harm, "a policy of the broker costs work: `hookfleet doctor` says what to do");
     }
     for harm in known.difference(&now) {
@@ -68,8 +68,8 @@ mod tests {
     #[test]
     fn d2_what_is_over_is_forgotten() {
         let harms = |texts: &[&str]| texts.iter().map(ToString::to_string).collect::<Vec<_>>();
-        let known = told(BTreeSet::new(), harms(&["a", "b"]));
+        let known = told(&BTreeSet::new(), harms(&["a", "b"]));
         assert_eq!(known.len(), 2);
-        assert_eq!(told(known, harms(&["b"])), BTreeSet::from(["b".to_owned()]));
+        assert_eq!(told(&known, harms(&["b"])), BTreeSet::from(["b".to_owned()]));
     }
 }

@@ -38,7 +38,7 @@ impl Patience {
         }
         if is_first {
             let left = self.give_up_at.saturating_duration_since(Instant::now());
-            tracing::warn!(reason, "waiting for {what}, for {} s at most (startup.timeout)", left.as_secs());
+            tracing::warn!(reason, "waiting for {what}, for {} s at most", left.as_secs());
         }
         self.waiting.send_replace(Some(format!("{what}: {reason}")));
         true

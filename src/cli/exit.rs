@@ -54,7 +54,7 @@ impl Exit {
 
     /// How a command ends that has failed with this error. The outermost cause that says something decides.
     pub(super) fn of(error: &anyhow::Error) -> Self {
-        error.chain().find_map(|cause| known(cause)).unwrap_or(Self::Failed)
+        error.chain().find_map(known).unwrap_or(Self::Failed)
     }
 }
 

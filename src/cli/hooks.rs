@@ -67,7 +67,7 @@ pub(super) enum Hooks {
 
 impl Hooks {
     /// What the command talks to: the catalog in Redis, or hooks on disk.
-    pub(super) fn place(&self, settings: &Settings) -> Option<Place> {
+    pub(super) fn place(&self, settings: &Settings) -> Place {
         let file = match self {
             Self::Check { file } => file.as_deref().or(Some(&settings.hooks)),
             Self::List(list::List { file: Some(file) }) => Some(file.as_path()),
@@ -76,7 +76,7 @@ impl Hooks {
             }
             _ => None,
         };
-        Some(file.map_or_else(|| Place::of(settings), Place::hooks))
+        file.map_or_else(|| Place::of(settings), Place::hooks)
     }
 }
 

@@ -40,8 +40,8 @@ pub(super) async fn run(settings: &Settings, command: Command) -> anyhow::Result
         let commands: Vec<String> = policies.iter().map(|policy| policy.command(&vhost)).collect();
         let text = topology.to_string();
         output::answer(&json!({ "items": text.lines().collect::<Vec<_>>(), "policies": commands }), || {
-            let policies = commands.iter().map(|command| format!("\npolicy: {command}")).collect::<String>();
-            format!("{}{policies}", text.trim_end())
+            let policies = commands.iter().map(|command| format!("policy: {command}"));
+            std::iter::once(text.trim_end().to_owned()).chain(policies).collect::<Vec<_>>().join("\n")
         })?;
         return Ok(Exit::Done.into());
     }

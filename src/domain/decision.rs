@@ -393,9 +393,10 @@ fn append<T>(list: &mut Vec<T>, more: impl IntoIterator<Item = T>) {
     list.extend(more.into_iter().take(room));
 }
 
-fn cut(text: String, chars_max: usize) -> String {
-    let end = text.char_indices().nth(chars_max).map(|(end, _)| end);
-    end.map_or_else(|| text.clone(), |end| text[..end].to_owned())
+fn cut(mut text: String, chars_max: usize) -> String {
+    let end = text.char_indices().nth(chars_max).map_or(text.len(), |(end, _)| end);
+    text.truncate(end);
+    text
 }
 
 #[cfg(test)]

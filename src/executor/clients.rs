@@ -17,6 +17,7 @@ use crate::domain::tls::{Credentials, Tls};
 use crate::error_chain::root;
 use connection::Connector;
 pub(super) use connection::{CONNECT_TIMEOUT, NoConnection};
+pub(super) use proxy::NotLed;
 use proxy::Proxy;
 pub(super) use sending::{Client, Outbound};
 

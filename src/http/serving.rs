@@ -26,7 +26,7 @@ const STARTING: &str = "starting";
 /// What is answered at once.
 const PROBES: [&str; 3] = ["/healthz", "/metrics", "/readyz"];
 /// How long any other request waits for the routes.
-const PATIENCE: Duration = Duration::from_secs(2);
+const PATIENCE: Duration = Duration::from_secs(5);
 /// Seconds after which a client may ask again.
 const RETRY_AFTER_S: &str = "2";
 

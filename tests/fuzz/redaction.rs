@@ -36,8 +36,8 @@ fn spellings() -> [String; 5] {
     [
         json.replace('\u{e4}', "\\u00e4"),
         serde_json::Value::from(json).to_string(),
-        PLAIN.bytes().map(|byte| format!("%{byte:02x}")).collect(),
-        PLAIN.chars().map(|c| format!("&#{};", u32::from(c))).collect(),
+        PLAIN.bytes().fold(String::new(), |all, byte| all + &format!("%{byte:02x}")),
+        PLAIN.chars().fold(String::new(), |all, c| all + &format!("&#{};", u32::from(c))),
         STANDARD.encode(PLAIN),
     ]
 }

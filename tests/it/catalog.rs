@@ -155,7 +155,8 @@ async fn the_catalog_is_changed_over_http() {
     let sink = Sink::start().await;
     let site = Site::servers(rabbit, redis).of_redis().with_gateway().set("HOOKFLEET_WORKER_CELLS", "1");
     let worker = site.spawn(&[]);
-    worker.until("/readyz", |answer| answer["ready"] == false).await;
+    let has_started = |answer: &Value| answer["ready"] == false && !answer.to_string().contains("starting");
+    worker.until("/readyz", has_started).await;
     let url = worker.url("/v1/runtime/hooks");
     let post = async |query: &str, kind: &str, body: String| {
         let sent = client().post(format!("{url}{query}")).header("content-type", kind).body(body).send().await.unwrap();

@@ -242,6 +242,7 @@ mod tests {
     use super::*;
 
     /// What is in force for one queue or exchange of namespace `t`, and what is said of it.
+    #[expect(clippy::needless_pass_by_value, reason = "written where it is checked")]
     fn check(name: &str, definition: Value, expected: &str) {
         let (topology, wanted) = (Topology::new("t"), policies("t", Duration::from_hours(24)));
         let queue = QueueFound {

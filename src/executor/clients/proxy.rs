@@ -23,6 +23,7 @@ use tower::Service;
 use url::Url;
 
 use crate::config;
+use crate::error_chain::causes;
 use crate::executor::egress::Guard;
 
 type BoxError = Box<dyn Error + Send + Sync>;
@@ -40,7 +41,15 @@ pub(in crate::executor) struct Proxy {
 /// The proxy did not open the way to a target.
 #[derive(Debug, thiserror::Error)]
 #[error("the proxy (egress.proxy) does not lead to the target")]
-struct NotLed(#[source] BoxError);
+pub(in crate::executor) struct NotLed(#[source] BoxError);
+
+impl NotLed {
+    /// What went wrong on the way, unless it was TLS with the target itself.
+    fn unless_tls(error: BoxError) -> BoxError {
+        let is_of_target = causes(error.as_ref()).any(<dyn Error>::is::<rustls::Error>);
+        if is_of_target { error } else { Self(error).into() }
+    }
+}
 
 impl Proxy {
     /// The proxy of these settings, if there is one.
@@ -110,7 +119,7 @@ impl Through {
         Box::pin(async move {
             guard.may_be_asked_for(target.host().unwrap_or_default()).await?;
             if target.scheme_str() == Some("https") {
-                return tunnel.call(target).await.map_err(|error| NotLed(error).into());
+                return tunnel.call(target).await.map_err(NotLed::unless_tls);
             }
             let stream = plain.call(proxy.to.clone()).await.map_err(|error| NotLed(error.into()))?;
             Ok(MaybeHttpsStream::Http(stream))
