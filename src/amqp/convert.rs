@@ -153,7 +153,7 @@ pub(super) const COUNTERS: [&str; 2] = [DELIVERY_COUNT, "x-acquired-count"];
 ///
 /// RabbitMQ writes its count over a client's header only where it has one (seen with 3.10.8 and 4.3.6): at the first delivery
 /// of a quorum queue the header is what the client has put there, in 4.x also after a `nack`, and in a classic queue always.
-/// So it is believed of what comes again only, and up to [`DELIVERIES_MAX`], beyond which the broker hands nothing out.
+/// So it is believed of what comes again only, and up to `DELIVERIES_MAX`, beyond which the broker hands nothing out.
 /// `is_counted`: the queue is one that counts.
 #[must_use]
 pub fn deliveries(received: &BasicProperties, redelivered: bool, is_counted: bool) -> u32 {

@@ -23,7 +23,7 @@ const QUEUE_LINES_MAX: usize = 4_096;
 /// How long the end of a process waits for the last lines to be written.
 const LAST_LINES: Duration = Duration::from_millis(1_500);
 
-/// The log of this process. Dropping it writes the last lines, for at most [`LAST_LINES`].
+/// The log of this process. Dropping it writes the last lines, for at most a second and a half.
 #[must_use]
 #[derive(Debug)]
 pub struct Logs {
