@@ -1,20 +1,20 @@
 //! The composition root: the only file that names every adapter.
 
-use std::pin::{Pin, pin};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context as _;
-use futures_util::FutureExt as _;
-use futures_util::future::FusedFuture as _;
-use tokio::net::TcpListener;
+use anyhow::{Context as _, anyhow};
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::broker::Broker;
 use crate::broker::amqp::AmqpBroker;
 use crate::broker::embedded::EmbeddedBroker;
+use crate::broker::patience::Patience;
 use crate::catalog::revisions::Revisions;
 use crate::catalog::variable;
 use crate::catalog::watch::cache::Cache;
@@ -24,7 +24,7 @@ use crate::config::{Backend, Redis, Settings};
 use crate::dead_letters::DeadLetters;
 use crate::dead_letters::embedded::EmbeddedLetters;
 use crate::dead_letters::stream::StreamLetters;
-use crate::embedded::{self, Owner};
+use crate::embedded;
 use crate::executor;
 use crate::executor::callback::Callbacks;
 use crate::fleet::{self, Fleet, Halts};
@@ -35,10 +35,10 @@ use crate::http::gates::{Decider, Gates};
 use crate::http::probes::Probes;
 use crate::http::process::Process;
 use crate::http::source::Source as ProbeSource;
-use crate::http::{Front, Group, Intake, Kind, Routes};
+use crate::http::{Group, Intake, Serving};
+use crate::idempotency::Idempotency;
 use crate::idempotency::embedded::EmbeddedClaims;
 use crate::idempotency::redis::RedisClaims;
-use crate::idempotency::{Idempotency, StoreError};
 use crate::operations::{Operations, keeper};
 use crate::redis::connection::Link;
 use crate::telemetry::{self, Registry};
@@ -47,6 +47,7 @@ use crate::worker::{Listener, Protocol, Rules, Worker};
 use cells::{Cell, Shared};
 use heartbeat::{follow_keeper, heartbeat};
 use routes::Parts;
+use start::{Start, first_ping};
 use wanted::wanted;
 
 mod cells;
@@ -55,14 +56,9 @@ mod heartbeat;
 mod policies;
 pub mod routes;
 pub mod server;
+pub mod start;
 mod upkeep;
 mod wanted;
-
-/// How long a process that starts waits for a store of claims that is away.
-const STARTUP_PATIENCE: Duration = Duration::from_secs(15);
-const UNUSABLE: &str = "cannot use the Redis of redis.url";
-/// Between two pings meanwhile.
-const PING_EVERY: Duration = Duration::from_millis(500);
 
 /// Time that answers of HTTP get to be written once all work is done: the last decisions among them.
 const LAST_ANSWERS: Duration = Duration::from_secs(1);
@@ -86,28 +82,45 @@ impl Backends {
     /// # Errors
     /// One sentence: what cannot be reached or opened, and what to do.
     pub async fn open(settings: &Settings) -> anyhow::Result<Self> {
+        Self::open_within(settings, &Patience::of(settings.startup.command_timeout)).await
+    }
+
+    /// The same, with this patience for servers that are away.
+    ///
+    /// # Errors
+    /// As [`Backends::open`].
+    pub async fn open_within(settings: &Settings, patience: &Patience) -> anyhow::Result<Self> {
         match &settings.backend {
             Backend::Servers { broker: server, redis } => {
                 executor::install_crypto();
                 let link = Link::new(Redis::clone(redis));
                 let claims = RedisClaims::new(link.clone(), &settings.namespace);
-                let broker = early(Arc::new(AmqpBroker::connect(server, &settings.namespace).await?));
+                let broker = early(Arc::new(AmqpBroker::connect_within(server, &settings.namespace, patience).await?));
                 let letters = StreamLetters::new(Arc::clone(&broker), (**server).clone(), &settings.namespace);
                 let flow: Arc<dyn Flow> = Arc::new(RedisFlow::new(link.clone(), &settings.namespace));
                 let redis = Some(link);
                 Ok(Self { broker, claims: Arc::new(claims), letters: Arc::new(letters), flow, file: None, redis })
             }
-            Backend::Embedded { path } => {
-                let store = embedded::Store::open(path)?;
-                Ok(Self {
-                    broker: Arc::new(EmbeddedBroker::new(store.clone())),
-                    claims: Arc::new(EmbeddedClaims::new(store.clone())),
-                    letters: Arc::new(EmbeddedLetters::new(store.clone())),
-                    flow: Arc::new(LocalFlow::default()),
-                    file: Some(store),
-                    redis: None,
-                })
-            }
+            Backend::Embedded { path } => Ok(Self::of_file(embedded::Store::open(path)?)),
+        }
+    }
+
+    /// What is in a file, to look at it: nothing is created or written. A file that is not there is an empty one.
+    ///
+    /// # Errors
+    /// It is no file of this program, or of a newer version.
+    pub fn open_to_read(path: &Path) -> anyhow::Result<Self> {
+        Ok(Self::of_file(embedded::Store::open_to_read(path)?))
+    }
+
+    fn of_file(store: embedded::Store) -> Self {
+        Self {
+            broker: Arc::new(EmbeddedBroker::new(store.clone())),
+            claims: Arc::new(EmbeddedClaims::new(store.clone())),
+            letters: Arc::new(EmbeddedLetters::new(store.clone())),
+            flow: Arc::new(LocalFlow::default()),
+            file: Some(store),
+            redis: None,
         }
     }
 
@@ -130,19 +143,6 @@ impl Backends {
     }
 }
 
-/// What is served, and where.
-struct Served {
-    front: Front,
-    kind: Kind,
-    routes: Vec<Routes>,
-}
-
-impl Served {
-    async fn serve(self, shutdown: impl Future<Output = ()> + Send + 'static) -> anyhow::Result<()> {
-        self.front.serve(self.kind, self.routes, shutdown).await.context("the HTTP listener broke")
-    }
-}
-
 /// A process with workers that is ready to run.
 pub struct App {
     /// The cell of this runtime.
@@ -150,7 +150,7 @@ pub struct App {
     cells: Vec<Cell>,
     shared: Shared,
     process: Arc<Process>,
-    served: Served,
+    serving: Serving,
     metrics: Arc<Registry>,
     operations: Operations,
     flow: Arc<dyn Flow>,
@@ -163,24 +163,23 @@ pub struct App {
 }
 
 impl App {
-    /// Puts the parts together, starts the cells and binds the address.
+    /// Puts the parts together, starts the cells, and serves the routes. What is in the way is waited for.
     ///
     /// # Errors
-    /// One sentence: the address is taken, or a part refuses its settings.
+    /// One sentence: a server is away for too long, or a part refuses its settings.
     pub async fn new(
         settings: &Settings,
+        start: Start,
         backends: Backends,
         source: Source,
-        kind: Kind,
         listen: Listener,
         callbacks: Callbacks,
     ) -> anyhow::Result<Self> {
         let revisions = revisions_of(&source);
-        // Who needs Redis for its hooks too waits for it, and says so where everybody looks.
-        let patience = if revisions.is_some() { Duration::ZERO } else { STARTUP_PATIENCE };
-        let store_away = first_ping(backends.claims.as_ref(), patience).await?;
+        let Start { serving, patience } = start;
+        let store_away = first_ping(backends.claims.as_ref(), settings.claims.when_away, &patience).await?;
         let (metrics, totals) = telemetry::metrics()?;
-        let front = bind(settings, backends.file.as_ref()).await?;
+        let (kind, stop) = (serving.kind(), CancellationToken::new());
         let (catalog, following) = follow(source, local(settings, &callbacks));
         let pause = fleet::pause(backends.flow.as_ref(), settings.claims.when_away).await;
         let shared = Shared {
@@ -192,7 +191,7 @@ impl App {
             metrics: Arc::default(),
             listener: Arc::new(listen),
             callbacks,
-            stop: CancellationToken::new(),
+            stop: stop.clone(),
         };
         // A file has one owner, and its one thread that writes is what bounds it.
         let count = if backends.file.is_some() { 1 } else { settings.worker.cells };
@@ -207,6 +206,7 @@ impl App {
             kept: kept.subscribe(),
             admission: Arc::clone(&shared.admission),
             totals,
+            stop,
             letters: kind.groups().contains(&Group::Letters).then(|| operations.clone()),
         };
         let process = Arc::new(process);
@@ -216,17 +216,15 @@ impl App {
         let probes = Probes { metrics: metrics.clone(), source };
         let routes = parts.routes(kind, &probes, |intake| gates(settings, &process, intake));
         let (file, flow) = (backends.file.clone(), Arc::clone(&backends.flow));
-        let served = Served { front, kind, routes };
+        serving.take(routes);
         let following = Box::pin(following);
-        Ok(Self { fleet, cells, shared, process, served, metrics, operations, flow, file, following, pause, kept })
+        Ok(Self { fleet, cells, shared, process, serving, metrics, operations, flow, file, following, pause, kept })
     }
 
     /// Where `/metrics` and the rest are served.
-    ///
-    /// # Errors
-    /// The socket is gone.
-    pub fn address(&self) -> std::io::Result<std::net::SocketAddr> {
-        self.served.front.address()
+    #[must_use]
+    pub const fn address(&self) -> SocketAddr {
+        self.serving.address
     }
 
     /// The pipeline of the first cell: for those who watch it from outside.
@@ -240,7 +238,7 @@ impl App {
     /// # Errors
     /// The HTTP listener broke, or a cell panicked: then the others were drained.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> anyhow::Result<Vec<String>> {
-        let Self { fleet, cells, shared, process, served, metrics, operations, flow, file, following, pause, kept } =
+        let Self { fleet, cells, shared, process, serving, metrics, operations, flow, file, following, pause, kept } =
             self;
         let heartbeat = heartbeat(&shared.settings, &process, &operations);
         let retention = shared.settings.dead_letter_retention;
@@ -255,8 +253,7 @@ impl App {
             orphans.extend(others?);
             Ok(orphans)
         };
-        let closing = CancellationToken::new();
-        let mut served = pin!(served.serve(closing.clone().cancelled_owned()).fuse());
+        let mut serving = serving;
         let orphans = tokio::select! {
             orphans = work => orphans,
             () = upkeep::forget(&shared.catalog, Some(&shared.admission), &metrics) => Ok(Vec::new()),
@@ -266,12 +263,10 @@ impl App {
             () = fleet::follow_pause(flow.as_ref(), &pause) => Ok(Vec::new()),
             () = policies::watch(&shared.settings) => Ok(Vec::new()),
             () = follow_keeper(flow.as_ref(), &operations.kept, &kept) => Ok(Vec::new()),
-            ended = &mut served => ended.map(|()| Vec::new()),
+            () = serving.ended() => Err(anyhow!("the HTTP listener broke")),
         };
-        if !served.is_terminated() {
-            closing.cancel();
-            let _ = timeout(LAST_ANSWERS, served).await; // an answer that takes longer is cut off
-        }
+        serving.close();
+        let _ = timeout(LAST_ANSWERS, serving.ended()).await; // an answer that takes longer is cut off
         if let Some(file) = file {
             file.close().await;
         }
@@ -286,27 +281,6 @@ fn early(broker: Arc<dyn Broker>) -> Arc<dyn Broker> {
         return Arc::new(crate::broker::hasty::Hasty(broker));
     }
     broker
-}
-
-/// Waits for the store of claims as long as for the broker: a process may start in the middle of a failover. Who need not
-/// wait to the end is told why the store is away.
-async fn first_ping(claims: &dyn Idempotency, patience: Duration) -> anyhow::Result<Option<String>> {
-    let give_up_at = Instant::now() + patience;
-    loop {
-        let error = match claims.ping().await {
-            Ok(()) => return Ok(None),
-            Err(error @ (StoreError::Away(_) | StoreError::Timeout)) => error,
-            Err(error) => return Err(error).context(UNUSABLE),
-        };
-        tracing::warn!(%error, "waiting for the store of claims");
-        if patience.is_zero() {
-            return Ok(Some(error.to_string()));
-        }
-        if Instant::now() >= give_up_at {
-            return Err(error).context(UNUSABLE);
-        }
-        sleep(PING_EVERY).await;
-    }
 }
 
 /// How gates are asked over HTTP: by the cell that asks them, if one does; on a file it is the only one.
@@ -324,18 +298,6 @@ fn revisions_of(source: &Source) -> Option<Arc<Revisions>> {
         Source::Redis(shared) => Some(Arc::clone(&shared.revisions)),
         Source::File(..) | Source::Fixed(_) => None,
     }
-}
-
-/// Listens, and tells other commands where, if this process owns a file.
-async fn bind(settings: &Settings, file: Option<&embedded::Store>) -> anyhow::Result<Front> {
-    let listener = TcpListener::bind(settings.http.bind)
-        .await
-        .with_context(|| format!("cannot listen on {} (http.bind)", settings.http.bind))?;
-    let front = Front::new(listener, &settings.http)?;
-    if let Some(file) = file {
-        file.announce(Owner { address: front.address()?, is_tls: settings.http.certificate.is_some() })?;
-    }
-    Ok(front)
 }
 
 /// As this process reads hooks.

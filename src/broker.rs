@@ -18,6 +18,7 @@ pub mod amqp;
 pub mod embedded;
 #[cfg(debug_assertions)]
 pub mod hasty;
+pub mod patience;
 
 /// A message in hand, to be acked once what follows from it is safe.
 #[derive(Debug)]

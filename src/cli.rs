@@ -5,22 +5,28 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::config::{Environment, Overrides, Settings};
+use crate::config::{Backend, Environment, Overrides, Settings};
 use crate::failpoint;
+use crate::telemetry::logs::last_words;
 use crate::yaml::problem::Problems;
+use exit::{Exit, Usage};
+use place::Place;
 use verify::launch::Launch;
 
 mod answer;
 mod api;
 mod backup;
 mod bench;
+mod connect;
 mod decide;
 mod doctor;
+mod exit;
 mod fleet;
 mod hooks;
 mod letters;
 mod openapi;
 mod output;
+mod place;
 mod publish;
 mod remote;
 mod sample;
@@ -32,7 +38,7 @@ mod verify;
 
 /// A fleet of stateless workers that run hooks.
 #[derive(Debug, Parser)]
-#[command(version, about, max_term_width = 100)]
+#[command(version, about, max_term_width = 80, after_help = exit::TABLE)]
 pub struct Cli {
     #[command(flatten)]
     common: Common,
@@ -67,6 +73,9 @@ struct Common {
     /// Log filter, such as `info` or `hookfleet=debug`
     #[arg(long, global = true, value_name = "FILTER")]
     log_level: Option<String>,
+    /// Print one JSON object instead of text
+    #[arg(long, global = true)]
+    json: bool,
 }
 
 #[derive(Debug, Subcommand)]
@@ -109,6 +118,26 @@ enum Command {
     Openapi,
 }
 
+impl Command {
+    /// What the command talks to. Those that serve log it instead, and some talk to nothing.
+    fn place(&self, settings: &Settings) -> Option<Place> {
+        match self {
+            Self::Up(_)
+            | Self::Worker
+            | Self::Server
+            | Self::Settings
+            | Self::Schema
+            | Self::Openapi
+            | Self::Topology(topology::Command::Print) => None,
+            Self::Hooks(hooks) => Some(hooks.place(settings)),
+            Self::Bench(_) | Self::Verify(_) if matches!(settings.backend, Backend::Embedded { .. }) => {
+                Some(Place::TemporaryFile)
+            }
+            _ => Some(Place::of(settings)),
+        }
+    }
+}
+
 /// Runs a command.
 ///
 /// # Errors
@@ -116,6 +145,7 @@ enum Command {
 pub async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     failpoint::pretend_version();
     let settings = cli.common.settings()?;
+    output::begin(cli.common.json, cli.command.place(&settings));
     match cli.command {
         Command::Up(up) => Box::pin(serve::up(settings, up)).await,
         Command::Worker => Box::pin(serve::worker(settings)).await,
@@ -131,7 +161,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Bench(bench) => Box::pin(bench::run(settings, bench)).await,
         Command::Verify(verify) => verify::run(settings, cli.common.launch()?, verify).await,
         Command::Settings => {
-            output::out(&settings.shown());
+            output::answer(&settings.as_json(), || settings.shown())?;
             Ok(ExitCode::SUCCESS)
         }
         Command::Schema => {
@@ -153,16 +183,32 @@ fn operator() -> String {
 /// Says what went wrong, causes included.
 #[must_use]
 pub fn fail(error: &anyhow::Error) -> ExitCode {
-    match error.downcast_ref::<Problems>() {
-        Some(problems) => output::err(&problems.to_string()), // each says "error" by itself
-        None => output::err(&format!("error: {error:#}")),
+    let problems = error.chain().find_map(|cause| match cause.downcast_ref() {
+        Some(Usage::Settings(problems)) => Some(problems),
+        _ => cause.downcast_ref::<Problems>(),
+    });
+    match problems {
+        Some(problems) => last_words(problems.to_string()), // each says "error" by itself
+        None => last_words(format!("error: {error:#}")),
     }
-    ExitCode::FAILURE
+    Exit::of(error).into()
+}
+
+/// Reads the arguments of this process.
+///
+/// # Errors
+/// How the process ends: after help that was asked for, or with what is wrong with the arguments.
+pub fn parse() -> Result<Cli, ExitCode> {
+    Cli::try_parse().map_err(|error| {
+        let _ = error.print(); // nobody reads it
+        if error.use_stderr() { Exit::Usage.into() } else { Exit::Done.into() }
+    })
 }
 
 impl Common {
     fn settings(&self) -> anyhow::Result<Settings> {
-        Ok(Settings::load(self.config.as_deref(), &Environment::of_process(), &self.overrides())?)
+        let settings = Settings::load(self.config.as_deref(), &Environment::of_process(), &self.overrides());
+        Ok(settings.map_err(Usage::Settings)?)
     }
 
     /// How this program is started again with the same settings.

@@ -7,7 +7,6 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use ipnet::IpNet;
 use url::Url;
 
 use crate::domain::event::Reading;
@@ -21,6 +20,7 @@ use crate::yaml::report::Report;
 
 mod broker;
 mod catalog;
+mod egress;
 mod http;
 pub(crate) mod parse;
 mod raw;
@@ -29,6 +29,7 @@ mod resolve;
 mod shown;
 mod table;
 
+pub use egress::{Egress, Proxy};
 pub use http::{Http, ServerCertificate};
 
 /// The settings file that is read if none is named.
@@ -50,6 +51,8 @@ pub struct Settings {
     pub catalog: Catalog,
     #[doc(hidden)]
     pub http: Http,
+    #[doc(hidden)]
+    pub startup: Startup,
     #[doc(hidden)]
     pub worker: Worker,
     #[doc(hidden)]
@@ -187,6 +190,15 @@ pub enum CatalogFrom {
     Redis,
 }
 
+/// How long servers that are away are waited for.
+#[derive(Debug, Clone, Copy)]
+pub struct Startup {
+    /// By a process that starts.
+    pub timeout: Duration,
+    /// By a command at a terminal.
+    pub command_timeout: Duration,
+}
+
 /// How a worker takes and leaves work.
 #[derive(Debug, Clone, Copy)]
 pub struct Worker {
@@ -230,17 +242,6 @@ pub enum WhenAway {
     Hold,
     /// Run first attempts without a claim: nothing waits, redeliveries may run twice.
     Proceed,
-}
-
-/// Which targets may be called.
-#[derive(Debug, Clone, Default)]
-pub struct Egress {
-    /// Addresses beside the public ones.
-    pub allow: Vec<IpNet>,
-    /// Names that may be called whatever address they have, in lower case.
-    pub hosts: Vec<String>,
-    /// Ports that may be called. Empty: any.
-    pub ports: Vec<u16>,
 }
 
 /// Which programs command hooks may run.

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+mod backlog;
 mod broker;
 mod crew;
 pub mod facts;
@@ -33,6 +34,20 @@ pub enum Severity {
     Warning,
     /// Work is lost, stuck or refused, or will be.
     Problem,
+}
+
+impl Severity {
+    /// As people are shown it.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Fine => "fine",
+            Self::Note => "note",
+            Self::Unknown => "unknown",
+            Self::Warning => "warning",
+            Self::Problem => "PROBLEM",
+        }
+    }
 }
 
 /// One thing that was looked at.
@@ -81,14 +96,7 @@ impl Finding {
 
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let severity = match self.severity {
-            Severity::Fine => "fine",
-            Severity::Note => "note",
-            Severity::Unknown => "unknown",
-            Severity::Warning => "warning",
-            Severity::Problem => "PROBLEM",
-        };
-        write!(f, "{severity:<8} {:<18} {}", self.subject, self.found)?;
+        write!(f, "{:<8} {:<18} {}", self.severity.word(), self.subject, self.found)?;
         match &self.advice {
             Some(advice) => write!(f, "\n{:28}-> {advice}", ""),
             None => Ok(()),
@@ -105,14 +113,14 @@ pub struct Load {
     pub window: Duration,
 }
 
-/// 0: nothing is wrong. 1: there are problems. 2: something could not be looked at, and the rest is fine.
+/// 0: nothing is wrong. 1: there are problems. 3: something could not be looked at, and the rest is fine.
 #[must_use]
 pub fn exit_code(findings: &[Finding]) -> u8 {
     let any = |severity| findings.iter().any(|finding| finding.severity == severity);
     if any(Severity::Problem) {
         1
     } else if any(Severity::Unknown) {
-        2
+        3
     } else {
         0
     }
@@ -125,7 +133,10 @@ pub fn examine(facts: &Facts, load: Option<Load>) -> Vec<Finding> {
     match &facts.servers {
         Servers::Fleet(fleet) => {
             match &fleet.broker {
-                Ok(broker) => findings.extend(broker::examine(broker)),
+                Ok(broker) => {
+                    findings.extend(broker::examine(broker));
+                    findings.extend(backlog::examine(&broker.backlogs));
+                }
                 Err(error) => findings.push(Finding::unknown("broker", error.as_str())),
             }
             match &fleet.redis {
@@ -189,6 +200,16 @@ fn disk(facts: &Gathered<FileFacts>) -> Vec<Finding> {
         Err(error) => return vec![Finding::unknown("file", error.as_str())],
         Ok(file) => file,
     };
+    let path = &file.path;
+    let broker = Finding::note("broker", format!("no broker is set: everything is kept in the file {path}"))
+        .advice("for a fleet of workers set broker.url and redis.url (HOOKFLEET_BROKER_URL, HOOKFLEET_REDIS_URL)");
+    let owner = match (&file.owner, file.is_there) {
+        (Some(owner), _) => Finding::fine("file: owner", format!("{path} is open in the process that serves {owner}")),
+        (None, true) => Finding::warning("file: owner", format!("no process has {path} open: what is in it waits"))
+            .advice("run `hookfleet up` on it"),
+        (None, false) => Finding::warning("file: owner", format!("there is no file {path}, so nothing runs here"))
+            .advice("run `hookfleet up`, which makes it, or set embedded.path to the file that you mean"),
+    };
     let free = bytes(file.free);
     let space = if file.free < DISK_BYTES_MIN {
         Finding::problem("file: space", format!("{free} are free where the embedded file lies"))
@@ -206,7 +227,9 @@ fn disk(facts: &Gathered<FileFacts>) -> Vec<Finding> {
             .advice("in a container it goes with the container: put embedded.path on a volume"),
         _ => Finding::fine("file: system", found),
     };
-    vec![space, system]
+    let mut findings = vec![broker, owner, space, system];
+    findings.extend(backlog::examine(&file.backlogs));
+    findings
 }
 
 /// Bytes as people read them.

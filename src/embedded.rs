@@ -99,7 +99,8 @@ pub struct Store {
 #[derive(Debug)]
 struct Inner {
     path: PathBuf,
-    lock: Arc<Lock>,
+    /// None in a store that only reads.
+    lock: Option<Arc<Lock>>,
     orders: mpsc::Sender<Order>,
     queues: Arc<Queues>,
     thread: Mutex<Option<JoinHandle<()>>>,
@@ -137,7 +138,24 @@ impl Store {
             writer.run();
         });
         let thread = Mutex::new(Some(thread.map_err(OpenError::Thread)?));
+        let lock = Some(lock);
         Ok(Self { inner: Arc::new(Inner { path: path.into(), lock, orders, queues, thread, ended }) })
+    }
+
+    /// Opens the file at `path` to look at it, whether it has an owner or not. Nothing is created or changed, and writing is
+    /// refused. A file that is not there is an empty one.
+    ///
+    /// # Errors
+    /// It is no file of this program, or of a newer version.
+    pub fn open_to_read(path: &Path) -> Result<Self, OpenError> {
+        let failed = |error| OpenError::Database { path: path.into(), error };
+        let conn = schema::open_to_read(path).map_err(failed)?;
+        schema::check(&conn, path)?;
+        let (orders, _) = mpsc::channel(); // nobody takes them
+        let queues = Arc::new(Queues::new(&conn, 0, orders.clone()).map_err(failed)?);
+        let (_, ended) = watch::channel(());
+        let inner = Inner { path: path.into(), lock: None, orders, queues, thread: Mutex::default(), ended };
+        Ok(Self { inner: Arc::new(inner) })
     }
 
     /// Tells other processes where the owner is spoken to over HTTP; [`owner`] and [`OpenError::Owned`] repeat it.
@@ -145,7 +163,7 @@ impl Store {
     /// # Errors
     /// The lock file could not be written.
     pub fn announce(&self, owner: Owner) -> io::Result<()> {
-        self.inner.lock.announce(owner)
+        self.inner.lock.as_ref().map_or(Ok(()), |lock| lock.announce(owner))
     }
 
     /// Writes what was asked for so far, closes the file and gives it up. What is asked for later is refused.
@@ -182,6 +200,23 @@ impl Store {
     pub async fn messages(&self) -> Result<u64, ReadError> {
         let count = |conn: &Connection| conn.query_row("SELECT COUNT(*) FROM messages", [], |row| row.get::<_, i64>(0));
         self.read(count).await.map(i64::unsigned_abs)
+    }
+
+    /// Of each queue, how many messages are due at this moment (milliseconds since 1970), and since when the first of them is.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub async fn backlogs(&self, now_ms: u64) -> Result<Vec<(String, u64, u64)>, ReadError> {
+        let sql = "SELECT queue, count(*), min(due_ms) FROM messages WHERE due_ms <= ?1 GROUP BY queue ORDER BY queue";
+        let now_ms = i64::try_from(now_ms).unwrap_or(i64::MAX);
+        let query = move |conn: &Connection| {
+            let mut statement = conn.prepare(sql)?;
+            let rows = statement.query_map([now_ms], |row| {
+                Ok((row.get(0)?, row.get::<_, i64>(1)?.unsigned_abs(), row.get::<_, i64>(2)?.unsigned_abs()))
+            })?;
+            rows.collect()
+        };
+        self.read(query).await
     }
 
     /// Writes for the sake of writing.

@@ -73,12 +73,28 @@ pub struct Card {
     /// How it stands with the letters, if it is the keeper of their log.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub keeper: Option<Kept>,
+    /// Attempts that ended there a second, of late.
+    pub attempts_per_second: f64,
+    /// Hooks whose last attempts there have all failed, those that have failed most often first.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub failing: Vec<Failing>,
     /// The newer catalog that it cannot use.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub refused: Option<Refused>,
     /// What has happened there since it started; a version that does not count says nothing.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub counts: Option<WorkCounts>,
+}
+
+/// A hook that only fails.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Failing {
+    pub hook: String,
+    /// Attempts that have failed one after the other.
+    pub attempts: u64,
+    /// An open breaker holds it back, so that attempts are few.
+    pub parked: bool,
 }
 
 /// What has happened in a worker since it started: sums over all hooks.

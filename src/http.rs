@@ -4,15 +4,17 @@
 //! the groups with what their handlers work with. `app` puts them together.
 
 use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::Router;
 use axum::middleware::from_fn_with_state;
 use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 use utoipa_axum::router::OpenApiRouter;
 
 use crate::config::Http;
+use crate::telemetry::Registry;
 
 mod access;
 mod browser;
@@ -29,6 +31,7 @@ pub mod openapi;
 pub mod probes;
 mod problem;
 pub mod process;
+mod serving;
 pub mod source;
 mod status;
 mod tls;
@@ -43,9 +46,11 @@ use gateway::Gateway;
 use invocations::Invocations;
 use letters::Letters;
 use probes::Probes;
+use serving::Starting;
 use tls::Certificate;
 
 pub use intake::Intake;
+pub use serving::Serving;
 
 /// A kind of process, by the command that starts it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,6 +82,18 @@ pub enum Group {
 
 impl Group {
     const ALL: [Self; 6] = [Self::Probes, Self::Catalog, Self::Invocations, Self::Letters, Self::Gateway, Self::Gates];
+
+    /// What it is, in a word or two.
+    const fn what(self) -> &'static str {
+        match self {
+            Self::Probes => "metrics, health, readiness and status",
+            Self::Catalog => "hooks",
+            Self::Invocations => "single invocations",
+            Self::Letters => "dead letters",
+            Self::Gateway => "events",
+            Self::Gates => "decisions of gates",
+        }
+    }
 
     /// Its routes as a document.
     fn documented(self) -> OpenApiRouter {
@@ -167,29 +184,30 @@ impl Front {
         Ok(Self { listener, door, certificate })
     }
 
-    /// Where it listens.
+    /// Begins to serve as a process of this kind. Until it takes its routes, it says that it is starting and what it waits
+    /// for.
     ///
     /// # Errors
     /// The socket is gone.
-    pub fn address(&self) -> io::Result<SocketAddr> {
-        self.listener.local_addr()
-    }
-
-    /// Serves these routes as a process of this kind until `shutdown` completes and the requests under way are answered.
-    ///
-    /// # Errors
-    /// The socket is gone.
-    pub async fn serve(
+    pub fn begin(
         self,
         kind: Kind,
-        served: Vec<Routes>,
-        shutdown: impl Future<Output = ()> + Send + 'static,
-    ) -> io::Result<()> {
+        metrics: Arc<Registry>,
+        waiting: watch::Receiver<Option<String>>,
+    ) -> io::Result<Serving> {
         let Self { listener, door, certificate } = self;
-        let local = Local { is_loopback: listener.local_addr()?.ip().is_loopback(), is_tls: certificate.is_some() };
-        let (all, _) = merged(served, Some(&door)).split_for_parts();
-        let routes = unknown::answered(all, kind).layer(from_fn_with_state(local, browser::guard));
-        Site { listener, certificate, routes, bound: connections::bound(kind) }.serve(shutdown).await;
-        Ok(())
+        let address = listener.local_addr()?;
+        let local = Local { is_loopback: address.ip().is_loopback(), is_tls: certificate.is_some() };
+        let (taken, closing) = (Arc::default(), CancellationToken::new());
+        let routes = serving::router(Starting { metrics, waiting }, Arc::clone(&taken));
+        let routes = routes.layer(from_fn_with_state(local, browser::guard));
+        let site = Site { listener, certificate, routes, bound: connections::bound(kind) };
+        let task = tokio::spawn(site.serve(closing.clone().cancelled_owned()));
+        Ok(Serving { address, kind, door, routes: taken, closing, task })
     }
+}
+
+/// These routes as a process of this kind serves them, and a problem for every other request.
+fn routes(served: Vec<Routes>, kind: Kind, door: &Arc<Door>) -> Router {
+    unknown::answered(merged(served, Some(door)).split_for_parts().0, kind)
 }

@@ -2,7 +2,6 @@
 
 use std::process::ExitCode;
 
-use clap::Parser as _;
 use mimalloc::MiMalloc;
 
 // A fifth of a worker's time went to the system's allocator: many small messages, each freed on its own. Without huge
@@ -14,7 +13,10 @@ fn main() -> ExitCode {
     if let Some(code) = hookfleet::executor::shim::serve() {
         return code;
     }
-    let cli = hookfleet::cli::Cli::parse();
+    let cli = match hookfleet::cli::parse() {
+        Ok(cli) => cli,
+        Err(code) => return code,
+    };
     // One thread for everything but SQLite, DNS and the other cells: the fastest shape per core.
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,

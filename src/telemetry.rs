@@ -4,14 +4,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
-use tracing_subscriber::EnvFilter;
-
-use crate::config;
 pub use registry::Registry;
 pub use told::Told;
 use totals::Summing;
 pub use totals::Totals;
 
+pub mod logs;
 mod registry;
 mod told;
 mod totals;
@@ -95,11 +93,13 @@ pub enum Metric {
     GatesUndecided,
     /// Policies of the broker that cost work, as far as this process may look.
     PoliciesHarmful,
+    /// Lines of the log that were not written, since nobody read them fast enough, or at all.
+    LogLinesDropped,
 }
 
 impl Metric {
     /// Every metric: for descriptions and tests.
-    pub const ALL: [Self; 38] = [
+    pub const ALL: [Self; 39] = [
         Self::Deliveries,
         Self::Redelivered,
         Self::EventsUnmatched,
@@ -138,6 +138,7 @@ impl Metric {
         Self::GateSeconds,
         Self::GatesUndecided,
         Self::PoliciesHarmful,
+        Self::LogLinesDropped,
     ];
 
     #[must_use]
@@ -197,6 +198,9 @@ impl Metric {
             Self::GateSeconds => ("hookfleet_gate_seconds", "Seconds from a request to its decision, in the worker"),
             Self::GatesUndecided => ("hookfleet_gates_undecided_total", "Requests that nobody decided in time, by why"),
             Self::PoliciesHarmful => ("hookfleet_policies_harmful", "Policies of the broker that cost work"),
+            Self::LogLinesDropped => {
+                ("hookfleet_log_lines_dropped_total", "Lines of the log that nobody read fast enough, or at all")
+            }
         }
     }
 
@@ -298,18 +302,6 @@ fn install() -> anyhow::Result<Recorded> {
 pub fn now_ms() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
-}
-
-/// Starts logging to stderr.
-///
-/// # Errors
-/// The filter is none that `tracing` reads, or logging is started already.
-pub fn logs(log: &config::Log) -> anyhow::Result<()> {
-    // The library logs an error at every goodbye; what matters of a connection is told by its supervisor here.
-    let filter = EnvFilter::try_new(format!("lapin=off,{}", log.filter))?;
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    let started = if log.json { builder.json().try_init() } else { builder.try_init() };
-    started.map_err(|error| anyhow::anyhow!("{error}"))
 }
 
 #[cfg(test)]

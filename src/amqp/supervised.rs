@@ -1,6 +1,7 @@
 //! A connection that is kept up: it is opened, watched, and opened again after every loss, with a wait that grows.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -60,12 +61,13 @@ impl Supervisor {
     /// Runs one session after the other, until one is closed or `stop` is cancelled.
     pub async fn run<S: Session>(&self, session: &mut S) {
         let mut tries = 0;
+        let is_away = AtomicBool::new(false);
         loop {
             let began = Instant::now();
             let end = tokio::select! {
                 biased; // no session begins after the stop
                 () = self.stop.cancelled() => SessionEnd::Closed,
-                end = self.once(session) => end,
+                end = self.once(session, &is_away) => end,
             };
             let reason = match end {
                 SessionEnd::Lost(reason) if !self.stop.is_cancelled() => reason,
@@ -74,7 +76,9 @@ impl Supervisor {
             if began.elapsed() > SETTLED_AFTER {
                 tries = 0;
             }
-            tracing::warn!(part = self.name, reason, "the broker connection ended, connecting again");
+            if !is_away.swap(true, Ordering::Relaxed) {
+                tracing::warn!(part = self.name, reason, "the broker connection ended, connecting again");
+            }
             (self.report)(Some(reason));
             tokio::select! {
                 () = sleep(backoff(tries, fastrand::f64())) => {}
@@ -86,7 +90,7 @@ impl Supervisor {
     }
 
     /// One session, from the opening of its connection to its loss.
-    async fn once<S: Session>(&self, session: &mut S) -> SessionEnd {
+    async fn once<S: Session>(&self, session: &mut S, was_away: &AtomicBool) -> SessionEnd {
         let connection = match session.connect().await {
             Ok(connection) => Arc::new(connection),
             Err(reason) => return SessionEnd::Lost(reason),
@@ -96,6 +100,9 @@ impl Supervisor {
             Err(reason) => return SessionEnd::Lost(reason),
         };
         (self.report)(None);
+        if was_away.swap(false, Ordering::Relaxed) {
+            tracing::info!(part = self.name, "the broker connection is back");
+        }
         let end = tokio::select! {
             reason = self.until_lost(&connection, &channel) => SessionEnd::Lost(reason),
             end = session.run(work) => end,

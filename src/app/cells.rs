@@ -13,6 +13,7 @@ use tokio_util::task::TaskTracker;
 use super::wanted::{requests, wanted};
 use super::{Backends, rules};
 use crate::broker::Wanted;
+use crate::broker::patience::Patience;
 use crate::config::{Backend, Settings};
 use crate::domain::matching::HookSet;
 use crate::executor::Executors;
@@ -123,7 +124,11 @@ impl Shared {
             // However this cell ends, the process does not go on without it.
             let _stop = shared.stop.clone().drop_guard();
             runtime.block_on(async {
-                let opened = async { shared.fleet(Backends::open(&shared.settings).await?, wanted, waits_for_store) };
+                let patience = Patience::of(shared.settings.startup.timeout);
+                let opened = async {
+                    let backends = Backends::open_within(&shared.settings, &patience).await?;
+                    shared.fleet(backends, wanted, waits_for_store)
+                };
                 match opened.await {
                     Ok(fleet) => {
                         let _ = ready.send(Ok(view(&fleet)));

@@ -1,9 +1,10 @@
 //! A worker in a program of one's own, whose functions hooks may call.
 
-use super::{App, Backends};
+use super::App;
+use super::start::Start;
 use crate::catalog::watch::Source;
 use crate::catalog::{self, Terms, variable};
-use crate::config::{CatalogFrom, Settings};
+use crate::config::{Backend, CatalogFrom, Settings};
 use crate::domain::decision::Answer;
 use crate::executor::callback::{Call, Callbacks, Failed};
 use crate::http::Kind;
@@ -88,11 +89,12 @@ impl Fleet {
         let Self { settings, mut callbacks } = self;
         callbacks.run_here();
         let file = source(&settings, &callbacks)?;
-        let backends = Backends::open(&settings).await?;
+        let is_alone = matches!(settings.backend, Backend::Embedded { .. });
+        let start = Start::new(&settings, if is_alone { Kind::Up } else { Kind::Worker }).await?;
+        let backends = start.open(&settings).await?;
         let source = file.map_or_else(|| backends.shared(&settings), Ok)?;
-        let kind = if backends.file.is_some() { Kind::Up } else { Kind::Worker };
-        let app = App::new(&settings, backends, source, kind, no_listener(), callbacks).await?;
-        tracing::info!(address = %app.address()?, "a worker is up");
+        let app = App::new(&settings, start, backends, source, no_listener(), callbacks).await?;
+        tracing::info!(address = %app.address(), "a worker is up");
         app.run(shutdown).await
     }
 }

@@ -4,26 +4,29 @@
 //! by side. Events need the broker alone. While Redis is away the catalog does not change, no worker is seen, and readiness
 //! says so.
 
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use anyhow::anyhow;
 use tokio::sync::watch;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::routes::Parts;
-use super::{Backends, Served, bind, first_ping, revisions_of, upkeep};
+use super::start::{Start, first_ping};
+use super::{Backends, revisions_of, upkeep};
 use crate::broker::Broker;
 use crate::catalog::watch::{Reader, Source, follow};
-use crate::config::{CatalogFrom, Settings};
+use crate::config::{CatalogFrom, Settings, WhenAway};
 use crate::domain::matching::HookSet;
 use crate::flow::Flow;
-use crate::http::Kind;
 use crate::http::fleet::Fleet;
 use crate::http::gates::{Decider, Gates};
 use crate::http::probes::Probes;
 use crate::http::source::Source as ProbeSource;
+use crate::http::{Kind, Serving};
 use crate::telemetry::Registry;
 use crate::{catalog, telemetry};
 
@@ -32,7 +35,8 @@ const ASK_EVERY: Duration = Duration::from_millis(500);
 
 /// A server that is ready to run.
 pub struct Server {
-    served: Served,
+    serving: Serving,
+    stop: CancellationToken,
     metrics: Arc<Registry>,
     broker: Arc<dyn Broker>,
     flow: Arc<dyn Flow>,
@@ -46,14 +50,15 @@ pub struct Server {
 }
 
 impl Server {
-    /// Puts the parts together and binds the address.
+    /// Puts the parts together and serves the routes. Redis is not waited for.
     ///
     /// # Errors
-    /// One sentence: the address is taken, or a part refuses its settings.
-    pub async fn new(settings: &Settings, backends: Backends, source: Source) -> anyhow::Result<Self> {
-        let away = first_ping(backends.claims.as_ref(), Duration::ZERO).await?;
+    /// One sentence: a part refuses its settings.
+    pub async fn new(settings: &Settings, start: Start, backends: Backends, source: Source) -> anyhow::Result<Self> {
+        let Start { serving, patience } = start;
+        let away = first_ping(backends.claims.as_ref(), WhenAway::Proceed, &patience).await?;
         let (metrics, _) = telemetry::metrics()?;
-        let front = bind(settings, None).await?;
+        let stop = CancellationToken::new();
         let revisions = revisions_of(&source);
         let (catalog, following) = follow(source, Reader::Server { hint_max: settings.hint_max });
         let paused = watch::Sender::new(None);
@@ -66,6 +71,7 @@ impl Server {
             paused: paused.subscribe(),
             flow: Arc::clone(&backends.flow),
             operations: operations.clone(),
+            stop: stop.clone(),
         };
         let probes = Probes { metrics: metrics.clone(), source: ProbeSource::Fleet(Arc::new(fleet)) };
         let parts = Parts { settings, backends: &backends, catalog: &catalog, revisions, operations: &operations };
@@ -73,19 +79,17 @@ impl Server {
             let (broker, paused) = (Arc::clone(&backends.broker), paused.subscribe());
             Gates { intake, deadline: settings.gates.deadline, decider: Decider::Fleet { broker, paused } }
         });
-        let served = Served { front, kind: Kind::Server, routes };
+        serving.take(routes);
         let Backends { broker, flow, .. } = backends;
         let (following, grace) = (Box::pin(following), settings.worker.grace);
         let hooks = catalog.hooks.clone();
-        Ok(Self { served, metrics, broker, flow, hooks, following, paused, redis_away, grace })
+        Ok(Self { serving, stop, metrics, broker, flow, hooks, following, paused, redis_away, grace })
     }
 
     /// Where it serves.
-    ///
-    /// # Errors
-    /// The socket is gone.
-    pub fn address(&self) -> std::io::Result<std::net::SocketAddr> {
-        self.served.front.address()
+    #[must_use]
+    pub const fn address(&self) -> SocketAddr {
+        self.serving.address
     }
 
     /// Serves until `shutdown` completes, lets the requests under way finish, closes.
@@ -93,22 +97,19 @@ impl Server {
     /// # Errors
     /// The HTTP listener broke.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> anyhow::Result<()> {
-        let Self { served, metrics, broker, flow, hooks, following, paused, redis_away, grace } = self;
-        let ending = CancellationToken::new();
-        let stopped = async {
-            shutdown.await;
-            ending.cancel();
-            sleep(grace).await;
-            tracing::warn!("the grace period is over: requests are cut off");
-            Ok(())
-        };
+        let Self { mut serving, stop, metrics, broker, flow, hooks, following, paused, redis_away, grace } = self;
         let ended = tokio::select! {
-            served = served.serve(ending.clone().cancelled_owned()) => served,
-            stopped = stopped => stopped,
+            () = shutdown => Ok(()),
+            () = serving.ended() => Err(anyhow!("the HTTP listener broke")),
             () = upkeep::forget(&hooks, None, &metrics) => Ok(()),
             () = following => Ok(()),
             () = watch_fleet(flow.as_ref(), &paused, &redis_away) => Ok(()),
         };
+        stop.cancel();
+        serving.close();
+        if timeout(grace, serving.ended()).await.is_err() {
+            tracing::warn!("the grace period is over: requests are cut off");
+        }
         broker.close().await;
         ended
     }

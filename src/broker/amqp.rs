@@ -15,6 +15,7 @@ use tokio::sync::{Mutex, mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
+use super::patience::Patience;
 use super::{Broker, Delivery, Health, PublishError, Receipt, Wanted};
 use crate::amqp::connection::{self, ConnectError};
 use crate::amqp::declare::declare;
@@ -88,6 +89,16 @@ fn name(purpose: &str) -> String {
 }
 
 impl Dial {
+    fn new(server: &BrokerServer, namespace: &str) -> Self {
+        let shown = server.urls.first().map(|url| connection::shown(url.expose())).unwrap_or_default();
+        Self {
+            server: server.clone(),
+            names: Names::new(namespace),
+            topology: Topology::new(namespace),
+            apart: apart::apart(&shown, namespace),
+        }
+    }
+
     /// A connection on which everything is declared.
     async fn connect(&self, purpose: &str) -> Result<Connection, String> {
         let opened = connection::connect(&self.server, &name(purpose)).await;
@@ -115,14 +126,20 @@ impl AmqpBroker {
     /// # Errors
     /// At once if trying again cannot help (user, vhost, incompatible queue), after some seconds if nothing answers.
     pub async fn connect(server: &BrokerServer, namespace: &str) -> Result<Self, ConnectError> {
-        let shown = server.urls.first().map(|url| connection::shown(url.expose())).unwrap_or_default();
-        let dial = Arc::new(Dial {
-            server: server.clone(),
-            names: Names::new(namespace),
-            topology: Topology::new(namespace),
-            apart: apart::apart(&shown, namespace),
-        });
-        let first = first_connection(&dial).await?;
+        Self::connect_within(server, namespace, &Patience::of(STARTUP_PATIENCE)).await
+    }
+
+    /// The same, with this patience for a broker that is away.
+    ///
+    /// # Errors
+    /// At once if trying again cannot help, else when the patience is at its end.
+    pub async fn connect_within(
+        server: &BrokerServer,
+        namespace: &str,
+        patience: &Patience,
+    ) -> Result<Self, ConnectError> {
+        let dial = Arc::new(Dial::new(server, namespace));
+        let first = first_connection(&dial, patience).await?;
         dial.declare(&first).await.map_err(ConnectError::Settings)?;
 
         let (status, stop) = (Arc::new(Status::new()), CancellationToken::new());
@@ -175,14 +192,16 @@ impl AmqpBroker {
 }
 
 /// The one that will publish, so that it is there when the first message is.
-async fn first_connection(dial: &Dial) -> Result<Connection, ConnectError> {
-    let give_up_at = Instant::now() + STARTUP_PATIENCE;
+async fn first_connection(dial: &Dial, patience: &Patience) -> Result<Connection, ConnectError> {
+    const WHAT: &str = "the broker";
     let mut tries = 0;
     loop {
         match connection::connect(&dial.server, &name(PUBLISH)).await {
-            Ok(connection) => return Ok(connection),
-            Err(ConnectError::Away(reason)) if Instant::now() < give_up_at => {
-                tracing::warn!(reason, "waiting for the broker");
+            Ok(connection) => {
+                patience.is_there(WHAT);
+                return Ok(connection);
+            }
+            Err(ConnectError::Away(reason)) if patience.goes_on(WHAT, &reason) => {
                 sleep(connection::backoff(tries, fastrand::f64())).await;
                 tries += 1;
             }

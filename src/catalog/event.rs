@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::domain::escape;
 use crate::domain::expression::Expression;
 use crate::domain::hook::OncePer;
-use crate::domain::pattern::{Glob, Pattern};
+use crate::domain::pattern::{Glob, Pattern, oddity};
 use crate::yaml::problem::Mismatch;
 use crate::yaml::scalar::duration;
 use crate::yaml::value::{Value, all};
@@ -25,6 +25,11 @@ pub(super) fn patterns(value: &Value<'_>) -> Option<Vec<Pattern>> {
         |item: &Value<'_>| item.read(|text| Pattern::new(text).map_err(|sentence| Mismatch::from_sentence(&sentence)));
     let found = one_or_more(value, "event type or pattern", |item| Some((read(&item)?, item)))?;
     for (number, (pattern, item)) in found.iter().enumerate() {
+        if let Some(odd) = oddity(pattern.as_str()) {
+            let mismatch = Mismatch::new("a type as events have it, or a pattern with `*` and `**`");
+            let found = format!("{odd} in `{}`", escape::name(pattern.as_str()));
+            item.warn(mismatch.found(found).help("it matches only types that are written exactly so"));
+        }
         let others = found.iter().enumerate().filter(|(other, _)| *other != number);
         // Of two that are the same the first one counts.
         let covering = others

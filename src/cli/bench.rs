@@ -15,7 +15,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::output;
 use super::trial::{self, Trial};
-use crate::app::{App, Backends};
+use crate::app::App;
+use crate::app::start::Start;
 use crate::catalog::watch::Source;
 use crate::catalog::{self, Terms};
 use crate::config::Settings;
@@ -48,9 +49,6 @@ pub(super) struct Bench {
     /// Give up after so many seconds; what has not arrived by then counts as lost
     #[arg(long, default_value_t = 120, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=3600))]
     limit: u64,
-    /// Print the figures as JSON
-    #[arg(long)]
-    json: bool,
 }
 
 /// What came of it. Latency is from the call of the publisher to the receiver's having the whole request.
@@ -82,7 +80,7 @@ pub(super) async fn run(settings: Settings, bench: Bench) -> anyhow::Result<Exit
         () = interrupted => Err(anyhow!("interrupted")),
     };
     let figures = trial.end(measured).await?;
-    output::out(&if bench.json { serde_json::to_string_pretty(&figures)? } else { figures.shown() });
+    output::answer(&figures, || figures.shown())?;
     Ok(if figures.lost == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
@@ -91,13 +89,13 @@ async fn measure(trial: &Trial, bench: &Bench) -> anyhow::Result<Figures> {
     let sink = Sink::start(bench.events, bench.fan_out)?;
     let terms = Terms { hint_max: settings.hint_max, env: &|_| None, egress: &settings.egress.allow, callbacks: None };
     let hooks = catalog::parse(&hooks(&sink, bench.fan_out), "the hooks of bench", &terms)?.hooks;
-    let backends = Backends::open(settings).await?;
+    let start = Start::new(settings, Kind::Worker).await?;
+    let backends = start.open(settings).await?;
     let body_bytes_max = settings.events.body_bytes_max;
     let options =
         PublisherOptions { patience: Duration::from_secs(bench.limit), body_bytes_max, ..PublisherOptions::default() };
     let publisher = Publisher::new(Arc::clone(&backends.broker), options);
-    let app =
-        App::new(settings, backends, Source::Fixed(hooks), Kind::Worker, no_listener(), Callbacks::default()).await?;
+    let app = App::new(settings, start, backends, Source::Fixed(hooks), no_listener(), Callbacks::default()).await?;
     let stop = CancellationToken::new();
     let running = app.run(stop.clone().cancelled_owned());
     let load = async {

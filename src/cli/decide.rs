@@ -5,8 +5,10 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
+use serde_json::Value;
 use tokio::time::{Instant, timeout};
 
+use super::exit::Exit;
 use super::output;
 use super::publish::{About, Sink};
 use crate::amqp::connection::ConnectError;
@@ -17,11 +19,6 @@ use crate::publish::{OnUnavailable, Undecided};
 use crate::yaml::scalar::duration;
 
 const DEADLINES: RangeInclusive<Duration> = Duration::from_millis(1)..=TIME_MAX;
-/// Exit code of a refusal.
-const DENIED: u8 = 2;
-/// Exit code where somebody else is to be asked.
-const ASK: u8 = 3;
-
 #[derive(Debug, Args)]
 pub(super) struct Decide {
     /// What is to happen, such as deploy.requested
@@ -32,7 +29,10 @@ pub(super) struct Decide {
     /// How long to wait for the decision
     #[arg(long, default_value = "30s", value_name = "DURATION", value_parser = deadline)]
     deadline: Duration,
-    /// What holds where nobody decides in time: an error (exit 1), or a decision
+    /// Allow nothing that no gate was asked about: exit 3 where no gate matches
+    #[arg(long)]
+    require_gate: bool,
+    /// What holds where nobody decides in time: an error (exit 75, or 69 if a server is away), or a decision
     #[arg(long, default_value = "fail", value_name = "WHAT")]
     on_unavailable: Unavailable,
 }
@@ -49,7 +49,8 @@ enum Unavailable {
     Deny,
 }
 
-/// Prints the decision; exit 0: it may be done, 2: it may not, 3: somebody else is to be asked, the reason on stderr.
+/// Prints the decision; exit 0: it may be done, 2: it may not, 3: somebody else is to be asked, the reason on stderr. Where
+/// no gate matches, stderr says so; that is undecided with `--require-gate`.
 pub(super) async fn run(settings: &Settings, decide: Decide) -> anyhow::Result<ExitCode> {
     let event = decide.about.event(&decide.kind)?;
     let on_unavailable = match decide.on_unavailable {
@@ -68,25 +69,42 @@ pub(super) async fn run(settings: &Settings, decide: Decide) -> anyhow::Result<E
         // What no waiting can mend is no question of who is there.
         Ok(Err(error)) if !matches!(error.downcast_ref(), Some(ConnectError::Away(_))) => return Err(error),
         Ok(Err(error)) => Err(Undecided::Unavailable(format!("{error:#}"))),
-        Err(_) => Err(Undecided::Unanswered(decide.deadline)),
+        Err(_) => Err(Undecided::Unavailable(format!("no connection within {:?}", decide.deadline))),
     };
-    let decided = match decided {
-        Err(Undecided::Unanswered(_)) => on_unavailable.decision(Undecided::Unanswered(decide.deadline)),
-        Err(error @ Undecided::Unavailable(_)) => on_unavailable.decision(error),
-        decided => decided,
+    let decision: Decision = match decided {
+        Ok(decision) => decision,
+        Err(Undecided::Unanswered(_)) => {
+            return finish(&on_unavailable.decision(Undecided::Unanswered(decide.deadline))?);
+        }
+        Err(error @ Undecided::Unavailable(_)) => return finish(&on_unavailable.decision(error)?),
+        Err(error) => return Err(error.into()),
     };
-    let decision: Decision = decided?;
-    output::out(&decision.to_json());
+    let nobody_asked = decision.matched_hooks.is_empty() && decision.hooks.is_empty();
+    if decision.verdict == Verdict::Allow && nobody_asked {
+        output::err(&format!(
+            "no gate wants events of type {}: `hookfleet hooks list` shows which there are",
+            decide.kind
+        ));
+        if decide.require_gate {
+            return Ok(Exit::Ask.into());
+        }
+    }
+    finish(&decision)
+}
+
+fn finish(decision: &Decision) -> anyhow::Result<ExitCode> {
+    let text = decision.to_json();
+    output::answer(&serde_json::from_str::<Value>(&text)?, || text)?;
     let reason = |otherwise: &str| decision.reason.clone().unwrap_or_else(|| otherwise.to_owned());
     Ok(match decision.verdict {
-        Verdict::Allow => ExitCode::SUCCESS,
+        Verdict::Allow => Exit::Done.into(),
         Verdict::Deny => {
             output::err(&reason("refused, without a reason"));
-            ExitCode::from(DENIED)
+            Exit::Denied.into()
         }
         Verdict::Ask => {
             output::err(&reason("somebody else is to be asked"));
-            ExitCode::from(ASK)
+            Exit::Ask.into()
         }
     })
 }

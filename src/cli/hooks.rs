@@ -3,13 +3,17 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::bail;
 use clap::Subcommand;
+use serde_json::json;
 
+use super::exit::{Exit, usage};
+use super::place::Place;
 use super::{operator, output};
 use crate::catalog::{self, Catalog, Document, Terms, variable};
 use crate::config::{Backend, CatalogFrom, Settings};
+use crate::domain::escape;
 use crate::domain::event_type::EventTypes;
+use crate::yaml::problem::{Mismatch, Problem};
 use shared::Shared;
 
 mod cancel;
@@ -51,10 +55,7 @@ pub(super) enum Hooks {
         output: Option<PathBuf>,
     },
     /// Who changed the fleet's catalog and when, newest first
-    History {
-        #[arg(long)]
-        json: bool,
-    },
+    History,
     /// Make an older revision the current one again, under a new number
     Rollback {
         #[arg(value_name = "N", value_parser = number)]
@@ -62,6 +63,21 @@ pub(super) enum Hooks {
         #[command(flatten)]
         change: Change,
     },
+}
+
+impl Hooks {
+    /// What the command talks to: the catalog in Redis, or hooks on disk.
+    pub(super) fn place(&self, settings: &Settings) -> Place {
+        let file = match self {
+            Self::Check { file } => file.as_deref().or(Some(&settings.hooks)),
+            Self::List(list::List { file: Some(file) }) => Some(file.as_path()),
+            Self::List(_) | Self::Test(_) if settings.catalog.from == CatalogFrom::File => {
+                Some(settings.hooks.as_path())
+            }
+            _ => None,
+        };
+        file.map_or_else(|| Place::of(settings), Place::hooks)
+    }
 }
 
 /// What is said about a change.
@@ -96,6 +112,19 @@ pub(super) async fn event_types(settings: &Settings) -> EventTypes {
     })
 }
 
+/// A note if the catalog of these settings, as far as it can be read here, has no hook of this name.
+pub(super) async fn unknown_hook(settings: &Settings, id: &str) -> Option<String> {
+    let documents = documents(settings).await.ok()?;
+    let hooks = catalog::read_for_others(&documents, settings.hint_max).ok()?.hooks;
+    if hooks.get(id).is_some() {
+        return None;
+    }
+    let ids: Vec<&str> = hooks.hooks().iter().map(|hook| hook.id.as_str()).collect();
+    let meant = Mismatch::new("a hook").did_you_mean(id, ids.iter().copied()).help.unwrap_or_default();
+    let (id, meant) = (escape::name(id), if meant.is_empty() { meant } else { format!(": {meant}") });
+    Some(format!("note: the catalog has no hook {id}{meant}"))
+}
+
 /// Of a revision, with or without its letter.
 fn number(text: &str) -> Result<u64, String> {
     let digits = text.strip_prefix('r').unwrap_or(text);
@@ -104,11 +133,11 @@ fn number(text: &str) -> Result<u64, String> {
 
 pub(super) async fn run(settings: &Settings, hooks: Hooks) -> anyhow::Result<ExitCode> {
     match hooks {
-        Hooks::Check { file } => return Ok(check(settings, &file.unwrap_or_else(|| settings.hooks.clone()))),
+        Hooks::Check { file } => return check(settings, &file.unwrap_or_else(|| settings.hooks.clone())),
         Hooks::List(list) => {
             let documents =
                 if let Some(file) = &list.file { catalog::open(file)? } else { documents(settings).await? };
-            list::run(&list, &catalog::read_for_others(&documents, settings.hint_max)?.hooks);
+            list::run(&catalog::read_for_others(&documents, settings.hint_max)?.hooks)?;
         }
         Hooks::Test(wish) => {
             let documents = documents(settings).await?;
@@ -120,7 +149,7 @@ pub(super) async fn run(settings: &Settings, hooks: Hooks) -> anyhow::Result<Exi
         Hooks::Apply { path, change, dry_run } => shared(settings)?.apply(&path, change, dry_run, &operator()).await?,
         Hooks::Diff { path } => shared(settings)?.diff(&path).await?,
         Hooks::Show { revision, output } => shared(settings)?.show(revision, output.as_deref()).await?,
-        Hooks::History { json } => shared(settings)?.history(json).await?,
+        Hooks::History => shared(settings)?.history().await?,
         Hooks::Rollback { revision, change } => shared(settings)?.rollback(revision, change, &operator()).await?,
     }
     Ok(ExitCode::SUCCESS)
@@ -129,11 +158,11 @@ pub(super) async fn run(settings: &Settings, hooks: Hooks) -> anyhow::Result<Exi
 /// The catalog in Redis.
 fn shared(settings: &Settings) -> anyhow::Result<Shared<'_>> {
     let Backend::Servers { redis, .. } = &settings.backend else {
-        bail!(
+        return Err(usage(format!(
             "a catalog of many workers is kept in Redis: set broker.url and redis.url. One process without servers \
              follows its hooks file: change {} (`hookfleet hooks check` tells what is wrong with it)",
             settings.hooks.display()
-        );
+        )));
     };
     Ok(Shared::new(redis, settings))
 }
@@ -143,18 +172,28 @@ fn terms(settings: &Settings) -> Terms<'_> {
     Terms { hint_max: settings.hint_max, env: &variable, egress: &settings.egress.allow, callbacks: None }
 }
 
-fn check(settings: &Settings, file: &Path) -> ExitCode {
+/// What a worker would say of this file. Its owner may see all of it but the secrets in it.
+fn check(settings: &Settings, file: &Path) -> anyhow::Result<ExitCode> {
+    let sentences = |problems: &[Problem]| problems.iter().map(Problem::sentence).collect::<Vec<_>>();
     match catalog::load(file, &terms(settings)) {
         Ok(Catalog { hooks: set, warnings, .. }) => {
-            for warning in warnings {
-                output::err(&format!("{warning}\n"));
+            for warning in warnings.iter().filter(|_| !output::is_json()) {
+                output::err(&format!("{}\n", warning.for_owner()));
             }
-            output::out(&format!("{}: {} hooks, revision {}", file.display(), set.hooks().len(), set.revision()));
-            ExitCode::SUCCESS
+            let (count, revision) = (set.hooks().len(), set.revision().to_string());
+            let answer =
+                json!({ "hooks": count, "revision": revision, "warnings": sentences(&warnings), "problems": [] });
+            output::answer(&answer, || format!("{}: {count} hooks, revision {revision}", file.display()))?;
+            Ok(Exit::Done.into())
         }
         Err(problems) => {
-            output::err(&problems.to_string());
-            ExitCode::FAILURE
+            if output::is_json() {
+                let list = sentences(problems.list());
+                output::answer(&json!({ "warnings": [], "problems": list }), String::new)?;
+            } else {
+                output::err(&problems.for_owner());
+            }
+            Ok(Exit::Failed.into())
         }
     }
 }

@@ -4,9 +4,10 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::{Args, Subcommand};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 pub(super) use self::client::Client;
+use super::hooks::unknown_hook;
 use super::output::{table, time};
 use super::{operator, output};
 use crate::config::Settings;
@@ -30,15 +31,11 @@ pub(super) enum Letters {
         /// Where the page before ended
         #[arg(long, value_name = "CURSOR")]
         after: Option<String>,
-        #[arg(long)]
-        json: bool,
     },
     /// Letters by cause: what failed, how often, since when
     Groups {
         #[command(flatten)]
         which: Which,
-        #[arg(long)]
-        json: bool,
     },
     /// One letter in full
     Show {
@@ -87,6 +84,17 @@ pub(super) enum Letters {
     },
     /// Append again what the broker's stream lost in a power cut, from the copies of the last hour
     Recover,
+}
+
+impl Letters {
+    /// Whether the command looks at letters and changes nothing.
+    fn only_reads(&self) -> bool {
+        match self {
+            Self::List { .. } | Self::Groups { .. } | Self::Show { .. } | Self::Export { .. } => true,
+            Self::Replay(replay) => replay.only_reads(),
+            Self::Edit { .. } | Self::Resolve { .. } | Self::Recover => false,
+        }
+    }
 }
 
 /// Which letters: those that everything given holds for.
@@ -138,7 +146,7 @@ fn ids(ids: &[String]) -> Vec<LetterId> {
 }
 
 pub(super) async fn run(settings: &Settings, letters: Letters) -> anyhow::Result<ExitCode> {
-    let client = Client::open(settings).await?;
+    let client = Client::open(settings, letters.only_reads()).await?;
     let ended = act(&client, letters, settings).await;
     client.close().await;
     ended
@@ -146,13 +154,25 @@ pub(super) async fn run(settings: &Settings, letters: Letters) -> anyhow::Result
 
 async fn act(client: &Client, letters: Letters, settings: &Settings) -> anyhow::Result<ExitCode> {
     match letters {
-        Letters::List { which, limit, after, json } => {
+        Letters::List { which, limit, after } => {
             let asked = PageAsked { which: which.asked(), after, limit: Some(limit.to_string()) };
-            list(&client.list(&asked).await?, json)?;
+            let page = client.list(&asked).await?;
+            list(&page)?;
+            if page.items.is_empty() {
+                tell_unknown(settings, asked.which.hook.as_deref()).await;
+            }
         }
-        Letters::Groups { which, json } => groups(&client.groups(&which.asked()).await?, json)?,
+        Letters::Groups { which } => {
+            let found = client.groups(&which.asked()).await?;
+            groups(&found)?;
+            if found.items.is_empty() {
+                tell_unknown(settings, which.hook.as_deref()).await;
+            }
+        }
         Letters::Show { id, body } => {
-            output::out(&serde_json::to_string_pretty(&client.show(&id, body).await?)?);
+            let letter = client.show(&id, body).await?;
+            let text = serde_json::to_string_pretty(&letter)?;
+            output::answer(&letter, || text)?;
         }
         Letters::Export { which, body, ndjson: _ } => {
             client.export(&which.asked(), body, &mut |line| output::out(line)).await?;
@@ -166,7 +186,7 @@ async fn act(client: &Client, letters: Letters, settings: &Settings) -> anyhow::
                 .transpose()
                 .context("--patch: expected JSON")?;
             let sent = client.edit(&id, &EditAsked { data, patch, by: Some(operator()) }).await?;
-            output::out(&format!("{} sent with other data, as generation {}", sent.id, sent.generation));
+            output::answer(&sent, || format!("{} sent with other data, as generation {}", sent.id, sent.generation))?;
         }
         Letters::Resolve { ids: named, which, all, reason, yes } => {
             let asked =
@@ -174,11 +194,24 @@ async fn act(client: &Client, letters: Letters, settings: &Settings) -> anyhow::
             if !(yes || named.len() == 1 || replay::confirmed("Close these letters?")?) {
                 return Ok(ExitCode::FAILURE);
             }
-            output::out(&format!("{} letters resolved", client.resolve(&asked).await?.resolved));
+            let closed = client.resolve(&asked).await?;
+            output::answer(&closed, || format!("{} letters resolved", closed.resolved))?;
         }
-        Letters::Recover => output::out(&client.recover().await?),
+        Letters::Recover => {
+            let text = client.recover().await?;
+            output::answer(&json!({ "recovered": text }), || text.clone())?;
+        }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Says that a hook is not in the catalog, where no letter was found for it.
+async fn tell_unknown(settings: &Settings, hook: Option<&str>) {
+    if let Some(hook) = hook.filter(|hook| !hook.contains('*'))
+        && let Some(note) = unknown_hook(settings, hook).await
+    {
+        output::err(&note);
+    }
 }
 
 /// A text, or what stands in the file that it names.
@@ -189,10 +222,9 @@ fn given(flag: &str, text: &str) -> anyhow::Result<String> {
     }
 }
 
-fn list(page: &Listed, json: bool) -> anyhow::Result<()> {
-    if json {
-        output::out(&serde_json::to_string(page)?);
-        return Ok(());
+fn list(page: &Listed) -> anyhow::Result<()> {
+    if output::is_json() {
+        return output::answer(page, String::new);
     }
     if page.items.is_empty() {
         output::out("no letters");
@@ -220,15 +252,9 @@ fn list(page: &Listed, json: bool) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn groups(groups: &Grouped, json: bool) -> anyhow::Result<()> {
-    if json {
-        output::out(&serde_json::to_string(groups)?);
-    } else if groups.items.is_empty() {
-        output::out("no letters");
-    } else {
-        output::out(&replay::causes(&groups.items));
-    }
-    Ok(())
+fn groups(groups: &Grouped) -> anyhow::Result<()> {
+    let text = || if groups.items.is_empty() { "no letters".to_owned() } else { replay::causes(&groups.items) };
+    output::answer(groups, text)
 }
 
 fn word(state: &impl serde::Serialize) -> String {

@@ -13,21 +13,25 @@ use clap::Args;
 use futures_util::{Stream, StreamExt as _, stream};
 use indicatif::{ProgressBar, ProgressStyle};
 use reqwest::{Method, StatusCode};
+use serde_json::json;
 use serde_json::value::RawValue;
 use tokio::sync::mpsc;
 
 use super::answer::Refused;
+use super::connect;
 use super::hooks::event_types;
 use super::output;
+use super::place::Place;
 use super::remote::Remote;
-use crate::app::Backends;
 use crate::broker::PublishError;
 use crate::config::{Backend, Settings};
 use crate::domain::asking::Answered;
 use crate::domain::decision::Decision;
+use crate::domain::escape;
 use crate::domain::event::Reading;
 use crate::domain::event_type::EventTypes;
 use crate::domain::json::text_without_mark;
+use crate::domain::pattern::oddity;
 use crate::embedded;
 use crate::publish::{Event, EventBuilder, Publisher, PublisherOptions, Rejected, Route, prepare};
 
@@ -64,6 +68,12 @@ pub(super) struct Publish {
 }
 
 pub(super) async fn run(settings: &Settings, publish: Publish) -> anyhow::Result<ExitCode> {
+    if let Some(Place::File { path, owner: None, .. }) = output::place() {
+        output::err(&format!(
+            "warning: no process has {} open: what is published waits there until `hookfleet up` runs on it",
+            path.display()
+        ));
+    }
     match &publish.file {
         None => one(settings, &publish).await,
         Some(file) => many(settings, file).await,
@@ -96,6 +106,11 @@ impl About {
 
 async fn one(settings: &Settings, publish: &Publish) -> anyhow::Result<ExitCode> {
     let event = publish.about.event(publish.kind.as_deref().unwrap_or_default())?;
+    let kind = publish.kind.as_deref().unwrap_or_default();
+    let odd = if kind.contains('*') { Some("a wildcard of hooks") } else { oddity(kind) };
+    if let Some(odd) = odd {
+        output::err(&format!("warning: the type \"{}\" has {odd}: is it what hooks wait for?", escape::name(kind)));
+    }
     match event.misfit(&event_types(settings).await) {
         Some(misfit) if misfit.strict => bail!("nothing was published: {}", misfit.sentence()),
         Some(misfit) => output::err(&format!("warning: {}", misfit.sentence())),
@@ -105,7 +120,8 @@ async fn one(settings: &Settings, publish: &Publish) -> anyhow::Result<ExitCode>
     let sent = sink.publisher.publish(&event).await;
     sink.close().await;
     sent?;
-    output::out(&format!("published {} (source {}), confirmed", event.id(), event.source()));
+    let answer = json!({ "published": 1, "id": event.id(), "source": event.source() });
+    output::answer(&answer, || format!("published {} (source {}), confirmed", event.id(), event.source()))?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -143,9 +159,9 @@ async fn many(settings: &Settings, file: &Path) -> anyhow::Result<ExitCode> {
     sink.close().await;
     misfits.tell();
     if let Some(error) = failed {
-        bail!("{error:#}; {confirmed} events were published and confirmed before");
+        return Err(error.context(format!("{confirmed} events were published and confirmed before this")));
     }
-    output::out(&format!("published {confirmed} events, all confirmed"));
+    output::answer(&json!({ "published": confirmed }), || format!("published {confirmed} events, all confirmed"))?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -284,7 +300,7 @@ impl Sink {
             let publisher = Publisher::over(Box::new(Remote::new(owner, &settings.http)?), options);
             return Ok(Self { publisher, file: None });
         }
-        let backends = Backends::open(settings).await?;
+        let backends = connect::open(settings).await?;
         Ok(Self { publisher: Publisher::new(backends.broker, options), file: backends.file })
     }
 

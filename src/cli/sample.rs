@@ -115,7 +115,7 @@ fn line(attempted: &Attempted<'_>, tally: &mut Tally) -> String {
         }
         Some(Settlement::Next(Next::Bury { class, .. })) => {
             tally.letters += 1;
-            format!("given up ({class:?})")
+            format!("given up ({})", class.name())
         }
     };
     let why = match outcome {

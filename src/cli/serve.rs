@@ -4,17 +4,20 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::bail;
+use anyhow::{Context as _, bail};
 use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
+use super::exit::usage;
 use super::output;
+use super::place::Place;
 use super::sample::Sample;
+use crate::app::App;
 use crate::app::embed::source;
 use crate::app::server::{self, Server};
-use crate::app::{App, Backends};
+use crate::app::start::Start;
 use crate::catalog::watch::Source;
 use crate::config::{Backend, Settings};
 use crate::executor::callback::Callbacks;
@@ -34,36 +37,46 @@ pub(super) struct Up {
 
 /// A worker of a fleet: it needs servers, since an embedded file has one owner.
 pub(super) async fn worker(settings: Settings) -> anyhow::Result<ExitCode> {
-    telemetry::logs(&settings.log)?;
+    let _logs = telemetry::logs::start(&settings.log)?;
     if matches!(settings.backend, Backend::Embedded { .. }) {
-        bail!(
+        return Err(usage(
             "a worker shares its work with others over RabbitMQ and Redis: set broker.url and redis.url \
-               (HOOKFLEET_BROKER_URL, HOOKFLEET_REDIS_URL), or run `hookfleet up` for everything in one process"
-        );
+               (HOOKFLEET_BROKER_URL, HOOKFLEET_REDIS_URL), or run `hookfleet up` for everything in one process",
+        ));
     }
     let file = source(&settings, &Callbacks::default())?;
-    let backends = Backends::open(&settings).await?;
-    let source = file.map_or_else(|| backends.shared(&settings), Ok)?;
-    let app = App::new(&settings, backends, source, Kind::Worker, no_listener(), Callbacks::default()).await?;
-    tracing::info!(address = %app.address()?, "a worker is up");
-    finish(&Box::pin(app.run(shutdown(CancellationToken::new()))).await?)
+    let stop = stop_at_signals()?;
+    let start = begin(&settings, Kind::Worker).await?;
+    let starting = async {
+        let backends = start.open(&settings).await?;
+        let source = file.map_or_else(|| backends.shared(&settings), Ok)?;
+        App::new(&settings, start, backends, source, no_listener(), Callbacks::default()).await
+    };
+    let Some(app) = unless_stopped(&stop, starting).await? else { return Ok(ExitCode::SUCCESS) };
+    tracing::info!(address = %app.address(), "a worker is up");
+    finish(&Box::pin(app.run(stop.cancelled_owned())).await?)
 }
 
 /// A server of a fleet: it needs servers too, since an embedded file is served by the process that owns it.
 pub(super) async fn server(settings: Settings) -> anyhow::Result<ExitCode> {
-    telemetry::logs(&settings.log)?;
+    let _logs = telemetry::logs::start(&settings.log)?;
     if matches!(settings.backend, Backend::Embedded { .. }) {
-        bail!(
+        return Err(usage(
             "a server speaks for workers that it shares RabbitMQ and Redis with: set broker.url and redis.url \
-             (HOOKFLEET_BROKER_URL, HOOKFLEET_REDIS_URL), or run `hookfleet up` for everything in one process"
-        );
+             (HOOKFLEET_BROKER_URL, HOOKFLEET_REDIS_URL), or run `hookfleet up` for everything in one process",
+        ));
     }
     let file = server::source(&settings)?;
-    let backends = Backends::open(&settings).await?;
-    let source = file.map_or_else(|| backends.shared(&settings), Ok)?;
-    let server = Server::new(&settings, backends, source).await?;
-    tracing::info!(address = %server.address()?, "a server is up");
-    server.run(shutdown(CancellationToken::new())).await?;
+    let stop = stop_at_signals()?;
+    let start = begin(&settings, Kind::Server).await?;
+    let starting = async {
+        let backends = start.open(&settings).await?;
+        let source = file.map_or_else(|| backends.shared(&settings), Ok)?;
+        Server::new(&settings, start, backends, source).await
+    };
+    let Some(server) = unless_stopped(&stop, starting).await? else { return Ok(ExitCode::SUCCESS) };
+    tracing::info!(address = %server.address(), "a server is up");
+    server.run(stop.cancelled_owned()).await?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -72,25 +85,30 @@ pub(super) async fn up(mut settings: Settings, up: Up) -> anyhow::Result<ExitCod
     if up.sample {
         "error".clone_into(&mut settings.log.filter); // its own lines tell the rest
     }
-    telemetry::logs(&settings.log)?;
+    let _logs = telemetry::logs::start(&settings.log)?;
     let sample = if up.sample { Some(Sample::start(&mut settings).await?) } else { None };
     let own = match &sample {
         Some(sample) => Some(Source::Fixed(sample.hooks(settings.hint_max)?)),
         None => source(&settings, &Callbacks::default())?,
     };
-    let backends = Backends::open(&settings).await?;
-    let source = own.map_or_else(|| backends.shared(&settings), Ok)?;
-    let file = backends.file.clone();
-    if up.exit_when_idle && file.is_none() {
-        bail!("--exit-when-idle needs the embedded broker: nobody can say when a shared one is idle");
+    if up.exit_when_idle && matches!(settings.backend, Backend::Servers { .. }) {
+        return Err(usage("--exit-when-idle needs the embedded broker: nobody can say when a shared one is idle"));
     }
-    let (broker, done) = (Arc::clone(&backends.broker), CancellationToken::new());
+    let stop = stop_at_signals()?;
+    let start = begin(&settings, Kind::Up).await?;
     let listener = sample.as_ref().map_or_else(no_listener, Sample::listener);
-    let app = App::new(&settings, backends, source, Kind::Up, listener, Callbacks::default()).await?;
-    tracing::info!(address = %app.address()?, "up");
-    let (worker, address) = (app.worker(), app.address()?);
+    let starting = async {
+        let backends = start.open(&settings).await?;
+        let source = own.map_or_else(|| backends.shared(&settings), Ok)?;
+        let (file, broker) = (backends.file.clone(), Arc::clone(&backends.broker));
+        let app = App::new(&settings, start, backends, source, listener, Callbacks::default()).await?;
+        anyhow::Ok((app, file, broker))
+    };
+    let Some((app, file, broker)) = unless_stopped(&stop, starting).await? else { return Ok(ExitCode::SUCCESS) };
+    tracing::info!(address = %app.address(), "up");
+    let (worker, address) = (app.worker(), app.address());
     let scheme = if settings.http.certificate.is_some() { "https" } else { "http" };
-    let running = app.run(shutdown(done.clone()));
+    let running = app.run(stop.clone().cancelled_owned());
     let beside = async {
         if let Some(sample) = &sample {
             output::out(&format!("serving on {scheme}://{address}; publishing {} sample events", Sample::events()));
@@ -98,7 +116,7 @@ pub(super) async fn up(mut settings: Settings, up: Up) -> anyhow::Result<ExitCod
         }
         if let Some(file) = file.filter(|_| up.exit_when_idle) {
             until_idle(&file, &worker).await;
-            done.cancel();
+            stop.cancel();
         }
         std::future::pending::<anyhow::Result<()>>().await
     };
@@ -129,24 +147,44 @@ async fn until_idle(file: &crate::embedded::Store, worker: &Worker) {
     }
 }
 
-/// Completes on the first SIGTERM or SIGINT, or when `done`; a second signal ends the process at once.
-async fn shutdown(done: CancellationToken) {
-    let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
-    else {
-        tracing::error!("cannot listen for signals: stop this process with kill -9, nothing will be lost");
-        return done.cancelled().await;
-    };
+/// Begins to serve, and says so.
+async fn begin(settings: &Settings, kind: Kind) -> anyhow::Result<Start> {
+    let start = Start::new(settings, kind).await?;
+    tracing::info!(address = %start.address(), "starting, with {}", Place::of(settings));
+    Ok(start)
+}
+
+/// What is started, or nothing if the process is told to stop before that.
+async fn unless_stopped<T>(
+    stop: &CancellationToken,
+    starting: impl Future<Output = anyhow::Result<T>>,
+) -> anyhow::Result<Option<T>> {
     tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-        () = done.cancelled() => {}
+        biased;
+        () = stop.cancelled() => Ok(None),
+        started = starting => started.map(Some),
     }
-    tracing::info!("stopping: no new work; a second signal ends this at once");
+}
+
+/// Cancelled at the first SIGTERM or SIGINT; a second signal ends the process at once.
+fn stop_at_signals() -> anyhow::Result<CancellationToken> {
+    const WHAT: &str = "cannot listen for signals";
+    let mut terminate = signal(SignalKind::terminate()).context(WHAT)?;
+    let mut interrupt = signal(SignalKind::interrupt()).context(WHAT)?;
+    let stop = CancellationToken::new();
+    let stopping = stop.clone();
     tokio::spawn(async move {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
+        let mut signalled = async || {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+        };
+        signalled().await;
+        tracing::info!("stopping: no new work; a second signal ends this at once");
+        stopping.cancel();
+        signalled().await;
         std::process::exit(130);
     });
+    Ok(stop)
 }

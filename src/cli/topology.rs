@@ -2,11 +2,15 @@
 
 use std::process::ExitCode;
 
-use anyhow::{anyhow, bail};
+use anyhow::anyhow;
 use clap::Subcommand;
+use lapin::Connection;
+use serde_json::json;
 
+use super::connect::tell_if_slow;
+use super::exit::{Exit, usage};
 use super::output;
-use crate::amqp::connection::{connect, vhost};
+use crate::amqp::connection::{ConnectError, connect, shown, vhost};
 use crate::amqp::declare::{check, declare, differing_bindings};
 use crate::amqp::management::{Management, ManagementError, NodeFound};
 use crate::amqp::policy::harm::{harms, untold};
@@ -33,13 +37,17 @@ pub(super) async fn run(settings: &Settings, command: Command) -> anyhow::Result
     };
     if let Command::Print = command {
         let vhost = broker.map_or_else(|| Ok("/".to_owned()), vhost_of)?;
-        output::out(topology.to_string().trim_end());
-        for policy in &policies {
-            output::out(&format!("policy: {}", policy.command(&vhost)));
-        }
-        return Ok(ExitCode::SUCCESS);
+        let commands: Vec<String> = policies.iter().map(|policy| policy.command(&vhost)).collect();
+        let text = topology.to_string();
+        output::answer(&json!({ "items": text.lines().collect::<Vec<_>>(), "policies": commands }), || {
+            let policies = commands.iter().map(|command| format!("policy: {command}"));
+            std::iter::once(text.trim_end().to_owned()).chain(policies).collect::<Vec<_>>().join("\n")
+        })?;
+        return Ok(Exit::Done.into());
     }
-    let Some(broker) = broker else { bail!("no broker is configured: set broker.url (HOOKFLEET_BROKER_URL)") };
+    let Some(broker) = broker else {
+        return Err(usage("no broker is configured: set broker.url (HOOKFLEET_BROKER_URL)"));
+    };
     if let Command::Apply = command {
         apply(broker, &topology, &policies).await
     } else {
@@ -52,47 +60,58 @@ fn vhost_of(broker: &BrokerServer) -> anyhow::Result<String> {
     vhost(first.expose()).map_err(|error| anyhow!(error))
 }
 
+/// A connection; what it waits for is told.
+async fn reach(broker: &BrokerServer, name: &str) -> Result<Connection, ConnectError> {
+    let nodes: Vec<String> = broker.urls.iter().map(|url| shown(url.expose())).collect();
+    tell_if_slow(connect(broker, name), || format!("waiting for the broker at {}", nodes.join(", "))).await
+}
+
 async fn apply(broker: &BrokerServer, topology: &Topology, policies: &[Policy]) -> anyhow::Result<ExitCode> {
-    let connection = connect(broker, "hookfleet topology apply").await?;
+    let connection = reach(broker, "hookfleet topology apply").await?;
     let differences = declare(&connection, topology).await.map_err(|error| anyhow!(error))?;
-    for difference in &differences {
-        output::out(difference);
-    }
     let _ = connection.close(200, "bye".into()).await;
     let (exchanges, queues, bindings) = (topology.exchanges.len(), topology.queues.len(), topology.bindings.len());
-    output::out(&format!("{exchanges} exchanges, {queues} queues and {bindings} bindings are there"));
+    let mut lines = differences;
+    lines.push(format!("{exchanges} exchanges, {queues} queues and {bindings} bindings are there"));
     let management = Management::new(broker).await.map_err(|error| anyhow!(error))?;
     for policy in policies {
         match management.set_policy(policy).await {
-            Ok(()) => output::out(&format!("policy {} is set", policy.name)),
-            Err(error) => return Ok(by_hand(&error, policies, &vhost_of(broker)?)),
+            Ok(()) => lines.push(format!("policy {} is set", policy.name)),
+            Err(error) => {
+                output::err(&lines.join("\n"));
+                return by_hand(&error, policies, &vhost_of(broker)?);
+            }
         }
     }
-    Ok(ExitCode::SUCCESS)
+    output::answer(&json!({ "items": lines }), || lines.join("\n"))?;
+    Ok(Exit::Done.into())
 }
 
 /// What to run where there is no management API. A failure, since it is not done yet.
-fn by_hand(error: &ManagementError, policies: &[Policy], vhost: &str) -> ExitCode {
+fn by_hand(error: &ManagementError, policies: &[Policy], vhost: &str) -> anyhow::Result<ExitCode> {
     output::err(&format!("error: {error}"));
     output::err("or set the policies by hand, on any node of the broker:");
-    for policy in policies {
-        output::out(&policy.command(vhost));
-    }
-    ExitCode::FAILURE
+    let commands: Vec<String> = policies.iter().map(|policy| policy.command(vhost)).collect();
+    output::answer(&json!({ "policies": commands }), || commands.join("\n"))?;
+    Ok(match error {
+        ManagementError::Away(_) => Exit::ServerAway.into(),
+        ManagementError::Refused(_) => Exit::Failed.into(),
+    })
 }
 
 async fn compare_all(broker: &BrokerServer, topology: &Topology, policies: &[Policy]) -> anyhow::Result<ExitCode> {
-    let connection = connect(broker, "hookfleet topology check").await?;
+    let connection = reach(broker, "hookfleet topology check").await?;
     let mut findings = check(&connection, topology).await.map_err(|error| anyhow!(error))?;
     let _ = connection.close(200, "bye".into()).await;
     let management = Management::new(broker).await.map_err(|error| anyhow!(error))?;
+    let mut product = None;
     let mut compared = vec![format!("{} exchanges and {} queues", topology.exchanges.len(), topology.queues.len())];
     let answers = async {
         tokio::try_join!(management.overview(), management.nodes(), management.bindings(), management.in_force())
     };
     match answers.await {
         Ok((overview, nodes, bindings, found)) => {
-            output::out(&format!("RabbitMQ {}, {} nodes", overview.rabbitmq_version, nodes.len()));
+            product = Some(format!("RabbitMQ {}, {} nodes", overview.rabbitmq_version, nodes.len()));
             findings.extend(nodes.iter().flat_map(NodeFound::troubles));
             findings.extend(differing_bindings(topology, &bindings));
             findings.extend(compare(policies, &found.policies, &found.queues));
@@ -104,9 +123,10 @@ async fn compare_all(broker: &BrokerServer, topology: &Topology, policies: &[Pol
         }
         Err(error) => output::err(&format!("bindings and policies NOT checked: {error}")),
     }
-    for finding in &findings {
-        output::out(finding);
-    }
-    output::out(&format!("{} checked, {} findings", compared.join(", "), findings.len()));
+    let answer = json!({ "broker": product, "checked": compared, "items": findings });
+    output::answer(&answer, || {
+        let count = format!("{} checked, {} findings", compared.join(", "), findings.len());
+        product.iter().chain(&findings).chain([&count]).map(String::as_str).collect::<Vec<_>>().join("\n")
+    })?;
     Ok(if findings.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -66,7 +66,7 @@ impl Trial {
         match (tried, removed) {
             (Ok(tried), removed) => removed.map(|()| tried),
             (Err(error), Ok(())) => Err(error),
-            (Err(error), Err(left)) => Err(anyhow!("{error:#}; and {left:#}")),
+            (Err(error), Err(left)) => Err(error.context(format!("{left:#}"))),
         }
     }
 }

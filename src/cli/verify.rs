@@ -11,12 +11,13 @@ use std::pin::pin;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context as _, anyhow, bail};
+use anyhow::{Context as _, anyhow};
 use clap::Args;
 use futures_util::StreamExt as _;
 use tokio::time::{Instant, sleep, timeout_at};
 use tokio_util::sync::CancellationToken;
 
+use super::exit::usage;
 use super::output;
 use super::trial::{self, Trial};
 use crate::config::{Backend, Settings};
@@ -64,9 +65,6 @@ pub(super) struct Verify {
     /// Give a phase up after so many seconds; what has not arrived by then counts as lost
     #[arg(long, default_value_t = 120, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=86_400))]
     limit: u64,
-    /// Print the rows as JSON
-    #[arg(long)]
-    json: bool,
 }
 
 /// A phase that is over.
@@ -102,7 +100,7 @@ pub(super) async fn run(settings: Settings, launch: Launch, verify: Verify) -> a
         Err(error) => Err(error),
     };
     let report = Report::new(trial.broker(), count, verify.rate, trial.end(rows).await?);
-    output::out(&if verify.json { serde_json::to_string_pretty(&report)? } else { report.shown() });
+    output::answer(&report, || report.shown())?;
     Ok(if report.passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
@@ -168,14 +166,17 @@ impl Verify {
     fn checked(&self, settings: &Settings) -> anyhow::Result<u32> {
         let load = u64::from(self.events.div_ceil(self.rate));
         if self.limit <= load {
-            bail!("expected --limit to be more than the {load} s that --events take at --rate, found {}", self.limit);
+            return Err(usage(format!(
+                "expected --limit to be more than the {load} s that --events take at --rate, found {}",
+                self.limit
+            )));
         }
         match (&settings.backend, self.workers) {
             (Backend::Servers { .. }, workers) => Ok(workers.unwrap_or(WORKERS)),
             (Backend::Embedded { .. }, None | Some(1)) => Ok(1),
-            (Backend::Embedded { .. }, Some(workers)) => bail!(
+            (Backend::Embedded { .. }, Some(workers)) => Err(usage(format!(
                 "expected --workers 1, found {workers}: a file has one owner; set broker.url and redis.url to verify a fleet"
-            ),
+            ))),
         }
     }
 }

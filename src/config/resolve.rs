@@ -1,19 +1,16 @@
 //! From what was said to [`Settings`]: each value parsed and checked, then the relations between them. Everything is
 //! read before anything is looked at, so that all problems are found.
 
-use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use ipnet::IpNet;
 use tracing_subscriber::EnvFilter;
-use url::Host;
 
 use super::raw::Raw;
 use super::{
-    Backend, Claims, Commands, Egress, Gates, Log, Settings, WhenAway, Worker, broker, catalog, http, parse, redis,
-    shown,
+    Backend, Claims, Commands, Gates, Log, Settings, Startup, WhenAway, Worker, broker, catalog, egress, http, parse,
+    redis, shown,
 };
 use crate::domain::event::{Reading, TypeSource, TypeSources};
 use crate::domain::flow::BreakerPolicy;
@@ -27,6 +24,7 @@ const fn seconds(from: u64, to: u64) -> RangeInclusive<Duration> {
 }
 
 const DAY: u64 = 24 * 3600;
+const STARTS: RangeInclusive<Duration> = seconds(0, 365 * DAY);
 const HOLDS: RangeInclusive<Duration> = seconds(1, 60);
 const GRACES: RangeInclusive<Duration> = seconds(0, DAY);
 const CELLS: RangeInclusive<u16> = 0..=64;
@@ -53,13 +51,14 @@ pub(super) fn resolve(raw: &Raw<'_>) -> Option<Settings> {
     let hooks = raw.read("hooks", text("the path of a hooks file"));
     let catalog = catalog::catalog(raw);
     let http = http::http(raw);
+    let startup = startup(raw);
     let worker = worker(raw);
     let gates = gates(raw);
     let claims = claims(raw);
     let breaker = breaker(raw);
     let events = events(raw);
     let hint_max = raw.read("retry.hint_max", duration(HINTS));
-    let egress = egress(raw);
+    let egress = egress::egress(raw);
     let allow_programs = raw.read_list("commands.allow", text("the name or path of a program"));
     let variables = raw.read_list("commands.env", variable);
     let shim = raw.read("commands.shim", |text| match parse::path(text)? {
@@ -75,6 +74,7 @@ pub(super) fn resolve(raw: &Raw<'_>) -> Option<Settings> {
         hooks: hooks?.into(),
         catalog: catalog?,
         http: http?,
+        startup: startup?,
         worker: worker?,
         gates: gates?,
         claims: claims?,
@@ -114,6 +114,12 @@ fn parse_namespace(text: &str) -> Result<String, Mismatch> {
         return Ok(text.to_owned());
     }
     Err(Mismatch::new("1 to 40 of a-z, 0-9, - and _"))
+}
+
+fn startup(raw: &Raw<'_>) -> Option<Startup> {
+    let timeout = raw.read("startup.timeout", duration(STARTS));
+    let command_timeout = raw.read("startup.command_timeout", duration(STARTS));
+    Some(Startup { timeout: timeout?, command_timeout: command_timeout? })
 }
 
 fn worker(raw: &Raw<'_>) -> Option<Worker> {
@@ -193,39 +199,6 @@ fn missing_type(raw: &Raw<'_>) -> Option<TypeSources> {
     }
     raw.wrong(PATH, Mismatch::new("either `refuse` or where types come from").found("both"));
     None
-}
-
-fn egress(raw: &Raw<'_>) -> Option<Egress> {
-    let allowed = raw.read_list("egress.allow", parse_allowed);
-    let ports = raw.read_list("egress.ports", count(1..=u16::MAX));
-    let (mut nets, mut hosts) = (Vec::new(), Vec::new());
-    for one in allowed? {
-        match one {
-            Allowed::Net(net) => nets.push(net),
-            Allowed::Host(host) => hosts.push(host),
-        }
-    }
-    Some(Egress { allow: nets, hosts, ports: ports? })
-}
-
-/// What targets may be beside public addresses.
-enum Allowed {
-    Net(IpNet),
-    Host(String),
-}
-
-fn parse_allowed(text: &str) -> Result<Allowed, Mismatch> {
-    let net = text.parse::<IpNet>().map(|net| net.trunc()).ok();
-    if let Some(net) = net.or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from)) {
-        return Ok(Allowed::Net(net));
-    }
-    let legal = |name: &str| name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'));
-    match Host::parse(text) {
-        Ok(Host::Domain(name)) if legal(&name) => Ok(Allowed::Host(name.trim_end_matches('.').to_owned())),
-        Ok(_) | Err(_) => {
-            Err(Mismatch::new("a network such as 10.0.0.0/8, an address such as 10.1.2.3, or the name of a host"))
-        }
-    }
 }
 
 fn log(raw: &Raw<'_>) -> Option<Log> {

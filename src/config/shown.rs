@@ -71,6 +71,13 @@ impl Settings {
         text
     }
 
+    /// The same as JSON: under `items` each setting with its path, its value as text, and where that comes from.
+    #[must_use]
+    pub fn as_json(&self) -> serde_json::Value {
+        let item = |Effective { setting, value, origin }: &Effective| serde_json::json!({ "setting": setting.path, "value": value, "origin": origin });
+        serde_json::json!({ "items": self.effective.iter().map(item).collect::<Vec<_>>() })
+    }
+
     /// The settings file with everything at its default and explained: `config/hookfleet.yaml` as it ships.
     #[must_use]
     pub fn commented_file() -> String {

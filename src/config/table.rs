@@ -67,7 +67,7 @@ const fn secret_urls(path: &'static str, doc: &'static str) -> Setting {
 }
 
 /// All settings; those of a section stand together.
-pub(super) static SETTINGS: [Setting; 56] = [
+pub(super) static SETTINGS: [Setting; 60] = [
     one(
         "namespace",
         "hookfleet",
@@ -191,6 +191,18 @@ pub(super) static SETTINGS: [Setting; 56] = [
     ),
     one("http.tls_key", "", "The private key of http.tls_cert (a PEM file)."),
     one(
+        "startup.timeout",
+        "10m",
+        "How long a process that starts waits for RabbitMQ and Redis that are away; then it ends with exit code 69. It\n\
+         serves http.bind meanwhile, and /readyz says what it waits for. Long enough for a broker that recovers its\n\
+         queues, and bounded, so that a wrong host is noticed. 0s: not at all.",
+    ),
+    one(
+        "startup.command_timeout",
+        "15s",
+        "The same for commands such as `hookfleet publish`, at which somebody waits.",
+    ),
+    one(
         "worker.cells",
         "0",
         "Threads that work, each with connections of its own, 1 to 64; 0: as many as there are cores.",
@@ -253,6 +265,19 @@ pub(super) static SETTINGS: [Setting; 56] = [
          addresses are: [10.1.0.0/16, ::1, crm.internal].",
     ),
     list("egress.ports", "", "The only ports that hooks may call: [443]. Empty: any."),
+    secret_url(
+        "egress.proxy",
+        "http://proxy.example.com:3128",
+        "The HTTP proxy that http hooks go through: http://user:password@host:port. Not set: they call directly, whatever\n\
+         HTTPS_PROXY and the like say. Targets are checked here before the proxy is asked, which resolves their names\n\
+         again by itself.",
+    ),
+    list(
+        "egress.no_proxy",
+        "",
+        "What http hooks call without it, as networks, addresses, or names of hosts; .internal stands for all names that\n\
+         end so.",
+    ),
     list(
         "commands.allow",
         "",

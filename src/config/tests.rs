@@ -82,9 +82,9 @@ fn names_that_do_not_exist() {
         &[("worker.hld", "1s")],
         &[
             "2:3 worker.prefech: expected one of `cells`, `lanes`, `prefetch`, `concurrency`, `hold`, `grace`, found `prefech`",
-            "3:1 brokr: expected one of `namespace`, `hooks`, `catalog`, `broker`, `redis`, `embedded`, `http`, `worker`, \
+            "3:1 brokr: expected one of `namespace`, `hooks`, `catalog`, `broker`, `redis`, `embedded`, `http`, `startup`, `worker`, \
              `gates`, `idempotency`, `events`, `breaker`, `retry`, `egress`, `commands`, `redact`, `dead_letters`, `log`, found `brokr`",
-            "4:1 worker.hold: expected one of `namespace`, `hooks`, `catalog`, `broker`, `redis`, `embedded`, `http`, `worker`, \
+            "4:1 worker.hold: expected one of `namespace`, `hooks`, `catalog`, `broker`, `redis`, `embedded`, `http`, `startup`, `worker`, \
              `gates`, `idempotency`, `events`, `breaker`, `retry`, `egress`, `commands`, `redact`, `dead_letters`, `log`, found `worker.hold`",
             "HOOKFLEET_BROKR_URL: expected the name of a setting, found a variable that nothing reads",
             "HOOKFLEET_X: expected the name of a setting, found a variable that nothing reads",

@@ -24,9 +24,32 @@ pub(super) fn examine(facts: &CrewFacts) -> Vec<Finding> {
     findings.push(versions(&facts.workers));
     findings.push(revisions(facts));
     findings.extend(refusals(facts));
+    findings.extend(failing(&facts.workers));
     findings.push(letters(facts));
     findings.extend(facts.workers.iter().find_map(|card| card.keeper.as_ref()).map(retries));
     findings
+}
+
+/// Hooks whose last attempts have all failed, in every worker that has tried them of late.
+fn failing(workers: &[Card]) -> Vec<Finding> {
+    const SUBJECT: &str = "hooks: failing";
+    let mut hooks: BTreeMap<&str, (u64, bool)> = BTreeMap::new();
+    for failing in workers.iter().flat_map(|card| &card.failing) {
+        let (attempts, parked) = hooks.entry(&failing.hook).or_default();
+        *attempts += failing.attempts;
+        *parked |= failing.parked;
+    }
+    if hooks.is_empty() {
+        return vec![Finding::fine(SUBJECT, "no hook does nothing but fail")];
+    }
+    let finding = |(hook, (attempts, parked)): (&str, (u64, bool))| {
+        let rest = if parked { "; its target counts as broken, and what comes for it is parked" } else { "" };
+        let found = format!("the last {attempts} attempts of hook {hook} have all failed{rest}");
+        Finding::warning(SUBJECT, found).advice(format!(
+            "`hookfleet dead-letters groups --hook {hook}` and the log say why; `hookfleet hooks test --hook {hook} --send` tries it"
+        ))
+    };
+    hooks.into_iter().map(finding).collect()
 }
 
 /// What the keeper's probes say of the delay ladder.

@@ -45,6 +45,8 @@ pub struct BrokerFacts {
     /// Messages that the broker could hand to nobody, and the queue that they lie in. None where there is no such queue
     /// yet.
     pub unreadable: Option<(u64, String)>,
+    /// Of the queues that work comes from, those in which something waits.
+    pub backlogs: Vec<Backlog>,
     /// What the fleet takes of an event, in bytes.
     pub body_bytes_max: usize,
     /// What only the management API tells, or why it was not asked.
@@ -79,6 +81,19 @@ pub struct NodeFacts {
 /// A Redis server.
 #[derive(Debug, Clone)]
 pub struct RedisFacts {
+    /// What INFO tells, or what this user may not do.
+    pub server: Gathered<ServerFacts>,
+    /// What a finished invocation takes, measured; bytes. None where this user may not measure it.
+    pub invocation_bytes: Option<u64>,
+    /// Of a call, the median.
+    pub latency: Duration,
+    /// This machine's clock against Redis's.
+    pub ahead_ms: i64,
+}
+
+/// What a Redis says of itself.
+#[derive(Debug, Clone)]
+pub struct ServerFacts {
     /// Redis, or Valkey.
     pub product: &'static str,
     /// Its own version: Valkey tells that of a Redis that it is compatible with, too.
@@ -94,12 +109,16 @@ pub struct RedisFacts {
     pub memory_max: u64,
     pub memory_used: u64,
     pub replicas: u64,
-    /// What a finished invocation takes, measured; bytes.
-    pub invocation_bytes: u64,
-    /// Of a ping, the median.
-    pub ping: Duration,
-    /// This machine's clock against Redis's.
-    pub ahead_ms: i64,
+}
+
+/// What waits in a queue that work comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Backlog {
+    pub queue: String,
+    /// Messages that wait, each time it was looked: oldest look first.
+    pub counts: Vec<u64>,
+    /// For how long the oldest one has waited, where that can be known.
+    pub oldest: Option<Duration>,
 }
 
 /// The workers that are there.
@@ -127,8 +146,15 @@ pub struct CatalogFacts {
 /// Where the embedded file lies.
 #[derive(Debug, Clone)]
 pub struct FileFacts {
+    /// As the settings name it.
+    pub path: String,
+    pub is_there: bool,
+    /// Where the process that has it open serves HTTP.
+    pub owner: Option<String>,
     /// Bytes that this user may still write.
     pub free: u64,
+    /// What waits in it, as for a broker.
+    pub backlogs: Vec<Backlog>,
     /// The file system, such as `ext4`.
     pub system: String,
 }

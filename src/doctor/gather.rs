@@ -5,14 +5,15 @@ use std::path::Path;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use ::redis::cmd;
+use lapin::Connection;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
 use url::Url;
 
 use super::facts::{
-    BrokerFacts, CatalogFacts, CrewFacts, Facts, FileFacts, Fleet, Gathered, ManagementFacts, NodeFacts, RedisFacts,
-    Servers,
+    Backlog, BrokerFacts, CatalogFacts, CrewFacts, Facts, FileFacts, Fleet, Gathered, ManagementFacts, NodeFacts,
+    RedisFacts, ServerFacts, Servers,
 };
 use crate::amqp::connection::{connect, shown};
 use crate::amqp::declare::{check, waiting};
@@ -27,7 +28,9 @@ use crate::domain::claim::{Claim, Token};
 use crate::domain::hook::Action;
 use crate::domain::id::EventDigest;
 use crate::domain::matching::HookSet;
+use crate::domain::message::Queue;
 use crate::domain::secret::Secret;
+use crate::embedded;
 use crate::executor;
 use crate::flow::Flow as _;
 use crate::flow::redis::RedisFlow;
@@ -41,8 +44,11 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 /// A change of the catalog is with all workers by then: they follow within a second, and say so once a second.
 const FOLLOW_MAX: Duration = Duration::from_secs(4);
 const FOLLOW_EVERY: Duration = Duration::from_millis(500);
-/// Pings of which the median is taken.
-const PINGS: usize = 21;
+/// Calls of which the median is taken.
+const CALLS: usize = 21;
+/// Looks at what waits, and the time between two of them.
+const LOOKS: usize = 4;
+const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// What a key with a time to live takes beside what `MEMORY USAGE` counts: its entry among the expiring ones.
 const EXPIRY_BYTES: u64 = 40;
 /// A hook's name of usual length.
@@ -57,7 +63,10 @@ pub async fn facts(settings: &Settings, env: Lookup<'_>) -> Facts {
             let (broker, redis, crew) = tokio::join!(broker(settings, server), redis, crew(settings, store));
             Servers::Fleet(Box::new(Fleet { broker, redis, crew }))
         }
-        Backend::Embedded { path } => Servers::File(file(path)),
+        Backend::Embedded { path } => Servers::File(match file(path) {
+            Ok(facts) => Ok(FileFacts { backlogs: backlogs_of_file(path).await, ..facts }),
+            Err(error) => Err(error),
+        }),
     };
     let catalog = match catalog(settings, env).await {
         Ok(catalog) => Ok(targets(&catalog.hooks, &settings.egress).await),
@@ -90,6 +99,7 @@ async fn broker(settings: &Settings, server: &BrokerServer) -> Gathered<BrokerFa
         Ok(count) => Some((count, unreadable)),
         Err(_) => None, // where it should be there, the comparison above says that it is not
     };
+    let backlogs = backlogs(&connection, &Names::new(&settings.namespace)).await;
     let (frame_max, blocked) = (connection.configuration().frame_max(), connection.status().blocked());
     let _ = connection.close(200, "bye".into()).await; // it is gone either way
     let management = Management::new(server).await;
@@ -106,7 +116,30 @@ async fn broker(settings: &Settings, server: &BrokerServer) -> Gathered<BrokerFa
         (_, Err(error)) | (Err(error), _) => Err(error),
     };
     let body_bytes_max = settings.events.body_bytes_max;
-    Ok(BrokerFacts { product, version, frame_max, blocked, topology, unreadable, body_bytes_max, management })
+    Ok(BrokerFacts { product, version, frame_max, blocked, topology, unreadable, backlogs, body_bytes_max, management })
+}
+
+/// What waits in the queues that work comes from, looked at several times. A queue that is not there yet has nothing.
+async fn backlogs(connection: &Connection, names: &Names) -> Vec<Backlog> {
+    let mut backlogs: Vec<Backlog> = Queue::ALL
+        .iter()
+        .map(|queue| Backlog { queue: names.queue(*queue), counts: Vec::new(), oldest: None })
+        .collect();
+    for look in 0..LOOKS {
+        if look > 0 {
+            sleep(LOOK_EVERY).await;
+        }
+        for backlog in &mut backlogs {
+            if let Ok(count) = waiting(connection, &backlog.queue).await {
+                backlog.counts.push(count);
+            }
+        }
+        backlogs.retain(|backlog| backlog.counts.last().is_some_and(|count| *count > 0));
+        if backlogs.is_empty() {
+            break;
+        }
+    }
+    backlogs
 }
 
 async fn managed(management: &Management, settings: &Settings) -> Result<ManagementFacts, ManagementError> {
@@ -183,18 +216,30 @@ async fn redis(store: &Redis, namespace: &str) -> Gathered<RedisFacts> {
 }
 
 async fn ask(link: &Link, namespace: &str) -> Result<RedisFacts, Failure> {
+    let (seconds, micros): (u64, u64) = link.call().query(&cmd("TIME")).await?;
+    let here = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
+    let there = u128::from(seconds) * 1000 + u128::from(micros) / 1000;
+    let ahead_ms = i128::try_from(here).unwrap_or_default() - i128::try_from(there).unwrap_or_default();
+    // What workers need has answered by now: what is refused from here on is a right that they do without.
+    let invocation_bytes = sample(link, namespace).await?;
+    let server = match server(link).await {
+        Err(Failure::Settings(reason)) => Err(reason),
+        server => Ok(server?),
+    };
+    let ahead_ms = i64::try_from(ahead_ms).unwrap_or_default();
+    Ok(RedisFacts { server, invocation_bytes, latency: latency(link).await?, ahead_ms })
+}
+
+/// What the server says of itself.
+async fn server(link: &Link) -> Result<ServerFacts, Failure> {
     let info: String = link.call().query(&cmd("INFO")).await?;
     let info: HashMap<&str, &str> = info.lines().filter_map(|line| line.trim().split_once(':')).collect();
     let text = |name: &str| info.get(name).copied().unwrap_or_default();
     let number = |name: &str| text(name).parse().unwrap_or_default();
     // Some services forbid CONFIG.
     let config: Result<Vec<String>, _> = link.call().query(cmd("CONFIG").arg("GET").arg("appendfsync")).await;
-    let (seconds, micros): (u64, u64) = link.call().query(&cmd("TIME")).await?;
-    let here = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
-    let there = u128::from(seconds) * 1000 + u128::from(micros) / 1000;
-    let ahead_ms = i128::try_from(here).unwrap_or_default() - i128::try_from(there).unwrap_or_default();
     let (product, version) = product(&info);
-    Ok(RedisFacts {
+    Ok(ServerFacts {
         product,
         version: version.to_owned(),
         is_replica: text("role") == "slave",
@@ -205,9 +250,6 @@ async fn ask(link: &Link, namespace: &str) -> Result<RedisFacts, Failure> {
         memory_max: number("maxmemory"),
         memory_used: number("used_memory"),
         replicas: number("connected_slaves"),
-        invocation_bytes: sample(link, namespace).await?,
-        ping: ping(link).await?,
-        ahead_ms: i64::try_from(ahead_ms).unwrap_or_default(),
     })
 }
 
@@ -219,26 +261,31 @@ fn product<'a>(info: &HashMap<&str, &'a str>) -> (&'static str, &'a str) {
     }
 }
 
-/// What one finished invocation takes: a claim as workers write it, measured and deleted.
-async fn sample(link: &Link, namespace: &str) -> Result<u64, Failure> {
+/// What one finished invocation takes: a claim as workers write it, measured and deleted. None where the user may not
+/// measure it.
+async fn sample(link: &Link, namespace: &str) -> Result<Option<u64>, Failure> {
     let event = EventDigest::of("/hookfleet/doctor", &fastrand::u64(..).to_string());
     let key = format!("{namespace}:claim:{{{event}}}:{SAMPLE_HOOK}");
     let done = value::encode(&Claim::Done { generation: 0, token: Token { run: fastrand::u64(..), body: 0 } });
     let () = link.call().query(cmd("SET").arg(&key).arg(done).arg("PX").arg(60_000)).await?;
     let size: Result<Option<u64>, _> = link.call().query(cmd("MEMORY").arg("USAGE").arg(&key)).await;
     let () = link.call().query(cmd("DEL").arg(&key)).await?;
-    Ok(size?.unwrap_or_default() + EXPIRY_BYTES)
+    match size {
+        Err(Failure::Settings(_)) => Ok(None),
+        size => Ok(Some(size?.unwrap_or_default() + EXPIRY_BYTES)),
+    }
 }
 
-async fn ping(link: &Link) -> Result<Duration, Failure> {
-    let mut times = Vec::with_capacity(PINGS);
-    for _ in 0..PINGS {
+/// How long a call takes that every user of a fleet may make.
+async fn latency(link: &Link) -> Result<Duration, Failure> {
+    let mut times = Vec::with_capacity(CALLS);
+    for _ in 0..CALLS {
         let began = Instant::now();
-        let () = link.call().query(&cmd("PING")).await?;
+        let _: (u64, u64) = link.call().query(&cmd("TIME")).await?;
         times.push(began.elapsed());
     }
     times.sort_unstable();
-    Ok(times[PINGS / 2])
+    Ok(times[CALLS / 2])
 }
 
 /// The workers that are there. While their catalogs differ they may be about to take a new one: they are given time.
@@ -279,6 +326,18 @@ async fn targets(hooks: &HookSet, egress: &Egress) -> CatalogFacts {
     facts
 }
 
+/// What waits in a file. One that cannot be read has nothing: what is wrong with it is said where it is opened.
+async fn backlogs_of_file(path: &Path) -> Vec<Backlog> {
+    let Ok(store) = embedded::Store::open_to_read(path) else { return Vec::new() };
+    let now_ms = now_ms();
+    let backlog = |(queue, count, due_ms): (String, u64, u64)| Backlog {
+        queue,
+        counts: vec![count],
+        oldest: Some(Duration::from_millis(now_ms.saturating_sub(due_ms))),
+    };
+    store.backlogs(now_ms).await.unwrap_or_default().into_iter().map(backlog).collect()
+}
+
 /// The folder may not be there yet: its nearest parent is on the same disk.
 fn file(path: &Path) -> Gathered<FileFacts> {
     let here = Path::new(".");
@@ -286,7 +345,14 @@ fn file(path: &Path) -> Gathered<FileFacts> {
     let folder = if folder.as_os_str().is_empty() { here } else { folder };
     let wrong = |error: rustix::io::Errno| format!("cannot ask for the disk of {}: {error}", folder.display());
     let space = rustix::fs::statvfs(folder).map_err(wrong)?;
-    Ok(FileFacts { free: space.f_bavail.saturating_mul(space.f_frsize), system: system(folder)? })
+    Ok(FileFacts {
+        path: path.display().to_string(),
+        is_there: path.exists(),
+        owner: embedded::owner(path).map(|owner| owner.to_string()),
+        free: space.f_bavail.saturating_mul(space.f_frsize),
+        backlogs: Vec::new(),
+        system: system(folder)?,
+    })
 }
 
 #[cfg(target_os = "linux")]

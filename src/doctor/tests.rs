@@ -1,8 +1,8 @@
 //! From facts to findings, as a table.
 
-use super::facts::{BrokerFacts, CrewFacts, Fleet, ManagementFacts, NodeFacts, RedisFacts};
+use super::facts::{BrokerFacts, CrewFacts, Fleet, ManagementFacts, NodeFacts, RedisFacts, ServerFacts};
 use super::*;
-use crate::flow::{Card, Kept, Refused};
+use crate::flow::{Card, Failing, Kept, Refused};
 
 fn broker_facts() -> BrokerFacts {
     let node = |name: &str| NodeFacts { name: name.to_owned(), running: true, ..NodeFacts::default() };
@@ -13,6 +13,7 @@ fn broker_facts() -> BrokerFacts {
         blocked: false,
         topology: Vec::new(),
         unreadable: Some((0, "h.unreadable".into())),
+        backlogs: Vec::new(),
         body_bytes_max: 1024 * 1024,
         management: Ok(ManagementFacts {
             nodes: vec![node("a"), node("b"), node("c")],
@@ -23,7 +24,7 @@ fn broker_facts() -> BrokerFacts {
 }
 
 fn redis_facts() -> RedisFacts {
-    RedisFacts {
+    let server = ServerFacts {
         product: "Redis",
         version: "7.0.15".into(),
         is_replica: false,
@@ -34,10 +35,8 @@ fn redis_facts() -> RedisFacts {
         memory_max: 64 << 30,
         memory_used: 1 << 20,
         replicas: 1,
-        invocation_bytes: 200,
-        ping: Duration::from_micros(300),
-        ahead_ms: -5,
-    }
+    };
+    RedisFacts { server: Ok(server), invocation_bytes: Some(200), latency: Duration::from_micros(300), ahead_ms: -5 }
 }
 
 /// Workers with these revisions, of which r7 is the current one.
@@ -83,6 +82,10 @@ fn check_broker(change: impl FnOnce(&mut BrokerFacts, &mut ManagementFacts), cod
     check(&facts(broker, redis_facts()), code, expected);
 }
 
+fn check_server(change: impl FnOnce(&mut ServerFacts), code: u8, expected: &[&str]) {
+    check_redis(|redis| change(redis.server.as_mut().unwrap()), code, expected);
+}
+
 fn check_redis(change: impl FnOnce(&mut RedisFacts), code: u8, expected: &[&str]) {
     let mut redis = redis_facts();
     change(&mut redis);
@@ -98,7 +101,7 @@ fn a_sound_fleet_is_fine() {
 fn brokers() {
     check_broker(|it, _| it.version = "3.9.29".into(), 1, &["PROBLEM broker: version RabbitMQ 3.9.29 -> use 3.10"]);
     check_broker(|it, _| it.version = "4.1.0".into(), 0, &[]);
-    check_broker(|it, _| it.version = String::new(), 2, &["unknown broker: version the broker does not tell"]);
+    check_broker(|it, _| it.version = String::new(), 3, &["unknown broker: version the broker does not tell"]);
     check_broker(
         |it, _| it.product = "LavinMQ".into(),
         0,
@@ -139,34 +142,51 @@ fn brokers() {
 
 #[test]
 fn stores() {
-    check_redis(|it| it.version = "6.2.7".into(), 1, &["PROBLEM redis: version Redis 6.2.7 -> use Redis 7.0"]);
-    let valkey = |it: &mut RedisFacts| (it.product, it.version) = ("Valkey", "9.1.2".into());
-    check_redis(valkey, 0, &[]);
-    let replica = |it: &mut RedisFacts| (it.product, it.is_replica) = ("Valkey", true);
-    check_redis(replica, 1, &["PROBLEM redis: version Valkey 7.0.15 is a replica"]);
-    check_redis(|it| it.is_replica = true, 1, &["PROBLEM redis: version Redis 7.0.15 is a replica"]);
-    check_redis(|it| it.append_only = false, 0, &["warning redis: persistence no append-only file"]);
-    check_redis(
+    check_server(|it| it.version = "6.2.7".into(), 1, &["PROBLEM redis: version Redis 6.2.7 -> use Redis 7.0"]);
+    let valkey = |it: &mut ServerFacts| (it.product, it.version) = ("Valkey", "9.1.2".into());
+    check_server(valkey, 0, &[]);
+    let replica = |it: &mut ServerFacts| (it.product, it.is_replica) = ("Valkey", true);
+    check_server(replica, 1, &["PROBLEM redis: version Valkey 7.0.15 is a replica"]);
+    check_server(|it| it.is_replica = true, 1, &["PROBLEM redis: version Redis 7.0.15 is a replica"]);
+    check_server(|it| it.append_only = false, 0, &["warning redis: persistence no append-only file"]);
+    check_server(
         |it| it.fsync = Some("no".into()),
         0,
         &["warning redis: persistence an append-only file that is never"],
     );
-    check_redis(|it| it.fsync = None, 0, &[]);
-    check_redis(|it| it.write_error = true, 1, &["PROBLEM redis: persistence the last write to disk failed"]);
-    check_redis(|it| it.policy = "allkeys-lru".into(), 1, &["PROBLEM redis: eviction maxmemory-policy is allkeys-lru"]);
-    check_redis(|it| it.replicas = 0, 0, &["note redis: replicas no replica"]);
-    check_redis(|it| it.ping = Duration::from_millis(8), 0, &["warning redis: latency a ping takes 8.00 ms"]);
+    check_server(|it| it.fsync = None, 0, &[]);
+    check_server(|it| it.write_error = true, 1, &["PROBLEM redis: persistence the last write to disk failed"]);
+    check_server(
+        |it| it.policy = "allkeys-lru".into(),
+        1,
+        &["PROBLEM redis: eviction maxmemory-policy is allkeys-lru"],
+    );
+    check_server(|it| it.replicas = 0, 0, &["note redis: replicas no replica"]);
+    check_redis(|it| it.latency = Duration::from_millis(8), 0, &["warning redis: latency a call takes 8.00 ms"]);
     // 200 bytes × 500/s × 86,400 s = 8.64 GB
     let found = "PROBLEM redis: memory a finished invocation takes 200 B, 500/s for 86400s take 8.04 GiB; maxmemory is \
                  8.00 GiB -> set maxmemory to 11.49 GiB or more";
-    check_redis(|it| it.memory_max = 8 << 30, 1, &[found]);
-    check_redis(|it| it.memory_max = 12 << 30, 0, &[]);
-    check_redis(|it| it.memory_max = 0, 0, &["note redis: memory a finished invocation takes 200 B, 500/s"]);
-    let unbounded = |it: &mut RedisFacts| (it.memory_max, it.policy) = (0, "volatile-lru".to_owned());
-    check_redis(
+    check_server(|it| it.memory_max = 8 << 30, 1, &[found]);
+    check_server(|it| it.memory_max = 12 << 30, 0, &[]);
+    check_server(|it| it.memory_max = 0, 0, &["note redis: memory a finished invocation takes 200 B, 500/s"]);
+    let unbounded = |it: &mut ServerFacts| (it.memory_max, it.policy) = (0, "volatile-lru".to_owned());
+    check_server(
         unbounded,
         0,
         &["warning redis: eviction maxmemory-policy is volatile-lru, without", "note redis: memory"],
+    );
+    // Case cases-2 7: the user of README's ACL line may not run INFO; claims are fine.
+    let note = "note redis: server version, persistence, eviction, memory and replicas cannot be looked at: no INFO -> the \
+                fleet needs no such right: give this user +info, +config|get and +memory|usage";
+    check_redis(
+        |it| it.server = Err("no INFO".into()),
+        0,
+        &[note, "note redis: memory a finished invocation takes 200 B"],
+    );
+    check_redis(
+        |it| it.invocation_bytes = None,
+        0,
+        &["note redis: memory what an invocation takes cannot be measured"],
     );
     check_redis(|it| it.ahead_ms = 2_500, 0, &["warning clocks this machine's clock is 2500 ms ahead of Redis's"]);
     check_redis(|it| it.ahead_ms = -60_000, 0, &["warning clocks this machine's clock is 60000 ms behind Redis's"]);
@@ -200,7 +220,7 @@ fn what_the_keeper_says_of_letters() {
     check(
         &["r7"],
         &keeper(Some(away)),
-        2,
+        3,
         &["unknown dead letters the keeper could not look after their log: the log"],
     );
     let still = Kept { retries_still_ms: 60_500, ..Kept::default() };
@@ -274,21 +294,35 @@ fn the_rest() {
 
     let fleet = Fleet { broker: Err("away".into()), redis: Err("away too".into()), crew: Err("away too".into()) };
     let servers = Servers::Fleet(Box::new(fleet));
-    check(&Facts { servers, ..sound.clone() }, 2, &["unknown broker away", "unknown redis away too"]);
+    check(&Facts { servers, ..sound.clone() }, 3, &["unknown broker away", "unknown redis away too"]);
     let fleet = Fleet { broker: Ok(broker_facts()), redis: Err("a cluster".into()), crew: Err("away".into()) };
     let servers = Servers::Fleet(Box::new(fleet));
-    check(&Facts { servers, ..sound.clone() }, 2, &["unknown redis a cluster", "unknown workers away"]);
+    check(&Facts { servers, ..sound.clone() }, 3, &["unknown redis a cluster", "unknown workers away"]);
     let file = |free, system: &str| {
-        let servers = Servers::File(Ok(FileFacts { free, system: system.to_owned() }));
+        let (path, owner) = ("h.db".to_owned(), Some("http://127.0.0.1:8733".to_owned()));
+        let (backlogs, system) = (Vec::new(), system.to_owned());
+        let servers = Servers::File(Ok(FileFacts { path, is_there: true, owner, free, backlogs, system }));
         Facts { servers, ..sound.clone() }
     };
-    check(&file(1 << 40, "ext4"), 0, &[]);
-    check(&file(100 << 20, "ext4"), 1, &["PROBLEM file: space 100.00 MiB are free"]);
-    check(&file(1 << 40, "nfs"), 1, &["PROBLEM file: system the embedded file lies on nfs"]);
-    check(&file(1 << 40, "tmpfs"), 1, &["PROBLEM file: system the embedded file lies on tmpfs"]);
-    check(&file(1 << 40, "overlayfs"), 0, &["warning file: system the embedded file lies on overlayfs"]);
+    check(&file(1 << 40, "ext4"), 0, &["note broker no broker is set"]);
+    check(&file(100 << 20, "ext4"), 1, &["note broker", "PROBLEM file: space 100.00 MiB are free"]);
+    check(&file(1 << 40, "nfs"), 1, &["note broker", "PROBLEM file: system the embedded file lies on nfs"]);
+    check(&file(1 << 40, "tmpfs"), 1, &["note broker", "PROBLEM file: system the embedded file lies on tmpfs"]);
+    check(&file(1 << 40, "overlayfs"), 0, &["note broker", "warning file: system the embedded file lies on overlayfs"]);
     let unknown = Facts { servers: Servers::File(Err("no".into())), ..sound.clone() };
-    check(&unknown, 2, &["unknown file no"]);
+    check(&unknown, 3, &["unknown file no"]);
+}
+
+/// Case C16.
+#[test]
+fn hooks_that_only_fail_are_told() {
+    let failing = |attempts, parked| Failing { hook: "crm".to_owned(), attempts, parked };
+    let fail = |facts: &mut CrewFacts| {
+        facts.workers[0].failing = vec![failing(7, false)];
+        facts.workers[1].failing = vec![failing(10, true)];
+    };
+    let found = "warning hooks: failing the last 17 attempts of hook crm have all failed; its target counts as broken";
+    check_crew(&["r7", "r7"], &fail, 0, &[found]);
 }
 
 #[test]

@@ -330,11 +330,10 @@ impl Decided {
     }
 }
 
-fn cut(text: String, chars_max: usize) -> String {
-    match text.char_indices().nth(chars_max) {
-        Some((end, _)) => text[..end].to_owned(),
-        None => text,
-    }
+fn cut(mut text: String, chars_max: usize) -> String {
+    let end = text.char_indices().nth(chars_max).map_or(text.len(), |(end, _)| end);
+    text.truncate(end);
+    text
 }
 
 #[cfg(test)]

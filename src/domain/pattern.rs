@@ -11,6 +11,34 @@ mod index;
 /// Longest pattern: as long as a type may be. The index of patterns is as deep as the longest one has segments.
 const PATTERN_BYTES_MAX: usize = 1024;
 
+/// Segments that are wildcards elsewhere, and where. As types of events they mean nothing.
+const FOREIGN: [(&str, &str); 2] = [("#", "RabbitMQ"), (">", "NATS")];
+
+/// Whether a text of CloudEvents may have this character (CloudEvents 1.0, type system: String).
+const fn is_of_types(c: char) -> bool {
+    let code = c as u32;
+    !(code < 0x20 || code >= 0x7f && code <= 0x9f || code >= 0xfdd0 && code <= 0xfdef || code & 0xfffe == 0xfffe)
+}
+
+/// What is most likely not meant in an event type, or a pattern over types, in a few words. Events may have such types.
+#[must_use]
+pub fn oddity(kind: &str) -> Option<&'static str> {
+    let has = |wanted: &[char]| kind.contains(wanted);
+    if kind.contains(char::is_whitespace) {
+        Some("a space")
+    } else if has(&['#', '>']) {
+        Some("a wildcard of another system")
+    } else if has(&['?', '[', ']', '{', '}', '|', '^', '$', '(', ')', '\\']) {
+        Some("a character of globs or regular expressions")
+    } else if has(&[',', ';']) {
+        Some("a separator of lists")
+    } else if kind.split('.').any(str::is_empty) {
+        Some("an empty segment between two dots")
+    } else {
+        None
+    }
+}
+
 /// A pattern over the dot-separated segments of an event type: `*` is any one segment, `**` any number of them, none
 /// included.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -26,9 +54,22 @@ impl Pattern {
         if text.len() > PATTERN_BYTES_MAX {
             return Err(format!("expected a pattern of at most {PATTERN_BYTES_MAX} bytes, found {}", quoted(text)));
         }
+        if let Some(found) = text.chars().find(|c| !is_of_types(*c)) {
+            return Err(format!(
+                "expected characters that a type of CloudEvents may have, found {} in {}",
+                found.escape_unicode(),
+                quoted(text)
+            ));
+        }
         for segment in text.split('.') {
             if segment.is_empty() {
                 return Err(format!("expected segments between the dots, found an empty one in {}", quoted(text)));
+            }
+            if let Some((_, whose)) = FOREIGN.iter().find(|(wildcard, _)| *wildcard == segment) {
+                return Err(format!(
+                    "expected `**` for any number of segments or `*` for one, found the wildcard of {whose} in {}",
+                    quoted(text)
+                ));
             }
             if segment.contains('*') && segment != "*" && segment != "**" {
                 let (segment, text) = (quoted(segment), quoted(text));
@@ -112,10 +153,41 @@ mod tests {
 
     #[test]
     fn patterns_that_are_refused() {
-        for bad in ["", "a..b", "a.b*", ".a", "***", &"*.".repeat(100_000), &"x".repeat(1025)] {
+        for bad in [
+            "",
+            "a..b",
+            "a.b*",
+            ".a",
+            "***",
+            "order.#",
+            "#",
+            "order.>",
+            "a.\u{7f}",
+            "a\nb",
+            "a.\u{ffff}",
+            &"*.".repeat(100_000),
+            &"x".repeat(1025),
+        ] {
             assert!(Pattern::new(bad).is_err(), "{bad}");
         }
         let error = Pattern::new("a*.\u{1b}[31m").unwrap_err();
         assert!(error.ends_with("\\u{1b}[31m\""), "{error}");
+        let error = Pattern::new("order.#").unwrap_err();
+        let expected =
+            "expected `**` for any number of segments or `*` for one, found the wildcard of RabbitMQ in \"order.#\"";
+        assert_eq!(error, expected);
+    }
+
+    #[test]
+    fn what_is_most_likely_not_meant() {
+        for fine in
+            ["a", "task.failed", "task.*", "**", "com.example/v1:x-y_z@2", "größe.ändert", "https://x.example/y"]
+        {
+            assert_eq!(oddity(fine), None, "{fine}");
+        }
+        for odd in ["a b", "order.paid ", "order.p?id", "order.{paid,sent}", "a,b", "order.paid#", "a..b", "^a$", "a|b"]
+        {
+            assert!(oddity(odd).is_some(), "{odd}");
+        }
     }
 }

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags};
+use url::Url;
 
 use super::OpenError;
 
@@ -61,12 +62,32 @@ pub(super) fn open(path: &Path) -> Result<(Connection, i64), OpenError> {
     Ok((conn, owner))
 }
 
-/// Opens the file to look at it while its owner writes.
+/// Opens the file to look at it while its owner writes. Nothing is created: a file that is not there, or has nothing in it
+/// yet, is an empty one.
 pub(super) fn open_to_read(path: &Path) -> rusqlite::Result<Connection> {
+    if std::fs::metadata(path).map_or(true, |file| file.len() == 0) {
+        let mut conn = Connection::open_in_memory()?;
+        fill(&mut conn)?;
+        return Ok(conn);
+    }
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let conn = Connection::open_with_flags(path, flags)?;
+    let conn = if beside(path, "-wal").exists() {
+        Connection::open_with_flags(path, flags)?
+    } else {
+        // Nobody writes: without this, SQLite would leave a log and an index of it beside the file.
+        let uri = Url::from_file_path(std::path::absolute(path).unwrap_or_else(|_| path.to_owned()));
+        let uri = uri.map_err(|()| rusqlite::Error::InvalidPath(path.to_owned()))?;
+        Connection::open_with_flags(format!("{uri}?immutable=1"), flags | OpenFlags::SQLITE_OPEN_URI)?
+    };
     conn.busy_timeout(BUSY_TIMEOUT)?;
     Ok(conn)
+}
+
+/// A file that SQLite keeps beside the one at `path`.
+fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    PathBuf::from(name)
 }
 
 /// Whether a file holds what this program has written.
@@ -85,6 +106,21 @@ fn settle_in(conn: &Connection) -> rusqlite::Result<()> {
 
 fn create(conn: &mut Connection, path: &Path) -> Result<(), OpenError> {
     let failed = |error| OpenError::Database { path: PathBuf::from(path), error };
+    let fresh = check(conn, path)?;
+    // Only now: a file that is not ours stays as it is.
+    let mode: String = conn.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0)).map_err(failed)?;
+    if mode != "wal" {
+        return Err(OpenError::NoLog { path: PathBuf::from(path), mode });
+    }
+    if fresh { fill(conn).map_err(failed) } else { Ok(()) }
+}
+
+/// Whether the file is a new one.
+///
+/// # Errors
+/// It is another program's, or a newer version's.
+pub(super) fn check(conn: &Connection, path: &Path) -> Result<bool, OpenError> {
+    let failed = |error| OpenError::Database { path: PathBuf::from(path), error };
     let number = |name: &str| conn.pragma_query_value(None, name, |row| row.get::<_, i64>(0)).map_err(failed);
     let (application, version) = (number("application_id")?, number("user_version")?);
     let tables: i64 = conn.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0)).map_err(failed)?;
@@ -95,12 +131,7 @@ fn create(conn: &mut Connection, path: &Path) -> Result<(), OpenError> {
     if version > VERSION {
         return Err(OpenError::Newer { path: PathBuf::from(path), found: version, known: VERSION });
     }
-    // Only now: a file that is not ours stays as it is.
-    let mode: String = conn.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0)).map_err(failed)?;
-    if mode != "wal" {
-        return Err(OpenError::NoLog { path: PathBuf::from(path), mode });
-    }
-    if fresh { fill(conn).map_err(failed) } else { Ok(()) }
+    Ok(fresh)
 }
 
 fn fill(conn: &mut Connection) -> rusqlite::Result<()> {

@@ -17,9 +17,12 @@ use crate::domain::tls::{Credentials, Tls};
 use crate::error_chain::root;
 use connection::Connector;
 pub(super) use connection::{CONNECT_TIMEOUT, NoConnection};
+pub(super) use proxy::NotLed;
+use proxy::Proxy;
 pub(super) use sending::{Client, Outbound};
 
 mod connection;
+mod proxy;
 mod sending;
 
 /// A client of certificates that no hook has used for this long belongs to a revision that is gone.
@@ -33,6 +36,7 @@ pub(super) struct Clients {
     /// In place of the roots of trust of a system that has none.
     roots: Vec<CertificateDer<'static>>,
     pub(super) guard: Guard,
+    proxy: Option<Arc<Proxy>>,
 }
 
 #[derive(Debug)]
@@ -52,10 +56,11 @@ enum Unusable {
 
 impl Clients {
     pub(super) fn new(egress: &config::Egress) -> Result<Self, rustls::Error> {
-        Self::guarded(Guard::new(egress))
+        Self::guarded(Guard::new(egress), Proxy::of(egress))
     }
 
-    pub(super) fn guarded(guard: Guard) -> Result<Self, rustls::Error> {
+    /// With this guard in place of one of the settings.
+    pub(super) fn guarded(guard: Guard, proxy: Option<Arc<Proxy>>) -> Result<Self, rustls::Error> {
         super::install_crypto();
         let mut roots = Vec::new();
         let verifier = verifier(Vec::new()).or_else(|error| {
@@ -64,8 +69,8 @@ impl Clients {
             roots = webpki_root_certs::TLS_SERVER_ROOT_CERTS.to_vec();
             self::verifier(roots.clone())
         })?;
-        let usual = client(&guard, tls(verifier, None)?);
-        Ok(Self { usual, own: Mutex::default(), roots, guard })
+        let usual = client(&guard, proxy.as_ref(), tls(verifier, None)?);
+        Ok(Self { usual, own: Mutex::default(), roots, guard, proxy })
     }
 
     /// The client of a hook.
@@ -100,15 +105,15 @@ impl Clients {
             }
             None => None,
         };
-        let client = client(&self.guard, tls(verifier(roots)?, identity)?);
+        let client = client(&self.guard, self.proxy.as_ref(), tls(verifier(roots)?, identity)?);
         own.retain(|_, other| now - other.used < UNUSED_AFTER);
         own.insert(credentials.id, Own { client: client.clone(), used: now });
         Ok(client)
     }
 }
 
-fn client(guard: &Guard, tls: ClientConfig) -> Client {
-    Client::new(&Connector::new(guard, Arc::new(tls)))
+fn client(guard: &Guard, proxy: Option<&Arc<Proxy>>, tls: ClientConfig) -> Client {
+    Client::new(&Connector::new(guard, proxy, Arc::new(tls)))
 }
 
 fn certificates(pem: &str) -> Result<Vec<CertificateDer<'static>>, PemError> {

@@ -102,6 +102,33 @@ impl Guard {
         Ok(self.judge(host, found))
     }
 
+    /// Whether a proxy may be asked for a host: it has to be resolved here, since its addresses cannot be checked otherwise.
+    /// That is not needed of names that are allowed whatever their addresses are, nor of addresses, which are checked before.
+    ///
+    /// # Errors
+    /// [`Unresolved`] or [`Refused`].
+    pub(super) async fn may_be_asked_for(&self, host: &str) -> Result<(), Box<dyn Error + Send + Sync>> {
+        if host.trim_matches(['[', ']']).parse::<std::net::IpAddr>().is_ok() || self.is_named(host) {
+            return Ok(());
+        }
+        let found = (self.lookup)(host.to_owned()).await.unwrap_or_default();
+        if found.is_empty() {
+            let hint = format!(
+                "{host} cannot be resolved here, so that its addresses cannot be checked before the proxy is asked: \
+                 `egress.allow: [{host}]` allows the name unchecked"
+            );
+            return Err(Unresolved(io::Error::new(io::ErrorKind::NotFound, hint)).into());
+        }
+        self.judge(host, found)?;
+        Ok(())
+    }
+
+    /// Whether a name is allowed whatever its addresses are.
+    fn is_named(&self, host: &str) -> bool {
+        let name = host.trim_end_matches('.');
+        self.egress.hosts.iter().any(|allowed| allowed.eq_ignore_ascii_case(name))
+    }
+
     fn may_use(&self, port: u16) -> bool {
         self.egress.ports.is_empty() || self.egress.ports.contains(&port)
     }
@@ -119,8 +146,7 @@ impl Guard {
 
     /// One bad address refuses the whole answer: which of them is called is chance.
     fn judge(&self, host: &str, found: Vec<SocketAddr>) -> Result<Vec<SocketAddr>, Refused> {
-        let name = host.trim_end_matches('.');
-        if self.egress.hosts.iter().any(|allowed| allowed.eq_ignore_ascii_case(name)) {
+        if self.is_named(host) {
             return Ok(found);
         }
         match found.iter().find_map(|address| refusal(address.ip(), &self.egress.allow)) {

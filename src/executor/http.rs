@@ -17,7 +17,7 @@ use hyper_util::client::legacy;
 use tokio::time::{Instant, timeout_at};
 use url::Host;
 
-use super::clients::{CONNECT_TIMEOUT, Clients, NoConnection, Outbound};
+use super::clients::{CONNECT_TIMEOUT, Clients, NoConnection, NotLed, Outbound};
 use super::compress::gzipped;
 use super::egress::{Refused, Unresolved};
 use super::hint::retry_after;
@@ -73,13 +73,13 @@ impl Http {
         };
         let sent = usize::try_from(outbound.body().size_hint().lower()).unwrap_or(usize::MAX);
         let resent = || Metric::HttpResent.count(&[("hook", attempt.hook.id.to_string())]);
-        let attempted = || client.send(outbound.clone(), resent);
+        let exchange = || client.send(outbound.clone(), resent);
         let late = || {
             unanswered(attempt, "timeout");
             attempt.timed_out("")
         };
         let is_short = |error: &legacy::Error| is_ours(error, request);
-        let reply = shortage::outlasted(attempt.hook.id.as_str(), attempt.deadline, attempted, is_short, late).await?;
+        let reply = shortage::outlasted(attempt.hook.id.as_str(), attempt.deadline, exchange, is_short, late).await?;
         let (head, rest) = reply.map_err(|error| broken(&error, action, attempt, request))?.into_parts();
         let status = head.status;
         let retry_after =
@@ -238,7 +238,11 @@ fn broken(error: &(dyn Error + 'static), action: &HttpAction, attempt: &Attempt<
     if causes(error).any(<dyn Error>::is::<NoConnection>) {
         return Outcome::later(format!("timeout: no connection within {CONNECT_TIMEOUT:?}"));
     }
-    Outcome::later(format!("{why}: {}", excerpt(root(error).to_string().as_bytes(), known_secrets(action, request))))
+    let cause = excerpt(root(error).to_string().as_bytes(), known_secrets(action, request));
+    match causes(error).find(|cause| cause.is::<NotLed>()) {
+        Some(not_led) => Outcome::later(format!("{why}: {not_led}: {cause}")),
+        None => Outcome::later(format!("{why}: {cause}")),
+    }
 }
 
 /// Whether this machine's want of something is in the way, and not the target. No port is left for an address of version 6

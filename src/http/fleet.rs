@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
+use super::process::STOPPING;
 use crate::broker::Health;
 use crate::catalog::watch::Followed;
 use crate::flow::Flow;
@@ -21,6 +23,8 @@ pub struct Fleet {
     pub paused: watch::Receiver<Option<String>>,
     pub flow: Arc<dyn Flow>,
     pub operations: Operations,
+    /// Cancelled when the process begins to stop.
+    pub stop: CancellationToken,
 }
 
 impl Fleet {
@@ -28,12 +32,15 @@ impl Fleet {
     /// again.
     #[must_use]
     pub fn is_ready(&self) -> bool {
-        !matches!(*self.broker.borrow(), Health::Down(_))
+        !self.stop.is_cancelled() && !matches!(*self.broker.borrow(), Health::Down(_))
     }
 
     /// What cannot be done now, and why.
     #[must_use]
     pub fn troubles(&self) -> Vec<String> {
+        if self.stop.is_cancelled() {
+            return vec![STOPPING.to_owned()];
+        }
         let mut troubles = Vec::new();
         if let Health::Down(reason) = &*self.broker.borrow() {
             troubles.push(format!("broker: {reason}"));

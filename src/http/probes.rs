@@ -51,6 +51,11 @@ pub(super) fn router(door: Option<&Arc<Door>>) -> OpenApiRouter<Probes> {
     responses((status = 200, description = "In Prometheus' text format", body = String, content_type = "text/plain"))
 )]
 pub(super) async fn metrics(State(metrics): State<Arc<Registry>>) -> Response {
+    rendered(&metrics)
+}
+
+/// The metrics as an answer.
+pub(super) fn rendered(metrics: &Registry) -> Response {
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], metrics.render()).into_response()
 }
 

@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use tokio::runtime::Handle;
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 use crate::broker::Health;
 use crate::catalog::watch::Followed;
@@ -14,6 +15,9 @@ use crate::operations::Operations;
 use crate::telemetry::Totals;
 use crate::worker::Worker;
 use crate::worker::admission::Admission;
+
+/// Why a process takes no work that has been told to end.
+pub(super) const STOPPING: &str = "stopping";
 
 /// The state of one cell, and the way to its worker.
 #[derive(Clone)]
@@ -40,6 +44,8 @@ pub struct Process {
     pub kept: watch::Receiver<Option<Kept>>,
     pub admission: Arc<Admission>,
     pub totals: Arc<Totals>,
+    /// Cancelled when the process begins to stop.
+    pub stop: CancellationToken,
     /// The dead letters, where they are served: a worker keeps no index of them.
     pub letters: Option<Operations>,
 }
@@ -48,6 +54,9 @@ impl Process {
     /// Why this process can take no work, if it cannot: each reason once, whichever cells have it.
     #[must_use]
     pub fn troubles(&self) -> Vec<String> {
+        if self.stop.is_cancelled() {
+            return vec![STOPPING.to_owned()]; // what its parts say while they end is of no use to anybody
+        }
         let mut troubles = Vec::new();
         for cell in &self.cells {
             match &*cell.health.borrow() {

@@ -53,14 +53,27 @@ fn method_not_allowed(known: &[Known], method: &Method, path: &str) -> Problem {
 fn not_found(known: &[Known], kind: Kind, method: &Method, path: &str) -> Problem {
     let this = kind.command();
     let Some(found) = known.iter().find(|known| known.is_at(path)) else {
-        let detail = format!("no process serves {path}: `hookfleet openapi` and GET /v1/openapi.json list every route");
+        let detail = format!(
+            "no process serves {path}: `hookfleet openapi` and GET /v1/openapi.json list every route; this process is a \
+             `{this}`, which serves {}",
+            served(kind)
+        );
         return Problem::new(StatusCode::NOT_FOUND, detail);
     };
     let serve = |kind: &Kind| kind.groups().contains(&found.group);
     let commands: Vec<_> =
         Kind::ALL.iter().filter(|kind| serve(kind)).map(|kind| format!("`{}`", kind.command())).collect();
-    let detail = format!("{method} {path} is served by {}; this process is a `{this}`", commands.join(" and "));
+    let detail = format!(
+        "{method} {path} is served by {}; this process is a `{this}`, which serves {}",
+        commands.join(" and "),
+        served(kind)
+    );
     Problem::new(StatusCode::NOT_FOUND, detail)
+}
+
+/// What a process of this kind serves, for people.
+fn served(kind: Kind) -> String {
+    kind.groups().iter().map(|group| group.what()).collect::<Vec<_>>().join(", ")
 }
 
 #[cfg(test)]
@@ -97,16 +110,17 @@ mod tests {
         };
         check("GET", "/healthz", 200, "", "ok").await;
         check("POST", "/healthz", 405, "GET,HEAD", "expected GET for /healthz, found POST").await;
-        let elsewhere =
-            "POST /v1/events is served by `hookfleet server` and `hookfleet up`; this process is a `hookfleet worker`";
+        let elsewhere = "POST /v1/events is served by `hookfleet server` and `hookfleet up`; this process is a `hookfleet worker`, which serves metrics, health, readiness and status";
         check("POST", "/v1/events", 404, "", elsewhere).await;
         let elsewhere = "GET /v1/runtime/hooks/dead-letter/17 is served by `hookfleet server` and `hookfleet up`; this process is a \
-                         `hookfleet worker`";
+                         `hookfleet worker`, which serves metrics, health, readiness and status";
         let path = "/v1/runtime/hooks/dead-letter/17";
         check("GET", path, 404, "", elsewhere).await;
         for path in ["/", "/v1", "/v1/event", "/v1/events/", "/v1/runtime/hooks/dead-letter//edit"] {
-            let nowhere =
-                format!("no process serves {path}: `hookfleet openapi` and GET /v1/openapi.json list every route");
+            let nowhere = format!(
+                "no process serves {path}: `hookfleet openapi` and GET /v1/openapi.json list every route; this process is \
+                     a `hookfleet worker`, which serves metrics, health, readiness and status"
+            );
             check("GET", path, 404, "", &nowhere).await;
         }
     }

@@ -22,7 +22,7 @@ use crate::domain::hook::{Hook, HookLane, Mode};
 use crate::domain::id::HookId;
 use crate::domain::matching::HookSet;
 use crate::domain::outcome::Outcome;
-use crate::flow::{BEAT_EVERY, Card, Flow};
+use crate::flow::{BEAT_EVERY, Card, Failing, Flow};
 use crate::telemetry::Metric;
 pub use gate::{Gate, GateStatus, Permit};
 use gate::{LaneGate, Take};
@@ -58,6 +58,11 @@ pub enum Elsewhere {
     /// For about this long, before a target that is broken or behind a pause.
     Parked(Duration),
 }
+
+/// A hook whose last attempts, so many, have all failed is one that only fails.
+const FAILING_MIN: u64 = 5;
+/// So many of them are told.
+const FAILING_SHOWN: usize = 20;
 
 /// The admission of a process: shared by its cells.
 pub struct Admission {
@@ -170,6 +175,7 @@ impl Admission {
 
     /// A run came to this: its target may be broken, overloaded, gone, or well again.
     pub fn ended(&self, permit: &Permit, outcome: &Outcome) {
+        permit.gate().attempted(outcome);
         let target = Arc::clone(&permit.gate().target);
         let Some(health) = Health::of(outcome, permit.gate().calls_one_url) else { return };
         permit.gate().ended(health);
@@ -231,6 +237,17 @@ impl Admission {
         let mut hooks: Vec<GateStatus> = lock(&self.hooks).values().map(|known| known.it.status()).collect();
         hooks.sort_by(|a, b| a.hook.cmp(&b.hook));
         hooks
+    }
+
+    /// The hooks whose last attempts here have all failed, those that have failed most often first; some of them, where
+    /// there are many.
+    #[must_use]
+    pub fn failing(&self) -> Vec<Failing> {
+        let mut failing: Vec<Failing> =
+            lock(&self.hooks).values().filter_map(|known| known.it.failing(FAILING_MIN)).collect();
+        failing.sort_by(|one, other| other.attempts.cmp(&one.attempts).then_with(|| one.hook.cmp(&other.hook)));
+        failing.truncate(FAILING_SHOWN);
+        failing
     }
 
     /// The targets whose breakers are open, as this worker sees it.

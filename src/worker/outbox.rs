@@ -37,7 +37,7 @@ impl Worker {
     pub(super) async fn dead_letter(&self, letter: Letter, why: &'static str) {
         tracing::warn!(
             letter = %letter.id,
-            class = ?letter.class,
+            class = letter.class.name(),
             hook = letter.hook.as_deref(),
             event = letter.event.as_ref().map(|event| event.id.as_str()),
             source = letter.event.as_ref().map(|event| event.source.as_str()),

@@ -1,9 +1,10 @@
 //! What is wrong with a piece of configuration: where, what was expected and what was found.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::ops::Range;
 
 use crate::domain::escape;
+use crate::domain::secret::Secret;
 use crate::domain::text_error::Refusal;
 
 /// Where a value comes from, in the words of the one who reads it.
@@ -158,6 +159,8 @@ pub enum Place {
 pub struct Snippet {
     /// The line or the part of it around the problem.
     pub text: String,
+    /// The same for the owner of the file: covered is only what stands where secrets do.
+    pub own: Secret<String>,
     /// Characters before the problem.
     pub offset: usize,
     /// Characters of the problem.
@@ -169,6 +172,19 @@ impl fmt::Display for Problem {
         if f.alternate() {
             return self.fmt_short(f);
         }
+        f.write_str(&self.laid_out(false))
+    }
+}
+
+impl Problem {
+    /// As a compiler would show it. `own`: to the owner of the file.
+    fn laid_out(&self, own: bool) -> String {
+        let mut text = String::new();
+        let _ = self.lay_out(&mut text, own); // a text takes everything
+        text
+    }
+
+    fn lay_out(&self, f: &mut String, own: bool) -> fmt::Result {
         writeln!(f, "{}: expected {}, found {}", self.severity, self.expected, self.found)?;
         let path = if self.path.is_empty() { String::new() } else { format!(" ({})", self.path) };
         let margin = match &self.place {
@@ -177,7 +193,7 @@ impl fmt::Display for Problem {
                 let (space, mark) = (" ".repeat(snippet.offset), "^".repeat(snippet.width));
                 writeln!(f, "{margin}--> {file}:{line}:{column}{path}")?;
                 writeln!(f, "{margin} |")?;
-                writeln!(f, "{line} | {}", snippet.text)?;
+                writeln!(f, "{line} | {}", if own { snippet.own.expose() } else { &snippet.text })?;
                 write!(f, "{margin} | {space}{mark}")?;
                 margin
             }
@@ -194,6 +210,12 @@ impl fmt::Display for Problem {
 }
 
 impl Problem {
+    /// For the owner of the file, who may see all of it but the secrets in it.
+    #[must_use]
+    pub fn for_owner(&self) -> String {
+        self.laid_out(true)
+    }
+
     /// All of it on one line, with the file.
     #[must_use]
     pub fn sentence(&self) -> String {
@@ -251,16 +273,28 @@ impl Problems {
     }
 }
 
+impl Problems {
+    /// All of them for the owner of the files, who may see all of these but the secrets in them.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn for_owner(&self) -> String {
+        self.laid_out(true)
+    }
+
+    fn laid_out(&self, own: bool) -> String {
+        let problems: String = self.list.iter().map(|problem| problem.laid_out(own) + "\n\n").collect();
+        let count = match (self.total, self.list.len()) {
+            (1, _) => "1 problem".to_owned(),
+            (total, shown) if shown < total => format!("{total} problems, {shown} of them shown"),
+            (total, _) => format!("{total} problems"),
+        };
+        problems + &count
+    }
+}
+
 impl fmt::Display for Problems {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for problem in &self.list {
-            writeln!(f, "{problem}\n")?;
-        }
-        match (self.total, self.list.len()) {
-            (1, _) => f.write_str("1 problem"),
-            (total, shown) if shown < total => write!(f, "{total} problems, {shown} of them shown"),
-            (total, _) => write!(f, "{total} problems"),
-        }
+        f.write_str(&self.laid_out(false))
     }
 }
 

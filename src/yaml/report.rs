@@ -7,6 +7,7 @@ use std::ops::Range;
 
 use super::problem::{At, Mismatch, Place, Problem, Problems, Severity, Snippet};
 use crate::domain::escape;
+use crate::domain::secret::Secret;
 
 /// More problems than this are counted only.
 const PROBLEMS_MAX: usize = 100;
@@ -22,7 +23,15 @@ pub struct Report<'t> {
     lines: Vec<usize>,
     drafts: RefCell<Vec<Draft>>,
     total: Cell<usize>,
-    hidden: RefCell<Vec<Range<usize>>>,
+    hidden: RefCell<Vec<Hidden>>,
+}
+
+/// A piece of the text that is covered.
+#[derive(Debug)]
+struct Hidden {
+    span: Range<usize>,
+    /// It is where a secret stands. Any other piece could only hold one.
+    is_secret: bool,
 }
 
 /// A problem before all secrets around it are known.
@@ -104,9 +113,14 @@ impl<'t> Report<'t> {
         self.drafts.borrow().len() >= PROBLEMS_MAX
     }
 
-    /// Covers a piece of the text wherever it would be shown.
+    /// Covers a secret wherever it would be shown.
     pub fn hide(&self, span: Range<usize>) {
-        self.hidden.borrow_mut().push(span);
+        self.hidden.borrow_mut().push(Hidden { span, is_secret: true });
+    }
+
+    /// Covers a piece of the text that could hold a secret, wherever others than its owner would see it.
+    pub fn hide_from_others(&self, span: Range<usize>) {
+        self.hidden.borrow_mut().push(Hidden { span, is_secret: false });
     }
 
     /// Covers the words of every line that a problem shows, after its first key. For text that cannot be parsed, so that
@@ -144,7 +158,7 @@ impl<'t> Report<'t> {
         for word in self.text[piece].split_inclusive(|c: char| !c.is_alphanumeric()) {
             let letters = word.trim_end_matches(|c: char| !c.is_alphanumeric()).len();
             if letters > 0 {
-                self.hide(at..at + letters);
+                self.hide_from_others(at..at + letters);
             }
             at += word.len();
         }
@@ -202,19 +216,21 @@ impl<'t> Report<'t> {
         let whole = self.text[line.clone()].chars().nth(SNIPPET_CHARS_MAX).is_none();
         let before = self.text[line.start..span.start].char_indices().rev().take(SNIPPET_CHARS_MAX / 3);
         let cut = if whole { line.start } else { before.last().map_or(span.start, |(at, _)| line.start + at) };
-        let text = self.covered(cut..line.end);
+        let text = self.covered(cut..line.end, |_| true);
+        let own = Secret::new(self.covered(cut..line.end, |hidden| hidden.is_secret));
         let offset = self.text[cut..span.start].chars().count();
-        Snippet { text, offset, width: marked.min(SNIPPET_CHARS_MAX.saturating_sub(offset)).max(1) }
+        Snippet { text, own, offset, width: marked.min(SNIPPET_CHARS_MAX.saturating_sub(offset)).max(1) }
     }
 
-    /// A piece of a line, fit to be shown.
-    fn covered(&self, piece: Range<usize>) -> String {
+    /// A piece of a line, fit to be shown: some of what is hidden is covered.
+    fn covered(&self, piece: Range<usize>, is_covered: impl Fn(&Hidden) -> bool) -> String {
         let start = piece.start;
         let piece = self.text[piece].char_indices().map(|(index, c)| (start + index, c));
         let piece: Vec<(usize, char)> = piece.take(SNIPPET_CHARS_MAX).collect();
         let (Some((start, _)), Some((end, _))) = (piece.first(), piece.last()) else { return String::new() };
         let hidden = self.hidden.borrow();
-        let hidden: Vec<_> = hidden.iter().filter(|hidden| hidden.start <= *end && hidden.end > *start).collect();
+        let hidden = hidden.iter().filter(|hidden| is_covered(hidden)).map(|hidden| &hidden.span);
+        let hidden: Vec<_> = hidden.filter(|hidden| hidden.start <= *end && hidden.end > *start).collect();
         let show = |(index, c): (usize, char)| match c {
             _ if hidden.iter().any(|hidden| hidden.contains(&index)) => '*',
             c if c.is_control() => ' ', // a tab too, for the marks to stay below what they mark

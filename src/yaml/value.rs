@@ -1,6 +1,8 @@
 //! Walks a tree. Every reading method gives `None` where something is wrong, and has reported it by then; so a caller
 //! reads all it wants first and looks at the answers afterwards.
 
+use std::ops::Range;
+
 use super::problem::{At, Mismatch};
 use super::report::Report;
 use super::{Key, Kind, Node};
@@ -83,7 +85,7 @@ impl<'a> Value<'a> {
     /// No problem shows it, nor what is inside; keys of maps are no secrets.
     #[must_use]
     pub fn secret(self) -> Self {
-        hide(self.report, self.node);
+        hide(self.node, &|span| self.report.hide(span));
         Self { secret: true, ..self }
     }
 
@@ -109,7 +111,7 @@ impl<'a> Value<'a> {
     /// Reports that it is no list or map. Nobody looks into it then, so that a secret in it would stay uncovered.
     fn other<T>(&self, expected: &str) -> Option<T> {
         if !matches!(self.node.kind, Kind::Text(_)) {
-            hide(self.report, self.node);
+            hide(self.node, &|span| self.report.hide_from_others(span));
         }
         self.wrong(Mismatch::new(expected));
         None
@@ -156,7 +158,7 @@ impl<'a> Value<'a> {
             },
             // What would have been right is what the parser says of an empty text.
             _ => {
-                hide(self.report, self.node);
+                hide(self.node, &|span| self.report.hide_from_others(span));
                 Mismatch::new(parse("").err().map_or_else(|| "a text".to_owned(), |mismatch| mismatch.expected))
             }
         };
@@ -210,17 +212,17 @@ impl<'a> Value<'a> {
 
     /// Reports a key that does not exist, and covers what stands there: a secret may have got under the wrong name.
     pub fn unknown(&self, key: &Key, known: &[&str]) {
-        hide(self.report, self.node);
+        hide(self.node, &|span| self.report.hide_from_others(span));
         self.report.unknown(At::Span(key.span.clone()), &self.path, &key.name, known);
     }
 }
 
-/// Covers every value in it. Bounded by the parser's depth.
-fn hide(report: &Report<'_>, node: &Node) {
+/// Covers every value in it with `cover`. Bounded by the parser's depth.
+fn hide(node: &Node, cover: &dyn Fn(Range<usize>)) {
     match &node.kind {
-        Kind::Map(entries) => entries.iter().for_each(|(_, node)| hide(report, node)),
+        Kind::Map(entries) => entries.iter().for_each(|(_, node)| hide(node, cover)),
         Kind::Nothing => {}
-        _ => report.hide(node.span.clone()),
+        _ => cover(node.span.clone()),
     }
 }
 

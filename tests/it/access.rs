@@ -157,6 +157,6 @@ async fn without_tokens_it_is_loopback_only() {
 
     let refused = site.set("HOOKFLEET_HTTP_EXPOSE", "false").spawn(&[("HOOKFLEET_HTTP_BIND", "0.0.0.0:0")]);
     let mut refused = refused;
-    assert_eq!(refused.ended(std::time::Duration::from_secs(30)).await, Some(1));
+    assert_eq!(refused.ended(std::time::Duration::from_secs(30)).await, Some(64));
     assert!(refused.log().contains("set `http.tokens` or `http.tokens_file`"), "{}", refused.log());
 }

@@ -15,7 +15,7 @@ fn examine(site: &Site, more: &[&str]) -> (Option<i32>, Vec<String>, String) {
     let findings: Value = serde_json::from_str(&shown)
         .unwrap_or_else(|error| panic!("{error}: {shown}{}", String::from_utf8_lossy(&output.stderr)));
     let of = |finding: &Value, name: &str| finding.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
-    let findings = findings.as_array().unwrap().iter();
+    let findings = findings["items"].as_array().unwrap().iter();
     let found = findings.map(|it| format!("{} {}", of(it, "severity"), of(it, "subject")));
     (output.status.code(), found.filter(|it| !it.starts_with("fine")).collect(), shown)
 }
@@ -50,7 +50,7 @@ async fn a_doctor_finds_what_is_wrong() {
 
     let away = site.clone().set("HOOKFLEET_REDIS_URL", "redis://:hidden@127.0.0.1:1").hooks(&hook(&sink, "h", "a", ""));
     let (code, found, shown) = examine(&away, &[]);
-    assert_eq!((code, found.last().unwrap().as_str()), (Some(2), "unknown redis"), "{shown}");
+    assert_eq!((code, found.last().unwrap().as_str()), (Some(3), "unknown redis"), "{shown}");
     assert!(!shown.contains("hidden"), "{shown}");
     let text = String::from_utf8(site.run(&["doctor"]).stdout).unwrap();
     assert!(text.lines().any(|line| line.starts_with("fine     redis: eviction")), "{text}");
@@ -85,7 +85,7 @@ async fn a_doctor_compares_the_workers() {
         assert!(shown.contains(part), "{part}: {shown}");
     }
     assert!(!shown.contains("hunter2"), "{shown}");
-    assert!(site.ok(&["fleet", "list"]).contains("  refuses r2"), "{}", site.ok(&["fleet", "list"]));
+    assert!(site.ok(&["fleet", "list"]).contains("refuses r2"), "{}", site.ok(&["fleet", "list"]));
 
     site.ok(&["hooks", "rollback", "1"]);
     let (code, found, shown) = examine(&knowing, &[]);
@@ -128,4 +128,59 @@ async fn a_doctor_looks_at_the_disk_of_a_file() {
     assert!(shown.contains("file: space") && shown.contains("the embedded file lies on"), "{shown}");
     assert!(matches!(code, Some(0 | 1)), "{shown}"); // by where the tests keep their files
     assert!(!site.folder.path().join("hookfleet.db").exists(), "looking makes nothing");
+}
+
+/// cases-2 7: as the Redis user of README's ACL line claims are fine, and what cannot be looked at is a note.
+#[tokio::test]
+async fn a_doctor_is_content_with_the_user_of_the_readme() {
+    let redis = Redis::start().await;
+    let readme = include_str!("../../README.md");
+    let line = readme.split("ACL SETUSER fleet ").nth(1).unwrap().split("```").next().unwrap();
+    let sink = Sink::start().await;
+    let url = format!("redis://fleet:password@127.0.0.1:{}", redis.port);
+    let site = site(Place::Servers).await.set("HOOKFLEET_REDIS_URL", &url).hooks(&hook(&sink, "h", "a", ""));
+    let line = line.replace("hookfleet:", &format!("{}:", site.namespace));
+    let mut connection = ::redis::Client::open(redis.url()).unwrap().get_multiplexed_async_connection().await.unwrap();
+    let mut acl = ::redis::cmd("ACL");
+    acl.arg("SETUSER").arg("fleet").arg(line.split_whitespace().collect::<Vec<_>>());
+    let () = acl.query_async(&mut connection).await.unwrap();
+    let mut worker = site.worker().await;
+    let (code, found, shown) = examine(&site, &["--rate", "500/s"]);
+    assert_eq!(code, Some(0), "{shown}");
+    assert_eq!(found, ["note broker: management", "note redis: server", "note redis: memory"], "{shown}");
+    for part in ["claims can be written and deleted", "a call takes", "this machine's clock is", "+info"] {
+        assert!(shown.contains(part), "{part}: {shown}");
+    }
+    assert_eq!(worker.stop().await, Some(0));
+}
+
+/// Case C16: a hook that only fails, and work that waits, are told.
+#[tokio::test]
+async fn a_doctor_tells_what_only_fails() {
+    let (rabbit, _) = shared().await;
+    let sink = Sink::start().await;
+    sink.behave(|_, _| crate::sink::Answer::status(400));
+    let hooks = hook(&sink, "crm", "a", ", retry: { attempts: 1 }");
+    let site = site(Place::Servers).await.hooks(&hooks);
+    let mut worker = site.worker().await;
+    let publisher = crate::publishing::Publisher::amqp(rabbit, &site).await;
+    publisher.send_all((0..10).map(|i| crate::publishing::event("a", &format!("e{i}")))).await;
+    worker.until_metric("hookfleet_letters_total", "crm", 10.0).await;
+    let began = std::time::Instant::now();
+    let listed = loop {
+        let listed = site.ok(&["fleet", "list"]);
+        if listed.contains("only fails: crm") {
+            break listed;
+        }
+        assert!(began.elapsed() < std::time::Duration::from_secs(30), "{listed}");
+    };
+    assert!(listed.contains("ATTEMPTS/S") && listed.contains("nothing waits for a worker"), "{listed}");
+    let (_, found, shown) = examine(&site, &[]);
+    assert!(found.contains(&"warning hooks: failing".to_owned()), "{shown}");
+    assert!(shown.contains("the last 10 attempts of hook crm have all failed"), "{shown}");
+    assert_eq!(worker.stop().await, Some(0));
+    publisher.send_all((0..7).map(|i| crate::publishing::event("a", &format!("later{i}")))).await;
+    let listed: Value = serde_json::from_str(&site.ok(&["fleet", "list", "--json"])).unwrap();
+    let waiting = serde_json::json!([{ "queue": format!("{}.events", site.namespace), "waiting": 7 }]);
+    assert_eq!(listed["backlog"], waiting, "{listed:#}");
 }

@@ -185,6 +185,11 @@ impl Site {
         self.start(if self.everything { "up" } else { "worker" }, env)
     }
 
+    /// Starts a server without waiting.
+    pub(crate) fn spawn_server(&self) -> Worker {
+        self.start("server", &[])
+    }
+
     fn start(&self, subcommand: &str, env: &[(&str, &str)]) -> Worker {
         let port = self.port();
         let log = self.folder.path().join(format!("worker-{:08x}.log", fastrand::u32(..)));
@@ -208,7 +213,7 @@ pub(crate) struct Worker {
     pub(crate) process: Leashed,
     pub(crate) port: u16,
     pub(crate) log: PathBuf,
-    _folder: Arc<TempDir>,
+    pub(crate) _folder: Arc<TempDir>,
 }
 
 impl Worker {

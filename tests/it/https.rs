@@ -113,7 +113,7 @@ async fn mistakes_with_certificates_end_the_start() {
     let (site, _) = secured(&sink);
     let fails = async |site: &Site, expected: &str| {
         let mut worker = site.spawn(&[]);
-        assert_eq!(worker.ended(Duration::from_secs(30)).await, Some(1));
+        assert!(matches!(worker.ended(Duration::from_secs(30)).await, Some(1 | 64)), "{}", worker.log());
         assert!(worker.log().contains(expected), "{}", worker.log());
     };
     let nowhere = site.folder.path().join("nowhere.pem");

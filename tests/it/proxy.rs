@@ -41,8 +41,12 @@ pub(crate) struct Proxy {
 impl Proxy {
     /// In front of a port of this machine.
     pub(crate) async fn to(server: u16) -> Self {
-        let listener = TcpListener::bind(("127.0.0.1", crate::servers::free_port())).await.unwrap();
-        let port = listener.local_addr().unwrap().port();
+        Self::on(crate::servers::free_port(), server).await
+    }
+
+    /// The same, on this port.
+    pub(crate) async fn on(port: u16, server: u16) -> Self {
+        let listener = TcpListener::bind(("127.0.0.1", port)).await.unwrap();
         let (mode, incidents) = (watch::Sender::new(Mode::Through), broadcast::Sender::new(16));
         let (modes, sender) = (mode.clone(), incidents.clone());
         tokio::spawn(async move {

@@ -5,10 +5,10 @@ use std::process::ExitCode;
 use anyhow::{anyhow, bail};
 use clap::Args;
 
-use crate::app::{Backends, routes};
+use crate::app::routes;
 use crate::cli::api::Api;
-use crate::cli::output;
 use crate::cli::remote::Remote;
+use crate::cli::{connect, output};
 use crate::config::{Backend, Settings};
 use crate::domain::id::{EventDigest, HookId, InvocationKey};
 use crate::embedded;
@@ -29,7 +29,8 @@ pub(in crate::cli) struct Cancel {
 
 pub(in crate::cli) async fn run(settings: &Settings, wish: &Cancel) -> anyhow::Result<ExitCode> {
     let key = key(wish)?;
-    let Cancelled { invocation, found } = send(settings, &key).await?;
+    let cancelled = send(settings, &key).await?;
+    let Cancelled { invocation, found } = &cancelled;
     let text = match found {
         Found::Done => "has finished: there is nothing to cancel",
         Found::Running => "cancelled: it is running, and its worker stops it when it next renews its claim",
@@ -41,8 +42,8 @@ pub(in crate::cli) async fn run(settings: &Settings, wish: &Cancel) -> anyhow::R
              that is a surprise"
         }
     };
-    output::out(&format!("{invocation} {text}"));
-    Ok(if found == Found::Done { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    output::answer(&cancelled, || format!("{invocation} {text}"))?;
+    Ok(if *found == Found::Done { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
 fn key(Cancel { event, hook, source }: &Cancel) -> anyhow::Result<InvocationKey> {
@@ -68,7 +69,7 @@ async fn send(settings: &Settings, key: &InvocationKey) -> anyhow::Result<Cancel
     {
         return Api::Loopback(Remote::new(owner, &settings.http)?).post(&path, &()).await;
     }
-    let backends = Backends::open(settings).await?;
+    let backends = connect::open(settings).await?;
     let api = Api::in_process(Routes::Invocations(routes::invocations(settings, &backends)));
     let cancelled = api.post(&path, &()).await;
     backends.broker.close().await;

@@ -14,36 +14,18 @@ use crate::yaml::scalar::show_duration;
 pub(in crate::cli) struct List {
     /// [default: the hooks of the settings]
     pub(super) file: Option<std::path::PathBuf>,
-    #[arg(long)]
-    json: bool,
 }
 
 const HEAD: [&str; 7] = ["ID", "ON", "RUNS", "LANE", "TIMEOUT", "ATTEMPTS", "STATE"];
 
-pub(super) fn run(list: &List, hooks: &HookSet) {
-    if list.json {
-        let all: Vec<HookView> = hooks.hooks().iter().map(|hook| HookView::of(hook)).collect();
-        output::out(&json!({ "revision": hooks.revision().to_string(), "hooks": all }).to_string());
-        return;
-    }
-    if hooks.hooks().is_empty() {
-        output::out("no hooks");
-        return;
-    }
-    output::out(&table(hooks));
+pub(super) fn run(hooks: &HookSet) -> anyhow::Result<()> {
+    let items: Vec<HookView> = hooks.hooks().iter().map(|hook| HookView::of(hook)).collect();
+    let answer = json!({ "revision": hooks.revision().to_string(), "items": items });
+    output::answer(&answer, || if items.is_empty() { "no hooks".to_owned() } else { table(hooks) })
 }
 
-/// Columns as wide as their widest cell.
 fn table(hooks: &HookSet) -> String {
-    let rows: Vec<_> =
-        std::iter::once(HEAD.map(str::to_owned)).chain(hooks.hooks().iter().map(|hook| row(hook))).collect();
-    let widest = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or_default();
-    let widths: Vec<usize> = (0..HEAD.len()).map(widest).collect();
-    let line = |row: &[String; HEAD.len()]| {
-        let cells = row.iter().zip(&widths).map(|(cell, &width)| format!("{cell:<width$}"));
-        cells.collect::<Vec<_>>().join("  ").trim_end().to_owned()
-    };
-    rows.iter().map(line).collect::<Vec<_>>().join("\n")
+    output::table(&HEAD, hooks.hooks().iter().map(|hook| row(hook).to_vec()))
 }
 
 fn row(hook: &Hook) -> [String; HEAD.len()] {

@@ -4,6 +4,7 @@ use std::io::Write as _;
 use std::path::Path;
 
 use anyhow::{Context as _, anyhow, bail};
+use serde_json::json;
 
 use super::Change;
 use crate::catalog::apply::{self, Applied, Done, Refused, Wish, apply};
@@ -59,15 +60,17 @@ impl<'s> Shared<'s> {
         if self.settings.catalog.from == CatalogFrom::File {
             output::err("note: by these settings workers take their hooks from files (catalog.from: redis changes it)");
         }
-        match done {
-            Done::Same(about) => output::out(&format!("nothing to change: this is {} already", name(about.number))),
-            Done::Tried => output::out(&format!("would change:\n{changes}")),
-            Done::New(about) => {
-                output::out(&format!("{} is the current revision, with {} hooks", name(about.number), about.hooks));
-                output::out(&changes.to_string());
+        let (what, about, text) = match &done {
+            Done::Same(about) => {
+                ("same", Some(about), format!("nothing to change: this is {} already", name(about.number)))
             }
-        }
-        Ok(())
+            Done::Tried => ("tried", None, format!("would change:\n{changes}")),
+            Done::New(about) => {
+                let text = format!("{} is the current revision, with {} hooks", name(about.number), about.hooks);
+                ("changed", Some(about), format!("{text}\n{changes}"))
+            }
+        };
+        output::answer(&json!({ "done": what, "revision": about, "changes": changes.to_string() }), || text)
     }
 
     pub(super) async fn diff(&self, path: &Path) -> anyhow::Result<()> {
@@ -75,13 +78,12 @@ impl<'s> Shared<'s> {
         let hint_max = self.settings.hint_max;
         let hooks = catalog::read_for_others(&new, hint_max)?.hooks;
         let current = apply::current(&self.revisions).await?;
-        output::out(&Changes::between(&apply::hooks(current.as_ref(), hint_max), &hooks).to_string());
+        let changes = Changes::between(&apply::hooks(current.as_ref(), hint_max), &hooks).to_string();
         let old = current.map(|stored| stored.documents).unwrap_or_default();
         let texts = diff::texts(&old, &new);
-        if !texts.is_empty() {
-            output::out(&format!("\n{texts}"));
-        }
-        Ok(())
+        output::answer(&json!({ "changes": changes, "texts": texts }), || {
+            if texts.is_empty() { changes.clone() } else { format!("{changes}\n\n{texts}") }
+        })
     }
 
     /// The text alone goes to standard output, so that it can be written to a file. Several are no hooks file together.
@@ -91,6 +93,10 @@ impl<'s> Shared<'s> {
             None => apply::current(&self.revisions).await?,
         };
         let Stored { about, documents } = stored.ok_or_else(|| anyhow!(NONE))?;
+        if output::is_json() && folder.is_none() {
+            let texts: Vec<_> = documents.iter().map(|it| json!({ "name": it.name, "text": it.text })).collect();
+            return output::answer(&json!({ "revision": about, "items": texts }), String::new);
+        }
         output::err(&line(&about));
         match (folder, documents.as_slice()) {
             (Some(folder), documents) => save(folder, documents)?,
@@ -109,17 +115,12 @@ impl<'s> Shared<'s> {
         Ok(current.ok_or_else(|| anyhow!(NONE))?.documents)
     }
 
-    pub(super) async fn history(&self, json: bool) -> anyhow::Result<()> {
+    pub(super) async fn history(&self) -> anyhow::Result<()> {
         let history = self.revisions.history().await?;
-        if json {
-            output::out(&serde_json::to_string_pretty(&history)?);
-        } else if history.is_empty() {
-            output::out(NONE);
-        }
-        for about in history.iter().filter(|_| !json) {
-            output::out(&line(about));
-        }
-        Ok(())
+        output::answer(&json!({ "items": history }), || match history.as_slice() {
+            [] => NONE.to_owned(),
+            history => history.iter().map(line).collect::<Vec<_>>().join("\n"),
+        })
     }
 }
 

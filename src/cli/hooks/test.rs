@@ -7,6 +7,7 @@ use std::time::Instant;
 use anyhow::{Context as _, anyhow, bail};
 use bytes::Bytes;
 use clap::Args;
+use serde_json::json;
 
 use crate::cli::output;
 use crate::config::{Backend, Settings};
@@ -56,9 +57,12 @@ pub(super) async fn run(test: &Test, settings: &Settings, hooks: &HookSet) -> an
         Some(id) if hooks.get(id).is_none() => bail!("no hook has the id {}: see `hookfleet hooks list`", quoted(id)),
         id => id.as_deref(),
     };
-    output::out(&told(&event, hooks, only));
+    let told = told(&event, hooks, only);
     if !test.send {
-        return Ok(());
+        return output::answer(&json!({ "items": told.lines().collect::<Vec<_>>() }), || told.clone());
+    }
+    if !output::is_json() {
+        output::out(&told); // before something is done
     }
     if hooks.types().misfit(&event).is_some_and(|misfit| misfit.strict) {
         bail!("nothing was sent: the fleet refuses this event");
@@ -66,7 +70,11 @@ pub(super) async fn run(test: &Test, settings: &Settings, hooks: &HookSet) -> an
     let matches = hooks.matching(&event);
     let wanting: Vec<_> = matches.hooks.iter().filter(|hook| only.is_none_or(|id| hook.id.as_str() == id)).collect();
     match wanting.as_slice() {
-        [hook] => send(settings, hook, &invocation(&event, hook, hooks), hooks.secrets()).await,
+        [hook] => {
+            let sent = send(settings, hook, &invocation(&event, hook, hooks), hooks.secrets()).await?;
+            let answer = json!({ "items": told.lines().collect::<Vec<_>>(), "sent": sent });
+            output::answer(&answer, || sent.clone())
+        }
         [] => bail!("nothing was sent: no hook wants this event"),
         several => bail!("nothing was sent: {} hooks want this event, say which with --hook", several.len()),
     }
@@ -85,7 +93,8 @@ fn invocation(event: &Event, hook: &Hook, hooks: &HookSet) -> Invocation {
     Invocation::first(event.clone().into(), hook.id.clone(), hooks.revision().clone())
 }
 
-async fn send(settings: &Settings, hook: &Hook, invocation: &Invocation, secrets: &Secrets) -> anyhow::Result<()> {
+/// Runs a hook, and says what came of it.
+async fn send(settings: &Settings, hook: &Hook, invocation: &Invocation, secrets: &Secrets) -> anyhow::Result<String> {
     executor::install_crypto();
     let home = match &settings.backend {
         Backend::Servers { broker, .. } => Home::Server(broker.clone(), settings.namespace.clone()),
@@ -109,8 +118,7 @@ async fn send(settings: &Settings, hook: &Hook, invocation: &Invocation, secrets
         }
         Some(Settlement::Next(Next::Bury { class, .. })) => format!("it would become a dead letter `{}`", class.name()),
     };
-    output::out(&format!("{} after {} ms: {said}; {follows}", hook.id, took.as_millis()));
-    Ok(())
+    Ok(format!("{} after {} ms: {said}; {follows}", hook.id, took.as_millis()))
 }
 
 fn told(event: &Event, hooks: &HookSet, only: Option<&str>) -> String {

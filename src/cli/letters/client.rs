@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use crate::app::{Backends, routes};
 use crate::cli::api::Api;
+use crate::cli::connect;
 use crate::cli::remote::Remote;
 use crate::config::{Backend, Settings};
 use crate::dead_letters::Recovered;
@@ -32,15 +33,20 @@ pub(in crate::cli) struct Client {
 }
 
 impl Client {
-    /// Over the process that owns the file, if one does, else over connections of our own.
-    pub(super) async fn open(settings: &Settings) -> anyhow::Result<Self> {
+    /// Over the process that owns the file, if one does, else over connections of our own. A file that is not there is
+    /// not made: there is nothing in it.
+    pub(super) async fn open(settings: &Settings, only_reads: bool) -> anyhow::Result<Self> {
         if let Backend::Embedded { path } = &settings.backend
             && let Some(owner) = embedded::owner(path)
         {
             return Ok(Self::of_owner(Remote::new(owner, &settings.http)?));
         }
         let _ = rustix::process::nice(NICENESS); // where that cannot be had, it is only slower for others
-        Ok(Self::over(settings, Backends::open(settings).await?))
+        let backends = match &settings.backend {
+            Backend::Embedded { path } if only_reads || !path.exists() => Backends::open_to_read(path)?,
+            _ => connect::open(settings).await?,
+        };
+        Ok(Self::over(settings, backends))
     }
 
     /// Over these connections.

@@ -52,8 +52,13 @@ pub(in crate::cli) struct Replay {
     /// Do not ask
     #[arg(long)]
     yes: bool,
-    #[arg(long)]
-    json: bool,
+}
+
+impl Replay {
+    /// Whether nothing is sent.
+    pub(super) const fn only_reads(&self) -> bool {
+        self.dry_run
+    }
 }
 
 fn rate(text: &str) -> Result<f64, String> {
@@ -62,7 +67,8 @@ fn rate(text: &str) -> Result<f64, String> {
 }
 
 pub(super) async fn run(client: &Client, replay: Replay, window: Duration) -> anyhow::Result<ExitCode> {
-    let Replay { ids: named, which, all, dry_run, rate, to_hook, force, yes, json } = replay;
+    let Replay { ids: named, which, all, dry_run, rate, to_hook, force, yes } = replay;
+    let json = output::is_json();
     let asked = ReplayAsked {
         ids: ids(&named),
         filter: Some(which.asked()),
@@ -76,7 +82,7 @@ pub(super) async fn run(client: &Client, replay: Replay, window: Duration) -> an
     Manner::new(&operator(), asked.to_hook.as_deref(), asked.rate)?; // before anything is asked of anyone
     let preview = client.preview(&asked).await?;
     if dry_run {
-        output::out(&if json { serde_json::to_string(&preview)? } else { shown(&preview, window) });
+        output::answer(&preview, || shown(&preview, window))?;
         return Ok(ExitCode::SUCCESS);
     }
     if let [id] = asked.ids.as_slice()
@@ -98,7 +104,7 @@ pub(super) async fn run(client: &Client, replay: Replay, window: Duration) -> an
     }
     let progress = followed(client, &asked).await?;
     let is_whole = progress.failed == 0 && progress.ended.is_none();
-    output::out(&if json { serde_json::to_string(&progress)? } else { ended(&progress, asked.force) });
+    output::answer(&progress, || ended(&progress, asked.force))?;
     Ok(if is_whole { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
@@ -106,7 +112,7 @@ pub(super) async fn run(client: &Client, replay: Replay, window: Duration) -> an
 async fn one(client: &Client, asked: &ReplayAsked, id: &LetterId) -> anyhow::Result<ExitCode> {
     let asked = ReplayAsked { ids: Vec::new(), filter: None, ..asked.clone() };
     let sent = client.replay(&asked, id).await?;
-    output::out(&format!("{id} replayed as generation {}", sent.generation));
+    output::answer(&sent, || format!("{id} replayed as generation {}", sent.generation))?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -155,7 +161,7 @@ fn shown(preview: &Preview, window: Duration) -> String {
     let old = |group: &Group| group.hook.is_none() && now_ms().saturating_sub(group.first_ms) > millis(window);
     if preview.groups.iter().any(old) {
         lines.push(
-            "Some are about whole events, older than claims.window: hooks that had finished run again, under the same \
+            "Some are about whole events, older than idempotency.window: hooks that had finished run again, under the same \
              Idempotency-Key."
                 .to_owned(),
         );

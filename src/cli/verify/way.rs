@@ -11,6 +11,7 @@ use tokio::sync::watch;
 
 use crate::app::Backends;
 use crate::broker::PublishError;
+use crate::cli::connect;
 use crate::cli::letters::Client;
 use crate::cli::remote::Remote;
 use crate::config::{Backend, Settings};
@@ -33,7 +34,7 @@ impl Way {
         if let Backend::Embedded { .. } = settings.backend {
             return Ok(way);
         }
-        let backends = way.backends.insert(Backends::open(settings).await?);
+        let backends = way.backends.insert(connect::open(settings).await?);
         if let Err(error) = backends.claims.ping().await {
             way.close().await;
             return Err(error).context("cannot use the Redis of redis.url");

@@ -22,6 +22,7 @@ use tokio::time::{Instant, timeout};
 use tower::Service;
 
 use super::super::egress::Guard;
+use super::proxy::{Proxy, Stream, Through};
 
 /// A host that does not even accept is given up before most deadlines.
 pub(in crate::executor) const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -83,23 +84,34 @@ impl Line {
 #[derive(Clone)]
 pub(super) struct Connector {
     https: HttpsConnector<HttpConnector<Guard>>,
+    through: Option<Through>,
 }
 
 impl Connector {
-    pub(super) fn new(guard: &Guard, tls: Arc<rustls::ClientConfig>) -> Self {
-        let mut http = HttpConnector::new_with_resolver(guard.clone());
-        http.enforce_http(false);
-        http.set_nodelay(true);
-        http.set_keepalive(Some(PROBE_EVERY));
-        http.set_keepalive_interval(Some(PROBE_EVERY));
-        http.set_keepalive_retries(Some(PROBES_MAX));
-        #[cfg(target_os = "linux")]
-        http.set_tcp_user_timeout(Some(ACKNOWLEDGED_WITHIN));
-        Self { https: HttpsConnector::from((http, tls)) }
+    pub(super) fn new(guard: &Guard, proxy: Option<&Arc<Proxy>>, tls: Arc<rustls::ClientConfig>) -> Self {
+        let http = watchful(HttpConnector::new_with_resolver(guard.clone()));
+        let plain = || watchful(HttpConnector::new());
+        let through = proxy.map(|proxy| Through::new(Arc::clone(proxy), guard.clone(), plain(), Arc::clone(&tls)));
+        Self { https: HttpsConnector::from((http, tls)), through }
+    }
+
+    /// The proxy that targets are called through, if there is one.
+    pub(super) fn proxy(&self) -> Option<&Arc<Proxy>> {
+        self.through.as_ref().map(|through| &through.proxy)
     }
 }
 
-type Stream = <HttpsConnector<HttpConnector<Guard>> as Service<Uri>>::Response;
+/// Notices connections that lead nowhere any more.
+fn watchful<R>(mut http: HttpConnector<R>) -> HttpConnector<R> {
+    http.enforce_http(false);
+    http.set_nodelay(true);
+    http.set_keepalive(Some(PROBE_EVERY));
+    http.set_keepalive_interval(Some(PROBE_EVERY));
+    http.set_keepalive_retries(Some(PROBES_MAX));
+    #[cfg(target_os = "linux")]
+    http.set_tcp_user_timeout(Some(ACKNOWLEDGED_WITHIN));
+    http
+}
 
 impl Service<Uri> for Connector {
     type Response = TokioIo<Watched<TokioIo<Stream>>>;
@@ -111,10 +123,20 @@ impl Service<Uri> for Connector {
     }
 
     fn call(&mut self, to: Uri) -> Self::Future {
-        let connecting = self.https.call(to);
+        let through = self.through.as_ref().filter(|through| through.proxy.is_for(&to));
+        let is_proxied = through.is_some() && to.scheme_str() == Some("http");
+        let connecting: BoxFuture<'static, Result<Stream, BoxError>> = match through {
+            Some(through) => through.connect(to),
+            None => Box::pin(self.https.call(to)),
+        };
         Box::pin(async move {
             let stream = timeout(CONNECT_TIMEOUT, connecting).await.map_err(|_| NoConnection)??;
-            Ok(TokioIo::new(Watched { inner: TokioIo::new(stream), line: Arc::new(Line::new()), unsent: None }))
+            Ok(TokioIo::new(Watched {
+                inner: TokioIo::new(stream),
+                line: Arc::new(Line::new()),
+                is_proxied,
+                unsent: None,
+            }))
         })
     }
 }
@@ -123,6 +145,8 @@ impl Service<Uri> for Connector {
 pub(super) struct Watched<T> {
     inner: T,
     line: Arc<Line>,
+    /// The other side is a proxy that reads requests.
+    is_proxied: bool,
     /// Why sending failed. Told once there is nothing more to read.
     unsent: Option<io::Error>,
 }
@@ -200,6 +224,6 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Watched<T> {
 
 impl<T: Connection> Connection for Watched<T> {
     fn connected(&self) -> Connected {
-        self.inner.connected().extra(Arc::clone(&self.line))
+        self.inner.connected().proxy(self.is_proxied).extra(Arc::clone(&self.line))
     }
 }

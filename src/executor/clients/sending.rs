@@ -13,7 +13,7 @@ use bytes::Bytes;
 use h2::Reason;
 use http_body_util::Full;
 use hyper::body::Incoming;
-use hyper::header::{CONNECTION, HeaderMap, HeaderName};
+use hyper::header::{CONNECTION, HeaderMap, HeaderName, PROXY_AUTHORIZATION};
 use hyper::http::Extensions;
 use hyper::{Request, Response};
 use hyper_util::client::legacy::connect::{CaptureConnection, capture_connection};
@@ -22,6 +22,7 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tokio::time::{Instant, sleep};
 
 use super::connection::{Connector, Line};
+use super::proxy::Proxy;
 use crate::domain::reuse::{IDLE_MAX, Unanswered, idle_max, was_too_late};
 use crate::error_chain::causes;
 
@@ -41,6 +42,7 @@ pub(in crate::executor) struct Client {
     pooled: Pool<Connector, Full<Bytes>>,
     /// Opens a connection for every request.
     fresh: Pool<Connector, Full<Bytes>>,
+    proxy: Option<Arc<Proxy>>,
 }
 
 /// The connection that a request was given.
@@ -65,7 +67,7 @@ impl Client {
                 .http2_keep_alive_timeout(PING_EVERY)
                 .build(connector.clone())
         };
-        Self { pooled: pool(IDLE_PER_HOST_MAX), fresh: pool(0) }
+        Self { pooled: pool(IDLE_PER_HOST_MAX), fresh: pool(0), proxy: connector.proxy().cloned() }
     }
 
     /// The head of the answer to a request, which goes out more than once where its connection turns out to have been
@@ -75,9 +77,12 @@ impl Client {
     /// There is no answer.
     pub(in crate::executor) async fn send(
         &self,
-        request: Outbound,
+        mut request: Outbound,
         resent: impl Fn(),
     ) -> Result<Response<Incoming>, Error> {
+        if let Some(login) = self.proxy.as_ref().and_then(|proxy| proxy.header_for(request.uri())) {
+            request.headers_mut().insert(PROXY_AUTHORIZATION, login);
+        }
         let mut resends = 0;
         loop {
             let client = if resends == 0 { &self.pooled } else { &self.fresh };

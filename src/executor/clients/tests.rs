@@ -18,6 +18,7 @@ use crate::executor::fixture::{executors, hook, invocation, line};
 use crate::executor::{Execute as _, install_crypto};
 
 mod http2;
+mod proxied;
 
 type Authority = CertifiedIssuer<'static, KeyPair>;
 

@@ -162,7 +162,7 @@ async fn no_answer_of_a_name_server_leads_to_this_machine() {
         let mut outcomes = Vec::new();
         for _ in 0..50 {
             // New ones: a broker that could not be reached is not tried again at once.
-            let clients = std::sync::Arc::new(Clients::guarded(guard.clone()).unwrap());
+            let clients = std::sync::Arc::new(Clients::guarded(guard.clone(), None).unwrap());
             let executors = Executors::with(clients, &config::Commands::default(), Callbacks::default());
             outcomes.push(line(&executors.run(&hook, &invocation("{}")).await));
         }

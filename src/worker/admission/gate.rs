@@ -1,6 +1,6 @@
 //! What a process keeps of one hook: its permits, its rate, its share, its target.
 
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -18,6 +18,8 @@ use crate::domain::health::Health;
 use crate::domain::hook::{Hook, HookLane, Mode};
 use crate::domain::id::HookId;
 use crate::domain::message::Lane;
+use crate::domain::outcome::Outcome;
+use crate::flow::Failing;
 use crate::worker::metrics::HookMetrics;
 
 /// The runs of one lane.
@@ -57,6 +59,8 @@ pub struct Gate {
     pub(super) target: Arc<Target>,
     /// Its own attempts that have failed since the last one that did not.
     strikes: AtomicU32,
+    /// All its attempts that have failed since the last one that did not, refusals among them.
+    failed_in_a_row: AtomicU64,
     long: AtomicUsize,
     waiting: AtomicUsize,
     pub(in crate::worker) metrics: HookMetrics,
@@ -116,6 +120,7 @@ impl Gate {
             share: hook.concurrency_fleet.map(Share::new),
             target,
             strikes: AtomicU32::new(0),
+            failed_in_a_row: AtomicU64::new(0),
             long: AtomicUsize::new(0),
             waiting: AtomicUsize::new(0),
             metrics: HookMetrics::new(&hook.id),
@@ -152,6 +157,22 @@ impl Gate {
         } else if !self.is_held_back() {
             self.strikes.fetch_add(1, Ordering::Relaxed);
         }
+    }
+
+    /// An attempt came to this.
+    pub(super) fn attempted(&self, outcome: &Outcome) {
+        match outcome {
+            Outcome::Done => self.failed_in_a_row.store(0, Ordering::Relaxed),
+            Outcome::Failed(_) => drop(self.failed_in_a_row.fetch_add(1, Ordering::Relaxed)),
+            Outcome::Interrupted => {}
+        }
+    }
+
+    /// What is to be said of it if its last attempts, at least so many, have all failed.
+    pub(super) fn failing(&self, least: u64) -> Option<Failing> {
+        let attempts = self.failed_in_a_row.load(Ordering::Relaxed);
+        let parked = self.target.is_open() && self.is_held_back();
+        (attempts >= least).then(|| Failing { hook: self.hook.to_string(), attempts, parked })
     }
 
     /// Its overflow queue.

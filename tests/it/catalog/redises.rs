@@ -51,14 +51,15 @@ impl Operated {
         assert!(site.ok(&["hooks", "rollback", "1"]).contains(&format!("{back} is the current revision")));
         worker.until_revision(&back).await;
         let history: Value = serde_json::from_str(&site.ok(&["hooks", "history", "--json"])).unwrap();
-        let told: Vec<_> = history.as_array().unwrap().iter().map(|about| about["message"].as_str().unwrap()).collect();
+        let told: Vec<_> =
+            history["items"].as_array().unwrap().iter().map(|about| about["message"].as_str().unwrap()).collect();
         assert_eq!(told[..2], ["back to r1", "the next"]);
 
         site.ok(&["fleet", "pause", "--message", "the target moves"]);
         worker.until("/v1/status", |status| status["paused"].is_string()).await;
         let listed: Value = serde_json::from_str(&site.ok(&["fleet", "list", "--json"])).unwrap();
         assert_eq!(listed["paused"]["message"], "the target moves");
-        let workers = listed["workers"].as_array().unwrap();
+        let workers = listed["items"].as_array().unwrap();
         assert_eq!((workers.len(), &workers[0]["pid"]), (1, &worker.process.id().into()), "{listed:#}");
         publisher.send(event("a", &back)).await;
         assert!(site.ok(&["fleet", "resume"]).contains("goes on"));

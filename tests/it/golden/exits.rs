@@ -1,4 +1,4 @@
-//! How commands end: exit code and first line of standard error.
+//! How commands end: exit code, and the error or else the first line of standard error.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -206,7 +206,10 @@ fn row(site: &Site, command: &[&str], letter: &str) -> String {
     let shown: Vec<String> = std::iter::once("hookfleet".to_owned()).chain(command.iter().map(quoted)).collect();
     let mut row = format!("\n$ {}\nexit {}\n", shown.join(" "), output.status.code().unwrap());
     let error = String::from_utf8_lossy(&output.stderr).into_owned();
-    if let Some(first) = error.lines().next() {
+    // What a command talks to is the same for all.
+    let is_same = |line: &&str| line.starts_with("using ") || line.starts_with("waiting for ");
+    let lines: Vec<&str> = error.lines().filter(|line| !is_same(line)).collect();
+    if let Some(first) = lines.iter().find(|line| line.starts_with("error")).or(lines.first()) {
         let folder = site.folder.path().canonicalize().unwrap();
         let first = first.replace(folder.to_str().unwrap(), "{folder}");
         // Of a refused connection, on Linux and on macOS.
@@ -244,8 +247,9 @@ async fn commands_whose_servers_are_away() {
     let site = prepared(Site::embedded());
     let urls = ["HOOKFLEET_BROKER_URL", "HOOKFLEET_REDIS_URL"];
     let site = site.set(urls[0], "amqp://guest:guest@127.0.0.1:1").set(urls[1], "redis://127.0.0.1:1");
-    let site = site.without("HOOKFLEET_EMBEDDED_PATH");
-    // Side by side, since workers wait for a while.
+    let site = site.without("HOOKFLEET_EMBEDDED_PATH").set("HOOKFLEET_STARTUP_TIMEOUT", "1s");
+    let site = site.set("HOOKFLEET_STARTUP_COMMAND_TIMEOUT", "1s");
+    // Side by side, since each waits for a while.
     let record: String = std::thread::scope(|scope| {
         let running: Vec<_> = AWAY.iter().map(|command| scope.spawn(|| row(&site, command, ""))).collect();
         running.into_iter().map(|row| row.join().unwrap()).collect()

@@ -68,6 +68,17 @@ fn summary(text: &str) -> String {
     lines.join("\n")
 }
 
+/// Prometheus' conventions: counters, and only they, end in `_total`; times are in seconds, shares are ratios.
+fn follow_conventions(text: &str) {
+    for line in text.lines().filter_map(|line| line.strip_prefix("# TYPE ")) {
+        let (name, kind) = line.split_once(' ').unwrap();
+        assert_eq!(name.ends_with("_total"), kind == "counter", "{line}");
+        assert!(kind != "histogram" || name.ends_with("_seconds"), "{line}");
+        let other_units = ["_ms", "_milliseconds", "_minutes", "_percent", "_kb", "_mb", "_count", "_sum", "_bucket"];
+        assert!(!other_units.iter().any(|unit| name.ends_with(unit)), "{line}");
+    }
+}
+
 #[tokio::test]
 async fn names_types_help_and_labels() {
     let site = Site::embedded().hooks(HOOKS).set("HOOKFLEET_COMMANDS_ALLOW", "sh");
@@ -100,6 +111,7 @@ async fn names_types_help_and_labels() {
         }
     };
     assert_eq!(worker.stop().await, Some(0));
+    follow_conventions(&answer);
     let mut record = format!("{answer}\n\n=== all names\n");
     for metric in Metric::ALL {
         writeln!(record, "{}", metric.name()).unwrap();
