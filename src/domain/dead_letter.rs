@@ -15,16 +15,17 @@ use super::invocation::{Client, EventMessage, Invocation, ReplayOf};
 use super::trace::TraceContext;
 
 pub use self::origin::Origin;
-pub use self::record::{Item, LOG, Mark, Offset, RECORD, RECORD_VERSION, Record, Subject};
+pub use self::record::{Item, LOG, Mark, Offset, RECORD, RECORD_VERSION, Record, Subject, WORKER};
 
 mod origin;
 mod record;
 
 impl LetterId {
-    /// Of an invocation that was given up on at this generation.
+    /// Of an invocation that was given up on, whichever generation it was. Older versions had another id for each
+    /// generation; this is that of the first.
     #[must_use]
-    pub fn of_invocation(key: &InvocationKey, generation: u32) -> Self {
-        Self::digest(&[b"invocation", &key.event.0, key.hook.as_str().as_bytes(), &generation.to_be_bytes()])
+    pub fn of_invocation(key: &InvocationKey) -> Self {
+        Self::digest(&[b"invocation", &key.event.0, key.hook.as_str().as_bytes(), &0_u32.to_be_bytes()])
     }
 
     /// Of a message that could not be taken as it is.
@@ -94,7 +95,7 @@ pub struct Letter {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub event: Option<EventName>,
     pub generation: u32,
-    /// Failed attempts of this generation, oldest first.
+    /// Failed attempts of all generations, oldest first, as far as a message carries them: the newest hundred at most.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub attempts: Vec<AttemptReport>,
     #[serde(default)]
@@ -173,12 +174,12 @@ impl Letter {
             (None, class) => format!("{class:?}"),
         };
         let mut attempts = invocation.history.clone();
-        attempts.extend(cause.report);
+        attempts.extend(cause.report.map(|report| AttemptReport { generation: at.generation, ..report }));
         let event = &invocation.event;
         let Origin { session, run } = Origin::of(&event.body);
         let [traceparent, tracestate, baggage] = trace_of(event);
         Self {
-            id: LetterId::of_invocation(&invocation.key(), at.generation),
+            id: LetterId::of_invocation(&invocation.key()),
             at_ms: now_ms,
             class: cause.class,
             fingerprint: fingerprint(cause.class, invocation.hook.as_str(), &error),

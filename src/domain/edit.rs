@@ -62,7 +62,7 @@ pub fn edit(letter: &Letter, edit: &Edit, operator: &Operator) -> Result<Replay,
         (whole.message(), Record::Replayed(mark))
     };
     let outgoing = Outgoing::to_lane(Lane::Replay, Duration::ZERO, message);
-    Ok(Replay { generation: next, outgoing, mark })
+    Ok(Replay { generation: next, outgoing, mark, follows: letter.subject() })
 }
 
 fn edited(letter: &Letter, edit: &Edit, operator: &Operator) -> Result<Event, String> {

@@ -18,9 +18,11 @@ use self::words::Words;
 use super::dead_letter::{Item, Letter, Mark, Offset, Record, Subject};
 use super::id::LetterId;
 
+pub use self::outcome::Outcome;
 pub use self::standing::{Last, Standing};
 pub use self::summary::{Entry, EventSummary, Summary};
 
+mod outcome;
 mod standing;
 mod summary;
 mod words;

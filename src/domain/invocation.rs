@@ -35,7 +35,7 @@ const LETTER: &str = "hookfleet-letter";
 const CLIENT: &str = "hookfleet-client";
 const DECISION: &str = "hookfleet-decision";
 /// Attempts that a message's history lists at most, and its bytes; the newest stay. Headers have to fit a frame.
-const HISTORY_MAX: usize = 20;
+const HISTORY_MAX: usize = 100;
 const HISTORY_BYTES_MAX: usize = 32 * 1024;
 /// What a message carries of a client's headers; the largest are left out first.
 const CLIENT_BYTES_MAX: usize = 64 * 1024;
@@ -56,7 +56,7 @@ pub struct Invocation {
     pub forced: u32,
     /// The window of its hook's `once_per` was its own: it goes on whoever has that now.
     pub has_window: bool,
-    /// Failed attempts so far, newest last.
+    /// Failed attempts so far, those of earlier generations too, newest last.
     pub history: Vec<AttemptReport>,
     /// The catalog revision at which the event was matched.
     pub revision: Revision,
@@ -99,7 +99,7 @@ impl Invocation {
     #[must_use]
     pub fn next(&self, at: Point, deaths: u32, spent: Duration, report: Option<&AttemptReport>) -> Self {
         let mut history = self.history.clone();
-        history.extend(report.cloned());
+        history.extend(report.map(|report| AttemptReport { generation: at.generation, ..report.clone() }));
         let surplus = history.len().saturating_sub(HISTORY_MAX);
         history.drain(..surplus);
         Self { at: at.next(), deaths, spent, history, ..self.clone() }
@@ -137,10 +137,15 @@ impl Invocation {
 
 /// The newest attempts that fit.
 fn history(attempts: &[AttemptReport]) -> String {
-    (attempts.len().saturating_sub(HISTORY_MAX)..attempts.len())
-        .map(|first| serde_json::to_string(&attempts[first..]).unwrap_or_default())
-        .find(|text| text.len() <= HISTORY_BYTES_MAX)
-        .unwrap_or_else(|| "[]".to_owned())
+    let mut bytes = 1; // of the brackets, less the first comma
+    let texts = attempts.iter().rev().take(HISTORY_MAX).map(|report| serde_json::to_string(report).unwrap_or_default());
+    let fit = texts.take_while(|text| {
+        bytes += text.len() + 1;
+        bytes <= HISTORY_BYTES_MAX
+    });
+    let mut fit: Vec<String> = fit.collect();
+    fit.reverse();
+    format!("[{}]", fit.join(","))
 }
 
 /// A whole event as a message: its hooks are matched when it arrives.
@@ -402,7 +407,8 @@ mod tests {
 
     #[test]
     fn an_invocation_survives_the_trip() {
-        let report = AttemptReport { attempt: 1, at_ms: 5, took_ms: 6, status: Some(500), error: "500".into() };
+        let report =
+            AttemptReport { generation: 0, attempt: 1, at_ms: 5, took_ms: 6, status: Some(500), error: "500".into() };
         let next = sample().next(Point::first(0), 2, Duration::from_secs(3), Some(&report));
         let windowed = Invocation { has_window: true, ..sample() };
         for invocation in [sample(), next, windowed, Invocation { forced: 2, at: Point::first(2), ..sample() }] {
@@ -489,6 +495,7 @@ mod tests {
         assert!((CLIENT_BYTES_MAX - 20..=CLIENT_BYTES_MAX).contains(&kept), "{kept}");
 
         let report = |attempt| AttemptReport {
+            generation: 0,
             attempt,
             at_ms: 5,
             took_ms: 6,
@@ -500,8 +507,9 @@ mod tests {
         let Envelope::Invocation(found) = found else { panic!("{found:?}") };
         assert_eq!(found.history.iter().map(|report| report.attempt).collect::<Vec<_>>(), [16, 17, 18, 19, 20]);
 
-        let report = |attempt| AttemptReport { attempt, at_ms: 5, took_ms: 6, status: None, error: "500".into() };
-        let invocation = Invocation { history: (1..=60).map(report).collect(), ..sample() };
+        let report =
+            |attempt| AttemptReport { generation: 0, attempt, at_ms: 5, took_ms: 6, status: None, error: "500".into() };
+        let invocation = Invocation { history: (1..=140).map(report).collect(), ..sample() };
         let found = Envelope::decode(Queue::Lane(Lane::Slow), &invocation.message(), &Reading::default()).unwrap();
         let Envelope::Invocation(found) = found else { panic!("{found:?}") };
         assert_eq!(found.history, invocation.history[40..]);

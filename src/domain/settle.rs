@@ -47,6 +47,7 @@ pub fn settle(tried: &Tried, outcome: Outcome, policy: &RetryPolicy, roll: f64) 
         Outcome::Failed(failure) => failure,
     };
     let report = Some(AttemptReport {
+        generation: 0, // the invocation says it
         attempt: tried.attempt,
         at_ms: tried.at_ms,
         took_ms: millis(tried.took),

@@ -31,7 +31,7 @@ use crate::operations::api_types::{
     Resolved, split,
 };
 use crate::operations::jobs::Jobs;
-use crate::operations::replay::Manner;
+use crate::operations::replay::{Manner, Sorted};
 use crate::operations::{Detail, Export, OperationError, Operations, Replayed};
 use crate::telemetry::now_ms;
 
@@ -230,7 +230,9 @@ pub(super) async fn replay(
     Ok(Json(letters.operations.replay(&id, asked.force, &manner).await?))
 }
 
-/// Sends many letters out again, as a job; with `dry_run` it says what it would send.
+/// Sends many letters out again, as a job; with `dry_run` it says what it would send, and what it cannot send and why.
+///
+/// With `wait` the job goes on until all have ended, and says what has become of each.
 #[utoipa::path(
     post,
     path = "/v1/runtime/hooks/dead-letter/replay",
@@ -247,22 +249,30 @@ pub(super) async fn replay(
 )]
 pub(super) async fn replay_all(State(letters): State<Letters>, Whole(body): WholeAsked) -> Result<Response, Problem> {
     let asked: ReplayAsked = parsed(&body)?;
-    let (manner, selection) = (manner(&asked)?, asked.chosen().selection(now_ms())?);
-    let plan = letters.operations.plan(&selection, manner.purpose(asked.force)?).await?;
-    if asked.dry_run {
-        return Ok(Json(Preview::from(&plan)).into_response());
-    }
+    let (manner, selection, limit) = (manner(&asked)?, asked.chosen().selection(now_ms())?, asked.limit()?);
+    let operations = &letters.operations;
     known(&letters, &manner)?;
+    let plan = operations.plan(&selection, manner.purpose(asked.force)?).await?;
+    if asked.dry_run {
+        let sorted = operations.sort(plan, &manner, limit).await?;
+        let groups = operations.groups_of(&sorted.plan).await?;
+        return Ok(Json(Preview::new(sorted, groups)).into_response());
+    }
     if let Some(unknown) = plan.unknown.first() {
         return Err(OperationError::Unknown(unknown.clone()).into()); // nothing is sent of what was not meant
     }
-    let job = letters.jobs.start(&letters.operations, plan, manner);
+    let sorted = match limit {
+        Some(_) => operations.sort(plan, &manner, limit).await?,
+        None => Sorted { matching: plan.picked.len(), plan, ..Sorted::default() }, // each is looked at in its turn
+    };
+    let job = letters.jobs.start(operations, sorted, manner);
     let job = job.ok_or_else(|| Problem::new(StatusCode::TOO_MANY_REQUESTS, "too many replays go on: wait for one"))?;
     Ok((StatusCode::ACCEPTED, Json(job)).into_response())
 }
 
 fn manner(asked: &ReplayAsked) -> Result<Manner, OperationError> {
-    Manner::new(asked.by.as_deref().unwrap_or(SOMEBODY), asked.to_hook.as_deref(), asked.rate)
+    let manner = Manner::new(asked.by.as_deref().unwrap_or(SOMEBODY), asked.to_hook.as_deref(), asked.rate)?;
+    Ok(Manner { wait: asked.wait, ..manner })
 }
 
 /// Another hook has to be there: what it cannot do would be letters again.

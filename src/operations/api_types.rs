@@ -9,7 +9,8 @@ use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
 
 use super::OperationError;
-use super::progress::Progress;
+use super::progress::{Progress, Unsent};
+use super::replay::Sorted;
 use crate::domain::browse::{Filter, Group, States};
 use crate::domain::edit::Edit;
 use crate::domain::escape::quoted;
@@ -228,14 +229,31 @@ pub struct ReplayAsked {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 0.001, maximum = 1_000_000)]
     pub rate: Option<f64>,
+    /// At most so many: the oldest that can be sent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 1)]
+    pub limit: Option<usize>,
     /// Say what would be sent, and send nothing.
     pub dry_run: bool,
+    /// Go on until all that was sent has ended, and say what has become of each.
+    pub wait: bool,
     /// Who asks.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub by: Option<String>,
 }
 
 impl ReplayAsked {
+    /// How many at most.
+    ///
+    /// # Errors
+    /// None at all.
+    pub fn limit(&self) -> Result<Option<usize>, OperationError> {
+        match self.limit {
+            Some(0) => Err(OperationError::Invalid("limit: expected at least 1, found 0".to_owned())),
+            limit => Ok(limit),
+        }
+    }
+
     /// The letters that are meant.
     #[must_use]
     pub fn chosen(&self) -> Chosen {
@@ -275,6 +293,11 @@ pub struct Preview {
     pub letters: usize,
     /// Them by cause.
     pub groups: Vec<Group>,
+    /// Letters that are meant, those beyond the limit and those that cannot be sent too.
+    pub matching: usize,
+    /// Letters that cannot be sent as they are, as far as they were come to; the first thousand by name.
+    pub refused: usize,
+    pub refusals: Vec<Unsent>,
     /// What a filter means but for their state: replays of them are out already.
     pub out: usize,
     /// Asked for, and finished or closed.
@@ -285,16 +308,13 @@ pub struct Preview {
     pub unknown: Vec<LetterId>,
 }
 
-impl From<&Plan> for Preview {
-    fn from(plan: &Plan) -> Self {
-        Self {
-            letters: plan.picked.len(),
-            groups: plan.groups.clone(),
-            out: plan.out,
-            resolved: plan.resolved.clone(),
-            unforced: plan.unforced.clone(),
-            unknown: plan.unknown.clone(),
-        }
+impl Preview {
+    /// Of a replay that would send this, which is of these causes.
+    #[must_use]
+    pub fn new(sorted: Sorted, groups: Vec<Group>) -> Self {
+        let Sorted { plan, matching, refused, refusals } = sorted;
+        let Plan { picked, out, resolved, unforced, unknown } = plan;
+        Self { letters: picked.len(), groups, matching, refused, refusals, out, resolved, unforced, unknown }
     }
 }
 

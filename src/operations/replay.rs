@@ -5,8 +5,11 @@
 //! it sent is marked and no longer open.
 
 mod batch;
+mod follow;
+mod preview;
 
 pub use batch::WINDOW;
+pub use preview::Sorted;
 
 use std::time::Duration;
 
@@ -28,6 +31,7 @@ const PATIENCE: Duration = Duration::from_mins(1);
 /// Letters a second.
 const RATE_MIN: f64 = 0.001;
 const RATE_MAX: f64 = 1_000_000.0;
+
 /// How letters are replayed.
 #[derive(Debug, Clone, Default)]
 pub struct Manner {
@@ -37,6 +41,8 @@ pub struct Manner {
     pub to_hook: Option<HookId>,
     /// At most so many a second.
     pub rate: Option<f64>,
+    /// Whether a replay of many goes on until all that it sent have ended.
+    pub wait: bool,
 }
 
 impl Manner {
@@ -51,7 +57,7 @@ impl Manner {
             let found = format!("rate: expected {RATE_MIN} to {RATE_MAX} letters a second, found {rate}");
             return Err(OperationError::Invalid(found));
         }
-        Ok(Self { by: escape::sentence(by, BY_CHARS_MAX), to_hook, rate })
+        Ok(Self { by: escape::sentence(by, BY_CHARS_MAX), to_hook, rate, wait: false })
     }
 }
 

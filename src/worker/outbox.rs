@@ -6,7 +6,7 @@ use tokio::time::sleep;
 
 use super::Worker;
 use crate::broker::PublishError;
-use crate::domain::dead_letter::{Letter, Mark, Record, Subject};
+use crate::domain::dead_letter::{Letter, Mark, Record, Subject, WORKER};
 use crate::domain::message::{LADDER_UNIT, Outgoing};
 use crate::domain::replay::undeliverable;
 use crate::telemetry::{Metric, now_ms};
@@ -54,7 +54,7 @@ impl Worker {
 
     /// Appends the mark that says that this generation of a subject is finished.
     pub(super) async fn resolve(&self, subject: Subject, generation: u32) {
-        let by = "worker".to_owned();
+        let by = WORKER.to_owned();
         let mark = Mark { subject, generation, at_ms: now_ms(), by, reason: None, until_ms: 0 };
         self.append(&Record::Resolved(mark)).await;
     }

@@ -105,7 +105,7 @@ async fn sent_again(site: &Site, sink: &Sink, closed: &str, group: &str) {
     let before = keys().len();
     let refused = site.run(&["dead-letters", "replay", closed]).stderr;
     assert!(String::from_utf8_lossy(&refused).contains("--force runs it again under a key of its own"));
-    assert!(site.ok(&["dead-letters", "replay", closed, "--force"]).contains("replayed as generation"));
+    assert!(site.ok(&["dead-letters", "replay", closed, "--force"]).contains(" as generation "));
     sink.until("the forced one", Duration::from_secs(20), |calls| {
         calls.iter().map(|call| &call.key).collect::<HashSet<_>>().len() > before
     })
@@ -169,8 +169,10 @@ async fn what_cannot_be_done_is_said() {
         check(&["list", "--limit", "0"], "expected 1 to 1000");
         check(&["replay"], "expected ids of letters, a filter, or all, found nothing");
         check(&["replay", "--all", "--hook", "x", "--yes"], "one of them, found several");
-        check(&["replay", "nobody"], "no letter has the id nobody");
+        check(&["replay", "nobody"], "nobody: no letter has this id: see `hookfleet dead-letters list`");
         check(&["replay", "--all", "--rate", "fast"], "such as 50/s");
+        check(&["replay", "--all", "--limit", "0"], "'0' for '--limit <N>'");
+        check(&["replay", "--all", "--wait=soon"], "expected a duration such as 500ms");
         check(&["replay", "--all", "--to-hook", "a b", "--yes"], "to_hook");
         check(&["resolve", "--all", "--reason", "x"], "Give --yes");
         check(&["edit", "nobody", "--patch", "{"], "--patch: expected JSON");
@@ -203,6 +205,7 @@ async fn http(base: &str) {
     check("POST", "/replay", "{", 400, "expected a body in JSON").await;
     check("POST", "/replay", r#"{"filter":{"hok":"x"}}"#, 400, "hok").await;
     check("POST", "/replay", r#"{"all":true,"rate":-1}"#, 400, "letters a second").await;
+    check("POST", "/replay", r#"{"all":true,"limit":0}"#, 400, "limit: expected at least 1").await;
     check("POST", "/replay", r#"{"all":true,"dry_run":true}"#, 200, "\"letters\":0").await;
     check("POST", "/resolve", r#"{"all":true,"reason":"x"}"#, 200, "\"resolved\":0").await;
     check("GET", "/jobs/nobody", "", 404, "no job nobody").await;

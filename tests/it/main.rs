@@ -51,6 +51,7 @@ mod load;
 mod neighbours;
 mod onward;
 mod openapi;
+mod outcomes;
 mod pipeline;
 mod programs;
 mod proxy;

@@ -14,7 +14,7 @@ use crate::domain::id::LetterId;
 use crate::embedded;
 use crate::http::Routes;
 use crate::operations::api_types::{
-    Asked, EditAsked, Grouped, JobShown, Listed, OneAsked, PageAsked, Preview, ReplayAsked, ResolveAsked, Resolved,
+    Asked, EditAsked, Grouped, JobShown, Listed, PageAsked, Preview, ReplayAsked, ResolveAsked, Resolved,
 };
 use crate::operations::{OperationError, Replayed};
 
@@ -88,13 +88,7 @@ impl Client {
         self.api.post(&format!("{PATH}/replay"), &ReplayAsked { dry_run: true, ..asked.clone() }).await
     }
 
-    /// Sends one letter out again.
-    pub(super) async fn replay(&self, asked: &ReplayAsked, id: &LetterId) -> anyhow::Result<Replayed> {
-        let ReplayAsked { force, to_hook, by, .. } = asked.clone();
-        self.api.post(&format!("{PATH}/{}/replay", segment(id.as_str())?), &OneAsked { force, to_hook, by }).await
-    }
-
-    /// Begins to send many letters out again.
+    /// Begins to send letters out again.
     pub(super) async fn start(&self, asked: &ReplayAsked) -> anyhow::Result<JobShown> {
         self.api.post(&format!("{PATH}/replay"), asked).await
     }

@@ -18,6 +18,9 @@ pub const RECORD: &str = "hookfleet-record";
 /// The place that letters about records name.
 pub const LOG: &str = "dead_letters";
 
+/// Who makes the marks that say that a generation has finished.
+pub const WORKER: &str = "worker";
+
 /// What records are folded by.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]

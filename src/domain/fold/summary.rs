@@ -28,7 +28,7 @@ pub struct Summary {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub event: Option<EventSummary>,
     pub generation: u32,
-    /// Failed attempts of this generation.
+    /// Failed attempts that it lists, of all generations.
     pub attempt_count: usize,
     /// See [`Letter::unprotected`].
     pub unprotected: bool,
