@@ -51,6 +51,7 @@ use routes::Parts;
 use wanted::wanted;
 
 mod cells;
+pub mod current;
 pub mod embed;
 mod heartbeat;
 mod policies;

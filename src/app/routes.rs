@@ -2,10 +2,13 @@
 
 use std::sync::Arc;
 
+use tokio::sync::watch;
+
 use crate::app::Backends;
 use crate::catalog::revisions::Revisions;
 use crate::catalog::watch::Followed;
 use crate::config::Settings;
+use crate::domain::matching::HookSet;
 use crate::http::catalog::Catalog;
 use crate::http::gates::Gates;
 use crate::http::gateway::{self, Gateway};
@@ -59,7 +62,7 @@ impl Parts<'_> {
     }
 
     fn letters(&self) -> Letters {
-        let hooks = Some(self.catalog.hooks.clone());
+        let hooks = Ok(self.catalog.hooks.clone());
         Letters { hooks, ..letters(self.settings, self.operations.clone()) }
     }
 }
@@ -67,7 +70,18 @@ impl Parts<'_> {
 /// Dead letters, where no catalog is followed.
 #[must_use]
 pub fn letters(settings: &Settings, operations: Operations) -> Letters {
-    Letters { operations, jobs: Jobs::default(), redact: settings.redact.as_slice().into(), hooks: None }
+    let hooks = Err("the catalog was not read".into());
+    Letters { operations, jobs: Jobs::default(), redact: settings.redact.as_slice().into(), hooks }
+}
+
+/// The same, where the catalog is read once, or why it could not be.
+#[must_use]
+pub fn letters_beside(settings: &Settings, operations: Operations, hooks: anyhow::Result<Arc<HookSet>>) -> Letters {
+    let hooks = hooks.map(|hooks| watch::channel(hooks).1).map_err(|error| {
+        let error = format!("{error:#}; give this command the settings of the workers, or ask a `hookfleet server`");
+        error.into()
+    });
+    Letters { hooks, ..letters(settings, operations) }
 }
 
 /// Single invocations.

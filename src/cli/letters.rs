@@ -138,7 +138,10 @@ fn ids(ids: &[String]) -> Vec<LetterId> {
 }
 
 pub(super) async fn run(settings: &Settings, letters: Letters) -> anyhow::Result<ExitCode> {
-    let client = Client::open(settings).await?;
+    let mut client = Client::open(settings).await?;
+    if matches!(&letters, Letters::Replay(replay) if replay.names_hook()) {
+        client = client.with_hooks(settings).await;
+    }
     let ended = act(&client, letters, settings).await;
     client.close().await;
     ended

@@ -47,8 +47,8 @@ pub struct Letters {
     pub jobs: Jobs,
     /// Places in the data of events that nobody is shown.
     pub redact: Arc<[Pointer]>,
-    /// The catalog, which has to have the hook of a replay; `None`: it is not known here.
-    pub hooks: Option<watch::Receiver<Arc<HookSet>>>,
+    /// The catalog, which has to have the hook that a replay is sent to; or why it is not known here.
+    pub hooks: Result<watch::Receiver<Arc<HookSet>>, Arc<str>>,
 }
 
 impl FromRef<Letters> for Operations {
@@ -241,7 +241,7 @@ pub(super) async fn replay(
     responses(
         (status = 200, description = "With `dry_run`: what would be sent", body = Preview),
         (status = 202, description = "They are being sent", body = JobShown),
-        Unclear, NoLetter, TooLarge,
+        Unclear, NoLetter, Refused, TooLarge,
         (status = 429, description = "Too many replays go on", body = Details,
          content_type = "application/problem+json"),
         Away,
@@ -275,13 +275,20 @@ fn manner(asked: &ReplayAsked) -> Result<Manner, OperationError> {
     Ok(Manner { wait: asked.wait, ..manner })
 }
 
-/// Another hook has to be there: what it cannot do would be letters again.
+/// Another hook has to be there, and has to be run: what it cannot do would be letters again.
 fn known(letters: &Letters, manner: &Manner) -> Result<(), OperationError> {
-    match (&manner.to_hook, &letters.hooks) {
-        (Some(hook), Some(hooks)) if hooks.borrow().get(hook.as_str()).is_none() => {
-            Err(OperationError::Invalid(format!("to_hook: the catalog has no hook {hook}")))
-        }
-        _ => Ok(()),
+    let Some(id) = &manner.to_hook else { return Ok(()) };
+    let hooks = letters.hooks.as_ref().map_err(|why| {
+        OperationError::Refused(format!("to_hook: whether the catalog has a hook {id} is not known here: {why}"))
+    })?;
+    let hooks = hooks.borrow();
+    let revision = hooks.revision();
+    match hooks.get(id.as_str()) {
+        Some(hook) if hook.is_run_by_events() => Ok(()),
+        Some(_) => Err(OperationError::Invalid(format!(
+            "to_hook: hook {id} is run by no event in revision {revision}: it is disabled, or a gate"
+        ))),
+        None => Err(OperationError::Invalid(format!("to_hook: the catalog has no hook {id} in revision {revision}"))),
     }
 }
 

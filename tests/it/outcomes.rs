@@ -153,3 +153,50 @@ async fn what_cannot_be_sent_is_told_before_anything_is_sent() {
     let (code, told) = said(&site, &["replay", &oldest, "--no-wait"]);
     assert!(code == Some(0) && told.contains("was not waited for: --wait does"), "{told}");
 }
+
+/// A hook that is not there, or that no event runs, takes no letters: they stay open.
+async fn another_hook_has_to_be_there(place: Place) {
+    let sink = Sink::start().await;
+    sink.behave(|_, _| Answer::status(404));
+    let hooks = [hook(&sink, "old", "a", ONE_ATTEMPT), hook(&sink, "off", "b", ", enabled: false")].join("\n");
+    let Stage { site, worker, publisher } = stage(place, site(place).await.hooks(&hooks)).await;
+    publisher.send(event("a", "e1")).await;
+    until_letters(&site, 1, "open").await;
+    let id = ids(&site, &[]).remove(0);
+    let check = |more: &[&str], expected: &str| {
+        for what in [&id[..], "--all"] {
+            let (code, told) = said(&site, &[&["replay", what, "--yes"], more].concat());
+            assert!(code == Some(1) && told.contains(expected), "{what} {more:?}: {told}");
+        }
+    };
+    check(&["--to-hook", "nosuch"], "to_hook: the catalog has no hook nosuch in revision ");
+    check(&["--to-hook", "off"], "hook off is run by no event in revision ");
+    match place {
+        Place::Servers => {
+            check(
+                &["--to-hook", "old", "--hooks", "/nowhere/hooks.yaml"],
+                "whether the catalog has a hook old is not known",
+            );
+            let file = site.hooks_file();
+            site.ok(&["hooks", "apply", file.to_str().unwrap()]);
+            check(&["--to-hook", "nosuch", "--set", "catalog.from=redis"], "no hook nosuch in revision r1");
+        }
+        Place::File => {
+            let url = worker.url(&format!("/v1/runtime/hooks/dead-letter/{id}/replay"));
+            let answer = client().post(url).body(r#"{"to_hook":"nosuch"}"#).send().await.unwrap();
+            assert_eq!(answer.status().as_u16(), 400);
+            assert!(answer.text().await.unwrap().contains("the catalog has no hook nosuch"));
+        }
+    }
+    assert_eq!(ids(&site, &["--state", "open"]), [id]);
+}
+
+#[tokio::test]
+async fn another_hook_has_to_be_there_on_servers() {
+    another_hook_has_to_be_there(Place::Servers).await;
+}
+
+#[tokio::test]
+async fn another_hook_has_to_be_there_in_a_file() {
+    another_hook_has_to_be_there(Place::File).await;
+}

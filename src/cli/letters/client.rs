@@ -5,6 +5,7 @@ use reqwest::Method;
 use serde::Serialize;
 use serde_json::Value;
 
+use crate::app::current::current_hooks;
 use crate::app::{Backends, routes};
 use crate::cli::api::Api;
 use crate::cli::remote::Remote;
@@ -41,6 +42,14 @@ impl Client {
         }
         let _ = rustix::process::nice(NICENESS); // where that cannot be had, it is only slower for others
         Ok(Self::over(settings, Backends::open(settings).await?))
+    }
+
+    /// The same, with the current catalog at hand, which the process that owns the file has anyway.
+    pub(super) async fn with_hooks(self, settings: &Settings) -> Self {
+        let Self { backends: Some(backends), .. } = self else { return self };
+        let hooks = current_hooks(settings, &backends).await;
+        let letters = routes::letters_beside(settings, backends.operations(settings), hooks);
+        Self { api: Api::in_process(Routes::Letters(letters)), backends: Some(backends) }
     }
 
     /// Over these connections.

@@ -85,6 +85,11 @@ fn patience(text: &str) -> Result<Duration, String> {
 }
 
 impl Replay {
+    /// Whether another hook is to run the letters, which the catalog has to have.
+    pub(super) const fn names_hook(&self) -> bool {
+        self.to_hook.is_some()
+    }
+
     /// Whether to wait, and how long at most.
     fn patience(&self) -> (bool, Option<Duration>) {
         (self.wait.is_some() || !self.no_wait && std::io::stdout().is_terminal(), self.wait.flatten())
