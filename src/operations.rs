@@ -62,6 +62,23 @@ pub struct Replayed {
     pub generation: u32,
 }
 
+/// What an edit came to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Edited {
+    /// The letter, which is resolved when the edited event is done.
+    pub id: LetterId,
+    /// The generation that was sent out; the same for everyone who edits this letter.
+    pub generation: u32,
+    pub event: EditedEvent,
+}
+
+/// The event that was made of a letter's, with other data.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct EditedEvent {
+    pub id: String,
+    pub source: String,
+}
+
 /// A letter in full, with its state.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Detail {
@@ -228,7 +245,7 @@ impl Operations {
     /// # Errors
     /// The letter is unknown, finished or cannot be edited so; or the broker is away, in which case repeating the call is
     /// safe.
-    pub async fn edit(&self, id: &LetterId, change: &Edit, by: &str) -> Result<Replayed, OperationError> {
+    pub async fn edit(&self, id: &LetterId, change: &Edit, by: &str) -> Result<Edited, OperationError> {
         let detail = self.find(id).await?;
         match detail.state {
             State::Open => {}
@@ -243,8 +260,9 @@ impl Operations {
         let name = escape::sentence(by, BY_CHARS_MAX);
         let operator = Operator { name, now_ms: now_ms(), seen_ms: detail.newest_ms, reading: self.reading };
         let edited = edit(&detail.letter, change, &operator).map_err(OperationError::Refused)?;
-        let generation = edited.generation;
-        self.send(edited).await.map_err(|failed| failed.told("editing it again in the same way"))?;
-        Ok(Replayed { id: detail.letter.id, generation })
+        let generation = edited.replay.generation;
+        let event = EditedEvent { id: edited.event.id.clone(), source: edited.event.source.clone() };
+        self.send(edited.replay).await.map_err(|failed| failed.told("editing it again in the same way"))?;
+        Ok(Edited { id: detail.letter.id, generation, event })
     }
 }

@@ -10,9 +10,11 @@ pub(super) use self::client::Client;
 use super::output::{table, time};
 use super::{operator, output};
 use crate::config::Settings;
+use crate::domain::escape::quoted;
 use crate::domain::fold::Entry;
 use crate::domain::id::LetterId;
 use crate::domain::json::text_without_mark;
+use crate::operations::Edited;
 use crate::operations::api_types::{Asked, EditAsked, Grouped, Listed, PageAsked, ResolveAsked};
 
 mod client;
@@ -69,6 +71,8 @@ pub(super) enum Letters {
         /// An object to merge (RFC 7396) or a list of operations (RFC 6902), or @FILE
         #[arg(long, value_name = "JSON|@FILE")]
         patch: Option<String>,
+        #[arg(long)]
+        json: bool,
     },
     /// Close letters: nothing is to be done about them any more
     Resolve {
@@ -161,7 +165,7 @@ async fn act(client: &Client, letters: Letters, settings: &Settings) -> anyhow::
             client.export(&which.asked(), body, &mut |line| output::out(line)).await?;
         }
         Letters::Replay(replay) => return replay::run(client, replay, settings.claims.window).await,
-        Letters::Edit { id, data, patch } => {
+        Letters::Edit { id, data, patch, json } => {
             let data = data.map(|text| given("--data", &text)).transpose()?.map(Value::String);
             let patch = patch.map(|text| given("--patch", &text)).transpose()?;
             let patch = patch
@@ -169,7 +173,7 @@ async fn act(client: &Client, letters: Letters, settings: &Settings) -> anyhow::
                 .transpose()
                 .context("--patch: expected JSON")?;
             let sent = client.edit(&id, &EditAsked { data, patch, by: Some(operator()) }).await?;
-            output::out(&format!("{} sent with other data, as generation {}", sent.id, sent.generation));
+            output::out(&edited(&sent, json)?);
         }
         Letters::Resolve { ids: named, which, all, reason, yes } => {
             let asked =
@@ -182,6 +186,18 @@ async fn act(client: &Client, letters: Letters, settings: &Settings) -> anyhow::
         Letters::Recover => output::out(&client.recover().await?),
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn edited(sent: &Edited, json: bool) -> anyhow::Result<String> {
+    if json {
+        return Ok(serde_json::to_string(sent)?);
+    }
+    let Edited { id, generation, event } = sent;
+    let (event, source) = (quoted(&event.id), quoted(&event.source));
+    Ok(format!(
+        "{id} sent with other data, as generation {generation}: event {event} of source {source}\nThe letter is resolved when \
+         that is done: `hookfleet dead-letters show {id}` tells"
+    ))
 }
 
 /// A text, or what stands in the file that it names.

@@ -10,7 +10,7 @@ use utoipa::ToSchema;
 use super::claim::Point;
 use super::event::{Event, Malformed};
 use super::failure::{AttemptReport, Class};
-use super::id::{EventDigest, InvocationKey, LetterId};
+use super::id::{EditedFrom, EventDigest, InvocationKey, LetterId};
 use super::invocation::{Client, EventMessage, Invocation, ReplayOf};
 use super::trace::TraceContext;
 
@@ -136,6 +136,9 @@ pub struct Letter {
     /// Of a gate: who asked has had an answer without this hook's, so that there is nothing to replay.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub for_record: bool,
+    /// The event that was edited after it had failed: the letter was its, and is now that of the edited one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub edited_from: Option<EditedFrom>,
     /// What gates have said of the event, as JSON; `null`: nobody decided in time. In views only where the body is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub decision: Option<String>,
@@ -179,7 +182,7 @@ impl Letter {
         let Origin { session, run } = Origin::of(&event.body);
         let [traceparent, tracestate, baggage] = trace_of(event);
         Self {
-            id: LetterId::of_invocation(&invocation.key()),
+            id: LetterId::of_invocation(&invocation.letter_key()),
             at_ms: now_ms,
             class: cause.class,
             fingerprint: fingerprint(cause.class, invocation.hook.as_str(), &error),
@@ -202,6 +205,7 @@ impl Letter {
             run,
             carried: None,
             for_record: false,
+            edited_from: invocation.edited_from.clone(),
             decision: invocation.decision.as_ref().map(|decision| decision.as_json().to_owned()),
             body: Body::new(&event.body),
         }
@@ -234,6 +238,7 @@ impl Letter {
             run: None,
             carried: None,
             for_record: false,
+            edited_from: None,
             decision: None,
             body: Body::new(body),
         }
@@ -282,12 +287,24 @@ impl Letter {
     /// What the letter is about.
     #[must_use]
     pub fn subject(&self) -> Subject {
-        match (&self.event, &self.hook) {
-            (Some(event), Some(hook)) => {
-                Subject::Invocation { event: EventDigest::of(&event.source, &event.id).to_string(), hook: hook.clone() }
-            }
+        match (self.event_digest(), &self.hook) {
+            (Some(event), Some(hook)) => Subject::Invocation { event: event.to_string(), hook: hook.clone() },
             _ => Subject::Message(self.id.clone()),
         }
+    }
+
+    /// The event that the letter is about, edited or not.
+    fn event_digest(&self) -> Option<EventDigest> {
+        let event = self.event.as_ref()?;
+        let from = self.edited_from.as_ref().map(|from| from.event);
+        Some(from.unwrap_or_else(|| EventDigest::of(&event.source, &event.id)))
+    }
+
+    /// What the letter of an edited event says of the one that the letter is about.
+    #[must_use]
+    pub fn editing(&self) -> Option<EditedFrom> {
+        let event = self.event.as_ref()?;
+        Some(self.edited_from.clone().unwrap_or_else(|| EditedFrom::new(&event.source, &event.id)))
     }
 }
 

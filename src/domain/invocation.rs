@@ -14,7 +14,7 @@ use super::decision::Decided;
 use super::event::binary::Naming;
 use super::event::{CLOUDEVENTS_JSON, Event, HOPS, Malformed, Reading};
 use super::failure::{AttemptReport, Class};
-use super::id::{HookId, InvocationKey, LetterId};
+use super::id::{EditedFrom, HookId, InvocationKey, LetterId};
 use super::message::{Header, Message, Properties, Queue, format_version};
 use super::revision::Revision;
 use super::trace::{BAGGAGE, TRACEPARENT, TRACESTATE, TraceContext};
@@ -34,6 +34,7 @@ const UNKNOWN_MS: &str = "hookfleet-unknown-ms";
 const LETTER: &str = "hookfleet-letter";
 const CLIENT: &str = "hookfleet-client";
 const DECISION: &str = "hookfleet-decision";
+const EDITED_FROM: &str = "hookfleet-edited-from";
 /// Attempts that a message's history lists at most, and its bytes; the newest stay. Headers have to fit a frame.
 const HISTORY_MAX: usize = 100;
 const HISTORY_BYTES_MAX: usize = 32 * 1024;
@@ -62,6 +63,8 @@ pub struct Invocation {
     pub revision: Revision,
     /// How long it has waited for a catalog that knows its hook.
     pub unknown: Duration,
+    /// Of a letter that was edited: the letter's event, with which it ends and fails.
+    pub edited_from: Option<EditedFrom>,
 }
 
 impl Invocation {
@@ -80,12 +83,20 @@ impl Invocation {
             history: Vec::new(),
             revision,
             unknown: Duration::ZERO,
+            edited_from: None,
         }
     }
 
     #[must_use]
     pub fn key(&self) -> InvocationKey {
         InvocationKey { event: self.event.digest, hook: self.hook.clone() }
+    }
+
+    /// The key of the letter that it becomes if it is given up. Its own, unless it stands for another event.
+    #[must_use]
+    pub fn letter_key(&self) -> InvocationKey {
+        let event = self.edited_from.as_ref().map_or(self.event.digest, |from| from.event);
+        InvocationKey { event, hook: self.hook.clone() }
     }
 
     /// What the receiver gets to tell repeats by: constant over attempts and replays; by force another, which its own
@@ -127,6 +138,9 @@ impl Invocation {
         }
         if self.has_window {
             message = message.with(HAS_WINDOW, true);
+        }
+        if let Some(from) = &self.edited_from {
+            message = message.with(EDITED_FROM, serde_json::to_string(from).unwrap_or_default());
         }
         if !self.history.is_empty() {
             message = message.with(HISTORY, history(&self.history));
@@ -353,6 +367,8 @@ fn invocation(message: &Message, reading: &Reading) -> Result<Envelope, Malforme
         Some(text) => serde_json::from_str(text).map_err(|error| invalid(format!("header `{HISTORY}`: {error}")))?,
         None => Vec::new(),
     };
+    let edited_from = message.text(EDITED_FROM).map(serde_json::from_str).transpose();
+    let edited_from = edited_from.map_err(|error| invalid(format!("header `{EDITED_FROM}`: {error}")))?;
     Ok(Envelope::Invocation(Invocation {
         event: Arc::new(Event::decode(message, reading)?),
         decision: decision(message),
@@ -365,6 +381,7 @@ fn invocation(message: &Message, reading: &Reading) -> Result<Envelope, Malforme
         has_window: message.headers.get(HAS_WINDOW) == Some(&Header::Flag(true)),
         history,
         revision: message.text(REVISION).unwrap_or_default().into(),
+        edited_from,
     }))
 }
 
@@ -411,7 +428,9 @@ mod tests {
             AttemptReport { generation: 0, attempt: 1, at_ms: 5, took_ms: 6, status: Some(500), error: "500".into() };
         let next = sample().next(Point::first(0), 2, Duration::from_secs(3), Some(&report));
         let windowed = Invocation { has_window: true, ..sample() };
-        for invocation in [sample(), next, windowed, Invocation { forced: 2, at: Point::first(2), ..sample() }] {
+        let edited = Invocation { edited_from: Some(EditedFrom::new("/s", "0")), ..sample() };
+        for invocation in [sample(), next, windowed, edited, Invocation { forced: 2, at: Point::first(2), ..sample() }]
+        {
             let found = Envelope::decode(Queue::Lane(Lane::Slow), &invocation.message(), &Reading::default());
             assert_eq!(found, Ok(Envelope::Invocation(invocation)));
         }

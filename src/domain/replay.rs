@@ -68,6 +68,7 @@ pub fn replay(letter: &Letter, force: Option<u32>, operator: &Operator) -> Resul
         invocation.at = Point::first(generation);
         invocation.forced = forced;
         invocation.history.clone_from(&letter.attempts);
+        invocation.edited_from.clone_from(&letter.edited_from);
         invocation.decision = decision(letter);
         invocation.message()
     } else {

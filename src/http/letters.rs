@@ -32,7 +32,7 @@ use crate::operations::api_types::{
 };
 use crate::operations::jobs::Jobs;
 use crate::operations::replay::{Manner, Sorted};
-use crate::operations::{Detail, Export, OperationError, Operations, Replayed};
+use crate::operations::{Detail, Edited, Export, OperationError, Operations, Replayed};
 use crate::telemetry::now_ms;
 
 /// A request about letters: an edit holds an event's data, of which RabbitMQ 4 takes 16 MiB, and its escapes.
@@ -381,6 +381,8 @@ async fn close(
 }
 
 /// Sends a letter's event out with other data, as a new event.
+///
+/// The letter is resolved when that is done.
 #[utoipa::path(
     post,
     path = "/v1/runtime/hooks/dead-letter/{id}/edit",
@@ -388,7 +390,7 @@ async fn close(
     params(OfLetter),
     request_body = EditAsked,
     responses(
-        (status = 200, description = "It is out, as this generation", body = Replayed),
+        (status = 200, description = "It is out, as this generation", body = Edited),
         Unclear, NoLetter, Refused, TooLarge, Away,
     )
 )]
@@ -396,7 +398,7 @@ pub(super) async fn edit(
     State(operations): State<Operations>,
     Path(OfLetter { id }): Path<OfLetter>,
     Whole(body): WholeAsked,
-) -> Result<Json<Replayed>, Problem> {
+) -> Result<Json<Edited>, Problem> {
     let asked: EditAsked = parsed(&body)?;
     let by = asked.by.clone().unwrap_or_else(|| SOMEBODY.to_owned());
     Ok(Json(operations.edit(&id, &asked.edit()?, &by).await?))

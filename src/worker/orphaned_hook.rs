@@ -8,7 +8,7 @@ use super::set_aside::Aside;
 use crate::broker::Delivery;
 use crate::config::WhenAway;
 use crate::domain::claim::{Answer, ClaimRequest, DeathLimits, Next, Request, Settlement, Token};
-use crate::domain::dead_letter::{Cause, Letter, Subject};
+use crate::domain::dead_letter::{Cause, Letter};
 use crate::domain::failure::Class;
 use crate::domain::invocation::Invocation;
 use crate::domain::message::LADDER_UNIT;
@@ -40,7 +40,7 @@ impl Worker {
         match self.claim(&key, &request, None).await {
             Claimed::Known(Answer::Done { .. }) => {
                 if at.generation > 0 {
-                    self.resolve(Subject::of(&key), at.generation).await;
+                    self.resolve_letter(invocation).await;
                 }
             }
             Claimed::Known(Answer::Superseded) => {}

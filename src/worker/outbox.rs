@@ -7,6 +7,7 @@ use tokio::time::sleep;
 use super::Worker;
 use crate::broker::PublishError;
 use crate::domain::dead_letter::{Letter, Mark, Record, Subject, WORKER};
+use crate::domain::invocation::Invocation;
 use crate::domain::message::{LADDER_UNIT, Outgoing};
 use crate::domain::replay::undeliverable;
 use crate::telemetry::{Metric, now_ms};
@@ -52,11 +53,18 @@ impl Worker {
         }
     }
 
-    /// Appends the mark that says that this generation of a subject is finished.
-    pub(super) async fn resolve(&self, subject: Subject, generation: u32) {
+    /// Appends the mark that says that this generation of a letter's subject is finished.
+    pub(super) async fn resolve(&self, subject: Subject, generation: u32, reason: Option<String>) {
         let by = WORKER.to_owned();
-        let mark = Mark { subject, generation, at_ms: now_ms(), by, reason: None, until_ms: 0 };
+        let mark = Mark { subject, generation, at_ms: now_ms(), by, reason, until_ms: 0 };
         self.append(&Record::Resolved(mark)).await;
+    }
+
+    /// The same, for the letter that a finished invocation replays.
+    pub(super) async fn resolve_letter(&self, invocation: &Invocation) {
+        let edited = invocation.edited_from.is_some();
+        let reason = edited.then(|| format!("done with other data, as event {}", invocation.event.id));
+        self.resolve(Subject::of(&invocation.letter_key()), invocation.at.generation, reason).await;
     }
 
     async fn append(&self, record: &Record) {

@@ -95,7 +95,13 @@ fn buried(invocation: &Invocation) {
         let first =
             Invocation::first(Arc::clone(&invocation.event), invocation.hook.clone(), invocation.revision.clone());
         let history = decoded(invocation).history;
-        let expected = Invocation { at: Point::first(replay.generation), forced, history, ..first };
+        let expected = Invocation {
+            at: Point::first(replay.generation),
+            forced,
+            history,
+            edited_from: invocation.edited_from.clone(),
+            ..first
+        };
         assert_eq!(decode(&replay.outgoing.message), Ok(Envelope::Invocation(expected)));
     }
 }

@@ -17,7 +17,7 @@ use crate::http::Routes;
 use crate::operations::api_types::{
     Asked, EditAsked, Grouped, JobShown, Listed, PageAsked, Preview, ReplayAsked, ResolveAsked, Resolved,
 };
-use crate::operations::{OperationError, Replayed};
+use crate::operations::{Edited, OperationError};
 
 const PATH: &str = "/v1/runtime/hooks/dead-letter";
 /// Reading a whole log takes a core: workers on the same machine go first.
@@ -112,7 +112,7 @@ impl Client {
         self.api.post(&format!("{PATH}/jobs/{id}/cancel"), &()).await
     }
 
-    pub(super) async fn edit(&self, id: &str, asked: &EditAsked) -> anyhow::Result<Replayed> {
+    pub(super) async fn edit(&self, id: &str, asked: &EditAsked) -> anyhow::Result<Edited> {
         self.api.post(&format!("{PATH}/{}/edit", segment(id)?), asked).await
     }
 

@@ -35,8 +35,8 @@ impl Fold {
         match state {
             State::Replaying => Outcome::Out,
             State::Resolved => {
-                let by_worker = |mark: &_| is_of_worker(mark);
-                if folded.mark.as_deref().is_none_or(by_worker) { Outcome::Done } else { Outcome::Closed }
+                let is_finished = folded.mark.as_deref().is_none_or(|mark| mark.by == WORKER);
+                if is_finished { Outcome::Done } else { Outcome::Closed }
             }
             State::Open => match folded.letter.as_ref().filter(|letter| letter.generation == generation) {
                 Some(letter) => Outcome::Failed { class: letter.class, error: Arc::clone(&letter.error) },
@@ -44,11 +44,6 @@ impl Fold {
             },
         }
     }
-}
-
-/// Whether a mark says that a generation has finished, and not that somebody gave it up.
-fn is_of_worker(mark: &crate::domain::dead_letter::Mark) -> bool {
-    mark.by == WORKER && mark.reason.is_none()
 }
 
 #[cfg(test)]
@@ -91,7 +86,7 @@ mod tests {
         check(vec![failed(0), out(1), closed(WORKER, None, 1)], Outcome::Done);
         check(vec![closed(WORKER, None, 1)], Outcome::Done); // at another hook, without a letter
         check(vec![failed(0), out(1), closed("me", Some("seen"), 1)], Outcome::Closed);
-        check(vec![failed(0), out(1), closed(WORKER, Some("cancelled"), 1)], Outcome::Closed);
+        check(vec![failed(0), out(1), closed(WORKER, Some("with other data"), 1)], Outcome::Done);
         let again = Outcome::Failed { class: Class::Rejected, error: "404".into() };
         check(vec![failed(0), out(1), failed(1)], again.clone());
         check(vec![failed(1)], again);

@@ -9,7 +9,7 @@ use super::words::Words;
 use super::{Place, State, SubjectKey};
 use crate::domain::dead_letter::{Letter, Mark, Offset, Subject};
 use crate::domain::failure::Class;
-use crate::domain::id::{EventDigest, LetterId};
+use crate::domain::id::{EditedFrom, EventDigest, LetterId};
 
 /// A letter without its body and its attempts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -48,6 +48,9 @@ pub struct Summary {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
     pub run: Option<Box<str>>,
+    /// See [`Letter::edited_from`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub edited_from: Option<Box<EditedFrom>>,
     /// Where it stands in the log.
     #[serde(rename = "offset")]
     pub at: Offset,
@@ -98,6 +101,7 @@ impl Summary {
             queue: words.one(&letter.queue),
             session: letter.session.as_deref().map(Into::into),
             run: letter.run.as_deref().map(Into::into),
+            edited_from: letter.edited_from.clone().map(Box::new),
             at,
             from,
             carried_ms: letter.carried.map(|carried| carried.at_ms),
@@ -117,9 +121,10 @@ impl Summary {
     /// What the letter is about: as [`Letter::subject`].
     #[must_use]
     pub fn subject(&self) -> Subject {
+        let from = self.edited_from.as_ref().map(|from| from.event);
         match (&self.event, &self.hook) {
             (Some(event), Some(hook)) => Subject::Invocation {
-                event: EventDigest::of(&event.source, &event.id).to_string(),
+                event: from.unwrap_or_else(|| EventDigest::of(&event.source, &event.id)).to_string(),
                 hook: hook.to_string(),
             },
             _ => Subject::Message(self.id.clone()),
