@@ -39,11 +39,14 @@ pub(super) struct Cancel {
     /// As log lines name it: the 32 digits before the hook.
     #[param(pattern = "^[0-9a-f]{32}$")]
     event: String,
+    /// Also what nothing is known of: should it come, it does not run.
+    #[serde(default)]
+    even_if_unknown: bool,
 }
 
 /// Ends what one hook has still to do for one event.
 ///
-/// No letter is written, and doing it twice does it once.
+/// No letter is written, and doing it twice does it once. What nothing is known of is left alone, unless that is asked for.
 #[utoipa::path(
     post,
     path = "/v1/runtime/hooks/{hook}/cancel",
@@ -59,6 +62,8 @@ pub(super) struct Cancel {
         (status = 200, description = "What was found, and ended unless it was done", body = Cancelled),
         (status = 400, description = "The hook or the event is not named as it should be", body = Details,
          content_type = "application/problem+json"),
+        (status = 404, description = "Nothing is known of it, and nothing was done", body = Details,
+         content_type = "application/problem+json"),
         (status = 503, description = "The store of claims is away; cancelling again is safe", body = Details,
          content_type = "application/problem+json"),
     )
@@ -71,5 +76,6 @@ pub(super) async fn cancel(
     let refuse = |sentence: String| Problem::new(StatusCode::BAD_REQUEST, sentence);
     let event: EventDigest = cancel.event.parse().map_err(refuse)?;
     let key = InvocationKey { event, hook: HookId::new(&hook).map_err(refuse)? };
-    Ok(Json(cancel_invocation(state.claims.as_ref(), &key, state.cancelled_for).await?))
+    let (claims, keep) = (state.claims.as_ref(), state.cancelled_for);
+    Ok(Json(cancel_invocation(claims, &key, keep, cancel.even_if_unknown).await?))
 }

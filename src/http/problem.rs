@@ -12,6 +12,7 @@ use utoipa::{IntoResponses, ToSchema};
 use crate::domain::coding::{ACCEPTED, CodingError, codings, inflated};
 use crate::domain::json;
 use crate::operations::OperationError;
+use crate::operations::cancel::CancelError;
 
 /// An error that a caller may see.
 #[derive(Debug)]
@@ -96,6 +97,16 @@ impl From<OperationError> for Problem {
             OperationError::Invalid(_) => StatusCode::BAD_REQUEST,
             OperationError::Refused(_) => StatusCode::CONFLICT,
             OperationError::Away(_) => StatusCode::SERVICE_UNAVAILABLE,
+        };
+        Self::new(status, error.to_string())
+    }
+}
+
+impl From<CancelError> for Problem {
+    fn from(error: CancelError) -> Self {
+        let status = match &error {
+            CancelError::Unknown(_) => StatusCode::NOT_FOUND,
+            CancelError::Away(_) => StatusCode::SERVICE_UNAVAILABLE,
         };
         Self::new(status, error.to_string())
     }

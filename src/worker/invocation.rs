@@ -258,6 +258,7 @@ impl<'w> InvocationRun<'w> {
                 worker.send(Outgoing::to_lane(Lane::Suspect, Duration::ZERO, invocation.message())).await;
             }
             Follow::Resolved => worker.resolve_letter(invocation).await,
+            Follow::Cancelled => worker.close_letter(invocation).await,
             Follow::Next { at, deaths, next: Next::Retry { delay_ms, spent_ms, report }, .. } => {
                 let spent = Duration::from_millis(*spent_ms);
                 let next = invocation.next(*at, *deaths, spent, report.as_ref());

@@ -44,6 +44,12 @@ impl Worker {
                 }
             }
             Claimed::Known(Answer::Superseded) => {}
+            Claimed::Known(Answer::Cancelled { .. }) => {
+                self.dropped_as_cancelled(invocation);
+                if at.generation > 0 {
+                    self.close_letter(invocation).await;
+                }
+            }
             Claimed::Known(Answer::Busy { lease_left_ms }) => {
                 let wait = Duration::from_millis(lease_left_ms).max(LADDER_UNIT);
                 return self.set_aside(delivery, Aside::Later(wait)).await;

@@ -12,6 +12,8 @@ use crate::domain::message::{LADDER_UNIT, Outgoing};
 use crate::domain::replay::undeliverable;
 use crate::telemetry::{Metric, now_ms};
 
+/// Who closes letters whose replays were cancelled: nobody knows by name any more who did that.
+const CANCELLED: &str = "operator";
 /// Tries of a publish between two warnings.
 const WARN_EVERY: u32 = 40;
 /// Between two tries of a publish.
@@ -55,7 +57,18 @@ impl Worker {
 
     /// Appends the mark that says that this generation of a letter's subject is finished.
     pub(super) async fn resolve(&self, subject: Subject, generation: u32, reason: Option<String>) {
-        let by = WORKER.to_owned();
+        self.mark(subject, generation, WORKER, reason).await;
+    }
+
+    /// Closes the letter that a cancelled invocation replays.
+    pub(super) async fn close_letter(&self, invocation: &Invocation) {
+        let (subject, generation) = (Subject::of(&invocation.letter_key()), invocation.at.generation);
+        let reason = Some("its replay was cancelled by an operator".to_owned());
+        self.mark(subject, generation, CANCELLED, reason).await;
+    }
+
+    async fn mark(&self, subject: Subject, generation: u32, by: &str, reason: Option<String>) {
+        let by = by.to_owned();
         let mark = Mark { subject, generation, at_ms: now_ms(), by, reason, until_ms: 0 };
         self.append(&Record::Resolved(mark)).await;
     }

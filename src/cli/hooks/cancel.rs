@@ -3,9 +3,11 @@
 use std::process::ExitCode;
 
 use anyhow::{anyhow, bail};
+use axum::http::StatusCode;
 use clap::Args;
 
 use crate::app::{Backends, routes};
+use crate::cli::answer::Refused;
 use crate::cli::api::Api;
 use crate::cli::output;
 use crate::cli::remote::Remote;
@@ -25,27 +27,38 @@ pub(in crate::cli) struct Cancel {
     /// The event's source: with the id it names the event
     #[arg(long)]
     source: Option<String>,
+    /// Also if nothing is known of it, as of what waits for its first run: should it come, it does not run
+    #[arg(long)]
+    even_if_unknown: bool,
 }
+
+/// Exit code where nothing is known.
+const UNKNOWN: u8 = 3;
 
 pub(in crate::cli) async fn run(settings: &Settings, wish: &Cancel) -> anyhow::Result<ExitCode> {
     let key = key(wish)?;
-    let Cancelled { invocation, found } = send(settings, &key).await?;
+    let Cancelled { invocation, found } = match send(settings, &key, wish.even_if_unknown).await {
+        Err(error)
+            if error.downcast_ref::<Refused>().is_some_and(|refused| refused.status == StatusCode::NOT_FOUND) =>
+        {
+            output::err(&format!("error: {error}"));
+            return Ok(ExitCode::from(UNKNOWN));
+        }
+        answer => answer?,
+    };
     let text = match found {
         Found::Done => "has finished: there is nothing to cancel",
         Found::Running => "cancelled: it is running, and its worker stops it when it next renews its claim",
         Found::Pending => "cancelled: its message is dropped when it comes",
         Found::Cancelled => "was cancelled before",
         Found::GivenUp => "was given up before: see `hookfleet dead-letters list`",
-        Found::Nothing => {
-            "cancelled, though no worker has begun with it: if it comes, it is dropped. Check event, source and hook if \
-             that is a surprise"
-        }
+        Found::Nothing => "cancelled, though nothing is known of it: if it comes, it is dropped",
     };
     output::out(&format!("{invocation} {text}"));
     Ok(if found == Found::Done { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
-fn key(Cancel { event, hook, source }: &Cancel) -> anyhow::Result<InvocationKey> {
+fn key(Cancel { event, hook, source, .. }: &Cancel) -> anyhow::Result<InvocationKey> {
     let hook = HookId::new(hook).map_err(|sentence| anyhow!("HOOK: {sentence}"))?;
     let event = match source {
         Some(source) => EventDigest::of(source, event),
@@ -61,8 +74,9 @@ fn key(Cancel { event, hook, source }: &Cancel) -> anyhow::Result<InvocationKey>
 }
 
 /// Asks the process that owns the file, if one does, else the store of claims.
-async fn send(settings: &Settings, key: &InvocationKey) -> anyhow::Result<Cancelled> {
-    let path = format!("/v1/runtime/hooks/{}/cancel?event={}", key.hook, key.event);
+async fn send(settings: &Settings, key: &InvocationKey, even_if_unknown: bool) -> anyhow::Result<Cancelled> {
+    let InvocationKey { event, hook } = key;
+    let path = format!("/v1/runtime/hooks/{hook}/cancel?event={event}&even_if_unknown={even_if_unknown}");
     if let Backend::Embedded { path: file } = &settings.backend
         && let Some(owner) = embedded::owner(file)
     {
@@ -85,7 +99,8 @@ mod tests {
     #[test]
     fn events_are_named_by_id_and_source_or_as_in_logs() {
         let wish = |event: &str, source: Option<&str>| {
-            let cancel = Cancel { event: event.into(), hook: "h".into(), source: source.map(str::to_owned) };
+            let (event, hook, source) = (event.into(), "h".into(), source.map(str::to_owned));
+            let cancel = Cancel { event, hook, source, even_if_unknown: false };
             key(&cancel).map(|key| key.to_string()).map_err(|error| error.to_string())
         };
         let digest = EventDigest::of("/shop", "17").to_string();
