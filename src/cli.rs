@@ -16,8 +16,10 @@ mod backup;
 mod bench;
 mod decide;
 mod doctor;
+mod events;
 mod fleet;
 mod hooks;
+mod invocations;
 mod letters;
 mod openapi;
 mod output;
@@ -81,6 +83,9 @@ enum Command {
     Publish(publish::Publish),
     /// Ask the gates about one event: exit 0 if it may be done, 2 if not, 3 if somebody else is to be asked.
     Decide(decide::Decide),
+    /// See where an event is.
+    #[command(subcommand)]
+    Events(events::Events),
     /// Look at hooks, and change those of the whole fleet.
     #[command(subcommand)]
     Hooks(hooks::Hooks),
@@ -122,6 +127,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Server => serve::server(settings).await,
         Command::Publish(publish) => publish::run(&settings, publish).await,
         Command::Decide(decide) => decide::run(&settings, decide).await,
+        Command::Events(events) => events::run(&settings, events).await,
         Command::Hooks(hooks) => hooks::run(&settings, hooks).await,
         Command::Fleet(fleet) => fleet::run(&settings, fleet).await,
         Command::DeadLetters(letters) => letters::run(&settings, letters).await,

@@ -19,6 +19,7 @@ use crate::domain::escape;
 use crate::domain::event;
 use crate::domain::fold::{Entry, State};
 use crate::domain::id::LetterId;
+use crate::domain::matching::HookSet;
 use crate::domain::redaction::{Pointer, REDACTED, redact_event, redact_unknown};
 use crate::domain::replay::Operator;
 use crate::domain::selection::Selection;
@@ -29,6 +30,7 @@ use api_types::{Listed, PageAsked};
 pub mod api_types;
 pub mod cancel;
 mod error;
+pub mod events;
 pub mod jobs;
 pub mod keeper;
 pub mod progress;
@@ -42,6 +44,9 @@ const MARKS_MAX: usize = 100;
 const REASON_CHARS_MAX: usize = 512;
 /// Longest name of an operator that is kept.
 const BY_CHARS_MAX: usize = 128;
+
+/// The hooks of the current catalog, or why they are not known in this process.
+pub type Hooks = Result<watch::Receiver<Arc<HookSet>>, Arc<str>>;
 
 /// What an operator can do with the letters of a fleet; clones share what is known of the letters.
 #[derive(Clone)]

@@ -250,7 +250,7 @@ fn groups(groups: &Grouped, json: bool) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn word(state: &impl serde::Serialize) -> String {
+pub(super) fn word(state: &impl serde::Serialize) -> String {
     let word = serde_json::to_value(state).ok();
     word.as_ref().and_then(Value::as_str).unwrap_or_default().to_owned()
 }

@@ -262,6 +262,13 @@ impl Fold {
         grouped(taken.filter(|(letter, state)| filter.takes(letter, *state)))
     }
 
+    /// The letters that are such, oldest first.
+    #[must_use]
+    pub fn entries_of(&self, takes: impl Fn(&Summary) -> bool) -> Vec<Entry> {
+        let taken = self.folded().filter(|(_, folded)| folded.letter.as_ref().is_some_and(&takes));
+        taken.filter_map(|(_, folded)| folded.entry()).collect()
+    }
+
     /// The letters that a filter takes, oldest first.
     pub fn taken<'a>(&'a self, filter: &'a Filter) -> impl Iterator<Item = Entry> + 'a {
         self.folded().map(|(_, folded)| folded).filter(|folded| filter.takes_folded(folded)).filter_map(Folded::entry)

@@ -11,7 +11,6 @@ use axum::response::{IntoResponse as _, Json, Response};
 use futures_util::stream;
 use serde::Deserialize;
 use serde_json::Value;
-use tokio::sync::watch;
 use utoipa::IntoParams;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -23,7 +22,6 @@ use super::problem::{Away, Details, NoJob, NoLetter, Problem, Refused, TooLarge,
 use crate::domain::access::Role;
 use crate::domain::escape::quoted;
 use crate::domain::id::LetterId;
-use crate::domain::matching::HookSet;
 use crate::domain::redaction::Pointer;
 use crate::domain::selection::Selection;
 use crate::operations::api_types::{
@@ -32,7 +30,7 @@ use crate::operations::api_types::{
 };
 use crate::operations::jobs::Jobs;
 use crate::operations::replay::{Manner, Sorted};
-use crate::operations::{Detail, Edited, Export, OperationError, Operations, Replayed};
+use crate::operations::{Detail, Edited, Export, Hooks, OperationError, Operations, Replayed};
 use crate::telemetry::now_ms;
 
 /// A request about letters: an edit holds an event's data, of which RabbitMQ 4 takes 16 MiB, and its escapes.
@@ -48,7 +46,7 @@ pub struct Letters {
     /// Places in the data of events that nobody is shown.
     pub redact: Arc<[Pointer]>,
     /// The catalog, which has to have the hook that a replay is sent to; or why it is not known here.
-    pub hooks: Result<watch::Receiver<Arc<HookSet>>, Arc<str>>,
+    pub hooks: Hooks,
 }
 
 impl FromRef<Letters> for Operations {

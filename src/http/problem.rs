@@ -13,6 +13,7 @@ use crate::domain::coding::{ACCEPTED, CodingError, codings, inflated};
 use crate::domain::json;
 use crate::operations::OperationError;
 use crate::operations::cancel::CancelError;
+use crate::operations::events::LookError;
 
 /// An error that a caller may see.
 #[derive(Debug)]
@@ -107,6 +108,16 @@ impl From<CancelError> for Problem {
         let status = match &error {
             CancelError::Unknown(_) => StatusCode::NOT_FOUND,
             CancelError::Away(_) => StatusCode::SERVICE_UNAVAILABLE,
+        };
+        Self::new(status, error.to_string())
+    }
+}
+
+impl From<LookError> for Problem {
+    fn from(error: LookError) -> Self {
+        let status = match &error {
+            LookError::Unknown(_) => StatusCode::NOT_FOUND,
+            LookError::Away(_) => StatusCode::SERVICE_UNAVAILABLE,
         };
         Self::new(status, error.to_string())
     }

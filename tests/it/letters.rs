@@ -169,7 +169,7 @@ async fn what_cannot_be_done_is_said() {
         check(&["list", "--limit", "0"], "expected 1 to 1000");
         check(&["replay"], "expected ids of letters, a filter, or all, found nothing");
         check(&["replay", "--all", "--hook", "x", "--yes"], "one of them, found several");
-        check(&["replay", "nobody"], "nobody: no letter has this id: see `hookfleet dead-letters list`");
+        check(&["replay", "nobody"], "no letter has the id nobody: see `hookfleet dead-letters list`");
         check(&["replay", "--all", "--rate", "fast"], "such as 50/s");
         check(&["replay", "--all", "--limit", "0"], "'0' for '--limit <N>'");
         check(&["replay", "--all", "--wait=soon"], "expected a duration such as 500ms");
@@ -349,39 +349,6 @@ async fn a_whole_event_is_replayed_for_what_has_not_finished() {
         1,
         "what was given up has a letter of its own: {hooks:?}"
     );
-}
-
-/// Data that the target refuses are mended: once, as a new event, and the letter is closed.
-async fn edit(place: Place) {
-    let sink = Sink::start().await;
-    sink.behave(|_, _| Answer::status(422));
-    let site = site(place).await.hooks(&hook(&sink, "crm", "order.*", ONE_ATTEMPT));
-    let Stage { site, worker: _worker, publisher } = stage(place, site).await;
-    publisher.send(with_data("order.paid", "e1", &json!({ "amount": "seven", "note": "x" }))).await;
-    let letter = until_letters(&site, 1, "open").await.remove(0);
-    let id = text(&letter, "/letter/id").to_owned();
-    sink.behave(|_, _| Answer::status(200));
-    let sent = site.ok(&["dead-letters", "edit", &id, "--patch", r#"{"amount":7}"#]);
-    assert!(sent.contains("with other data"), "{sent}");
-    sink.until("the mended one", Duration::from_secs(20), |calls| calls.len() == 2).await;
-    let call = sink.calls().remove(1);
-    let body: Value = serde_json::from_slice(&call.body).unwrap();
-    let found = serde_json::to_string(&body).unwrap();
-    assert!(call.event.starts_with("edited-") && found.contains("\"amount\":7"), "{call:?}");
-    let closed = until_letters(&site, 1, "resolved").await.remove(0);
-    assert!(text(&closed, "/mark/reason").contains(&call.event), "{closed}");
-    let again = site.run(&["dead-letters", "edit", &id, "--patch", r#"{"amount":7}"#]);
-    assert!(String::from_utf8_lossy(&again.stderr).contains("is resolved"), "{again:?}");
-}
-
-#[tokio::test]
-async fn a_letter_is_mended_on_servers() {
-    edit(Place::Servers).await;
-}
-
-#[tokio::test]
-async fn a_letter_is_mended_in_a_file() {
-    edit(Place::File).await;
 }
 
 /// The hook of a letter is gone: another one takes its work.

@@ -36,6 +36,7 @@ mod docs;
 mod doctor;
 mod embedded;
 mod event_types;
+mod events;
 mod faults;
 mod fleet;
 mod fuzz;

@@ -3,18 +3,12 @@
 use std::process::ExitCode;
 
 use anyhow::{anyhow, bail};
-use axum::http::StatusCode;
 use clap::Args;
 
-use crate::app::{Backends, routes};
-use crate::cli::answer::Refused;
-use crate::cli::api::Api;
-use crate::cli::output;
-use crate::cli::remote::Remote;
-use crate::config::{Backend, Settings};
+use crate::cli::answer::is_unknown;
+use crate::cli::{invocations, output};
+use crate::config::Settings;
 use crate::domain::id::{EventDigest, HookId, InvocationKey};
-use crate::embedded;
-use crate::http::Routes;
 use crate::operations::cancel::{Cancelled, Found};
 
 /// An event that is still to be handled by a hook is so no more. No dead letter is written.
@@ -37,10 +31,10 @@ const UNKNOWN: u8 = 3;
 
 pub(in crate::cli) async fn run(settings: &Settings, wish: &Cancel) -> anyhow::Result<ExitCode> {
     let key = key(wish)?;
-    let Cancelled { invocation, found } = match send(settings, &key, wish.even_if_unknown).await {
-        Err(error)
-            if error.downcast_ref::<Refused>().is_some_and(|refused| refused.status == StatusCode::NOT_FOUND) =>
-        {
+    let (hook, event, even_if_unknown) = (&key.hook, key.event, wish.even_if_unknown);
+    let path = format!("/v1/runtime/hooks/{hook}/cancel?event={event}&even_if_unknown={even_if_unknown}");
+    let Cancelled { invocation, found } = match invocations::post(settings, &path).await {
+        Err(error) if is_unknown(&error) => {
             output::err(&format!("error: {error}"));
             return Ok(ExitCode::from(UNKNOWN));
         }
@@ -71,25 +65,6 @@ fn key(Cancel { event, hook, source, .. }: &Cancel) -> anyhow::Result<Invocation
         },
     };
     Ok(InvocationKey { event, hook })
-}
-
-/// Asks the process that owns the file, if one does, else the store of claims.
-async fn send(settings: &Settings, key: &InvocationKey, even_if_unknown: bool) -> anyhow::Result<Cancelled> {
-    let InvocationKey { event, hook } = key;
-    let path = format!("/v1/runtime/hooks/{hook}/cancel?event={event}&even_if_unknown={even_if_unknown}");
-    if let Backend::Embedded { path: file } = &settings.backend
-        && let Some(owner) = embedded::owner(file)
-    {
-        return Api::Loopback(Remote::new(owner, &settings.http)?).post(&path, &()).await;
-    }
-    let backends = Backends::open(settings).await?;
-    let api = Api::in_process(Routes::Invocations(routes::invocations(settings, &backends)));
-    let cancelled = api.post(&path, &()).await;
-    backends.broker.close().await;
-    if let Some(file) = backends.file {
-        file.close().await;
-    }
-    cancelled
 }
 
 #[cfg(test)]

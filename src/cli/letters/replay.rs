@@ -18,6 +18,7 @@ use crate::domain::browse::Group;
 use crate::domain::failure::Class;
 use crate::domain::id::LetterId;
 use crate::domain::time::millis;
+use crate::operations::OperationError;
 use crate::operations::api_types::{Preview, ReplayAsked};
 use crate::operations::progress::{Progress, Sent, SentOutcome, Unsent};
 use crate::operations::replay::Manner;
@@ -117,11 +118,13 @@ pub(super) async fn run(client: &Client, replay: Replay, window: Duration) -> an
         output::out(&if json { serde_json::to_string(&preview)? } else { shown(&preview, window) });
         return Ok(ExitCode::SUCCESS);
     }
+    if !preview.unknown.is_empty() {
+        let unknown = preview.unknown.into_iter().map(|id| format!("error: {}", OperationError::Unknown(id)));
+        output::err(&unknown.collect::<Vec<_>>().join("\n"));
+        return Ok(ExitCode::from(UNKNOWN)); // nothing is sent of what was not meant
+    }
     if !json && !(named.len() == 1 && preview.letters == 1) {
         output::err(&shown(&preview, window));
-    }
-    if !preview.unknown.is_empty() {
-        return Ok(ExitCode::from(UNKNOWN)); // nothing is sent of what was not meant
     }
     if preview.letters == 0 {
         let is_refused = !named.is_empty() || preview.refused > 0;

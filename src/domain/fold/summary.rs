@@ -121,14 +121,18 @@ impl Summary {
     /// What the letter is about: as [`Letter::subject`].
     #[must_use]
     pub fn subject(&self) -> Subject {
-        let from = self.edited_from.as_ref().map(|from| from.event);
-        match (&self.event, &self.hook) {
-            (Some(event), Some(hook)) => Subject::Invocation {
-                event: from.unwrap_or_else(|| EventDigest::of(&event.source, &event.id)).to_string(),
-                hook: hook.to_string(),
-            },
+        match (self.event_digest(), &self.hook) {
+            (Some(event), Some(hook)) => Subject::Invocation { event: event.to_string(), hook: hook.to_string() },
             _ => Subject::Message(self.id.clone()),
         }
+    }
+
+    /// The event that the letter is about, edited or not.
+    #[must_use]
+    pub fn event_digest(&self) -> Option<EventDigest> {
+        let event = self.event.as_ref()?;
+        let from = self.edited_from.as_ref().map(|from| from.event);
+        Some(from.unwrap_or_else(|| EventDigest::of(&event.source, &event.id)))
     }
 }
 
