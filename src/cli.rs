@@ -13,6 +13,7 @@ use verify::launch::Launch;
 mod answer;
 mod api;
 mod backup;
+mod by;
 mod bench;
 mod decide;
 mod doctor;
@@ -149,11 +150,6 @@ pub async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
     }
-}
-
-/// Who works at this terminal, in the words of letters and histories.
-fn operator() -> String {
-    std::env::var("USER").unwrap_or_else(|_| "operator".to_owned())
 }
 
 /// Says what went wrong, causes included.

@@ -85,7 +85,7 @@ pub struct EditedEvent {
 }
 
 /// A letter in full, with its state.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Detail {
     pub letter: Letter,
     pub state: State,
@@ -94,7 +94,7 @@ pub struct Detail {
     /// When the newest of them was written, in milliseconds since 1970.
     pub newest_ms: u64,
     /// Who replayed or resolved it, and when.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mark: Option<Mark>,
     /// Where it stands in the log.
     pub offset: Offset,

@@ -7,7 +7,8 @@ use clap::Subcommand;
 use serde_json::json;
 
 use super::output::time;
-use super::{operator, output};
+use super::by::By;
+use super::output;
 use crate::config::{Backend, Settings};
 use crate::executor;
 use crate::flow::redis::RedisFlow;
@@ -27,6 +28,8 @@ pub(super) enum Fleet {
         /// Why, for those who look
         #[arg(long, value_name = "TEXT")]
         message: Option<String>,
+        #[command(flatten)]
+        by: By,
     },
     /// End a pause
     Resume,
@@ -44,8 +47,8 @@ pub(super) async fn run(settings: &Settings, fleet: Fleet) -> anyhow::Result<Exi
     let flow = RedisFlow::new(Link::new((**redis).clone()), &settings.namespace);
     match fleet {
         Fleet::List { json } => list(&flow, json).await?,
-        Fleet::Pause { message } => {
-            flow.pause(Some(&Pause { by: operator(), at_ms: now_ms(), message })).await?;
+        Fleet::Pause { message, by } => {
+            flow.pause(Some(&Pause { by: by.name(), at_ms: now_ms(), message })).await?;
             output::out("paused: within a second no worker takes new work; `hookfleet fleet resume` ends it");
         }
         Fleet::Resume if flow.paused().await?.is_none() => output::out("the fleet is not paused"),

@@ -3,13 +3,17 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::bail;
+use anyhow::{Context as _, anyhow, bail};
 use clap::Subcommand;
 
-use super::{operator, output};
+use super::by::By;
+use super::output;
 use crate::catalog::{self, Catalog, Document, Terms, variable};
 use crate::config::{Backend, CatalogFrom, Settings};
+use super::letters::event_text;
+use crate::domain::dead_letter::Letter;
 use crate::domain::event_type::EventTypes;
+use crate::domain::replay::invocation_of;
 use shared::Shared;
 
 mod cancel;
@@ -73,6 +77,8 @@ pub(super) struct Change {
     /// Why, for those who read the history
     #[arg(long, value_name = "TEXT")]
     message: Option<String>,
+    #[command(flatten)]
+    by: By,
 }
 
 /// The documents of the catalog that these settings name.
@@ -96,6 +102,31 @@ pub(super) async fn event_types(settings: &Settings) -> EventTypes {
     })
 }
 
+/// The event of a letter, and the request that its hook would make of it by the catalog of these settings.
+pub(super) async fn request_of(settings: &Settings, letter: &Letter) -> Vec<String> {
+    let mut lines = vec![format!("event     {}", event_text(&letter.body))];
+    let Some(id) = &letter.hook else { return lines };
+    let told = async {
+        let read = catalog::read_partly(&documents(settings).await?, &terms(settings))?;
+        let hook = read.hooks.get(id).cloned();
+        let hook = hook.with_context(|| format!("the catalog has no hook {id}"))?;
+        let invocation = invocation_of(letter).map_err(|error| anyhow!(error))?;
+        anyhow::Ok((read.hooks.revision().to_string(), test::would_run(&hook, &invocation)))
+    };
+    match told.await {
+        Ok((revision, request)) => {
+            lines.push(format!("request   as catalog {revision} has it:"));
+            lines.extend(request.iter().map(|line| format!("  {}", test::visible(line))));
+        }
+        Err(error) => lines.push(format!("request   not known here: {}", first_line(&format!("{error:#}")))),
+    }
+    lines
+}
+
+fn first_line(text: &str) -> &str {
+    text.lines().next().unwrap_or_default()
+}
+
 /// Of a revision, with or without its letter.
 fn number(text: &str) -> Result<u64, String> {
     let digits = text.strip_prefix('r').unwrap_or(text);
@@ -117,11 +148,11 @@ pub(super) async fn run(settings: &Settings, hooks: Hooks) -> anyhow::Result<Exi
             test::run(&wish, settings, &read(&documents, &terms(settings))?.hooks).await?;
         }
         Hooks::Cancel(cancel) => return cancel::run(settings, &cancel).await,
-        Hooks::Apply { path, change, dry_run } => shared(settings)?.apply(&path, change, dry_run, &operator()).await?,
+        Hooks::Apply { path, change, dry_run } => shared(settings)?.apply(&path, change, dry_run).await?,
         Hooks::Diff { path } => shared(settings)?.diff(&path).await?,
         Hooks::Show { revision, output } => shared(settings)?.show(revision, output.as_deref()).await?,
         Hooks::History { json } => shared(settings)?.history(json).await?,
-        Hooks::Rollback { revision, change } => shared(settings)?.rollback(revision, change, &operator()).await?,
+        Hooks::Rollback { revision, change } => shared(settings)?.rollback(revision, change).await?,
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -7,10 +7,12 @@ use clap::{Args, Subcommand};
 use serde_json::Value;
 
 pub(super) use self::client::Client;
+pub(super) use self::show::event_text;
 use super::output::{table, time};
-use super::{operator, output};
+use super::by::By;
+use super::output;
 use crate::config::Settings;
-use crate::domain::escape::quoted;
+use crate::domain::escape::{self, quoted};
 use crate::domain::fold::Entry;
 use crate::domain::id::LetterId;
 use crate::domain::json::text_without_mark;
@@ -19,6 +21,7 @@ use crate::operations::api_types::{Asked, EditAsked, Grouped, Listed, PageAsked,
 
 mod client;
 mod replay;
+mod show;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Letters {
@@ -42,12 +45,16 @@ pub(super) enum Letters {
         #[arg(long)]
         json: bool,
     },
-    /// One letter in full
+    /// One letter, or those of an event: what failed, when, why, what was sent, and what to do next
     Show {
+        /// Of the letter, or of the event
         id: String,
-        /// The event itself too
+        /// The event itself too, and the request that is made of it
         #[arg(long)]
         body: bool,
+        /// All of it
+        #[arg(long)]
+        json: bool,
     },
     /// Letters in full, one a line, oldest first
     Export {
@@ -71,6 +78,8 @@ pub(super) enum Letters {
         /// An object to merge (RFC 7396) or a list of operations (RFC 6902), or @FILE
         #[arg(long, value_name = "JSON|@FILE")]
         patch: Option<String>,
+        #[command(flatten)]
+        by: By,
         #[arg(long)]
         json: bool,
     },
@@ -85,6 +94,8 @@ pub(super) enum Letters {
         /// Why; it is kept with your name
         #[arg(long, value_name = "TEXT")]
         reason: String,
+        #[command(flatten)]
+        by: By,
         /// Do not ask
         #[arg(long)]
         yes: bool,
@@ -92,6 +103,9 @@ pub(super) enum Letters {
     /// Append again what the broker's stream lost in a power cut, from the copies of the last hour
     Recover,
 }
+
+/// Longest text of a client's in a column, in characters.
+const CELL_CHARS_MAX: usize = 64;
 
 /// Which letters: those that everything given holds for.
 #[derive(Debug, Clone, Default, Args)]
@@ -103,6 +117,9 @@ pub(super) struct Which {
     /// Of events of this type; `*` is any run of characters
     #[arg(long = "type", value_name = "TYPE")]
     kind: Option<String>,
+    /// Of the event with this id, or of one that was edited from it
+    #[arg(long, value_name = "ID")]
+    event: Option<String>,
     /// exhausted, rejected, target_blocked, unreadable, unidentified, invalid, unrouted, poisoned, hook_removed,
     /// hook_disabled, expired
     #[arg(long)]
@@ -132,8 +149,8 @@ pub(super) struct Which {
 
 impl Which {
     fn asked(&self) -> Asked {
-        let Self { hook, kind, class, state, since, until, text, session, run, group } = self.clone();
-        Asked { hook, kind, class, state, since, until, text, session, run, group }
+        let Self { hook, kind, event, class, state, since, until, text, session, run, group } = self.clone();
+        Asked { hook, kind, event, class, state, since, until, text, session, run, group }
     }
 }
 
@@ -158,26 +175,24 @@ async fn act(client: &Client, letters: Letters, settings: &Settings) -> anyhow::
             list(&client.list(&asked).await?, json)?;
         }
         Letters::Groups { which, json } => groups(&client.groups(&which.asked()).await?, json)?,
-        Letters::Show { id, body } => {
-            output::out(&serde_json::to_string_pretty(&client.show(&id, body).await?)?);
-        }
+        Letters::Show { id, body, json } => return show::run(client, settings, &id, body, json).await,
         Letters::Export { which, body, ndjson: _ } => {
             client.export(&which.asked(), body, &mut |line| output::out(line)).await?;
         }
         Letters::Replay(replay) => return replay::run(client, replay, settings.claims.window).await,
-        Letters::Edit { id, data, patch, json } => {
+        Letters::Edit { id, data, patch, by, json } => {
             let data = data.map(|text| given("--data", &text)).transpose()?.map(Value::String);
             let patch = patch.map(|text| given("--patch", &text)).transpose()?;
             let patch = patch
                 .map(|text| serde_json::from_str(text_without_mark(&text)))
                 .transpose()
                 .context("--patch: expected JSON")?;
-            let sent = client.edit(&id, &EditAsked { data, patch, by: Some(operator()) }).await?;
+            let sent = client.edit(&id, &EditAsked { data, patch, by: Some(by.name()) }).await?;
             output::out(&edited(&sent, json)?);
         }
-        Letters::Resolve { ids: named, which, all, reason, yes } => {
+        Letters::Resolve { ids: named, which, all, reason, by, yes } => {
             let asked =
-                ResolveAsked { ids: ids(&named), filter: Some(which.asked()), all, reason, by: Some(operator()) };
+                ResolveAsked { ids: ids(&named), filter: Some(which.asked()), all, reason, by: Some(by.name()) };
             if !(yes || named.len() == 1 || replay::confirmed("Close these letters?")?) {
                 return Ok(ExitCode::FAILURE);
             }
@@ -226,12 +241,14 @@ fn list(page: &Listed, json: bool) -> anyhow::Result<()> {
             word(&entry.state),
             letter.class.name(),
             letter.hook.as_deref().map_or_else(dash, str::to_owned),
+            letter.event.as_ref().map_or_else(dash, |event| one_line(&event.id)),
             letter.event.as_ref().map_or_else(dash, |event| event.kind.to_string()),
+            letter.event.as_ref().and_then(|event| event.subject.as_deref()).map_or_else(dash, one_line),
             entry.count.to_string(),
             letter.error.to_string(),
         ]
     };
-    let head = ["ID", "WRITTEN", "STATE", "CLASS", "HOOK", "TYPE", "COUNT", "ERROR"];
+    let head = ["ID", "WRITTEN", "STATE", "CLASS", "HOOK", "EVENT", "TYPE", "SUBJECT", "COUNT", "ERROR"];
     output::out(&table(&head, page.items.iter().map(row)));
     if let Some(next) = &page.next {
         output::err(&format!("there are more: --after {next}"));
@@ -248,6 +265,11 @@ fn groups(groups: &Grouped, json: bool) -> anyhow::Result<()> {
         output::out(&replay::causes(&groups.items));
     }
     Ok(())
+}
+
+/// What a client wrote, in a column: whole if it is short, and nothing that a terminal takes for a command.
+fn one_line(text: &str) -> String {
+    escape::sentence(text, CELL_CHARS_MAX)
 }
 
 pub(super) fn word(state: &impl serde::Serialize) -> String {

@@ -43,6 +43,9 @@ pub struct Asked {
     #[schema(min_length = 1, max_length = 1024)]
     #[param(min_length = 1, max_length = 1024)]
     pub kind: Option<String>,
+    /// Id of the event, or of the one that it was edited from.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub event: Option<String>,
     /// Why it became a letter, such as exhausted.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(inline, value_type = Option<Class>)]
@@ -91,6 +94,7 @@ impl Asked {
             Ok(Filter {
                 hook: glob(&self.hook)?,
                 kind: glob(&self.kind)?,
+                event: self.event.clone(),
                 class: self.class.as_deref().map(Class::named).transpose()?,
                 states: self.state.as_deref().map(States::named).transpose()?.unwrap_or_default(),
                 since_ms: time("since", &self.since)?,

@@ -89,7 +89,7 @@ async fn looking(place: Place) {
     assert_eq!(closed.trim(), "4 letters resolved");
     let id = text(&items(&site, &["list", "--hook", "mail"])[0], "/letter/id").to_owned();
     assert_eq!(site.ok(&["dead-letters", "resolve", &id, "--reason", "another one"]).trim(), "0 letters resolved");
-    let shown = parsed(&site.ok(&["dead-letters", "show", &id, "--body"]));
+    let shown = parsed(&site.ok(&["dead-letters", "show", &id, "--body", "--json"]));
     assert_eq!((text(&shown, "/state"), text(&shown, "/mark/reason")), ("resolved", "wrong address, token=[REDACTED]"));
     assert!(shown["mark"]["at_ms"].is_u64() && shown["mark"]["by"].is_string(), "{shown}");
     assert!(text(&shown, "/letter/body/text").contains("\"amount\":"), "{shown}");

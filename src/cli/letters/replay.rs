@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use super::client::Client;
 use super::{Which, ids};
-use crate::cli::operator;
+use crate::cli::by::By;
 use crate::cli::output::{self, table, time};
 use crate::domain::browse::Group;
 use crate::domain::failure::Class;
@@ -68,6 +68,8 @@ pub(in crate::cli) struct Replay {
     /// Send them, and do not wait for what becomes of them
     #[arg(long, conflicts_with = "wait")]
     no_wait: bool,
+    #[command(flatten)]
+    by: By,
     /// Do not ask
     #[arg(long)]
     yes: bool,
@@ -99,7 +101,8 @@ impl Replay {
 
 pub(super) async fn run(client: &Client, replay: Replay, window: Duration) -> anyhow::Result<ExitCode> {
     let (wait, patience) = replay.patience();
-    let Replay { ids: named, which, all, limit, dry_run, rate, to_hook, force, yes, json, .. } = replay;
+    let Replay { ids: named, which, all, limit, dry_run, rate, to_hook, force, by, yes, json, .. } = replay;
+    let by = by.name();
     let asked = ReplayAsked {
         ids: ids(&named),
         filter: Some(which.asked()),
@@ -110,9 +113,9 @@ pub(super) async fn run(client: &Client, replay: Replay, window: Duration) -> an
         limit: limit.map(|limit| usize::try_from(limit).unwrap_or(usize::MAX)),
         dry_run,
         wait,
-        by: Some(operator()),
+        by: Some(by.clone()),
     };
-    Manner::new(&operator(), asked.to_hook.as_deref(), asked.rate)?; // before anything is asked of anyone
+    Manner::new(&by, asked.to_hook.as_deref(), asked.rate)?; // before anything is asked of anyone
     let preview = client.preview(&asked).await?;
     if dry_run {
         output::out(&if json { serde_json::to_string(&preview)? } else { shown(&preview, window) });
