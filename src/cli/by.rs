@@ -22,7 +22,8 @@ impl By {
 
 fn somebody() -> String {
     let uid = rustix::process::getuid().as_raw();
-    let named = ["USER", "LOGNAME"].into_iter().filter_map(|name| std::env::var(name).ok()).find(|name| !name.is_empty());
+    let named =
+        ["USER", "LOGNAME"].into_iter().filter_map(|name| std::env::var(name).ok()).find(|name| !name.is_empty());
     let user = named.or_else(|| user_of(&fs::read_to_string("/etc/passwd").ok()?, uid));
     let host = rustix::system::uname();
     format!("{}@{}", user.unwrap_or_else(|| format!("uid{uid}")), host.nodename().to_string_lossy())

@@ -6,9 +6,9 @@ use anyhow::bail;
 use clap::Subcommand;
 use serde_json::json;
 
-use super::output::time;
 use super::by::By;
 use super::output;
+use super::output::time;
 use crate::config::{Backend, Settings};
 use crate::executor;
 use crate::flow::redis::RedisFlow;

@@ -7,10 +7,10 @@ use anyhow::{Context as _, anyhow, bail};
 use clap::Subcommand;
 
 use super::by::By;
+use super::letters::event_text;
 use super::output;
 use crate::catalog::{self, Catalog, Document, Terms, variable};
 use crate::config::{Backend, CatalogFrom, Settings};
-use super::letters::event_text;
 use crate::domain::dead_letter::Letter;
 use crate::domain::event_type::EventTypes;
 use crate::domain::replay::invocation_of;

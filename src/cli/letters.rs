@@ -8,9 +8,9 @@ use serde_json::Value;
 
 pub(super) use self::client::Client;
 pub(super) use self::show::event_text;
-use super::output::{table, time};
 use super::by::By;
 use super::output;
+use super::output::{table, time};
 use crate::config::Settings;
 use crate::domain::escape::{self, quoted};
 use crate::domain::fold::Entry;

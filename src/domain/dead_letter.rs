@@ -84,8 +84,12 @@ pub struct EventName {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Letter {
     pub id: LetterId,
-    /// When it was written, in milliseconds since 1970.
+    /// When it became one, in milliseconds since 1970: when it was written, or earlier, when the broker dead-lettered what
+    /// was found later.
     pub at_ms: u64,
+    /// When it was found, if that was later.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub found_ms: Option<u64>,
     pub class: Class,
     /// Redacted, one line.
     pub error: String,
@@ -184,6 +188,7 @@ impl Letter {
         Self {
             id: LetterId::of_invocation(&invocation.letter_key()),
             at_ms: now_ms,
+            found_ms: None,
             class: cause.class,
             fingerprint: fingerprint(cause.class, invocation.hook.as_str(), &error),
             error,
@@ -217,6 +222,7 @@ impl Letter {
         Self {
             id: LetterId::of_raw(queue, &client, body),
             at_ms: now_ms,
+            found_ms: None,
             class: malformed.class,
             fingerprint: fingerprint(malformed.class, queue, &malformed.error),
             error: malformed.error.clone(),
@@ -276,6 +282,21 @@ impl Letter {
     pub fn for_record(self, error: &str) -> Self {
         let fingerprint = fingerprint(self.class, self.hook.as_deref().unwrap_or_default(), error);
         Self { for_record: true, error: error.to_owned(), fingerprint, ..self }
+    }
+
+    /// The same, of what came about earlier than it was found. A time that is later than that is none.
+    #[must_use]
+    pub fn since(self, at_ms: Option<u64>) -> Self {
+        match at_ms.filter(|at_ms| (1..self.at_ms).contains(at_ms)) {
+            Some(at_ms) => Self { found_ms: Some(self.at_ms), at_ms, ..self },
+            None => self,
+        }
+    }
+
+    /// When it was written, in milliseconds since 1970: what came about earlier may be found later than what came after it.
+    #[must_use]
+    pub fn written_ms(&self) -> u64 {
+        self.found_ms.unwrap_or(self.at_ms).max(self.at_ms)
     }
 
     /// The trace that its event belongs to.

@@ -3,7 +3,8 @@
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
-use lapin::options::{BasicPublishOptions, ConfirmSelectOptions, QueueBindOptions};
+use hookfleet::telemetry::now_ms;
+use lapin::options::{BasicPublishOptions, ConfirmSelectOptions, QueueBindOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{BasicProperties, Connection, ConnectionProperties};
 use serde_json::{Value, json};
@@ -287,6 +288,47 @@ async fn foreign_records_are_listed() {
     assert!(String::from_utf8_lossy(&error).contains("is no event"), "{}", String::from_utf8_lossy(&error));
     site.ok(&["dead-letters", "resolve", "--class", "unreadable", "--reason", "of the other fleet", "--yes"]);
     assert!(items(&site, &["list", "--class", "unreadable", "--state", "unresolved"]).is_empty());
+}
+
+/// What the broker dead-letters while nobody looks has the time at which it did, not that of its finding, and never none.
+#[tokio::test]
+async fn what_the_broker_made_has_its_time() {
+    let sink = Sink::start().await;
+    let site = site(Place::Servers).await.hooks(&hook(&sink, "h", "a", ""));
+    site.ok(&["topology", "apply"]);
+    let connection = Connection::connect(&shared().await.0.url(), ConnectionProperties::default()).await.unwrap();
+    let channel = connection.create_channel().await.unwrap();
+    channel.confirm_select(ConfirmSelectOptions::default()).await.unwrap();
+    let properties = BasicProperties::default().with_content_type("application/cloudevents+json".into());
+    let (events, options) = (format!("{}.events", site.namespace), BasicPublishOptions::default());
+    let (began_ms, body) = (now_ms(), event("a", "1"));
+    let properties = properties.with_expiration("1".into());
+    let sent = channel.basic_publish(events.as_str().into(), "a".into(), options, &body, properties);
+    sent.await.unwrap().await.unwrap();
+    let buried = format!("{}.buried", site.namespace);
+    let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
+    let began = Instant::now();
+    loop {
+        let queue = channel.queue_declare(buried.as_str().into(), passive, FieldTable::default()).await.unwrap();
+        if queue.message_count() == 1 {
+            break;
+        }
+        assert!(began.elapsed() < Duration::from_secs(20), "it does not expire");
+        sleep(Duration::from_millis(50)).await;
+    }
+    let died_ms = now_ms();
+    while now_ms() < died_ms + 2000 {
+        sleep(Duration::from_millis(50)).await; // the broker says it to the second
+    }
+    let worker = site.worker().await;
+    let letter = until_letters(&site, 1, "open").await.remove(0);
+    let at_ms = letter["letter"]["at_ms"].as_u64().unwrap();
+    assert!((began_ms - 1000..=died_ms).contains(&at_ms), "between {began_ms} and {died_ms}: {letter}");
+    assert!(letter["letter"]["found_ms"].as_u64().unwrap() > died_ms, "{letter}");
+    assert_eq!(items(&site, &["list", "--since", "1h"]).len(), 1);
+    worker.until_metric("hookfleet_letters_open", "expired", 1.0).await;
+    let age = worker.metric("hookfleet_letters_oldest_open_seconds", "").await;
+    assert!((1.0..600.0).contains(&age), "{age}");
 }
 
 /// A letter about a whole event, some hooks of which had finished: those are not run again, the others are, and the letter is

@@ -15,8 +15,8 @@ use crate::domain::escape::quoted;
 use crate::domain::failure::{AttemptReport, Class};
 use crate::domain::fold::State;
 use crate::domain::id::{EventDigest, HookId, InvocationKey};
-use crate::operations::api_types::{Asked, PageAsked};
 use crate::operations::Detail;
+use crate::operations::api_types::{Asked, PageAsked};
 
 /// Exit code where nothing is known.
 const UNKNOWN: u8 = 3;
@@ -43,7 +43,11 @@ pub(super) async fn run(
     };
     let mut told = Vec::new();
     for view in found {
-        told.push(if json { serde_json::to_string_pretty(&view)? } else { Box::pin(shown(settings, view, body)).await? });
+        told.push(if json {
+            serde_json::to_string_pretty(&view)?
+        } else {
+            Box::pin(shown(settings, view, body)).await?
+        });
     }
     output::out(&told.join(if json { "\n" } else { "\n\n" }));
     Ok(ExitCode::SUCCESS)
@@ -189,7 +193,9 @@ fn advice(letter: &Letter, replay: &str) -> Vec<String> {
         Class::HookDisabled => format!("when the hook is enabled: {replay}, or with --to-hook ID"),
         Class::Expired | Class::Unrouted => replay.to_owned(),
         Class::Unidentified => format!("{replay} gives it the letter's id"),
-        Class::Unreadable => return vec![format!("hookfleet dead-letters edit {id} --data ... sends another body"), resolve],
+        Class::Unreadable => {
+            return vec![format!("hookfleet dead-letters edit {id} --data ... sends another body"), resolve];
+        }
         Class::Invalid => format!("when the fleet takes such: {replay}"),
     };
     vec![first, edit, resolve]

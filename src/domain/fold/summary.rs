@@ -15,7 +15,7 @@ use crate::domain::id::{EditedFrom, EventDigest, LetterId};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Summary {
     pub id: LetterId,
-    /// When it was written, in milliseconds since 1970.
+    /// When it became one, in milliseconds since 1970: see [`Letter::at_ms`].
     pub at_ms: u64,
     pub class: Class,
     /// Redacted, one line.
@@ -57,6 +57,9 @@ pub struct Summary {
     /// Where a reader begins that gets it whole.
     #[serde(skip)]
     pub from: Offset,
+    /// When it was written, if it became one earlier.
+    #[serde(skip)]
+    pub(in crate::domain) found_ms: Option<u64>,
     /// When it was written again.
     #[serde(skip)]
     pub(in crate::domain) carried_ms: Option<u64>,
@@ -104,13 +107,14 @@ impl Summary {
             edited_from: letter.edited_from.clone().map(Box::new),
             at,
             from,
+            found_ms: letter.found_ms,
             carried_ms: letter.carried.map(|carried| carried.at_ms),
         }
     }
 
     /// When it, or the copy that carries it on, was written to the log; 0 if nobody knows.
     pub(in crate::domain) fn kept_ms(&self) -> u64 {
-        self.carried_ms.unwrap_or(self.at_ms)
+        self.carried_ms.or(self.found_ms).unwrap_or(self.at_ms)
     }
 
     /// Where it stands among letters.
