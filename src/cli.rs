@@ -95,7 +95,7 @@ enum Command {
     Fleet(fleet::Fleet),
     /// Find and replay what the fleet gave up on.
     #[command(subcommand)]
-    DeadLetters(letters::Letters),
+    DeadLetters(Box<letters::Letters>),
     /// Exchanges and queues on the broker.
     #[command(subcommand)]
     Topology(topology::Command),
@@ -131,7 +131,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Events(events) => events::run(&settings, events).await,
         Command::Hooks(hooks) => hooks::run(&settings, hooks).await,
         Command::Fleet(fleet) => fleet::run(&settings, fleet).await,
-        Command::DeadLetters(letters) => letters::run(&settings, letters).await,
+        Command::DeadLetters(letters) => letters::run(&settings, *letters).await,
         Command::Topology(command) => topology::run(&settings, command).await,
         Command::Backup(backup) => backup::run(&settings, backup).await,
         Command::Doctor(doctor) => doctor::run(&settings, &doctor).await,

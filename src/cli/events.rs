@@ -62,8 +62,8 @@ pub(super) async fn run(settings: &Settings, events: Events) -> anyhow::Result<E
 fn shown(known: &EventKnown) -> String {
     let EventKnown { event, id, source, kind, hooks, letters } = known;
     let named = |what: &str, text: &Option<String>| text.as_deref().map(|text| format!(" {what} {}", quoted(text)));
-    let names = [named("id", id), named("source", source), named("type", kind)].into_iter().flatten();
-    let mut lines = vec![format!("event {event}{}", names.collect::<String>())];
+    let attributes = [named("id", id), named("source", source), named("type", kind)].into_iter().flatten();
+    let mut lines = vec![format!("event {event}{}", attributes.collect::<String>())];
     lines.extend(letters.iter().map(|letter| format!("refused as a whole: letter {}", sentence(letter))));
     let known: Vec<&AtHook> = hooks.iter().filter(|at| at.state != HookState::Unknown).collect();
     if !known.is_empty() {

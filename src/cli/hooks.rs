@@ -3,17 +3,14 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::{Context as _, anyhow, bail};
+use anyhow::bail;
 use clap::Subcommand;
 
 use super::by::By;
-use super::letters::event_text;
 use super::output;
 use crate::catalog::{self, Catalog, Document, Terms, variable};
 use crate::config::{Backend, CatalogFrom, Settings};
-use crate::domain::dead_letter::Letter;
 use crate::domain::event_type::EventTypes;
-use crate::domain::replay::invocation_of;
 use shared::Shared;
 
 mod cancel;
@@ -100,31 +97,6 @@ pub(super) async fn event_types(settings: &Settings) -> EventTypes {
         output::err(&format!("warning: events are not checked against their types here: {error:#}"));
         EventTypes::default()
     })
-}
-
-/// The event of a letter, and the request that its hook would make of it by the catalog of these settings.
-pub(super) async fn request_of(settings: &Settings, letter: &Letter) -> Vec<String> {
-    let mut lines = vec![format!("event     {}", event_text(&letter.body))];
-    let Some(id) = &letter.hook else { return lines };
-    let told = async {
-        let read = catalog::read_partly(&documents(settings).await?, &terms(settings))?;
-        let hook = read.hooks.get(id).cloned();
-        let hook = hook.with_context(|| format!("the catalog has no hook {id}"))?;
-        let invocation = invocation_of(letter).map_err(|error| anyhow!(error))?;
-        anyhow::Ok((read.hooks.revision().to_string(), test::would_run(&hook, &invocation)))
-    };
-    match told.await {
-        Ok((revision, request)) => {
-            lines.push(format!("request   as catalog {revision} has it:"));
-            lines.extend(request.iter().map(|line| format!("  {}", test::visible(line))));
-        }
-        Err(error) => lines.push(format!("request   not known here: {}", first_line(&format!("{error:#}")))),
-    }
-    lines
-}
-
-fn first_line(text: &str) -> &str {
-    text.lines().next().unwrap_or_default()
 }
 
 /// Of a revision, with or without its letter.

@@ -7,7 +7,6 @@ use clap::{Args, Subcommand};
 use serde_json::Value;
 
 pub(super) use self::client::Client;
-pub(super) use self::show::event_text;
 use super::by::By;
 use super::output;
 use super::output::{table, time};
@@ -49,7 +48,7 @@ pub(super) enum Letters {
     Show {
         /// Of the letter, or of the event
         id: String,
-        /// The event itself too, and the request that is made of it
+        /// The event itself too
         #[arg(long)]
         body: bool,
         /// All of it
@@ -175,7 +174,7 @@ async fn act(client: &Client, letters: Letters, settings: &Settings) -> anyhow::
             list(&client.list(&asked).await?, json)?;
         }
         Letters::Groups { which, json } => groups(&client.groups(&which.asked()).await?, json)?,
-        Letters::Show { id, body, json } => return show::run(client, settings, &id, body, json).await,
+        Letters::Show { id, body, json } => return show::run(client, &id, body, json).await,
         Letters::Export { which, body, ndjson: _ } => {
             client.export(&which.asked(), body, &mut |line| output::out(line)).await?;
         }

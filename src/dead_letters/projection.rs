@@ -163,7 +163,9 @@ mod tests {
         let dated = |at: u64, at_ms: u64| Item::new(Offset(at), Record::foreign(&at.to_be_bytes(), at_ms));
         let check = |items: Vec<Item>, expected: &[u64]| {
             let mut known = Known::default();
-            items.into_iter().for_each(|item| known.take(item));
+            for item in items {
+                known.take(item);
+            }
             known.date(99);
             let mut found: Vec<_> = known.fold.entries().map(|entry| (entry.letter.at, entry.letter.at_ms)).collect();
             found.sort_unstable();

@@ -73,10 +73,9 @@ impl Clues<'_> {
     fn by_letter(&self, without: HookState) -> HookState {
         match self.letter.map(|entry| (entry.state, &entry.mark)) {
             None => without,
-            Some((State::Open, _)) => HookState::DeadLetter,
             Some((State::Replaying, _)) => self.pending(),
             Some((State::Resolved, Some(mark))) if mark.by == WORKER => HookState::Done,
-            Some((State::Resolved, _)) => HookState::DeadLetter,
+            Some((State::Open | State::Resolved, _)) => HookState::DeadLetter,
         }
     }
 
@@ -124,9 +123,9 @@ mod tests {
         entry.unwrap()
     }
 
-    fn check(claim: Option<(Claim, u64)>, letter: Option<Entry>, due_ms: Option<u64>, expected: HookState) {
+    fn check(claim: Option<(Claim, u64)>, letter: Option<&Entry>, due_ms: Option<u64>, expected: HookState) {
         let found = claim.map(|(claim, lease_left_ms)| Found { claim, lease_left_ms });
-        let clues = Clues { claim: found.as_ref(), letter: letter.as_ref(), due_ms, is_paused: false, now_ms: 100 };
+        let clues = Clues { claim: found.as_ref(), letter, due_ms, is_paused: false, now_ms: 100 };
         assert_eq!(clues.state(), expected, "{clues:?}");
         let paused = Clues { is_paused: true, ..clues }.state();
         assert_eq!(paused, if expected == HookState::Waiting { HookState::Parked } else { expected }, "{clues:?}");
@@ -141,8 +140,9 @@ mod tests {
         let retry = Next::Retry { delay_ms: 1, spent_ms: 1, report: None };
         let (out, done) = (Claim::Out { at, deaths: 0 }, |generation| Claim::Done { generation, token });
         let buried = |cancelled| Claim::Buried { generation: 0, cancelled };
-        let (open, sent) = (|| Some(entry(State::Open, "", 0)), |to| Some(entry(State::Replaying, "me", to)));
-        let resolved = |by| Some(entry(State::Resolved, by, 1));
+        let (open, sent) = (entry(State::Open, "", 0), entry(State::Replaying, "me", 1));
+        let (finished, closed) = (entry(State::Resolved, WORKER, 1), entry(State::Resolved, "me", 1));
+        let (open, sent) = (Some(&open), Some(&sent));
         check(None, None, None, Unknown);
         check(None, None, Some(99), Waiting);
         check(None, None, Some(101), Parked);
@@ -152,16 +152,16 @@ mod tests {
         check(Some((settled(retry), 0)), None, None, Waiting);
         check(Some((settled(Next::poisoned()), 0)), None, None, DeadLetter);
         check(Some((buried(false), 0)), None, None, DeadLetter);
-        check(Some((buried(false), 0)), open(), None, DeadLetter);
-        check(Some((buried(false), 0)), sent(1), None, Waiting);
-        check(Some((out, 0)), sent(1), None, Waiting);
+        check(Some((buried(false), 0)), open, None, DeadLetter);
+        check(Some((buried(false), 0)), sent, None, Waiting);
+        check(Some((out, 0)), sent, None, Waiting);
         check(Some((done(0), 0)), None, None, Done);
-        check(Some((done(1), 0)), sent(1), None, Done); // its mark is on its way
-        check(Some((done(0), 0)), sent(1), None, Waiting); // by force
+        check(Some((done(1), 0)), sent, None, Done); // its mark is on its way
+        check(Some((done(0), 0)), sent, None, Waiting); // by force
         check(Some((buried(true), 0)), None, None, Cancelled);
-        check(Some((buried(true), 0)), sent(1), None, Waiting);
-        check(None, open(), None, DeadLetter); // its claim is forgotten
-        check(None, resolved(WORKER), None, Done);
-        check(None, resolved("me"), None, DeadLetter);
+        check(Some((buried(true), 0)), sent, None, Waiting);
+        check(None, open, None, DeadLetter); // its claim is forgotten
+        check(None, Some(&finished), None, Done);
+        check(None, Some(&closed), None, DeadLetter);
     }
 }

@@ -273,8 +273,8 @@ impl Fold {
     /// The letters that are such, oldest first.
     #[must_use]
     pub fn entries_of(&self, takes: impl Fn(&Summary) -> bool) -> Vec<Entry> {
-        let taken = self.folded().filter(|(_, folded)| folded.letter.as_ref().is_some_and(&takes));
-        taken.filter_map(|(_, folded)| folded.entry()).collect()
+        let found = self.folded().filter(|(_, folded)| folded.letter.as_ref().is_some_and(&takes));
+        found.filter_map(|(_, folded)| folded.entry()).collect()
     }
 
     /// The letters that a filter takes, oldest first.

@@ -19,6 +19,8 @@ use super::message::{Header, Message, Properties, Queue, format_version};
 use super::revision::Revision;
 use super::trace::{BAGGAGE, TRACEPARENT, TRACESTATE, TraceContext};
 
+mod history;
+
 const VERSION: &str = "hookfleet-version";
 const KIND: &str = "hookfleet-kind";
 const HOOK: &str = "hookfleet-hook";
@@ -35,9 +37,6 @@ const LETTER: &str = "hookfleet-letter";
 const CLIENT: &str = "hookfleet-client";
 const DECISION: &str = "hookfleet-decision";
 const EDITED_FROM: &str = "hookfleet-edited-from";
-/// Attempts that a message's history lists at most, and its bytes; the newest stay. Headers have to fit a frame.
-const HISTORY_MAX: usize = 100;
-const HISTORY_BYTES_MAX: usize = 32 * 1024;
 /// What a message carries of a client's headers; the largest are left out first.
 const CLIENT_BYTES_MAX: usize = 64 * 1024;
 
@@ -109,10 +108,7 @@ impl Invocation {
     /// The next attempt.
     #[must_use]
     pub fn next(&self, at: Point, deaths: u32, spent: Duration, report: Option<&AttemptReport>) -> Self {
-        let mut history = self.history.clone();
-        history.extend(report.map(|report| AttemptReport { generation: at.generation, ..report.clone() }));
-        let surplus = history.len().saturating_sub(HISTORY_MAX);
-        history.drain(..surplus);
+        let history = history::with(&self.history, report, at.generation);
         Self { at: at.next(), deaths, spent, history, ..self.clone() }
     }
 
@@ -143,23 +139,10 @@ impl Invocation {
             message = message.with(EDITED_FROM, serde_json::to_string(from).unwrap_or_default());
         }
         if !self.history.is_empty() {
-            message = message.with(HISTORY, history(&self.history));
+            message = message.with(HISTORY, history::text(&self.history));
         }
         message
     }
-}
-
-/// The newest attempts that fit.
-fn history(attempts: &[AttemptReport]) -> String {
-    let mut bytes = 1; // of the brackets, less the first comma
-    let texts = attempts.iter().rev().take(HISTORY_MAX).map(|report| serde_json::to_string(report).unwrap_or_default());
-    let fit = texts.take_while(|text| {
-        bytes += text.len() + 1;
-        bytes <= HISTORY_BYTES_MAX
-    });
-    let mut fit: Vec<String> = fit.collect();
-    fit.reverse();
-    format!("[{}]", fit.join(","))
 }
 
 /// A whole event as a message: its hooks are matched when it arrives.

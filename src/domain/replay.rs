@@ -83,22 +83,6 @@ pub fn replay(letter: &Letter, force: Option<u32>, operator: &Operator) -> Resul
     Ok(Replay { generation, outgoing, mark: Record::Replayed(mark), follows })
 }
 
-/// The invocation that a letter of a hook is about, at its last attempt: to be shown.
-///
-/// # Errors
-/// One sentence: it is of no hook, or its event cannot be read, as where nobody is shown it.
-pub fn invocation_of(letter: &Letter) -> Result<Invocation, String> {
-    let hook = letter.hook.as_deref().ok_or_else(|| format!("letter {} is of no hook", letter.id))?;
-    let operator = Operator { name: String::new(), now_ms: 0, seen_ms: 0, reading: Reading::default() };
-    let event = whole(letter, None, &operator)?;
-    let mut invocation = Invocation::first(Arc::new(event), HookId::new(hook)?, letter.revision.as_str().into());
-    let attempt = letter.attempts.last().map_or(1, |last| last.attempt);
-    invocation.at = Point { generation: letter.generation, attempt };
-    invocation.forced = letter.forced;
-    invocation.decision = decision(letter);
-    Ok(invocation)
-}
-
 /// Makes the replay of a letter of a hook for another hook: that one runs, under a key of its own, as often as it is asked
 /// for by this letter once; the letter is closed, and should the other hook fail too, that is a letter of that one.
 ///

@@ -224,7 +224,7 @@ pub(super) async fn replay(
 ) -> Result<Json<Replayed>, Problem> {
     let asked: OneAsked = if body.is_empty() { OneAsked::default() } else { parsed(&body)? };
     let manner = Manner::new(asked.by.as_deref().unwrap_or(SOMEBODY), asked.to_hook.as_deref(), None)?;
-    known(&letters, &manner)?;
+    manner.check(&letters.hooks)?;
     Ok(Json(letters.operations.replay(&id, asked.force, &manner).await?))
 }
 
@@ -249,7 +249,7 @@ pub(super) async fn replay_all(State(letters): State<Letters>, Whole(body): Whol
     let asked: ReplayAsked = parsed(&body)?;
     let (manner, selection, limit) = (manner(&asked)?, asked.chosen().selection(now_ms())?, asked.limit()?);
     let operations = &letters.operations;
-    known(&letters, &manner)?;
+    manner.check(&letters.hooks)?;
     let plan = operations.plan(&selection, manner.purpose(asked.force)?).await?;
     if asked.dry_run {
         let sorted = operations.sort(plan, &manner, limit).await?;
@@ -271,23 +271,6 @@ pub(super) async fn replay_all(State(letters): State<Letters>, Whole(body): Whol
 fn manner(asked: &ReplayAsked) -> Result<Manner, OperationError> {
     let manner = Manner::new(asked.by.as_deref().unwrap_or(SOMEBODY), asked.to_hook.as_deref(), asked.rate)?;
     Ok(Manner { wait: asked.wait, ..manner })
-}
-
-/// Another hook has to be there, and has to be run: what it cannot do would be letters again.
-fn known(letters: &Letters, manner: &Manner) -> Result<(), OperationError> {
-    let Some(id) = &manner.to_hook else { return Ok(()) };
-    let hooks = letters.hooks.as_ref().map_err(|why| {
-        OperationError::Refused(format!("to_hook: whether the catalog has a hook {id} is not known here: {why}"))
-    })?;
-    let hooks = hooks.borrow();
-    let revision = hooks.revision();
-    match hooks.get(id.as_str()) {
-        Some(hook) if hook.is_run_by_events() => Ok(()),
-        Some(_) => Err(OperationError::Invalid(format!(
-            "to_hook: hook {id} is run by no event in revision {revision}: it is disabled, or a gate"
-        ))),
-        None => Err(OperationError::Invalid(format!("to_hook: the catalog has no hook {id} in revision {revision}"))),
-    }
 }
 
 fn no_job(id: &str) -> Problem {

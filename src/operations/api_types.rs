@@ -217,6 +217,7 @@ impl Chosen {
 /// A replay that is asked for.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(default, deny_unknown_fields)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a member of its own")]
 pub struct ReplayAsked {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub ids: Vec<LetterId>,

@@ -161,6 +161,13 @@ impl<'a> Asked<'a> {
     }
 }
 
+/// What a message carries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Carrier {
+    Invocation,
+    Event,
+}
+
 /// What was found of one event besides its claims.
 #[derive(Default)]
 struct Traces {
@@ -168,8 +175,8 @@ struct Traces {
     source: Option<String>,
     kind: Option<String>,
     letters: Vec<Entry>,
-    /// When the messages of its hooks are due.
-    due_ms: BTreeMap<HookId, u64>,
+    /// When the messages of its hooks are due: a hook's own goes before that of the whole event.
+    due: BTreeMap<HookId, (Carrier, u64)>,
 }
 
 impl Events {
@@ -206,28 +213,33 @@ impl Events {
             traces.insert(digest, Traces { id, source, ..Traces::default() });
         }
         let lettered =
-            self.operations.letters.lately().await.map_err(OperationError::from)?.entries_of(|it| asked.takes(it));
+            self.operations.letters.now().await.map_err(OperationError::from)?.entries_of(|it| asked.takes(it));
         for entry in lettered {
             if let Some(digest) = entry.letter.event_digest() {
                 traces.entry(digest).or_default().add(entry);
             }
         }
-        let queued = match &self.file {
-            Some(file) => file.queued(asked.id).await.map_err(|error| LookError::Away(error.to_string()))?,
-            None => Vec::new(),
-        };
+        // Letters tell the id of an event that is named as log lines do.
+        let named = traces.values().filter_map(|traces| traces.id.clone());
+        let ids: BTreeSet<String> = named.chain([asked.id.to_owned()]).collect();
+        let mut queued = Vec::new();
+        if let Some(file) = &self.file {
+            for id in &ids {
+                queued.extend(file.queued(id).await.map_err(|error| LookError::Away(error.to_string()))?);
+            }
+        }
         for Queued { queue, due_ms, message } in queued {
             let Ok(envelope) = Envelope::decode(queue, &message, &self.operations.reading) else { continue };
-            let (event, wanting) = match envelope {
-                Envelope::Invocation(invocation) => (invocation.event, vec![invocation.hook]),
+            let (event, wanting, carrier) = match envelope {
+                Envelope::Invocation(invocation) => (invocation.event, vec![invocation.hook], Carrier::Invocation),
                 Envelope::Event(whole) => {
                     let wanting = hooks.matching(&whole.event).hooks.iter().map(|hook| hook.id.clone()).collect();
-                    (whole.event, wanting)
+                    (whole.event, wanting, Carrier::Event)
                 }
                 Envelope::Newer(_) => continue,
             };
-            if asked.means(&event.id, &event.source) {
-                traces.entry(event.digest).or_default().wait(&event, wanting, due_ms);
+            if asked.means(&event.id, &event.source) || Some(event.digest) == asked.digest {
+                traces.entry(event.digest).or_default().wait(&event, wanting, (carrier, due_ms));
             }
         }
         Ok(traces)
@@ -236,24 +248,24 @@ impl Events {
     async fn known(&self, digest: EventDigest, traces: Traces, hooks: &HookSet) -> Result<EventKnown, LookError> {
         let of_catalog = hooks.hooks().iter().filter(|hook| hook.mode == Mode::Observe).map(|hook| hook.id.clone());
         let named = traces.letters.iter().filter_map(|entry| HookId::new(entry.letter.hook.as_deref()?).ok());
-        let all: BTreeSet<HookId> = of_catalog.chain(named).chain(traces.due_ms.keys().cloned()).collect();
+        let all: BTreeSet<HookId> = of_catalog.chain(named).chain(traces.due.keys().cloned()).collect();
         let looked = stream::iter(all).map(|hook| async {
             let key = InvocationKey { event: digest, hook };
             let claim = self.claims.look(&key).await?;
             Ok::<_, StoreError>((key.hook, claim))
         });
         let looked: Vec<(HookId, Option<Found>)> = looked.buffered(LOOKS_MAX).try_collect().await?;
-        let at_hooks = looked.into_iter().map(|(hook, claim)| at_hook(hook, claim.as_ref(), &traces, hooks)).collect();
+        let at_hooks = looked.iter().map(|(hook, claim)| at_hook(hook, claim.as_ref(), &traces, hooks)).collect();
         let whole = traces.letters.iter().filter(|entry| entry.letter.hook.is_none()).map(LetterKnown::of).collect();
         let Traces { id, source, kind, .. } = traces;
         Ok(EventKnown { event: digest.to_string(), id, source, kind, hooks: at_hooks, letters: whole })
     }
 }
 
-fn at_hook(hook: HookId, claim: Option<&Found>, traces: &Traces, hooks: &HookSet) -> AtHook {
+fn at_hook(hook: &HookId, claim: Option<&Found>, traces: &Traces, hooks: &HookSet) -> AtHook {
     let is_its = |entry: &&Entry| entry.letter.hook.as_deref() == Some(hook.as_str());
     let letter = traces.letters.iter().find(is_its);
-    let due_ms = traces.due_ms.get(&hook).copied();
+    let due_ms = traces.due.get(hook).map(|(_, due_ms)| *due_ms);
     let is_paused = hooks.get(hook.as_str()).is_some_and(|hook| hook.paused);
     let clues = Clues { claim, letter, due_ms, is_paused, now_ms: now_ms() };
     let (state, at) = (clues.state(), clues.at());
@@ -262,7 +274,7 @@ fn at_hook(hook: HookId, claim: Option<&Found>, traces: &Traces, hooks: &HookSet
         state,
         generation: at.map(|at| at.generation),
         attempt: at.map(|at| at.attempt),
-        due_ms,
+        due_ms: due_ms.filter(|_| matches!(state, HookState::Waiting | HookState::Parked)),
         letter: letter.map(LetterKnown::of),
     }
 }
@@ -278,11 +290,11 @@ impl Traces {
     }
 
     /// A message of it is in a queue, for these hooks.
-    fn wait(&mut self, event: &Event, hooks: Vec<HookId>, due_ms: u64) {
+    fn wait(&mut self, event: &Event, hooks: Vec<HookId>, due: (Carrier, u64)) {
         self.name(&event.id, &event.source, &event.kind);
         for hook in hooks {
-            let known = self.due_ms.entry(hook).or_insert(due_ms);
-            *known = due_ms.min(*known);
+            let known = self.due.entry(hook).or_insert(due);
+            *known = due.min(*known);
         }
     }
 

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 
-use super::{BY_CHARS_MAX, OperationError, Operations, Replayed};
+use super::{BY_CHARS_MAX, Hooks, OperationError, Operations, Replayed};
 use crate::broker::PublishError;
 use crate::dead_letters::DeadLetterError;
 use crate::domain::dead_letter::Letter;
@@ -62,6 +62,28 @@ impl Manner {
 }
 
 impl Manner {
+    /// Another hook has to be in the catalog, and has to be run: what it cannot do would be letters again.
+    ///
+    /// # Errors
+    /// It is not there, or no event runs it; or it is not known here whether it is there.
+    pub fn check(&self, hooks: &Hooks) -> Result<(), OperationError> {
+        let Some(id) = &self.to_hook else { return Ok(()) };
+        let hooks = hooks.as_ref().map_err(|why| {
+            OperationError::Refused(format!("to_hook: whether the catalog has a hook {id} is not known here: {why}"))
+        })?;
+        let hooks = hooks.borrow();
+        let revision = hooks.revision();
+        match hooks.get(id.as_str()) {
+            Some(hook) if hook.is_run_by_events() => Ok(()),
+            Some(_) => Err(OperationError::Invalid(format!(
+                "to_hook: hook {id} is run by no event in revision {revision}: it is disabled, or a gate"
+            ))),
+            None => {
+                Err(OperationError::Invalid(format!("to_hook: the catalog has no hook {id} in revision {revision}")))
+            }
+        }
+    }
+
     /// What letters are picked for.
     ///
     /// # Errors

@@ -141,7 +141,7 @@ impl<'w> InvocationContext<'w> {
             });
         }
         if matches!(answer, claim::Answer::Cancelled { .. }) {
-            self.worker.dropped_as_cancelled(&self.invocation);
+            dropped_as_cancelled(&self.invocation);
         }
         if tracing::enabled!(tracing::Level::DEBUG) {
             self.within(|| tracing::debug!(answer = super::metrics::claim_name(answer), "claim"));
@@ -173,12 +173,10 @@ impl<'w> InvocationContext<'w> {
     }
 }
 
-impl Worker {
-    /// Counts and logs an invocation that is dropped since an operator has cancelled it.
-    pub(super) fn dropped_as_cancelled(&self, invocation: &Invocation) {
-        Metric::Cancelled.count(&[("hook", invocation.hook.to_string())]);
-        within(invocation, || tracing::info!("dropped: an operator has cancelled it"));
-    }
+/// Counts and logs an invocation that is dropped since an operator has cancelled it.
+pub(super) fn dropped_as_cancelled(invocation: &Invocation) {
+    Metric::Cancelled.count(&[("hook", invocation.hook.to_string())]);
+    within(invocation, || tracing::info!("dropped: an operator has cancelled it"));
 }
 
 /// Writes a line within a span that says which invocation it is about. The span is made for the line and not for the whole

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::Worker;
 use super::claimant::Claimed;
+use super::context::dropped_as_cancelled;
 use super::set_aside::Aside;
 use crate::broker::Delivery;
 use crate::config::WhenAway;
@@ -45,7 +46,7 @@ impl Worker {
             }
             Claimed::Known(Answer::Superseded) => {}
             Claimed::Known(Answer::Cancelled { .. }) => {
-                self.dropped_as_cancelled(invocation);
+                dropped_as_cancelled(invocation);
                 if at.generation > 0 {
                     self.close_letter(invocation).await;
                 }

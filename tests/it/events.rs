@@ -26,7 +26,8 @@ fn show(site: &Site, arguments: &[&str]) -> (Option<i32>, String) {
     (output.status.code(), told)
 }
 
-async fn whereabouts(place: Place) {
+/// Hooks that end in every way there is, and a worker.
+async fn every_way(place: Place) -> (Sink, Stage) {
     let sink = Sink::start().await;
     sink.behave(|hook, _| match hook {
         "ill" => Answer::status(404),
@@ -45,7 +46,26 @@ async fn whereabouts(place: Place) {
         hook(&sink, "other", "z", ""),
     ];
     let site = site(place).await.hooks(&hooks.join("\n")).set("HOOKFLEET_WORKER_GRACE", "1s");
-    let Stage { site, worker, publisher } = stage(place, site).await;
+    let stage = stage(place, site).await;
+    (sink, stage)
+}
+
+/// Waits until an event is so far.
+async fn until(site: &Site, arguments: &[&str], expected: BTreeMap<String, String>) -> Value {
+    let began = Instant::now();
+    loop {
+        let (code, told) = show(site, &[arguments, &["--json"]].concat());
+        let known = if code == Some(0) { parsed(told.lines().next().unwrap()) } else { Value::Null };
+        if code == Some(0) && states(&known) == expected {
+            return known;
+        }
+        assert!(began.elapsed() < Duration::from_secs(20), "{code:?} {told}");
+        sleep(Duration::from_millis(50)).await;
+    }
+}
+
+async fn whereabouts(place: Place) {
+    let (sink, Stage { site, worker, publisher }) = every_way(place).await;
     let (code, told) = show(&site, &["1", "--source", "/test"]);
     assert!(code == Some(3) && told.contains("nothing is known of event \"1\" of source \"/test\""), "{told}");
     publisher.send(event("a", "1")).await;
@@ -58,21 +78,9 @@ async fn whereabouts(place: Place) {
         let others = [("long", "running"), ("resting", resting), ("other", "unknown")];
         states.into_iter().chain(others).map(|(hook, state)| (hook.to_owned(), state.to_owned())).collect()
     };
-    let until = async |arguments: &[&str], expected: BTreeMap<String, String>| {
-        let began = Instant::now();
-        loop {
-            let (code, told) = show(&site, &[arguments, &["--json"]].concat());
-            let known = if code == Some(0) { parsed(told.lines().next().unwrap()) } else { Value::Null };
-            if code == Some(0) && states(&known) == expected {
-                return known;
-            }
-            assert!(began.elapsed() < Duration::from_secs(20), "{code:?} {told}");
-            sleep(Duration::from_millis(50)).await;
-        }
-    };
-    until(&["1", "--source", "/test"], expected("waiting")).await;
+    until(&site, &["1", "--source", "/test"], expected("waiting")).await;
     site.ok(&["hooks", "cancel", "1", "ended", "--source", "/test"]);
-    let known = until(&["1", "--source", "/test"], expected("cancelled")).await;
+    let known = until(&site, &["1", "--source", "/test"], expected("cancelled")).await;
     let at = |name: &str| {
         let hooks = known["items"][0]["hooks"].as_array().unwrap();
         hooks.iter().find(|at| at["hook"] == name).unwrap().clone()
@@ -80,8 +88,8 @@ async fn whereabouts(place: Place) {
     assert_eq!((at("flaky")["attempt"].as_u64(), at("long")["attempt"].as_u64()), (Some(2), Some(1)), "{known}");
     assert_eq!((at("ill")["letter"]["class"].as_str(), at("well").get("letter")), (Some("rejected"), None), "{known}");
     // A letter has the event's id; a log line has its digest.
-    until(&["1"], expected("cancelled")).await;
-    until(&[known["items"][0]["event"].as_str().unwrap()], expected("cancelled")).await;
+    until(&site, &["1"], expected("cancelled")).await;
+    until(&site, &[known["items"][0]["event"].as_str().unwrap()], expected("cancelled")).await;
 
     let (code, told) = show(&site, &["1"]);
     let letter = at("ill")["letter"]["id"].as_str().unwrap().to_owned();

@@ -60,6 +60,8 @@ async fn looking(place: Place) {
     check(&["--hook", "*m*", "--type", "mail.*"], 4);
     check(&["--class", "rejected"], 4);
     check(&["--state", "open", "--text", "E11"], 1);
+    check(&["--event", "e11"], 1);
+    check(&["--event", "e1"], 1);
     check(&["--session", "s1", "--class", "exhausted"], 4);
     check(&["--run", "nobody"], 0);
     check(&["--run", "r2"], 4);
@@ -84,18 +86,47 @@ async fn looking(place: Place) {
     let table = site.ok(&["dead-letters", "groups"]);
     assert!(table.contains("GROUP") && table.contains(text(&groups[0], "/fingerprint")), "{table}");
 
+    for_people(&site);
+
     // Closed by a filter; the first reason stays.
-    let closed =
-        site.ok(&["dead-letters", "resolve", "--hook", "mail", "--reason", "wrong address, token=hunter2", "--yes"]);
+    let reason = "wrong address, token=hunter2";
+    let closed = site.ok(&["dead-letters", "resolve", "--hook", "mail", "--reason", reason, "--by", "anna", "--yes"]);
     assert_eq!(closed.trim(), "4 letters resolved");
     let id = text(&items(&site, &["list", "--hook", "mail"])[0], "/letter/id").to_owned();
     assert_eq!(site.ok(&["dead-letters", "resolve", &id, "--reason", "another one"]).trim(), "0 letters resolved");
     let shown = parsed(&site.ok(&["dead-letters", "show", &id, "--body", "--json"]));
     assert_eq!((text(&shown, "/state"), text(&shown, "/mark/reason")), ("resolved", "wrong address, token=[REDACTED]"));
-    assert!(shown["mark"]["at_ms"].is_u64() && shown["mark"]["by"].is_string(), "{shown}");
+    assert!(shown["mark"]["at_ms"].is_u64() && shown["mark"]["by"] == "anna", "{shown}");
     assert!(text(&shown, "/letter/body/text").contains("\"amount\":"), "{shown}");
 
     sent_again(&site, &sink, &id, text(&groups[0], "/fingerprint")).await;
+}
+
+/// What people name stands in the table, and one letter says what, when, why, what was sent and what to do next.
+fn for_people(site: &Site) {
+    let table = site.ok(&["dead-letters", "list", "--event", "e3"]);
+    let has = |text: &str, expected: &[&str]| {
+        for expected in expected {
+            assert!(text.contains(expected), "no {expected:?} in {text}");
+        }
+    };
+    has(&table, &["EVENT", "SUBJECT", " e3 ", "order.paid"]);
+    let shown = site.ok(&["dead-letters", "show", "e3"]);
+    has(&shown, &["letter    ", "event     e3 of /test, type order.paid", "hook      crm, of catalog "]);
+    has(&shown, &["why       exhausted: ", "request   http://", "idempotency-key: ", "session   s1", "run       r0"]);
+    has(
+        &shown,
+        &["GENERATION  ATTEMPT", " 503 ", "next      when the target is well again: hookfleet dead-letters replay"],
+    );
+    let when = shown.lines().find(|line| line.starts_with("when ")).unwrap();
+    assert!(when.contains('T') && when.contains("Z, generation 0"), "{when}");
+    assert!(!shown.contains("\"amount\""), "the event is shown on request: {shown}");
+    let whole = site.ok(&["dead-letters", "show", "e3", "--body"]);
+    has(&whole, &["event     {", "\"amount\":3"]);
+    let unknown = site.run(&["dead-letters", "show", "e99"]);
+    let told = String::from_utf8_lossy(&unknown.stderr).into_owned();
+    assert_eq!(unknown.status.code(), Some(3), "{told}");
+    has(&told, &["no letter has the id \"e99\", nor is of an event that has it"]);
 }
 
 /// One that is closed, two by their ids, and what is left of their group.
@@ -159,7 +190,7 @@ async fn what_cannot_be_done_is_said() {
         assert!(!output.status.success() && error.contains(expected), "{arguments:?}: {error}");
     };
     for owned in [true, false] {
-        check(&["show", "nobody"], "no letter has the id nobody: see `hookfleet dead-letters list`");
+        check(&["show", "nobody"], "no letter has the id \"nobody\", nor is of an event that has it: see `hookfleet");
         check(&["list", "--class", "rejcted"], "`rejected`");
         check(
             &["list", "--state", "closed"],
@@ -295,7 +326,7 @@ async fn foreign_records_are_listed() {
 async fn what_the_broker_made_has_its_time() {
     let sink = Sink::start().await;
     let site = site(Place::Servers).await.hooks(&hook(&sink, "h", "a", ""));
-    site.ok(&["topology", "apply"]);
+    assert_eq!(site.worker().await.stop().await, Some(0)); // it has declared the queues
     let connection = Connection::connect(&shared().await.0.url(), ConnectionProperties::default()).await.unwrap();
     let channel = connection.create_channel().await.unwrap();
     channel.confirm_select(ConfirmSelectOptions::default()).await.unwrap();

@@ -133,7 +133,7 @@ fn told(event: &Event, hooks: &HookSet, only: Option<&str>) -> String {
 }
 
 /// What an event says may hold what a terminal takes for a command.
-pub(super) fn visible(line: &str) -> String {
+fn visible(line: &str) -> String {
     let shown = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
     line.chars().map(shown).collect()
 }
@@ -159,7 +159,7 @@ fn why_not(why: &Unmatched, hook: &Hook, event: &Event) -> String {
 }
 
 /// What would be sent, as far as it may be shown.
-pub(super) fn would_run(hook: &Hook, invocation: &Invocation) -> Vec<String> {
+fn would_run(hook: &Hook, invocation: &Invocation) -> Vec<String> {
     let key = invocation.idempotency_key();
     let exchange = match dialect::encode(hook, invocation, &key, None) {
         Ok(exchange) => exchange,

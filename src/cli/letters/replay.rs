@@ -64,6 +64,7 @@ pub(in crate::cli) struct Replay {
     force: bool,
     /// Wait until all have ended, or so long, and say what has become of each [default on a terminal]
     #[arg(long, value_name = "DURATION", num_args = 0..=1, require_equals = true, value_parser = patience)]
+    #[expect(clippy::option_option, reason = "it may be said without a duration")]
     wait: Option<Option<Duration>>,
     /// Send them, and do not wait for what becomes of them
     #[arg(long, conflicts_with = "wait")]
@@ -126,7 +127,7 @@ pub(super) async fn run(client: &Client, replay: Replay, window: Duration) -> an
         output::err(&unknown.collect::<Vec<_>>().join("\n"));
         return Ok(ExitCode::from(UNKNOWN)); // nothing is sent of what was not meant
     }
-    if !json && !(named.len() == 1 && preview.letters == 1) {
+    if !(json || named.len() == 1 && preview.letters == 1) {
         output::err(&shown(&preview, window));
     }
     if preview.letters == 0 {
@@ -193,14 +194,17 @@ fn shown(preview: &Preview, window: Duration) -> String {
         lines.push(causes(&preview.groups));
     }
     let beyond = preview.matching.saturating_sub(preview.letters + preview.refused);
-    lines.push(if beyond > 0 {
-        let (letters, matching) = (preview.letters, preview.matching);
-        format!("{letters} letters to send, the oldest of {matching}; the same command again takes the next")
-    } else {
-        format!("{} letters to send", preview.letters)
-    });
+    let others = preview.refused + preview.resolved.len() + preview.unforced.len();
+    if preview.letters > 0 || others == 0 {
+        lines.push(if beyond > 0 {
+            let (letters, matching) = (preview.letters, preview.matching);
+            format!("{letters} letters to send, the oldest of {matching}; the same command again takes the next")
+        } else {
+            format!("{} letters to send", preview.letters)
+        });
+    }
     if preview.refused > 0 {
-        lines.push(format!("{} more cannot be sent as they are:", preview.refused));
+        lines.push(format!("{} cannot be sent as they are:", preview.refused));
         lines.extend(refusals(&preview.refusals, preview.refused));
     }
     if preview.groups.iter().any(|group| group.class == Class::HookRemoved) {

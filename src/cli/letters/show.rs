@@ -7,9 +7,7 @@ use serde_json::Value;
 use super::client::Client;
 use super::{one_line, word};
 use crate::cli::answer::is_unknown;
-use crate::cli::hooks;
 use crate::cli::output::{self, table, time};
-use crate::config::Settings;
 use crate::domain::dead_letter::{Body, Letter};
 use crate::domain::escape::quoted;
 use crate::domain::failure::{AttemptReport, Class};
@@ -22,19 +20,16 @@ use crate::operations::api_types::{Asked, PageAsked};
 const UNKNOWN: u8 = 3;
 
 /// The letter with this id, else those of the event with this id.
-pub(super) async fn run(
-    client: &Client,
-    settings: &Settings,
-    id: &str,
-    body: bool,
-    json: bool,
-) -> anyhow::Result<ExitCode> {
+pub(super) async fn run(client: &Client, id: &str, body: bool, json: bool) -> anyhow::Result<ExitCode> {
     let found = match client.show(id, body).await {
         Ok(found) => vec![found],
         Err(error) if is_unknown(&error) => {
             let of_event = of_event(client, id, body).await?;
             if of_event.is_empty() {
-                output::err(&format!("error: {error}: no letter is of an event with this id either"));
+                let id = quoted(id);
+                output::err(&format!(
+                    "error: no letter has the id {id}, nor is of an event that has it: see `hookfleet dead-letters list`"
+                ));
                 return Ok(ExitCode::from(UNKNOWN));
             }
             of_event
@@ -43,11 +38,7 @@ pub(super) async fn run(
     };
     let mut told = Vec::new();
     for view in found {
-        told.push(if json {
-            serde_json::to_string_pretty(&view)?
-        } else {
-            Box::pin(shown(settings, view, body)).await?
-        });
+        told.push(if json { serde_json::to_string_pretty(&view)? } else { shown(view, body)? });
     }
     output::out(&told.join(if json { "\n" } else { "\n\n" }));
     Ok(ExitCode::SUCCESS)
@@ -64,7 +55,7 @@ async fn of_event(client: &Client, id: &str, body: bool) -> anyhow::Result<Vec<V
 }
 
 /// One letter as people read it.
-async fn shown(settings: &Settings, mut view: Value, body: bool) -> anyhow::Result<String> {
+fn shown(mut view: Value, body: bool) -> anyhow::Result<String> {
     if let Some(letter) = view.get_mut("letter").and_then(Value::as_object_mut) {
         letter.entry("body").or_insert_with(|| serde_json::json!({ "text": "" })); // it was not asked for
     }
@@ -72,7 +63,7 @@ async fn shown(settings: &Settings, mut view: Value, body: bool) -> anyhow::Resu
     let mut lines = about(&detail);
     lines.extend(request(&detail.letter));
     if body {
-        lines.extend(hooks::request_of(settings, &detail.letter).await);
+        lines.push(format!("event     {}", event_text(&detail.letter.body)));
     }
     lines.extend(attempts(&detail.letter.attempts));
     lines.push(String::new());
@@ -105,8 +96,8 @@ fn about(Detail { letter, state, count, newest_ms, mark, .. }: &Detail) -> Vec<S
         lines.push(format!("          {count} letters are one, the newest of {}", time(*newest_ms)));
     }
     let names = [("session", &letter.session), ("run", &letter.run)];
-    let named = names.into_iter().filter_map(|(what, name)| Some(format!("{what:<10}{}", one_line(name.as_ref()?))));
-    lines.extend(named);
+    let origin = names.into_iter().filter_map(|(what, name)| Some(format!("{what:<10}{}", one_line(name.as_ref()?))));
+    lines.extend(origin);
     lines.push(format!("why       {}: {}", letter.class.name(), letter.error));
     if letter.deaths > 0 {
         lines.push(format!("          {} workers died while they had it", letter.deaths));
@@ -202,7 +193,7 @@ fn advice(letter: &Letter, replay: &str) -> Vec<String> {
 }
 
 /// The event of a letter's body, as it is shown.
-pub(in crate::cli) fn event_text(body: &Body) -> String {
+fn event_text(body: &Body) -> String {
     match body {
         Body::Text(text) => text.clone(),
         Body::Base64(text) => format!("base64 {text}"),
