@@ -51,6 +51,7 @@ use start::{Start, first_ping};
 use wanted::wanted;
 
 mod cells;
+pub mod current;
 pub mod embed;
 mod heartbeat;
 mod policies;

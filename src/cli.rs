@@ -17,12 +17,15 @@ mod answer;
 mod api;
 mod backup;
 mod bench;
+mod by;
 mod connect;
 mod decide;
 mod doctor;
+mod events;
 mod exit;
 mod fleet;
 mod hooks;
+mod invocations;
 mod letters;
 mod openapi;
 mod output;
@@ -90,6 +93,9 @@ enum Command {
     Publish(publish::Publish),
     /// Ask the gates about one event: exit 0 if it may be done, 2 if not, 3 if somebody else is to be asked.
     Decide(decide::Decide),
+    /// See where an event is.
+    #[command(subcommand)]
+    Events(events::Events),
     /// Look at hooks, and change those of the whole fleet.
     #[command(subcommand)]
     Hooks(hooks::Hooks),
@@ -98,7 +104,7 @@ enum Command {
     Fleet(fleet::Fleet),
     /// Find and replay what the fleet gave up on.
     #[command(subcommand)]
-    DeadLetters(letters::Letters),
+    DeadLetters(Box<letters::Letters>),
     /// Exchanges and queues on the broker.
     #[command(subcommand)]
     Topology(topology::Command),
@@ -152,9 +158,10 @@ pub async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Server => serve::server(settings).await,
         Command::Publish(publish) => publish::run(&settings, publish).await,
         Command::Decide(decide) => decide::run(&settings, decide).await,
+        Command::Events(events) => events::run(&settings, events).await,
         Command::Hooks(hooks) => hooks::run(&settings, hooks).await,
         Command::Fleet(fleet) => fleet::run(&settings, fleet).await,
-        Command::DeadLetters(letters) => letters::run(&settings, letters).await,
+        Command::DeadLetters(letters) => letters::run(&settings, *letters).await,
         Command::Topology(command) => topology::run(&settings, command).await,
         Command::Backup(backup) => backup::run(&settings, backup).await,
         Command::Doctor(doctor) => doctor::run(&settings, &doctor).await,
@@ -173,11 +180,6 @@ pub async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
     }
-}
-
-/// Who works at this terminal, in the words of letters and histories.
-fn operator() -> String {
-    std::env::var("USER").unwrap_or_else(|_| "operator".to_owned())
 }
 
 /// Says what went wrong, causes included.

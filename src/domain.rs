@@ -6,6 +6,7 @@
 pub mod access;
 pub mod address;
 pub mod asking;
+pub mod at_hook;
 pub mod browse;
 pub mod carry;
 pub mod claim;

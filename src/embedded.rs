@@ -26,6 +26,7 @@ use self::clock::Clock;
 use self::job::{Listener, Order, call};
 pub use self::lock::Owner;
 use self::lock::{Lock, Refused};
+pub use self::search::Queued;
 use self::writer::Writer;
 
 mod backup;
@@ -35,6 +36,7 @@ pub(crate) mod letters;
 mod lock;
 mod queues;
 mod schema;
+mod search;
 mod writer;
 
 /// Why a file could not be opened. Nothing of it was changed, unless the step that failed was SQLite's.

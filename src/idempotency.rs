@@ -3,7 +3,7 @@
 
 use async_trait::async_trait;
 
-use crate::domain::claim::{Answer, Request};
+use crate::domain::claim::{Answer, Found, Request};
 use crate::domain::dedup_window::{Taken, Window};
 use crate::domain::id::{EventDigest, InvocationKey};
 
@@ -32,6 +32,9 @@ pub enum StoreError {
 pub trait Idempotency: Send + Sync {
     /// One step of the protocol on one key, atomically.
     async fn ask(&self, key: &InvocationKey, request: &Request) -> Result<Answer, StoreError>;
+
+    /// What stands under a key, with what is left of its lease. Changes nothing.
+    async fn look(&self, key: &InvocationKey) -> Result<Option<Found>, StoreError>;
 
     /// Takes a window for an event, unless it is another's, atomically. Its event keeps it until it is over; taking it
     /// again makes it no longer. That the event has taken it is remembered for `keep_ms` besides: a run that was interrupted

@@ -19,6 +19,7 @@ use crate::domain::escape;
 use crate::domain::event;
 use crate::domain::fold::{Entry, State};
 use crate::domain::id::LetterId;
+use crate::domain::matching::HookSet;
 use crate::domain::redaction::{Pointer, REDACTED, redact_event, redact_unknown};
 use crate::domain::replay::Operator;
 use crate::domain::selection::Selection;
@@ -29,6 +30,7 @@ use api_types::{Listed, PageAsked};
 pub mod api_types;
 pub mod cancel;
 mod error;
+pub mod events;
 pub mod jobs;
 pub mod keeper;
 pub mod progress;
@@ -42,6 +44,9 @@ const MARKS_MAX: usize = 100;
 const REASON_CHARS_MAX: usize = 512;
 /// Longest name of an operator that is kept.
 const BY_CHARS_MAX: usize = 128;
+
+/// The hooks of the current catalog, or why they are not known in this process.
+pub type Hooks = Result<watch::Receiver<Arc<HookSet>>, Arc<str>>;
 
 /// What an operator can do with the letters of a fleet; clones share what is known of the letters.
 #[derive(Clone)]
@@ -62,8 +67,25 @@ pub struct Replayed {
     pub generation: u32,
 }
 
+/// What an edit came to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Edited {
+    /// The letter, which is resolved when the edited event is done.
+    pub id: LetterId,
+    /// The generation that was sent out; the same for everyone who edits this letter.
+    pub generation: u32,
+    pub event: EditedEvent,
+}
+
+/// The event that was made of a letter's, with other data.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct EditedEvent {
+    pub id: String,
+    pub source: String,
+}
+
 /// A letter in full, with its state.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Detail {
     pub letter: Letter,
     pub state: State,
@@ -72,7 +94,7 @@ pub struct Detail {
     /// When the newest of them was written, in milliseconds since 1970.
     pub newest_ms: u64,
     /// Who replayed or resolved it, and when.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mark: Option<Mark>,
     /// Where it stands in the log.
     pub offset: Offset,
@@ -228,7 +250,7 @@ impl Operations {
     /// # Errors
     /// The letter is unknown, finished or cannot be edited so; or the broker is away, in which case repeating the call is
     /// safe.
-    pub async fn edit(&self, id: &LetterId, change: &Edit, by: &str) -> Result<Replayed, OperationError> {
+    pub async fn edit(&self, id: &LetterId, change: &Edit, by: &str) -> Result<Edited, OperationError> {
         let detail = self.find(id).await?;
         match detail.state {
             State::Open => {}
@@ -243,8 +265,9 @@ impl Operations {
         let name = escape::sentence(by, BY_CHARS_MAX);
         let operator = Operator { name, now_ms: now_ms(), seen_ms: detail.newest_ms, reading: self.reading };
         let edited = edit(&detail.letter, change, &operator).map_err(OperationError::Refused)?;
-        let generation = edited.generation;
-        self.send(edited).await.map_err(|failed| failed.told("editing it again in the same way"))?;
-        Ok(Replayed { id: detail.letter.id, generation })
+        let generation = edited.replay.generation;
+        let event = EditedEvent { id: edited.event.id.clone(), source: edited.event.source.clone() };
+        self.send(edited.replay).await.map_err(|failed| failed.told("editing it again in the same way"))?;
+        Ok(Edited { id: detail.letter.id, generation, event })
     }
 }

@@ -27,6 +27,8 @@ pub enum Metric {
     ConditionErrors,
     /// Events that ran no hook because another one like them has done so for them, by hook.
     OncePerSkipped,
+    /// Invocations that were dropped because an operator had cancelled them, by hook.
+    Cancelled,
     /// Events whose identity was taken by another body.
     EventsConflicting,
     /// Events whose data was not what their type declares, by declared type and what was done: warned, buried, refused.
@@ -99,12 +101,13 @@ pub enum Metric {
 
 impl Metric {
     /// Every metric: for descriptions and tests.
-    pub const ALL: [Self; 39] = [
+    pub const ALL: [Self; 40] = [
         Self::Deliveries,
         Self::Redelivered,
         Self::EventsUnmatched,
         Self::ConditionErrors,
         Self::OncePerSkipped,
+        Self::Cancelled,
         Self::EventsConflicting,
         Self::EventsMisfit,
         Self::Claims,
@@ -156,6 +159,9 @@ impl Metric {
             Self::ConditionErrors => ("hookfleet_condition_errors_total", "Conditions and keys that failed"),
             Self::OncePerSkipped => {
                 ("hookfleet_once_per_skipped_total", "Events for which another one like them has run the hook")
+            }
+            Self::Cancelled => {
+                ("hookfleet_cancelled_total", "Invocations dropped as an operator cancelled them, by hook")
             }
             Self::EventsConflicting => {
                 ("hookfleet_events_conflicting_total", "Events whose identity was taken by another body; dropped")

@@ -138,7 +138,7 @@ impl Worker {
         let invocations = matches.hooks.into_iter().map(|hook| (Arc::clone(hook), invocation(hook))).collect();
         let finished = async {
             if let Some(ReplayOf { letter, generation }) = &message.replay_of {
-                self.resolve(Subject::Message(letter.clone()), *generation).await;
+                self.resolve(Subject::Message(letter.clone()), *generation, None).await;
             }
         };
         self.drive(delivery, invocations, hold_until, finished).await;

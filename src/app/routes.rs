@@ -13,8 +13,9 @@ use crate::http::invocations::Invocations;
 use crate::http::letters::Letters;
 use crate::http::probes::Probes;
 use crate::http::{Group, Intake, Kind, Routes};
-use crate::operations::Operations;
+use crate::operations::events::Events;
 use crate::operations::jobs::Jobs;
+use crate::operations::{Hooks, Operations};
 
 /// What the routes of a process have in common.
 pub(super) struct Parts<'a> {
@@ -32,7 +33,7 @@ impl Parts<'_> {
         let routes = |group: &Group| match group {
             Group::Probes => Routes::Probes(probes.clone()),
             Group::Catalog => Routes::Catalog(self.catalog()),
-            Group::Invocations => Routes::Invocations(invocations(self.settings, self.backends)),
+            Group::Invocations => Routes::Invocations(self.invocations()),
             Group::Letters => Routes::Letters(self.letters()),
             Group::Gateway => Routes::Gateway(self.gateway()),
             Group::Gates => Routes::Gates(gates(self.intake())),
@@ -58,8 +59,13 @@ impl Parts<'_> {
         }
     }
 
+    fn invocations(&self) -> Invocations {
+        let hooks = Ok(self.catalog.hooks.clone());
+        invocations(self.settings, self.backends, self.operations.clone(), hooks)
+    }
+
     fn letters(&self) -> Letters {
-        let hooks = Some(self.catalog.hooks.clone());
+        let hooks = Ok(self.catalog.hooks.clone());
         Letters { hooks, ..letters(self.settings, self.operations.clone()) }
     }
 }
@@ -67,11 +73,19 @@ impl Parts<'_> {
 /// Dead letters, where no catalog is followed.
 #[must_use]
 pub fn letters(settings: &Settings, operations: Operations) -> Letters {
-    Letters { operations, jobs: Jobs::default(), redact: settings.redact.as_slice().into(), hooks: None }
+    let hooks = Err("the catalog was not read".into());
+    Letters { operations, jobs: Jobs::default(), redact: settings.redact.as_slice().into(), hooks }
 }
 
-/// Single invocations.
+/// The same, where the catalog was read once.
 #[must_use]
-pub fn invocations(settings: &Settings, backends: &Backends) -> Invocations {
-    Invocations { claims: Arc::clone(&backends.claims), cancelled_for: settings.cancelled_for() }
+pub fn letters_beside(settings: &Settings, operations: Operations, hooks: Hooks) -> Letters {
+    Letters { hooks, ..letters(settings, operations) }
+}
+
+/// Single invocations, and the events that they are of.
+#[must_use]
+pub fn invocations(settings: &Settings, backends: &Backends, operations: Operations, hooks: Hooks) -> Invocations {
+    let (claims, file) = (Arc::clone(&backends.claims), backends.file.clone());
+    Invocations { events: Events { claims, operations, hooks, file }, cancelled_for: settings.cancelled_for() }
 }

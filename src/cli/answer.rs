@@ -14,6 +14,11 @@ pub(super) struct Refused {
     detail: String,
 }
 
+/// Whether a route has answered that it knows of no such thing.
+pub(super) fn is_unknown(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<Refused>().is_some_and(|refused| refused.status == StatusCode::NOT_FOUND)
+}
+
 /// An answer whose body is still to be read.
 pub(super) struct Answer(Response<Body>);
 

@@ -5,10 +5,11 @@ use std::process::ExitCode;
 use clap::Subcommand;
 use serde_json::json;
 
+use super::by::By;
 use super::connect::tell_if_slow;
 use super::exit::usage;
+use super::output;
 use super::output::time;
-use super::{operator, output};
 use crate::amqp::connection::{close, connect};
 use crate::amqp::declare::waiting;
 use crate::amqp::topology::Names;
@@ -29,6 +30,8 @@ pub(super) enum Fleet {
         /// Why, for those who look
         #[arg(long, value_name = "TEXT")]
         message: Option<String>,
+        #[command(flatten)]
+        by: By,
     },
     /// End a pause
     Resume,
@@ -46,8 +49,8 @@ pub(super) async fn run(settings: &Settings, fleet: Fleet) -> anyhow::Result<Exi
     let flow = RedisFlow::new(Link::new((**redis).clone()), &settings.namespace);
     match fleet {
         Fleet::List => list(settings, broker, &flow).await?,
-        Fleet::Pause { message } => {
-            let pause = Pause { by: operator(), at_ms: now_ms(), message };
+        Fleet::Pause { message, by } => {
+            let pause = Pause { by: by.name(), at_ms: now_ms(), message };
             flow.pause(Some(&pause)).await?;
             output::answer(&json!({ "paused": pause }), || {
                 "paused: within a second no worker takes new work; `hookfleet fleet resume` ends it".to_owned()

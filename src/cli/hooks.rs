@@ -6,9 +6,10 @@ use std::process::ExitCode;
 use clap::Subcommand;
 use serde_json::json;
 
+use super::by::By;
 use super::exit::{Exit, usage};
+use super::output;
 use super::place::Place;
-use super::{operator, output};
 use crate::catalog::{self, Catalog, Document, Terms, variable};
 use crate::config::{Backend, CatalogFrom, Settings};
 use crate::domain::escape;
@@ -89,6 +90,8 @@ pub(super) struct Change {
     /// Why, for those who read the history
     #[arg(long, value_name = "TEXT")]
     message: Option<String>,
+    #[command(flatten)]
+    by: By,
 }
 
 /// The documents of the catalog that these settings name.
@@ -146,11 +149,11 @@ pub(super) async fn run(settings: &Settings, hooks: Hooks) -> anyhow::Result<Exi
             test::run(&wish, settings, &read(&documents, &terms(settings))?.hooks).await?;
         }
         Hooks::Cancel(cancel) => return cancel::run(settings, &cancel).await,
-        Hooks::Apply { path, change, dry_run } => shared(settings)?.apply(&path, change, dry_run, &operator()).await?,
+        Hooks::Apply { path, change, dry_run } => shared(settings)?.apply(&path, change, dry_run).await?,
         Hooks::Diff { path } => shared(settings)?.diff(&path).await?,
         Hooks::Show { revision, output } => shared(settings)?.show(revision, output.as_deref()).await?,
         Hooks::History => shared(settings)?.history().await?,
-        Hooks::Rollback { revision, change } => shared(settings)?.rollback(revision, change, &operator()).await?,
+        Hooks::Rollback { revision, change } => shared(settings)?.rollback(revision, change).await?,
     }
     Ok(ExitCode::SUCCESS)
 }

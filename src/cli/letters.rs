@@ -7,17 +7,21 @@ use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
 pub(super) use self::client::Client;
+use super::by::By;
 use super::hooks::unknown_hook;
+use super::output;
 use super::output::{table, time};
-use super::{operator, output};
 use crate::config::Settings;
+use crate::domain::escape::{self, quoted};
 use crate::domain::fold::Entry;
 use crate::domain::id::LetterId;
 use crate::domain::json::text_without_mark;
+use crate::operations::Edited;
 use crate::operations::api_types::{Asked, EditAsked, Grouped, Listed, PageAsked, ResolveAsked};
 
 mod client;
 mod replay;
+mod show;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Letters {
@@ -37,8 +41,9 @@ pub(super) enum Letters {
         #[command(flatten)]
         which: Which,
     },
-    /// One letter in full
+    /// One letter, or those of an event: what failed, when, why, what was sent, and what to do next
     Show {
+        /// Of the letter, or of the event
         id: String,
         /// The event itself too
         #[arg(long)]
@@ -66,6 +71,8 @@ pub(super) enum Letters {
         /// An object to merge (RFC 7396) or a list of operations (RFC 6902), or @FILE
         #[arg(long, value_name = "JSON|@FILE")]
         patch: Option<String>,
+        #[command(flatten)]
+        by: By,
     },
     /// Close letters: nothing is to be done about them any more
     Resolve {
@@ -78,6 +85,8 @@ pub(super) enum Letters {
         /// Why; it is kept with your name
         #[arg(long, value_name = "TEXT")]
         reason: String,
+        #[command(flatten)]
+        by: By,
         /// Do not ask
         #[arg(long)]
         yes: bool,
@@ -96,6 +105,8 @@ impl Letters {
         }
     }
 }
+/// Longest text of a client's in a column, in characters.
+const CELL_CHARS_MAX: usize = 64;
 
 /// Which letters: those that everything given holds for.
 #[derive(Debug, Clone, Default, Args)]
@@ -107,6 +118,9 @@ pub(super) struct Which {
     /// Of events of this type; `*` is any run of characters
     #[arg(long = "type", value_name = "TYPE")]
     kind: Option<String>,
+    /// Of the event with this id, or of one that was edited from it
+    #[arg(long, value_name = "ID")]
+    event: Option<String>,
     /// exhausted, rejected, target_blocked, unreadable, unidentified, invalid, unrouted, poisoned, hook_removed,
     /// hook_disabled, expired
     #[arg(long)]
@@ -136,8 +150,8 @@ pub(super) struct Which {
 
 impl Which {
     fn asked(&self) -> Asked {
-        let Self { hook, kind, class, state, since, until, text, session, run, group } = self.clone();
-        Asked { hook, kind, class, state, since, until, text, session, run, group }
+        let Self { hook, kind, event, class, state, since, until, text, session, run, group } = self.clone();
+        Asked { hook, kind, event, class, state, since, until, text, session, run, group }
     }
 }
 
@@ -146,7 +160,10 @@ fn ids(ids: &[String]) -> Vec<LetterId> {
 }
 
 pub(super) async fn run(settings: &Settings, letters: Letters) -> anyhow::Result<ExitCode> {
-    let client = Client::open(settings, letters.only_reads()).await?;
+    let mut client = Client::open(settings, letters.only_reads()).await?;
+    if matches!(&letters, Letters::Replay(replay) if replay.names_hook()) {
+        client = client.with_hooks(settings).await;
+    }
     let ended = act(&client, letters, settings).await;
     client.close().await;
     ended
@@ -169,28 +186,24 @@ async fn act(client: &Client, letters: Letters, settings: &Settings) -> anyhow::
                 tell_unknown(settings, which.hook.as_deref()).await;
             }
         }
-        Letters::Show { id, body } => {
-            let letter = client.show(&id, body).await?;
-            let text = serde_json::to_string_pretty(&letter)?;
-            output::answer(&letter, || text)?;
-        }
+        Letters::Show { id, body } => return show::run(client, &id, body).await,
         Letters::Export { which, body, ndjson: _ } => {
             client.export(&which.asked(), body, &mut |line| output::out(line)).await?;
         }
         Letters::Replay(replay) => return replay::run(client, replay, settings.claims.window).await,
-        Letters::Edit { id, data, patch } => {
+        Letters::Edit { id, data, patch, by } => {
             let data = data.map(|text| given("--data", &text)).transpose()?.map(Value::String);
             let patch = patch.map(|text| given("--patch", &text)).transpose()?;
             let patch = patch
                 .map(|text| serde_json::from_str(text_without_mark(&text)))
                 .transpose()
                 .context("--patch: expected JSON")?;
-            let sent = client.edit(&id, &EditAsked { data, patch, by: Some(operator()) }).await?;
-            output::answer(&sent, || format!("{} sent with other data, as generation {}", sent.id, sent.generation))?;
+            let sent = client.edit(&id, &EditAsked { data, patch, by: Some(by.name()) }).await?;
+            output::answer(&sent, || edited(&sent))?;
         }
-        Letters::Resolve { ids: named, which, all, reason, yes } => {
+        Letters::Resolve { ids: named, which, all, reason, by, yes } => {
             let asked =
-                ResolveAsked { ids: ids(&named), filter: Some(which.asked()), all, reason, by: Some(operator()) };
+                ResolveAsked { ids: ids(&named), filter: Some(which.asked()), all, reason, by: Some(by.name()) };
             if !(yes || named.len() == 1 || replay::confirmed("Close these letters?")?) {
                 return Ok(ExitCode::FAILURE);
             }
@@ -212,6 +225,15 @@ async fn tell_unknown(settings: &Settings, hook: Option<&str>) {
     {
         output::err(&note);
     }
+}
+
+fn edited(sent: &Edited) -> String {
+    let Edited { id, generation, event } = sent;
+    let (event, source) = (quoted(&event.id), quoted(&event.source));
+    format!(
+        "{id} sent with other data, as generation {generation}: event {event} of source {source}\nThe letter is resolved when \
+         that is done: `hookfleet dead-letters show {id}` tells"
+    )
 }
 
 /// A text, or what stands in the file that it names.
@@ -239,12 +261,14 @@ fn list(page: &Listed) -> anyhow::Result<()> {
             word(&entry.state),
             letter.class.name(),
             letter.hook.as_deref().map_or_else(dash, str::to_owned),
+            letter.event.as_ref().map_or_else(dash, |event| one_line(&event.id)),
             letter.event.as_ref().map_or_else(dash, |event| event.kind.to_string()),
+            letter.event.as_ref().and_then(|event| event.subject.as_deref()).map_or_else(dash, one_line),
             entry.count.to_string(),
             letter.error.to_string(),
         ]
     };
-    let head = ["ID", "WRITTEN", "STATE", "CLASS", "HOOK", "TYPE", "COUNT", "ERROR"];
+    let head = ["ID", "WRITTEN", "STATE", "CLASS", "HOOK", "EVENT", "TYPE", "SUBJECT", "COUNT", "ERROR"];
     output::out(&table(&head, page.items.iter().map(row)));
     if let Some(next) = &page.next {
         output::err(&format!("there are more: --after {next}"));
@@ -257,7 +281,12 @@ fn groups(groups: &Grouped) -> anyhow::Result<()> {
     output::answer(groups, text)
 }
 
-fn word(state: &impl serde::Serialize) -> String {
+/// What a client wrote, in a column: whole if it is short, and nothing that a terminal takes for a command.
+fn one_line(text: &str) -> String {
+    escape::sentence(text, CELL_CHARS_MAX)
+}
+
+pub(super) fn word(state: &impl serde::Serialize) -> String {
     let word = serde_json::to_value(state).ok();
     word.as_ref().and_then(Value::as_str).unwrap_or_default().to_owned()
 }

@@ -190,8 +190,9 @@ fn split_urls(text: &str) -> Vec<String> {
 /// Variables that begin like ours and are none: the CLI's, those of tests, and those that Kubernetes sets in every pod
 /// beside a service whose name begins with `hookfleet`.
 fn is_of_others(name: &str) -> bool {
-    let cli_or_test =
-        name == "HOOKFLEET_CONFIG" || name.starts_with("HOOKFLEET_TEST_") || name.starts_with("HOOKFLEET_CRASH");
+    let cli_or_test = matches!(name, "HOOKFLEET_CONFIG" | "HOOKFLEET_BY")
+        || name.starts_with("HOOKFLEET_TEST_")
+        || name.starts_with("HOOKFLEET_CRASH");
     let number_follows = |rest: &str| rest.starts_with(|c: char| c.is_ascii_digit());
     let service = name.ends_with("_SERVICE_HOST")
         || name.contains("_SERVICE_PORT")

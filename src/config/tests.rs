@@ -99,6 +99,7 @@ fn names_that_do_not_exist() {
 fn variables_of_others() {
     for name in [
         "HOOKFLEET_CONFIG",
+        "HOOKFLEET_BY",
         "HOOKFLEET_TEST_AMQP",
         "HOOKFLEET_CRASH_AFTER",
         "HOOKFLEET_SERVICE_HOST", // set by Kubernetes beside a service named hookfleet

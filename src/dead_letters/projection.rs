@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use super::{DeadLetterError, DeadLetters};
 use crate::domain::dead_letter::{Item, Letter, Offset, Record};
 use crate::domain::fold::{Fold, Summary};
+use crate::telemetry::now_ms;
 
 /// How old a view may be: whoever looks often shall not fill the log with the barriers of reads.
 pub const VIEW_AGE_MAX: Duration = Duration::from_secs(1);
@@ -28,6 +29,8 @@ struct Known {
     seen: Offset,
     /// The time of the newest record: what the broker put there without a time came about then.
     at_ms: u64,
+    /// What stands before any record with a time: it came about before the first that has one.
+    undated: Vec<Item>,
     /// When it was last complete.
     read_at: Option<Instant>,
 }
@@ -118,17 +121,60 @@ impl Known {
             self.position = reading.position(); // who gives up here goes on there
         }
         self.position = reading.position();
+        self.date(now_ms()); // nothing in the log has a time
         self.read_at = Some(began);
         Ok(())
     }
 
     fn take(&mut self, mut item: Item) {
         match &mut item.record {
+            Record::Letter(letter) if letter.at_ms == 0 && self.at_ms == 0 => return self.undated.push(item),
             Record::Letter(letter) if letter.at_ms == 0 => letter.at_ms = self.at_ms,
-            Record::Letter(letter) => self.at_ms = self.at_ms.max(letter.at_ms),
+            Record::Letter(letter) => self.at_ms = self.at_ms.max(letter.written_ms()),
             Record::Replayed(mark) | Record::Resolved(mark) => self.at_ms = self.at_ms.max(mark.at_ms),
             Record::Barrier { .. } => {}
         }
+        if self.at_ms > 0 {
+            self.date(self.at_ms);
+        }
         self.fold.apply(item);
+    }
+
+    /// Gives what has no time this one, and takes it in.
+    fn date(&mut self, at_ms: u64) {
+        for mut item in std::mem::take(&mut self.undated) {
+            if let Record::Letter(letter) = &mut item.record {
+                letter.at_ms = at_ms;
+            }
+            self.fold.apply(item);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::dead_letter::{Mark, Subject};
+
+    /// What has no time of its own has that of the record before it, else of the first behind it, else of when it was read.
+    #[test]
+    fn no_letter_is_of_1970() {
+        let undated = |at: u64| Item::new(Offset(at), Record::foreign(&at.to_be_bytes(), 0));
+        let dated = |at: u64, at_ms: u64| Item::new(Offset(at), Record::foreign(&at.to_be_bytes(), at_ms));
+        let check = |items: Vec<Item>, expected: &[u64]| {
+            let mut known = Known::default();
+            for item in items {
+                known.take(item);
+            }
+            known.date(99);
+            let mut found: Vec<_> = known.fold.entries().map(|entry| (entry.letter.at, entry.letter.at_ms)).collect();
+            found.sort_unstable();
+            assert_eq!(found.into_iter().map(|(_, at_ms)| at_ms).collect::<Vec<_>>(), expected);
+        };
+        check(vec![undated(1), undated(2)], &[99, 99]);
+        check(vec![undated(1), dated(2, 7), undated(3)], &[7, 7, 7]);
+        let subject = Subject::Message("x".into());
+        let mark = Mark { subject, generation: 0, at_ms: 5, by: "me".into(), reason: None, until_ms: 0 };
+        check(vec![undated(1), Item::new(Offset(2), Record::Resolved(mark)), undated(3), dated(4, 8)], &[5, 5, 8]);
     }
 }

@@ -112,15 +112,16 @@ impl StreamLetters {
         let key = delivery.routing_key.to_string();
         let mut message = convert::message(delivery.data, &delivery.properties);
         if death.is_none() && (exchange == self.names.dead() || exchange == self.names.letters()) {
-            return Record::foreign(&message.body);
+            return Record::foreign(&message.body, found_ms);
         }
-        let (queue, reason) = death.map_or((exchange, None), |Death { queue, reason }| (queue, Some(reason)));
+        let died_ms = death.as_ref().and_then(|death| death.at_ms);
+        let (queue, reason) = death.map_or((exchange, None), |Death { queue, reason, .. }| (queue, Some(reason)));
         let place = self.names.short(&queue);
         let ours =
             reason.is_some() && (["lane.", "delay.", "park.", "running"].iter().any(|ours| place.starts_with(ours)));
         message.routing_key = Some(key).filter(|_| !ours && message.properties.kind.is_none());
         let made = BrokerMade { place, reason: reason.as_deref(), ours };
-        Record::Letter(Box::new(broker_made(&message, &made, found_ms)))
+        Record::Letter(Box::new(broker_made(&message, &made, found_ms).since(died_ms)))
     }
 
     /// Whether it was published as a record, to the log or back to the copies: our headers are believed only there. What

@@ -64,6 +64,8 @@ pub struct Filter {
     pub hook: Option<Glob>,
     /// Type of the event.
     pub kind: Option<Glob>,
+    /// Id of the event, or of the one that it was edited from.
+    pub event: Option<String>,
     pub class: Option<Class>,
     pub states: States,
     /// Written at this time or later, in milliseconds since 1970.
@@ -96,6 +98,7 @@ impl Filter {
             && equal(&self.run, letter.run.as_deref())
             && glob(&self.hook, letter.hook.as_ref())
             && glob(&self.kind, event.map(|event| &event.kind))
+            && self.event.as_deref().is_none_or(|id| is_of(letter, id))
             && self.text.as_deref().is_none_or(|text| says(letter, text))
     }
 
@@ -103,6 +106,11 @@ impl Filter {
         let (Some(letter), Some(state)) = (&folded.letter, folded.state()) else { return false };
         self.takes(letter, state)
     }
+}
+
+fn is_of(letter: &Summary, id: &str) -> bool {
+    let from = letter.edited_from.as_ref().and_then(|from| from.id.as_deref());
+    letter.event.as_ref().is_some_and(|event| &*event.id == id) || from == Some(id)
 }
 
 fn says(letter: &Summary, text: &str) -> bool {
@@ -260,6 +268,13 @@ impl Fold {
     pub fn groups(&self, filter: &Filter) -> Vec<Group> {
         let taken = self.folded().filter_map(|(_, folded)| Some((folded.letter.as_ref()?, folded.state()?)));
         grouped(taken.filter(|(letter, state)| filter.takes(letter, *state)))
+    }
+
+    /// The letters that are such, oldest first.
+    #[must_use]
+    pub fn entries_of(&self, takes: impl Fn(&Summary) -> bool) -> Vec<Entry> {
+        let found = self.folded().filter(|(_, folded)| folded.letter.as_ref().is_some_and(&takes));
+        found.filter_map(|(_, folded)| folded.entry()).collect()
     }
 
     /// The letters that a filter takes, oldest first.

@@ -234,7 +234,7 @@ pub enum Answer {
     Won { deaths: u32, taken_over: bool },
     /// Finished before, by the run `token`.
     Done { token: Token },
-    /// A later attempt or generation is under way, or it was buried: drop the message.
+    /// A later attempt or generation is under way, or it was given up with a letter: drop the message.
     Superseded,
     /// Another run holds it for this long yet.
     Busy { lease_left_ms: u64 },
@@ -246,7 +246,7 @@ pub enum Answer {
     Ok,
     /// The key says otherwise: publish nothing.
     NotYours,
-    /// It will not run any more.
+    /// It will not run any more: the answer to an operator who cancels it, and to a claim of what was cancelled.
     Cancelled { before: Before },
     /// The decision that is kept, which the run `token` has made.
     Decided { token: Token, decision: String },

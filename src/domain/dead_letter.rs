@@ -10,21 +10,22 @@ use utoipa::ToSchema;
 use super::claim::Point;
 use super::event::{Event, Malformed};
 use super::failure::{AttemptReport, Class};
-use super::id::{EventDigest, InvocationKey, LetterId};
+use super::id::{EditedFrom, EventDigest, InvocationKey, LetterId};
 use super::invocation::{Client, EventMessage, Invocation, ReplayOf};
 use super::trace::TraceContext;
 
 pub use self::origin::Origin;
-pub use self::record::{Item, LOG, Mark, Offset, RECORD, RECORD_VERSION, Record, Subject};
+pub use self::record::{Item, LOG, Mark, Offset, RECORD, RECORD_VERSION, Record, Subject, WORKER};
 
 mod origin;
 mod record;
 
 impl LetterId {
-    /// Of an invocation that was given up on at this generation.
+    /// Of an invocation that was given up on, whichever generation it was. Older versions had another id for each
+    /// generation; this is that of the first.
     #[must_use]
-    pub fn of_invocation(key: &InvocationKey, generation: u32) -> Self {
-        Self::digest(&[b"invocation", &key.event.0, key.hook.as_str().as_bytes(), &generation.to_be_bytes()])
+    pub fn of_invocation(key: &InvocationKey) -> Self {
+        Self::digest(&[b"invocation", &key.event.0, key.hook.as_str().as_bytes(), &0_u32.to_be_bytes()])
     }
 
     /// Of a message that could not be taken as it is.
@@ -83,8 +84,12 @@ pub struct EventName {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Letter {
     pub id: LetterId,
-    /// When it was written, in milliseconds since 1970.
+    /// When it became one, in milliseconds since 1970: when it was written, or earlier, when the broker dead-lettered what
+    /// was found later.
     pub at_ms: u64,
+    /// When it was found, if that was later.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub found_ms: Option<u64>,
     pub class: Class,
     /// Redacted, one line.
     pub error: String,
@@ -94,7 +99,7 @@ pub struct Letter {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub event: Option<EventName>,
     pub generation: u32,
-    /// Failed attempts of this generation, oldest first.
+    /// Failed attempts of all generations, oldest first, as far as a message carries them: the newest hundred at most.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub attempts: Vec<AttemptReport>,
     #[serde(default)]
@@ -135,6 +140,9 @@ pub struct Letter {
     /// Of a gate: who asked has had an answer without this hook's, so that there is nothing to replay.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub for_record: bool,
+    /// The event that was edited after it had failed: the letter was its, and is now that of the edited one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub edited_from: Option<EditedFrom>,
     /// What gates have said of the event, as JSON; `null`: nobody decided in time. In views only where the body is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub decision: Option<String>,
@@ -173,13 +181,14 @@ impl Letter {
             (None, class) => format!("{class:?}"),
         };
         let mut attempts = invocation.history.clone();
-        attempts.extend(cause.report);
+        attempts.extend(cause.report.map(|report| AttemptReport { generation: at.generation, ..report }));
         let event = &invocation.event;
         let Origin { session, run } = Origin::of(&event.body);
         let [traceparent, tracestate, baggage] = trace_of(event);
         Self {
-            id: LetterId::of_invocation(&invocation.key(), at.generation),
+            id: LetterId::of_invocation(&invocation.letter_key()),
             at_ms: now_ms,
+            found_ms: None,
             class: cause.class,
             fingerprint: fingerprint(cause.class, invocation.hook.as_str(), &error),
             error,
@@ -201,6 +210,7 @@ impl Letter {
             run,
             carried: None,
             for_record: false,
+            edited_from: invocation.edited_from.clone(),
             decision: invocation.decision.as_ref().map(|decision| decision.as_json().to_owned()),
             body: Body::new(&event.body),
         }
@@ -212,6 +222,7 @@ impl Letter {
         Self {
             id: LetterId::of_raw(queue, &client, body),
             at_ms: now_ms,
+            found_ms: None,
             class: malformed.class,
             fingerprint: fingerprint(malformed.class, queue, &malformed.error),
             error: malformed.error.clone(),
@@ -233,6 +244,7 @@ impl Letter {
             run: None,
             carried: None,
             for_record: false,
+            edited_from: None,
             decision: None,
             body: Body::new(body),
         }
@@ -272,6 +284,21 @@ impl Letter {
         Self { for_record: true, error: error.to_owned(), fingerprint, ..self }
     }
 
+    /// The same, of what came about earlier than it was found. A time that is later than that is none.
+    #[must_use]
+    pub fn since(self, at_ms: Option<u64>) -> Self {
+        match at_ms.filter(|at_ms| (1..self.at_ms).contains(at_ms)) {
+            Some(at_ms) => Self { found_ms: Some(self.at_ms), at_ms, ..self },
+            None => self,
+        }
+    }
+
+    /// When it was written, in milliseconds since 1970: what came about earlier may be found later than what came after it.
+    #[must_use]
+    pub fn written_ms(&self) -> u64 {
+        self.found_ms.unwrap_or(self.at_ms).max(self.at_ms)
+    }
+
     /// The trace that its event belongs to.
     #[must_use]
     pub fn trace(&self) -> Option<TraceContext> {
@@ -281,12 +308,24 @@ impl Letter {
     /// What the letter is about.
     #[must_use]
     pub fn subject(&self) -> Subject {
-        match (&self.event, &self.hook) {
-            (Some(event), Some(hook)) => {
-                Subject::Invocation { event: EventDigest::of(&event.source, &event.id).to_string(), hook: hook.clone() }
-            }
+        match (self.event_digest(), &self.hook) {
+            (Some(event), Some(hook)) => Subject::Invocation { event: event.to_string(), hook: hook.clone() },
             _ => Subject::Message(self.id.clone()),
         }
+    }
+
+    /// The event that the letter is about, edited or not.
+    fn event_digest(&self) -> Option<EventDigest> {
+        let event = self.event.as_ref()?;
+        let from = self.edited_from.as_ref().map(|from| from.event);
+        Some(from.unwrap_or_else(|| EventDigest::of(&event.source, &event.id)))
+    }
+
+    /// What the letter of an edited event says of the one that the letter is about.
+    #[must_use]
+    pub fn editing(&self) -> Option<EditedFrom> {
+        let event = self.event.as_ref()?;
+        Some(self.edited_from.clone().unwrap_or_else(|| EditedFrom::new(&event.source, &event.id)))
     }
 }
 

@@ -1,7 +1,8 @@
 //! A letter's event with other data: new work, under an identity of its own.
 //!
 //! Its id is a digest of the letter and the new body: the same edit, made twice or by two operators, is one event, and
-//! never the one that failed, of which some hooks may have run.
+//! never the one that failed, of which some hooks may have run. At a hook it stands for the letter all the same: the letter
+//! is resolved when the edited event is done, and is that of the edited event should it fail too.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -31,14 +32,21 @@ pub enum Edit {
     Patch(Value),
 }
 
+/// A letter's event with other data, on its way.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Edited {
+    pub event: Arc<Event>,
+    pub replay: Replay,
+}
+
 type Attributes = BTreeMap<String, Box<RawValue>>;
 
-/// Makes the replay of a letter with other data. Its hook alone gets the new event, and the letter is closed; that of a
-/// whole message goes to all hooks, and stays as any replay until they have finished.
+/// Makes the replay of a letter with other data. Its hook alone gets the new event; that of a whole message goes to all
+/// hooks. The letter stays as with any replay until they have finished.
 ///
 /// # Errors
 /// One sentence: why this letter cannot be edited so.
-pub fn edit(letter: &Letter, edit: &Edit, operator: &Operator) -> Result<Replay, String> {
+pub fn edit(letter: &Letter, edit: &Edit, operator: &Operator) -> Result<Edited, String> {
     refuse_record(letter)?;
     if letter.queue == LOG {
         return Err(format!(
@@ -52,17 +60,17 @@ pub fn edit(letter: &Letter, edit: &Edit, operator: &Operator) -> Result<Replay,
     let (subject, by, until_ms) = (letter.subject(), operator.name.clone(), operator.seen_ms);
     let reason = Some(format!("sent with other data as event {}", event.id));
     let mark = Mark { subject, generation: next, at_ms: operator.now_ms, by, reason, until_ms };
-    let (message, mark) = if let Some(hook) = &letter.hook {
-        let mut invocation = Invocation::first(event, HookId::new(hook)?, letter.revision.as_str().into());
-        invocation.at = Point::first(next);
-        (invocation.message(), Record::Resolved(mark))
+    let message = if let Some(hook) = &letter.hook {
+        let first = Invocation::first(Arc::clone(&event), HookId::new(hook)?, letter.revision.as_str().into());
+        let (history, edited_from) = (letter.attempts.clone(), letter.editing());
+        Invocation { at: Point::first(next), history, edited_from, ..first }.message()
     } else {
         let replay_of = Some(ReplayOf { letter: letter.id.clone(), generation: next });
-        let whole = EventMessage { event, decision: None, replay_of };
-        (whole.message(), Record::Replayed(mark))
+        EventMessage { event: Arc::clone(&event), decision: None, replay_of }.message()
     };
     let outgoing = Outgoing::to_lane(Lane::Replay, Duration::ZERO, message);
-    Ok(Replay { generation: next, outgoing, mark })
+    let (mark, follows) = (Record::Replayed(mark), letter.subject());
+    Ok(Edited { event, replay: Replay { generation: next, outgoing, mark, follows } })
 }
 
 fn edited(letter: &Letter, edit: &Edit, operator: &Operator) -> Result<Event, String> {
@@ -194,6 +202,7 @@ mod tests {
     use crate::domain::failure::Class;
     use crate::domain::invocation::{Client, Envelope};
     use crate::domain::message::{Properties, Queue};
+    use crate::domain::replay::replay;
 
     fn operator() -> Operator {
         Operator { name: "me".into(), now_ms: 5, seen_ms: 1, reading: Reading::default() }
@@ -230,7 +239,8 @@ mod tests {
     #[test]
     fn the_data_of_an_event_is_replaced_or_patched() {
         let check = |edit_: Edit, expected: Value| {
-            let replay = edit(&of_hook(r#""data":{"a":1,"b":2}"#), &edit_, &operator()).unwrap();
+            let edited = edit(&of_hook(r#""data":{"a":1,"b":2}"#), &edit_, &operator()).unwrap();
+            let replay = edited.replay.clone();
             let (hook, generation, event) = sent(&replay);
             assert_eq!((hook.as_deref(), generation, data_of(&event)), (Some("h"), 3, expected));
             assert!(event.id.starts_with("edited-") && event.source == "/s" && event.kind == "a", "{event:?}");
@@ -238,9 +248,9 @@ mod tests {
                 String::from_utf8_lossy(&event.body).contains("12345678901234567890123"),
                 "others stay as they are"
             );
-            let Record::Resolved(mark) = &replay.mark else { panic!("{replay:?}") };
-            assert_eq!(mark.generation, 3);
-            assert_eq!(edit(&of_hook(r#""data":{"a":1,"b":2}"#), &edit_, &operator()).unwrap(), replay, "once");
+            let Record::Replayed(mark) = &replay.mark else { panic!("{replay:?}") };
+            assert_eq!((mark.generation, &edited.event), (3, &event));
+            assert_eq!(edit(&of_hook(r#""data":{"a":1,"b":2}"#), &edit_, &operator()).unwrap(), edited, "once");
         };
         check(Edit::Data("[7]".into()), json!([7]));
         check(Edit::Patch(json!({ "b": null, "c": 3 })), json!({ "a": 1, "c": 3 }));
@@ -294,7 +304,7 @@ mod tests {
     #[test]
     fn a_message_that_was_no_event_becomes_one() {
         let check = |letter: Letter, edit_: Edit, expected: Value| {
-            let replay = edit(&letter, &edit_, &operator()).unwrap();
+            let replay = edit(&letter, &edit_, &operator()).unwrap().replay;
             let (hook, generation, event) = sent(&replay);
             assert_eq!((hook, generation, data_of(&event)), (None, 1, expected));
             assert!(event.id.starts_with("edited-") && event.kind == "a", "{event:?}");
@@ -305,5 +315,27 @@ mod tests {
         check(raw_letter(r#"{"b":1}"#, plain()), Edit::Patch(json!({ "c": 2 })), json!({ "b": 1, "c": 2 }));
         let event = r#"{"specversion":"1.0","type":"a","source":"/s","id":"7","data":5}"#;
         check(raw_letter("{ no json", Properties::default()), Edit::Data(event.into()), json!(5));
+    }
+
+    /// The edited event fails too: that is the same letter, and what is made of it stands for the first event still.
+    #[test]
+    fn an_edited_event_stands_for_the_letter() {
+        let first = of_hook(r#""data":{"a":1}"#);
+        let failed = |edited: &Edited| {
+            let message = &edited.replay.outgoing.message;
+            let decoded = Envelope::decode(Queue::Lane(Lane::Replay), message, &Reading::default()).unwrap();
+            let Envelope::Invocation(invocation) = decoded else { panic!("{decoded:?}") };
+            assert_ne!(invocation.key(), invocation.letter_key());
+            let cause = Cause { class: Class::Rejected, report: None, unprotected: false, deaths: 0, target: None };
+            Letter::of_invocation(&invocation, invocation.at, cause, "lane.replay", 9)
+        };
+        let second = failed(&edit(&first, &Edit::Data("2".into()), &operator()).unwrap());
+        let third = failed(&edit(&second, &Edit::Data("3".into()), &operator()).unwrap());
+        for (letter, generation) in [(&second, 3), (&third, 4)] {
+            assert_eq!((letter.subject(), letter.generation), (first.subject(), generation));
+            assert_eq!((letter.id.clone(), letter.editing()), (first.id.clone(), first.editing()));
+        }
+        let again = replay(&third, None, &operator()).unwrap();
+        assert_eq!(again.follows, first.subject());
     }
 }

@@ -75,6 +75,9 @@ impl Class {
 /// What is kept of one failed attempt.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 pub struct AttemptReport {
+    /// The generation of its run: 0 is the first, and each replay one more. Older versions did not say.
+    #[serde(default, skip_serializing_if = "is_first")]
+    pub generation: u32,
     pub attempt: u32,
     /// Start, in milliseconds since 1970.
     pub at_ms: u64,
@@ -83,4 +86,9 @@ pub struct AttemptReport {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub status: Option<i32>,
     pub error: String,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks so")]
+const fn is_first(generation: &u32) -> bool {
+    *generation == 0
 }

@@ -18,9 +18,11 @@ use self::words::Words;
 use super::dead_letter::{Item, Letter, Mark, Offset, Record, Subject};
 use super::id::LetterId;
 
+pub use self::outcome::Outcome;
 pub use self::standing::{Last, Standing};
 pub use self::summary::{Entry, EventSummary, Summary};
 
+mod outcome;
 mod standing;
 mod summary;
 mod words;
@@ -89,7 +91,7 @@ impl Fold {
         folded.raise(letter.generation, State::Open);
         let (count, newest_ms) = letter.carried.map_or((0, 0), |carried| (carried.count, carried.newest_ms));
         folded.count = if letter.carried.is_some() { folded.count.max(count) } else { folded.count + 1 };
-        folded.newest_ms = folded.newest_ms.max(newest_ms).max(letter.at_ms);
+        folded.newest_ms = folded.newest_ms.max(newest_ms).max(letter.written_ms());
         let id = letter.id.bytes();
         if !folded.ids.contains(&id) {
             folded.ids.push(id);

@@ -57,7 +57,8 @@ impl Borrow<str> for HookId {
 }
 
 /// The identity of an event as 16 bytes: SHA-256 of (source, id), cut.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct EventDigest(pub [u8; 16]);
 
 impl EventDigest {
@@ -70,6 +71,20 @@ impl EventDigest {
         let mut bytes = [0; 16];
         bytes.copy_from_slice(&hash.finalize()[..16]);
         Self(bytes)
+    }
+}
+
+impl From<EventDigest> for String {
+    fn from(digest: EventDigest) -> Self {
+        digest.to_string()
+    }
+}
+
+impl TryFrom<String> for EventDigest {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
     }
 }
 
@@ -91,6 +106,28 @@ impl fmt::Display for EventDigest {
         let mut text = [0; 32];
         hex::encode_to_slice(self.0, &mut text).map_err(|_| fmt::Error)?;
         f.write_str(std::str::from_utf8(&text).map_err(|_| fmt::Error)?)
+    }
+}
+
+/// The event whose letter another one stands for, which was made of it with other data.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
+pub struct EditedFrom {
+    #[schema(value_type = String)]
+    pub event: EventDigest,
+    /// Its id, unless it is too long to be carried along.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
+}
+
+impl EditedFrom {
+    /// Longest id that is carried along, in bytes.
+    const ID_BYTES_MAX: usize = 1024;
+
+    /// The event with this source and id.
+    #[must_use]
+    pub fn new(source: &str, id: &str) -> Self {
+        let named = Some(id.to_owned()).filter(|id| id.len() <= Self::ID_BYTES_MAX);
+        Self { event: EventDigest::of(source, id), id: named }
     }
 }
 

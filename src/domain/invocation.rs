@@ -14,10 +14,12 @@ use super::decision::Decided;
 use super::event::binary::Naming;
 use super::event::{CLOUDEVENTS_JSON, Event, HOPS, Malformed, Reading};
 use super::failure::{AttemptReport, Class};
-use super::id::{HookId, InvocationKey, LetterId};
+use super::id::{EditedFrom, HookId, InvocationKey, LetterId};
 use super::message::{Header, Message, Properties, Queue, format_version};
 use super::revision::Revision;
 use super::trace::{BAGGAGE, TRACEPARENT, TRACESTATE, TraceContext};
+
+mod history;
 
 const VERSION: &str = "hookfleet-version";
 const KIND: &str = "hookfleet-kind";
@@ -34,9 +36,7 @@ const UNKNOWN_MS: &str = "hookfleet-unknown-ms";
 const LETTER: &str = "hookfleet-letter";
 const CLIENT: &str = "hookfleet-client";
 const DECISION: &str = "hookfleet-decision";
-/// Attempts that a message's history lists at most, and its bytes; the newest stay. Headers have to fit a frame.
-const HISTORY_MAX: usize = 20;
-const HISTORY_BYTES_MAX: usize = 32 * 1024;
+const EDITED_FROM: &str = "hookfleet-edited-from";
 /// What a message carries of a client's headers; the largest are left out first.
 const CLIENT_BYTES_MAX: usize = 64 * 1024;
 
@@ -56,12 +56,14 @@ pub struct Invocation {
     pub forced: u32,
     /// The window of its hook's `once_per` was its own: it goes on whoever has that now.
     pub has_window: bool,
-    /// Failed attempts so far, newest last.
+    /// Failed attempts so far, those of earlier generations too, newest last.
     pub history: Vec<AttemptReport>,
     /// The catalog revision at which the event was matched.
     pub revision: Revision,
     /// How long it has waited for a catalog that knows its hook.
     pub unknown: Duration,
+    /// Of a letter that was edited: the letter's event, with which it ends and fails.
+    pub edited_from: Option<EditedFrom>,
 }
 
 impl Invocation {
@@ -80,12 +82,20 @@ impl Invocation {
             history: Vec::new(),
             revision,
             unknown: Duration::ZERO,
+            edited_from: None,
         }
     }
 
     #[must_use]
     pub fn key(&self) -> InvocationKey {
         InvocationKey { event: self.event.digest, hook: self.hook.clone() }
+    }
+
+    /// The key of the letter that it becomes if it is given up. Its own, unless it stands for another event.
+    #[must_use]
+    pub fn letter_key(&self) -> InvocationKey {
+        let event = self.edited_from.as_ref().map_or(self.event.digest, |from| from.event);
+        InvocationKey { event, hook: self.hook.clone() }
     }
 
     /// What the receiver gets to tell repeats by: constant over attempts and replays; by force another, which its own
@@ -98,10 +108,7 @@ impl Invocation {
     /// The next attempt.
     #[must_use]
     pub fn next(&self, at: Point, deaths: u32, spent: Duration, report: Option<&AttemptReport>) -> Self {
-        let mut history = self.history.clone();
-        history.extend(report.cloned());
-        let surplus = history.len().saturating_sub(HISTORY_MAX);
-        history.drain(..surplus);
+        let history = history::with(&self.history, report, at.generation);
         Self { at: at.next(), deaths, spent, history, ..self.clone() }
     }
 
@@ -128,19 +135,14 @@ impl Invocation {
         if self.has_window {
             message = message.with(HAS_WINDOW, true);
         }
+        if let Some(from) = &self.edited_from {
+            message = message.with(EDITED_FROM, serde_json::to_string(from).unwrap_or_default());
+        }
         if !self.history.is_empty() {
-            message = message.with(HISTORY, history(&self.history));
+            message = message.with(HISTORY, history::text(&self.history));
         }
         message
     }
-}
-
-/// The newest attempts that fit.
-fn history(attempts: &[AttemptReport]) -> String {
-    (attempts.len().saturating_sub(HISTORY_MAX)..attempts.len())
-        .map(|first| serde_json::to_string(&attempts[first..]).unwrap_or_default())
-        .find(|text| text.len() <= HISTORY_BYTES_MAX)
-        .unwrap_or_else(|| "[]".to_owned())
 }
 
 /// A whole event as a message: its hooks are matched when it arrives.
@@ -348,6 +350,8 @@ fn invocation(message: &Message, reading: &Reading) -> Result<Envelope, Malforme
         Some(text) => serde_json::from_str(text).map_err(|error| invalid(format!("header `{HISTORY}`: {error}")))?,
         None => Vec::new(),
     };
+    let edited_from = message.text(EDITED_FROM).map(serde_json::from_str).transpose();
+    let edited_from = edited_from.map_err(|error| invalid(format!("header `{EDITED_FROM}`: {error}")))?;
     Ok(Envelope::Invocation(Invocation {
         event: Arc::new(Event::decode(message, reading)?),
         decision: decision(message),
@@ -360,6 +364,7 @@ fn invocation(message: &Message, reading: &Reading) -> Result<Envelope, Malforme
         has_window: message.headers.get(HAS_WINDOW) == Some(&Header::Flag(true)),
         history,
         revision: message.text(REVISION).unwrap_or_default().into(),
+        edited_from,
     }))
 }
 
@@ -402,10 +407,13 @@ mod tests {
 
     #[test]
     fn an_invocation_survives_the_trip() {
-        let report = AttemptReport { attempt: 1, at_ms: 5, took_ms: 6, status: Some(500), error: "500".into() };
+        let report =
+            AttemptReport { generation: 0, attempt: 1, at_ms: 5, took_ms: 6, status: Some(500), error: "500".into() };
         let next = sample().next(Point::first(0), 2, Duration::from_secs(3), Some(&report));
         let windowed = Invocation { has_window: true, ..sample() };
-        for invocation in [sample(), next, windowed, Invocation { forced: 2, at: Point::first(2), ..sample() }] {
+        let edited = Invocation { edited_from: Some(EditedFrom::new("/s", "0")), ..sample() };
+        for invocation in [sample(), next, windowed, edited, Invocation { forced: 2, at: Point::first(2), ..sample() }]
+        {
             let found = Envelope::decode(Queue::Lane(Lane::Slow), &invocation.message(), &Reading::default());
             assert_eq!(found, Ok(Envelope::Invocation(invocation)));
         }
@@ -489,6 +497,7 @@ mod tests {
         assert!((CLIENT_BYTES_MAX - 20..=CLIENT_BYTES_MAX).contains(&kept), "{kept}");
 
         let report = |attempt| AttemptReport {
+            generation: 0,
             attempt,
             at_ms: 5,
             took_ms: 6,
@@ -500,8 +509,9 @@ mod tests {
         let Envelope::Invocation(found) = found else { panic!("{found:?}") };
         assert_eq!(found.history.iter().map(|report| report.attempt).collect::<Vec<_>>(), [16, 17, 18, 19, 20]);
 
-        let report = |attempt| AttemptReport { attempt, at_ms: 5, took_ms: 6, status: None, error: "500".into() };
-        let invocation = Invocation { history: (1..=60).map(report).collect(), ..sample() };
+        let report =
+            |attempt| AttemptReport { generation: 0, attempt, at_ms: 5, took_ms: 6, status: None, error: "500".into() };
+        let invocation = Invocation { history: (1..=140).map(report).collect(), ..sample() };
         let found = Envelope::decode(Queue::Lane(Lane::Slow), &invocation.message(), &Reading::default()).unwrap();
         let Envelope::Invocation(found) = found else { panic!("{found:?}") };
         assert_eq!(found.history, invocation.history[40..]);

@@ -11,7 +11,7 @@ use std::time::Duration;
 use serde_json::value::{RawValue, to_raw_value};
 
 use super::claim::Point;
-use super::dead_letter::{Cause, Letter, Mark, Record};
+use super::dead_letter::{Cause, Letter, Mark, Record, Subject};
 use super::decision::Decided;
 use super::event::{Event, Malformed, Reading};
 use super::failure::Class;
@@ -27,6 +27,8 @@ pub struct Replay {
     pub generation: u32,
     pub outgoing: Outgoing,
     pub mark: Record,
+    /// What ends when it ends: the letter's own work, or that of the hook that it was sent to.
+    pub follows: Subject,
 }
 
 /// Who replays, when, and in view of what.
@@ -65,6 +67,8 @@ pub fn replay(letter: &Letter, force: Option<u32>, operator: &Operator) -> Resul
         let mut invocation = Invocation::first(Arc::new(event), HookId::new(hook)?, letter.revision.as_str().into());
         invocation.at = Point::first(generation);
         invocation.forced = forced;
+        invocation.history.clone_from(&letter.attempts);
+        invocation.edited_from.clone_from(&letter.edited_from);
         invocation.decision = decision(letter);
         invocation.message()
     } else {
@@ -73,9 +77,10 @@ pub fn replay(letter: &Letter, force: Option<u32>, operator: &Operator) -> Resul
         EventMessage { event, decision: decision(letter), replay_of }.message()
     };
     let (subject, by) = (letter.subject(), operator.name.clone());
+    let follows = subject.clone();
     let mark = Mark { subject, generation, at_ms: operator.now_ms, by, reason: None, until_ms: operator.seen_ms };
     let outgoing = Outgoing::to_lane(Lane::Replay, Duration::ZERO, message);
-    Ok(Replay { generation, outgoing, mark: Record::Replayed(mark) })
+    Ok(Replay { generation, outgoing, mark: Record::Replayed(mark), follows })
 }
 
 /// Makes the replay of a letter of a hook for another hook: that one runs, under a key of its own, as often as it is asked
@@ -105,7 +110,7 @@ pub fn redirect(letter: &Letter, hook: &HookId, operator: &Operator) -> Result<R
     let reason = Some(format!("sent to hook {hook}"));
     let mark = Mark { subject, generation, at_ms: operator.now_ms, by, reason, until_ms };
     let outgoing = Outgoing::to_lane(Lane::Replay, Duration::ZERO, invocation.message());
-    Ok(Replay { generation, outgoing, mark: Record::Resolved(mark) })
+    Ok(Replay { generation, outgoing, mark: Record::Resolved(mark), follows: Subject::of(&invocation.key()) })
 }
 
 /// # Errors

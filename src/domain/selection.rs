@@ -32,6 +32,8 @@ pub struct Picked {
     /// Where a reader begins that gets it whole.
     pub from: Offset,
     pub id: LetterId,
+    /// When it was written, or last sent or closed, in milliseconds since 1970: what a limit takes the oldest of.
+    pub age_ms: u64,
     /// See [`Entry::newest_ms`].
     pub newest_ms: u64,
     /// The highest generation that is known, if it is to run although it may have finished.
@@ -45,8 +47,6 @@ pub struct Picked {
 pub struct Plan {
     /// In the order of the log.
     pub picked: Vec<Picked>,
-    /// The same by cause.
-    pub groups: Vec<Group>,
     /// What a filter means but for their state: replays of them are out already.
     pub out: usize,
     /// Asked for, and finished or closed.
@@ -79,14 +79,19 @@ impl Fold {
             }
             false
         });
-        entries.sort_by(|a, b| (a.letter.at_ms, &a.letter.id).cmp(&(b.letter.at_ms, &b.letter.id)));
-        plan.groups = grouped(entries.iter().map(|entry| (&entry.letter, entry.state)));
-        entries.sort_by_key(|entry| entry.letter.at);
         plan.picked = entries.iter().map(|entry| self.pick(entry, force)).collect();
         plan
     }
 
-    /// Each letter once.
+    /// Letters that were picked, by cause.
+    #[must_use]
+    pub fn groups_of(&self, picked: &[Picked]) -> Vec<Group> {
+        let mut entries: Vec<Entry> = picked.iter().filter_map(|picked| self.find(&picked.id)).collect();
+        entries.sort_by(|a, b| (a.letter.at_ms, &a.letter.id).cmp(&(b.letter.at_ms, &b.letter.id)));
+        grouped(entries.iter().map(|entry| (&entry.letter, entry.state)))
+    }
+
+    /// Each letter once, in the order of the log.
     fn selected(&self, selection: &Selection, unknown: &mut Vec<LetterId>) -> Vec<Entry> {
         let mut entries: Vec<Entry> = match selection {
             Selection::Filter(filter) => self.taken(filter).collect(),
@@ -110,7 +115,8 @@ impl Fold {
         let letter = &entry.letter;
         let force = force.then(|| self.highest_generation(&letter.id).unwrap_or(letter.generation));
         let (id, stood) = (letter.id.clone(), self.stands(&letter.id));
-        Picked { at: letter.at, from: letter.from, id, newest_ms: entry.newest_ms, force, stood }
+        let age_ms = entry.mark.as_ref().map_or(0, |mark| mark.at_ms).max(letter.at_ms);
+        Picked { at: letter.at, from: letter.from, id, age_ms, newest_ms: entry.newest_ms, force, stood }
     }
 
     /// Whether a letter that was picked stands as it stood then: nobody has finished it, closed it or sent it out
@@ -185,7 +191,8 @@ mod tests {
             let found: Vec<LetterId> = plan.picked.iter().map(|picked| picked.id.clone()).collect();
             assert_eq!(found, ids(picked), "{selection:?} {purpose:?}");
             assert_eq!((plan.out, plan.resolved, plan.unforced), (out, ids(resolved), ids(unforced)));
-            let groups: u64 = plan.groups.iter().map(|it| it.open + it.replaying + it.resolved).sum();
+            let groups: u64 =
+                fold().groups_of(&plan.picked).iter().map(|it| it.open + it.replaying + it.resolved).sum();
             assert_eq!(groups, picked.len() as u64);
         };
         check(&named, Again, &[1, 2, 9], 0, &[3], &[]);

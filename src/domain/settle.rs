@@ -10,7 +10,7 @@
 //!    |  `--not yours, and the delivery is still ours-- Recording
 //!    |--resume-------------------------------------------->  Publishing --confirmed--> Marking --> Acking
 //!    |--busy, suspect, held too long --------------------->  Publishing --confirmed--> Acking
-//!    `--done, superseded ---------------------------------------------------------->  Acking
+//!    `--done, superseded, cancelled ----------------------------------------------->  Acking
 //! ```
 //!
 //! Bookkeeping trouble never re-runs an action: an unanswered store call or an unconfirmed publish is repeated as it is.
@@ -47,6 +47,7 @@ pub fn settle(tried: &Tried, outcome: Outcome, policy: &RetryPolicy, roll: f64) 
         Outcome::Failed(failure) => failure,
     };
     let report = Some(AttemptReport {
+        generation: 0, // the invocation says it
         attempt: tried.attempt,
         at_ms: tried.at_ms,
         took_ms: millis(tried.took),
@@ -82,6 +83,8 @@ pub enum Follow {
     Next { at: Point, deaths: u32, next: Next, mark: Option<Token> },
     /// The mark that says that this generation is finished.
     Resolved,
+    /// The mark that says that an operator has cancelled this generation, so that its letter is closed.
+    Cancelled,
     /// The same message again, back to where it came from, after this wait.
     Again { wait_ms: u64 },
     /// The same, because another run of it is under way, whose lease ends after this wait.
@@ -178,10 +181,8 @@ fn claimed(progress: &Progress, answer: claim::Answer) -> Stage {
         }
         claim::Answer::Suspect { deaths } => Stage::Publishing(Follow::Suspect { deaths }),
         claim::Answer::Superseded => ack(progress),
-        claim::Answer::Ok
-        | claim::Answer::NotYours
-        | claim::Answer::Cancelled { .. }
-        | claim::Answer::Decided { .. } => Stage::Claiming { repeat: true },
+        claim::Answer::Cancelled { .. } => cancelled(progress),
+        claim::Answer::Ok | claim::Answer::NotYours | claim::Answer::Decided { .. } => Stage::Claiming { repeat: true },
     }
 }
 
@@ -218,11 +219,17 @@ fn finished(progress: &Progress) -> Stage {
     if progress.at.generation > 0 { Stage::Publishing(Follow::Resolved) } else { ack(progress) }
 }
 
+/// A replay that was cancelled leaves no letter that waits for it.
+fn cancelled(progress: &Progress) -> Stage {
+    if progress.at.generation > 0 { Stage::Publishing(Follow::Cancelled) } else { ack(progress) }
+}
+
 fn published(progress: &Progress, follow: Follow) -> Stage {
     match follow {
         Follow::Next { at, mark: Some(token), next, .. } => Stage::Marking { at, token, wait_ms: next.wait_ms() },
         Follow::Next { mark: None, .. }
         | Follow::Resolved
+        | Follow::Cancelled
         | Follow::Again { .. }
         | Follow::Behind { .. }
         | Follow::Suspect { .. } => ack(progress),
@@ -283,6 +290,7 @@ mod tests {
             Stage::Recording { .. } => "record",
             Stage::Publishing(Follow::Next { .. }) => "publish",
             Stage::Publishing(Follow::Resolved) => "resolve",
+            Stage::Publishing(Follow::Cancelled) => "close",
             Stage::Publishing(Follow::Again { .. }) => "again",
             Stage::Publishing(Follow::Behind { .. }) => "behind",
             Stage::Publishing(Follow::Suspect { .. }) => "suspect",
@@ -325,6 +333,9 @@ mod tests {
         check(0, false, vec![won(), Answer::Interrupted, ok()], "claim run release again");
         check(0, true, vec![won(), Answer::Interrupted, ok()], "claim run release end");
         check(0, false, vec![Answer::Store(claim::Answer::Superseded)], "claim ack");
+        let cancelled = || Answer::Store(claim::Answer::Cancelled { before: claim::Before::Cancelled });
+        check(0, false, vec![cancelled(), Answer::Acked], "claim ack end");
+        check(1, false, vec![cancelled(), Answer::Confirmed, Answer::Acked], "claim close ack end");
         check(0, false, vec![Answer::Store(claim::Answer::Busy { lease_left_ms: 1 })], "claim behind");
         check(0, false, vec![Answer::Unanswered, Answer::HeldTooLong], "claim claim again");
     }

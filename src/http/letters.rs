@@ -11,7 +11,6 @@ use axum::response::{IntoResponse as _, Json, Response};
 use futures_util::stream;
 use serde::Deserialize;
 use serde_json::Value;
-use tokio::sync::watch;
 use utoipa::IntoParams;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -23,7 +22,6 @@ use super::problem::{Away, Details, NoJob, NoLetter, Problem, Refused, TooLarge,
 use crate::domain::access::Role;
 use crate::domain::escape::quoted;
 use crate::domain::id::LetterId;
-use crate::domain::matching::HookSet;
 use crate::domain::redaction::Pointer;
 use crate::domain::selection::Selection;
 use crate::operations::api_types::{
@@ -31,8 +29,8 @@ use crate::operations::api_types::{
     Resolved, split,
 };
 use crate::operations::jobs::Jobs;
-use crate::operations::replay::Manner;
-use crate::operations::{Detail, Export, OperationError, Operations, Replayed};
+use crate::operations::replay::{Manner, Sorted};
+use crate::operations::{Detail, Edited, Export, Hooks, OperationError, Operations, Replayed};
 use crate::telemetry::now_ms;
 
 /// A request about letters: an edit holds an event's data, of which RabbitMQ 4 takes 16 MiB, and its escapes.
@@ -47,8 +45,8 @@ pub struct Letters {
     pub jobs: Jobs,
     /// Places in the data of events that nobody is shown.
     pub redact: Arc<[Pointer]>,
-    /// The catalog, which has to have the hook of a replay; `None`: it is not known here.
-    pub hooks: Option<watch::Receiver<Arc<HookSet>>>,
+    /// The catalog, which has to have the hook that a replay is sent to; or why it is not known here.
+    pub hooks: Hooks,
 }
 
 impl FromRef<Letters> for Operations {
@@ -226,11 +224,13 @@ pub(super) async fn replay(
 ) -> Result<Json<Replayed>, Problem> {
     let asked: OneAsked = if body.is_empty() { OneAsked::default() } else { parsed(&body)? };
     let manner = Manner::new(asked.by.as_deref().unwrap_or(SOMEBODY), asked.to_hook.as_deref(), None)?;
-    known(&letters, &manner)?;
+    manner.check(&letters.hooks)?;
     Ok(Json(letters.operations.replay(&id, asked.force, &manner).await?))
 }
 
-/// Sends many letters out again, as a job; with `dry_run` it says what it would send.
+/// Sends many letters out again, as a job; with `dry_run` it says what it would send, and what it cannot send and why.
+///
+/// With `wait` the job goes on until all have ended, and says what has become of each.
 #[utoipa::path(
     post,
     path = "/v1/runtime/hooks/dead-letter/replay",
@@ -239,7 +239,7 @@ pub(super) async fn replay(
     responses(
         (status = 200, description = "With `dry_run`: what would be sent", body = Preview),
         (status = 202, description = "They are being sent", body = JobShown),
-        Unclear, NoLetter, TooLarge,
+        Unclear, NoLetter, Refused, TooLarge,
         (status = 429, description = "Too many replays go on", body = Details,
          content_type = "application/problem+json"),
         Away,
@@ -247,32 +247,30 @@ pub(super) async fn replay(
 )]
 pub(super) async fn replay_all(State(letters): State<Letters>, Whole(body): WholeAsked) -> Result<Response, Problem> {
     let asked: ReplayAsked = parsed(&body)?;
-    let (manner, selection) = (manner(&asked)?, asked.chosen().selection(now_ms())?);
-    let plan = letters.operations.plan(&selection, manner.purpose(asked.force)?).await?;
+    let (manner, selection, limit) = (manner(&asked)?, asked.chosen().selection(now_ms())?, asked.limit()?);
+    let operations = &letters.operations;
+    manner.check(&letters.hooks)?;
+    let plan = operations.plan(&selection, manner.purpose(asked.force)?).await?;
     if asked.dry_run {
-        return Ok(Json(Preview::from(&plan)).into_response());
+        let sorted = operations.sort(plan, &manner, limit).await?;
+        let groups = operations.groups_of(&sorted.plan).await?;
+        return Ok(Json(Preview::new(sorted, groups)).into_response());
     }
-    known(&letters, &manner)?;
     if let Some(unknown) = plan.unknown.first() {
         return Err(OperationError::Unknown(unknown.clone()).into()); // nothing is sent of what was not meant
     }
-    let job = letters.jobs.start(&letters.operations, plan, manner);
+    let sorted = match limit {
+        Some(_) => operations.sort(plan, &manner, limit).await?,
+        None => Sorted { matching: plan.picked.len(), plan, ..Sorted::default() }, // each is looked at in its turn
+    };
+    let job = letters.jobs.start(operations, sorted, manner);
     let job = job.ok_or_else(|| Problem::new(StatusCode::TOO_MANY_REQUESTS, "too many replays go on: wait for one"))?;
     Ok((StatusCode::ACCEPTED, Json(job)).into_response())
 }
 
 fn manner(asked: &ReplayAsked) -> Result<Manner, OperationError> {
-    Manner::new(asked.by.as_deref().unwrap_or(SOMEBODY), asked.to_hook.as_deref(), asked.rate)
-}
-
-/// Another hook has to be there: what it cannot do would be letters again.
-fn known(letters: &Letters, manner: &Manner) -> Result<(), OperationError> {
-    match (&manner.to_hook, &letters.hooks) {
-        (Some(hook), Some(hooks)) if hooks.borrow().get(hook.as_str()).is_none() => {
-            Err(OperationError::Invalid(format!("to_hook: the catalog has no hook {hook}")))
-        }
-        _ => Ok(()),
-    }
+    let manner = Manner::new(asked.by.as_deref().unwrap_or(SOMEBODY), asked.to_hook.as_deref(), asked.rate)?;
+    Ok(Manner { wait: asked.wait, ..manner })
 }
 
 fn no_job(id: &str) -> Problem {
@@ -364,6 +362,8 @@ async fn close(
 }
 
 /// Sends a letter's event out with other data, as a new event.
+///
+/// The letter is resolved when that is done.
 #[utoipa::path(
     post,
     path = "/v1/runtime/hooks/dead-letter/{id}/edit",
@@ -371,7 +371,7 @@ async fn close(
     params(OfLetter),
     request_body = EditAsked,
     responses(
-        (status = 200, description = "It is out, as this generation", body = Replayed),
+        (status = 200, description = "It is out, as this generation", body = Edited),
         Unclear, NoLetter, Refused, TooLarge, Away,
     )
 )]
@@ -379,7 +379,7 @@ pub(super) async fn edit(
     State(operations): State<Operations>,
     Path(OfLetter { id }): Path<OfLetter>,
     Whole(body): WholeAsked,
-) -> Result<Json<Replayed>, Problem> {
+) -> Result<Json<Edited>, Problem> {
     let asked: EditAsked = parsed(&body)?;
     let by = asked.by.clone().unwrap_or_else(|| SOMEBODY.to_owned());
     Ok(Json(operations.edit(&id, &asked.edit()?, &by).await?))

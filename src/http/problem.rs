@@ -12,6 +12,8 @@ use utoipa::{IntoResponses, ToSchema};
 use crate::domain::coding::{ACCEPTED, CodingError, codings, inflated};
 use crate::domain::json;
 use crate::operations::OperationError;
+use crate::operations::cancel::CancelError;
+use crate::operations::events::LookError;
 
 /// An error that a caller may see.
 #[derive(Debug)]
@@ -96,6 +98,26 @@ impl From<OperationError> for Problem {
             OperationError::Invalid(_) => StatusCode::BAD_REQUEST,
             OperationError::Refused(_) => StatusCode::CONFLICT,
             OperationError::Away(_) => StatusCode::SERVICE_UNAVAILABLE,
+        };
+        Self::new(status, error.to_string())
+    }
+}
+
+impl From<CancelError> for Problem {
+    fn from(error: CancelError) -> Self {
+        let status = match &error {
+            CancelError::Unknown(_) => StatusCode::NOT_FOUND,
+            CancelError::Away(_) => StatusCode::SERVICE_UNAVAILABLE,
+        };
+        Self::new(status, error.to_string())
+    }
+}
+
+impl From<LookError> for Problem {
+    fn from(error: LookError) -> Self {
+        let status = match &error {
+            LookError::Unknown(_) => StatusCode::NOT_FOUND,
+            LookError::Away(_) => StatusCode::SERVICE_UNAVAILABLE,
         };
         Self::new(status, error.to_string())
     }

@@ -5,12 +5,13 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use async_trait::async_trait;
-use rusqlite::{OptionalExtension as _, params};
+use rusqlite::{CachedStatement, OptionalExtension as _, params};
 
 use crate::domain::claim::{Answer, Claim, Found, Request, Write, step};
 use crate::domain::dedup_window::{Taken, Window};
 use crate::domain::id::{EventDigest, InvocationKey};
 use crate::embedded::{Batch, Store, WriteError};
+use crate::telemetry::now_ms;
 
 use super::{Idempotency, StoreError, value};
 
@@ -53,6 +54,13 @@ impl Idempotency for EmbeddedClaims {
         self.store.write(work).await?
     }
 
+    async fn look(&self, key: &InvocationKey) -> Result<Option<Found>, StoreError> {
+        let (key, owner, now_ms) = (key.to_string(), self.store.queues().owner(), now_ms());
+        let now_ms = i64::try_from(now_ms).unwrap_or(i64::MAX);
+        let found = self.store.read(move |conn| find(&mut conn.prepare_cached(FIND)?, &key, now_ms, owner)).await;
+        found.map_err(|error| StoreError::Away(error.to_string()))?
+    }
+
     async fn take(&self, window: &Window, owner: EventDigest, keep_ms: u64) -> Result<Taken, StoreError> {
         let window = window.clone();
         let sweeps = self.sweeps();
@@ -75,7 +83,7 @@ type Answered = Result<Answer, StoreError>;
 
 fn answer(batch: &Batch<'_>, key: &str, request: &Request) -> rusqlite::Result<Answered> {
     let now_ms = batch.now_ms();
-    let found = match find(batch, key, now_ms)? {
+    let found = match find(&mut batch.prepare(FIND)?, key, now_ms, batch.owner())? {
         Ok(found) => found,
         Err(error) => return Ok(Err(error)),
     };
@@ -115,14 +123,20 @@ fn take(batch: &Batch<'_>, window: &Window, owner: &str, keep_ms: u64) -> rusqli
     Ok(Taken::Ours)
 }
 
-/// What stands under the key, if it has not expired.
-fn find(batch: &Batch<'_>, key: &str, now_ms: i64) -> rusqlite::Result<Result<Option<Found>, StoreError>> {
-    let mut statement =
-        batch.prepare("SELECT value, expires_ms, owner FROM claims WHERE key = ?1 AND expires_ms > ?2")?;
+/// The claim under a key, if it has not expired.
+const FIND: &str = "SELECT value, expires_ms, owner FROM claims WHERE key = ?1 AND expires_ms > ?2";
+
+/// What stands under the key, by a statement that is [`FIND`].
+fn find(
+    statement: &mut CachedStatement<'_>,
+    key: &str,
+    now_ms: i64,
+    owner: i64,
+) -> rusqlite::Result<Result<Option<Found>, StoreError>> {
     let row = statement
         .query_row(params![key, now_ms], |row| {
             let claim = value::decode(row.get_ref(0)?.as_str()?);
-            Ok((claim, row.get::<_, i64>(1)? - now_ms, row.get::<_, i64>(2)? == batch.owner()))
+            Ok((claim, row.get::<_, i64>(1)? - now_ms, row.get::<_, i64>(2)? == owner))
         })
         .optional()?;
     Ok(row.map(|(claim, ttl_ms, own)| claim.map(|claim| in_force(claim, ttl_ms, own))).transpose())

@@ -12,7 +12,7 @@ use ::redis::{Cmd, cmd};
 use async_trait::async_trait;
 
 use super::{Idempotency, StoreError, value};
-use crate::domain::claim::{Answer, Before, Claim, ClaimRequest, Next, Request, Settlement};
+use crate::domain::claim::{Answer, Before, Claim, ClaimRequest, Found, Next, Request, Settlement};
 use crate::domain::dedup_window::{Taken, Window};
 use crate::domain::id::{EventDigest, InvocationKey};
 use crate::redis::connection::Link;
@@ -113,6 +113,24 @@ impl Idempotency for RedisClaims {
             }
             _ => read,
         })
+    }
+
+    async fn look(&self, key: &InvocationKey) -> Result<Option<Found>, StoreError> {
+        let (key, mut call) = (self.key(key), self.link.call());
+        let Some(stored): Option<String> = call.query(cmd("GET").arg(&key)).await? else { return Ok(None) };
+        let claim = value::decode(&stored)?;
+        let lease_left_ms = match &claim {
+            Claim::Held { floor_ms, .. } => {
+                let ttl_ms: i64 = call.query(cmd("PTTL").arg(&key)).await?; // below zero: gone since
+                u64::try_from(ttl_ms).unwrap_or_default().saturating_sub(*floor_ms)
+            }
+            Claim::Settled { .. }
+            | Claim::Out { .. }
+            | Claim::Done { .. }
+            | Claim::Buried { .. }
+            | Claim::Decided { .. } => 0,
+        };
+        Ok(Some(Found { claim, lease_left_ms }))
     }
 
     async fn take(&self, window: &Window, owner: EventDigest, keep_ms: u64) -> Result<Taken, StoreError> {

@@ -9,7 +9,8 @@ use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
 
 use super::OperationError;
-use super::progress::Progress;
+use super::progress::{Progress, Unsent};
+use super::replay::Sorted;
 use crate::domain::browse::{Filter, Group, States};
 use crate::domain::edit::Edit;
 use crate::domain::escape::quoted;
@@ -42,6 +43,9 @@ pub struct Asked {
     #[schema(min_length = 1, max_length = 1024)]
     #[param(min_length = 1, max_length = 1024)]
     pub kind: Option<String>,
+    /// Id of the event, or of the one that it was edited from.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub event: Option<String>,
     /// Why it became a letter, such as exhausted.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(inline, value_type = Option<Class>)]
@@ -90,6 +94,7 @@ impl Asked {
             Ok(Filter {
                 hook: glob(&self.hook)?,
                 kind: glob(&self.kind)?,
+                event: self.event.clone(),
                 class: self.class.as_deref().map(Class::named).transpose()?,
                 states: self.state.as_deref().map(States::named).transpose()?.unwrap_or_default(),
                 since_ms: time("since", &self.since)?,
@@ -212,6 +217,7 @@ impl Chosen {
 /// A replay that is asked for.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(default, deny_unknown_fields)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a member of its own")]
 pub struct ReplayAsked {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub ids: Vec<LetterId>,
@@ -228,14 +234,31 @@ pub struct ReplayAsked {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 0.001, maximum = 1_000_000)]
     pub rate: Option<f64>,
+    /// At most so many: the oldest that can be sent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 1)]
+    pub limit: Option<usize>,
     /// Say what would be sent, and send nothing.
     pub dry_run: bool,
+    /// Go on until all that was sent has ended, and say what has become of each.
+    pub wait: bool,
     /// Who asks.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub by: Option<String>,
 }
 
 impl ReplayAsked {
+    /// How many at most.
+    ///
+    /// # Errors
+    /// None at all.
+    pub fn limit(&self) -> Result<Option<usize>, OperationError> {
+        match self.limit {
+            Some(0) => Err(OperationError::Invalid("limit: expected at least 1, found 0".to_owned())),
+            limit => Ok(limit),
+        }
+    }
+
     /// The letters that are meant.
     #[must_use]
     pub fn chosen(&self) -> Chosen {
@@ -275,6 +298,11 @@ pub struct Preview {
     pub letters: usize,
     /// Them by cause.
     pub groups: Vec<Group>,
+    /// Letters that are meant, those beyond the limit and those that cannot be sent too.
+    pub matching: usize,
+    /// Letters that cannot be sent as they are, as far as they were come to; the first thousand by name.
+    pub refused: usize,
+    pub refusals: Vec<Unsent>,
     /// What a filter means but for their state: replays of them are out already.
     pub out: usize,
     /// Asked for, and finished or closed.
@@ -285,16 +313,13 @@ pub struct Preview {
     pub unknown: Vec<LetterId>,
 }
 
-impl From<&Plan> for Preview {
-    fn from(plan: &Plan) -> Self {
-        Self {
-            letters: plan.picked.len(),
-            groups: plan.groups.clone(),
-            out: plan.out,
-            resolved: plan.resolved.clone(),
-            unforced: plan.unforced.clone(),
-            unknown: plan.unknown.clone(),
-        }
+impl Preview {
+    /// Of a replay that would send this, which is of these causes.
+    #[must_use]
+    pub fn new(sorted: Sorted, groups: Vec<Group>) -> Self {
+        let Sorted { plan, matching, refused, refusals } = sorted;
+        let Plan { picked, out, resolved, unforced, unknown } = plan;
+        Self { letters: picked.len(), groups, matching, refused, refusals, out, resolved, unforced, unknown }
     }
 }
 

@@ -5,11 +5,10 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::OperationError;
 use crate::domain::claim::{Answer, Before, Request};
 use crate::domain::id::InvocationKey;
 use crate::domain::time::millis;
-use crate::idempotency::Idempotency;
+use crate::idempotency::{Idempotency, StoreError};
 
 /// What was found of an invocation that was to be cancelled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -17,7 +16,7 @@ use crate::idempotency::Idempotency;
 pub enum Found {
     /// It has finished: nothing was cancelled.
     Done,
-    /// Nothing is known of it; should it come, it does not run.
+    /// Nothing was known of it; should it come, it does not run.
     Nothing,
     /// A run, which its worker stops when it next renews its claim.
     Running,
@@ -37,26 +36,44 @@ pub struct Cancelled {
 /// Ends an invocation, of whichever generation is known of it: its message is dropped when it comes within `keep`. Doing it
 /// twice does it once. Its claim says so; a run that goes on until then can settle nothing.
 ///
+/// What nothing is known of is left alone, unless `even_if_unknown` says so: then it does not run should it come.
+///
 /// # Errors
-/// The store of claims does not answer: repeating the call is safe.
+/// Nothing is known of it; or the store of claims does not answer: repeating the call is safe.
 pub async fn cancel(
     claims: &dyn Idempotency,
     key: &InvocationKey,
     keep: Duration,
-) -> Result<Cancelled, OperationError> {
+    even_if_unknown: bool,
+) -> Result<Cancelled, CancelError> {
+    let away = |error: StoreError| CancelError::Away(format!("{error}; cancelling again is safe"));
+    if !even_if_unknown && claims.look(key).await.map_err(away)?.is_none() {
+        return Err(CancelError::Unknown(key.clone()));
+    }
     let request = Request::Cancel { generation: 0, keep_ms: millis(keep) };
-    let found = match claims.ask(key, &request).await {
-        Ok(Answer::Done { .. }) => Found::Done,
-        Ok(Answer::Cancelled { before }) => match before {
+    let found = match claims.ask(key, &request).await.map_err(away)? {
+        Answer::Done { .. } => Found::Done,
+        Answer::Cancelled { before } => match before {
             Before::Nothing => Found::Nothing,
             Before::Held => Found::Running,
             Before::Pending => Found::Pending,
             Before::Buried => Found::GivenUp,
             Before::Cancelled => Found::Cancelled,
         },
-        Ok(answer) => return Err(OperationError::Away(format!("the store of claims answered {answer:?}"))),
-        Err(error) => return Err(OperationError::Away(format!("{error}; cancelling again is safe"))),
+        answer => return Err(CancelError::Away(format!("the store of claims answered {answer:?}"))),
     };
     tracing::info!(invocation = %key, ?found, "cancelled by an operator");
     Ok(Cancelled { invocation: key.to_string(), found })
+}
+
+/// Why nothing was cancelled.
+#[derive(Debug, thiserror::Error)]
+pub enum CancelError {
+    #[error(
+        "nothing is known of {0}: no worker has begun with it, or it was forgotten. Are event, source and hook right? What \
+         still waits for its first run can be cancelled all the same: by --even-if-unknown, or even_if_unknown=true over HTTP"
+    )]
+    Unknown(InvocationKey),
+    #[error("{0}")]
+    Away(String),
 }

@@ -10,14 +10,13 @@ use tokio_util::sync::CancellationToken;
 use super::Operations;
 use super::api_types::JobShown;
 use super::progress::Progress;
-use super::replay::Manner;
-use crate::domain::selection::Plan;
+use super::replay::{Manner, Sorted};
 use crate::telemetry::now_ms;
 
 /// Jobs that are remembered; of more the oldest ones that have ended are forgotten.
 const REMEMBERED: usize = 100;
-/// Jobs that go on at a time.
-const RUNNING_MAX: usize = 8;
+/// Jobs that send letters at a time; those that wait for outcomes are beside them.
+const SENDING_MAX: usize = 8;
 
 /// The jobs of a process; clones share them.
 #[derive(Clone, Default)]
@@ -32,6 +31,10 @@ struct Job {
 }
 
 impl Job {
+    fn is_sending(&self) -> bool {
+        self.is_running() && self.progress.borrow().is_sending()
+    }
+
     fn is_running(&self) -> bool {
         self.progress.has_changed().is_ok() // its sender is there
     }
@@ -44,18 +47,21 @@ impl Job {
 }
 
 impl Jobs {
-    /// Begins to send what the plan picked; `None`: too many jobs go on.
+    /// Begins to send what was picked; `None`: too many jobs go on.
     #[must_use]
-    pub fn start(&self, operations: &Operations, plan: Plan, manner: Manner) -> Option<JobShown> {
+    pub fn start(&self, operations: &Operations, sorted: Sorted, manner: Manner) -> Option<JobShown> {
+        let Sorted { plan, refused, refusals, .. } = sorted;
         let mut jobs = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if jobs.iter().filter(|job| job.is_running()).count() >= RUNNING_MAX {
+        if jobs.iter().filter(|job| job.is_sending()).count() >= SENDING_MAX {
             return None;
         }
         while jobs.len() >= REMEMBERED {
             let ended = jobs.iter().position(|job| !job.is_running())?;
             jobs.remove(ended);
         }
-        let (sender, progress) = watch::channel(Progress { total: plan.picked.len(), ..Progress::default() });
+        let total = plan.picked.len() + refused;
+        let first = Progress { total, refused, refusals, waits: manner.wait, ..Progress::default() };
+        let (sender, progress) = watch::channel(first);
         let stop = CancellationToken::new();
         let id = format!("{:016x}", fastrand::u64(..));
         let job = Job { id, by: manner.by.clone(), began_ms: now_ms(), progress, stop: stop.clone() };

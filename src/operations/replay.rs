@@ -5,14 +5,17 @@
 //! it sent is marked and no longer open.
 
 mod batch;
+mod follow;
+mod preview;
 
 pub use batch::WINDOW;
+pub use preview::Sorted;
 
 use std::time::Duration;
 
 use tokio::time::timeout;
 
-use super::{BY_CHARS_MAX, OperationError, Operations, Replayed};
+use super::{BY_CHARS_MAX, Hooks, OperationError, Operations, Replayed};
 use crate::broker::PublishError;
 use crate::dead_letters::DeadLetterError;
 use crate::domain::dead_letter::Letter;
@@ -28,6 +31,7 @@ const PATIENCE: Duration = Duration::from_mins(1);
 /// Letters a second.
 const RATE_MIN: f64 = 0.001;
 const RATE_MAX: f64 = 1_000_000.0;
+
 /// How letters are replayed.
 #[derive(Debug, Clone, Default)]
 pub struct Manner {
@@ -37,6 +41,8 @@ pub struct Manner {
     pub to_hook: Option<HookId>,
     /// At most so many a second.
     pub rate: Option<f64>,
+    /// Whether a replay of many goes on until all that it sent have ended.
+    pub wait: bool,
 }
 
 impl Manner {
@@ -51,11 +57,33 @@ impl Manner {
             let found = format!("rate: expected {RATE_MIN} to {RATE_MAX} letters a second, found {rate}");
             return Err(OperationError::Invalid(found));
         }
-        Ok(Self { by: escape::sentence(by, BY_CHARS_MAX), to_hook, rate })
+        Ok(Self { by: escape::sentence(by, BY_CHARS_MAX), to_hook, rate, wait: false })
     }
 }
 
 impl Manner {
+    /// Another hook has to be in the catalog, and has to be run: what it cannot do would be letters again.
+    ///
+    /// # Errors
+    /// It is not there, or no event runs it; or it is not known here whether it is there.
+    pub fn check(&self, hooks: &Hooks) -> Result<(), OperationError> {
+        let Some(id) = &self.to_hook else { return Ok(()) };
+        let hooks = hooks.as_ref().map_err(|why| {
+            OperationError::Refused(format!("to_hook: whether the catalog has a hook {id} is not known here: {why}"))
+        })?;
+        let hooks = hooks.borrow();
+        let revision = hooks.revision();
+        match hooks.get(id.as_str()) {
+            Some(hook) if hook.is_run_by_events() => Ok(()),
+            Some(_) => Err(OperationError::Invalid(format!(
+                "to_hook: hook {id} is run by no event in revision {revision}: it is disabled, or a gate"
+            ))),
+            None => {
+                Err(OperationError::Invalid(format!("to_hook: the catalog has no hook {id} in revision {revision}")))
+            }
+        }
+    }
+
     /// What letters are picked for.
     ///
     /// # Errors

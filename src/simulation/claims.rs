@@ -142,6 +142,10 @@ impl Idempotency for Claims {
         self.call(|shelf| shelf.apply(key, request)).await
     }
 
+    async fn look(&self, _: &InvocationKey) -> Result<Option<Found>, StoreError> {
+        unreachable!("nobody looks here")
+    }
+
     async fn take(&self, window: &Window, owner: EventDigest, keep_ms: u64) -> Result<Taken, StoreError> {
         self.call(|shelf| shelf.take(window, owner, keep_ms)).await
     }

@@ -140,6 +140,9 @@ impl<'w> InvocationContext<'w> {
                 tracing::warn!("an event with this source and id but another body was handled before: dropped");
             });
         }
+        if matches!(answer, claim::Answer::Cancelled { .. }) {
+            dropped_as_cancelled(&self.invocation);
+        }
         if tracing::enabled!(tracing::Level::DEBUG) {
             self.within(|| tracing::debug!(answer = super::metrics::claim_name(answer), "claim"));
         }
@@ -164,19 +167,30 @@ impl<'w> InvocationContext<'w> {
         }
     }
 
-    /// Writes a line that says which invocation it is about. The span is made for the line and not for the whole way, which
-    /// most invocations go without a line.
+    /// Writes a line that says which invocation it is about.
     pub(super) fn within(&self, line: impl FnOnce()) {
-        let Invocation { event, hook, at, .. } = &self.invocation;
-        // Of the highest level, so that no filter takes it off a line.
-        let span = tracing::error_span!(
-            "invocation",
-            event = event.id,
-            %hook,
-            invocation = %self.key,
-            generation = at.generation,
-            attempt = at.attempt,
-        );
-        span.in_scope(line);
+        within(&self.invocation, line);
     }
+}
+
+/// Counts and logs an invocation that is dropped since an operator has cancelled it.
+pub(super) fn dropped_as_cancelled(invocation: &Invocation) {
+    Metric::Cancelled.count(&[("hook", invocation.hook.to_string())]);
+    within(invocation, || tracing::info!("dropped: an operator has cancelled it"));
+}
+
+/// Writes a line within a span that says which invocation it is about. The span is made for the line and not for the whole
+/// way, which most invocations go without a line.
+fn within(invocation: &Invocation, line: impl FnOnce()) {
+    let Invocation { event, hook, at, .. } = invocation;
+    // Of the highest level, so that no filter takes it off a line.
+    let span = tracing::error_span!(
+        "invocation",
+        event = event.id,
+        %hook,
+        invocation = %invocation.key(),
+        generation = at.generation,
+        attempt = at.attempt,
+    );
+    span.in_scope(line);
 }

@@ -13,7 +13,7 @@ use super::context::InvocationContext;
 use super::store::Unanswered;
 use crate::config::WhenAway;
 use crate::domain::claim::{self, Next, Point, Request, Settlement, Token};
-use crate::domain::dead_letter::{Cause, Subject};
+use crate::domain::dead_letter::Cause;
 use crate::domain::dedup_window::{Taken, Window};
 use crate::domain::invocation::Invocation;
 use crate::domain::message::{Lane, Outgoing};
@@ -244,7 +244,7 @@ impl<'w> InvocationRun<'w> {
 
     /// Publishes what follows, and returns once the broker has it.
     async fn publish(&self, follow: &Follow) {
-        let InvocationContext { worker, hook, invocation, key, queue, .. } = &self.context;
+        let InvocationContext { worker, hook, invocation, queue, .. } = &self.context;
         match follow {
             Follow::Again { wait_ms } => {
                 let wait = self.context.spread(Duration::from_millis(*wait_ms));
@@ -258,7 +258,8 @@ impl<'w> InvocationRun<'w> {
                 let invocation = Invocation { deaths: *deaths, ..self.again() };
                 worker.send(Outgoing::to_lane(Lane::Suspect, Duration::ZERO, invocation.message())).await;
             }
-            Follow::Resolved => worker.resolve(Subject::of(key), invocation.at.generation).await,
+            Follow::Resolved => worker.resolve_letter(invocation).await,
+            Follow::Cancelled => worker.close_letter(invocation).await,
             Follow::Next { at, deaths, next: Next::Retry { delay_ms, spent_ms, report }, .. } => {
                 let spent = Duration::from_millis(*spent_ms);
                 let next = invocation.next(*at, *deaths, spent, report.as_ref());

@@ -18,7 +18,8 @@ use crate::domain::outcome::Outcome;
 use crate::telemetry::{Metric, now_ms};
 
 /// Answers to claims, by the names of their series.
-const ANSWERS: [&str; 9] = ["won", "takeover", "done", "superseded", "busy", "resume", "suspect", "decided", "other"];
+const ANSWERS: [&str; 10] =
+    ["won", "takeover", "done", "superseded", "cancelled", "busy", "resume", "suspect", "decided", "other"];
 
 /// Between two lines about the same thing.
 const TELL_EVERY: Duration = Duration::from_mins(1);
@@ -91,7 +92,8 @@ pub(super) const fn claim_name(answer: &Answer) -> &'static str {
         Answer::Resume { .. } => "resume",
         Answer::Suspect { .. } => "suspect",
         Answer::Decided { .. } => "decided",
-        Answer::Ok | Answer::NotYours | Answer::Cancelled { .. } => "other",
+        Answer::Cancelled { .. } => "cancelled",
+        Answer::Ok | Answer::NotYours => "other",
     }
 }
 

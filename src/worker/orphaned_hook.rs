@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use super::Worker;
 use super::claimant::Claimed;
+use super::context::dropped_as_cancelled;
 use super::set_aside::Aside;
 use crate::broker::Delivery;
 use crate::config::WhenAway;
 use crate::domain::claim::{Answer, ClaimRequest, DeathLimits, Next, Request, Settlement, Token};
-use crate::domain::dead_letter::{Cause, Letter, Subject};
+use crate::domain::dead_letter::{Cause, Letter};
 use crate::domain::failure::Class;
 use crate::domain::invocation::Invocation;
 use crate::domain::message::LADDER_UNIT;
@@ -40,10 +41,16 @@ impl Worker {
         match self.claim(&key, &request, None).await {
             Claimed::Known(Answer::Done { .. }) => {
                 if at.generation > 0 {
-                    self.resolve(Subject::of(&key), at.generation).await;
+                    self.resolve_letter(invocation).await;
                 }
             }
             Claimed::Known(Answer::Superseded) => {}
+            Claimed::Known(Answer::Cancelled { .. }) => {
+                dropped_as_cancelled(invocation);
+                if at.generation > 0 {
+                    self.close_letter(invocation).await;
+                }
+            }
             Claimed::Known(Answer::Busy { lease_left_ms }) => {
                 let wait = Duration::from_millis(lease_left_ms).max(LADDER_UNIT);
                 return self.set_aside(delivery, Aside::Later(wait)).await;

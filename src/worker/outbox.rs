@@ -6,11 +6,14 @@ use tokio::time::sleep;
 
 use super::Worker;
 use crate::broker::PublishError;
-use crate::domain::dead_letter::{Letter, Mark, Record, Subject};
+use crate::domain::dead_letter::{Letter, Mark, Record, Subject, WORKER};
+use crate::domain::invocation::Invocation;
 use crate::domain::message::{LADDER_UNIT, Outgoing};
 use crate::domain::replay::undeliverable;
 use crate::telemetry::{Metric, now_ms};
 
+/// Who closes letters whose replays were cancelled: nobody knows by name any more who did that.
+const CANCELLED: &str = "operator";
 /// Tries of a publish between two warnings.
 const WARN_EVERY: u32 = 40;
 /// Between two tries of a publish.
@@ -52,11 +55,29 @@ impl Worker {
         }
     }
 
-    /// Appends the mark that says that this generation of a subject is finished.
-    pub(super) async fn resolve(&self, subject: Subject, generation: u32) {
-        let by = "worker".to_owned();
-        let mark = Mark { subject, generation, at_ms: now_ms(), by, reason: None, until_ms: 0 };
+    /// Appends the mark that says that this generation of a letter's subject is finished.
+    pub(super) async fn resolve(&self, subject: Subject, generation: u32, reason: Option<String>) {
+        self.mark(subject, generation, WORKER, reason).await;
+    }
+
+    /// Closes the letter that a cancelled invocation replays.
+    pub(super) async fn close_letter(&self, invocation: &Invocation) {
+        let (subject, generation) = (Subject::of(&invocation.letter_key()), invocation.at.generation);
+        let reason = Some("its replay was cancelled by an operator".to_owned());
+        self.mark(subject, generation, CANCELLED, reason).await;
+    }
+
+    async fn mark(&self, subject: Subject, generation: u32, by: &str, reason: Option<String>) {
+        let by = by.to_owned();
+        let mark = Mark { subject, generation, at_ms: now_ms(), by, reason, until_ms: 0 };
         self.append(&Record::Resolved(mark)).await;
+    }
+
+    /// The same, for the letter that a finished invocation replays.
+    pub(super) async fn resolve_letter(&self, invocation: &Invocation) {
+        let edited = invocation.edited_from.is_some();
+        let reason = edited.then(|| format!("done with other data, as event {}", invocation.event.id));
+        self.resolve(Subject::of(&invocation.letter_key()), invocation.at.generation, reason).await;
     }
 
     async fn append(&self, record: &Record) {

@@ -223,6 +223,10 @@ mod tests {
             if self.mute.load(Ordering::Relaxed) { Err(StoreError::Timeout) } else { Ok(step.answer) }
         }
 
+        async fn look(&self, _: &InvocationKey) -> Result<Option<Found>, StoreError> {
+            unreachable!("nobody looks here")
+        }
+
         async fn take(&self, _: &Window, _: EventDigest, _: u64) -> Result<Taken, StoreError> {
             Ok(Taken::Ours)
         }

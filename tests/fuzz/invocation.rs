@@ -14,7 +14,7 @@ use hookfleet::domain::replay::{BrokerMade, Operator, broker_made, replay, undel
 use super::input;
 
 /// Attempts that a message lists at most.
-const HISTORY_MAX: usize = 20;
+const HISTORY_MAX: usize = 100;
 const LANE: Queue = Queue::Lane(Lane::Default);
 
 /// A message on a lane.
@@ -59,10 +59,12 @@ fn one(invocation: &Invocation) {
     assert_eq!(read.message(), encoded);
     trip(&encoded, &Envelope::Invocation(read));
 
-    let report = AttemptReport { attempt: 1, at_ms: u64::MAX, took_ms: 6, status: Some(-1), error: "500".into() };
+    let report =
+        AttemptReport { generation: 0, attempt: 1, at_ms: u64::MAX, took_ms: 6, status: Some(-1), error: "500".into() };
     let next = invocation.next(invocation.at, 2, Duration::from_secs(3), Some(&report));
     assert_eq!((next.key(), next.idempotency_key()), (invocation.key(), invocation.idempotency_key()));
-    assert!(next.at >= invocation.at && next.history.len() <= HISTORY_MAX && next.history.last() == Some(&report));
+    let last = AttemptReport { generation: invocation.at.generation, ..report };
+    assert!(next.at >= invocation.at && next.history.len() <= HISTORY_MAX && next.history.last() == Some(&last));
     trip(&next.message(), &Envelope::Invocation(decoded(&next)));
 }
 
@@ -92,7 +94,14 @@ fn buried(invocation: &Invocation) {
         let forced = force.map_or(invocation.forced, |_| replay.generation);
         let first =
             Invocation::first(Arc::clone(&invocation.event), invocation.hook.clone(), invocation.revision.clone());
-        let expected = Invocation { at: Point::first(replay.generation), forced, ..first };
+        let history = decoded(invocation).history;
+        let expected = Invocation {
+            at: Point::first(replay.generation),
+            forced,
+            history,
+            edited_from: invocation.edited_from.clone(),
+            ..first
+        };
         assert_eq!(decode(&replay.outgoing.message), Ok(Envelope::Invocation(expected)));
     }
 }

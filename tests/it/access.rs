@@ -23,6 +23,7 @@ fn routes(letter: &str) -> Vec<(Method, String, Option<Vec<u8>>, &'static str)> 
         (Method::GET, "/v1/runtime/hooks".into(), None, READ),
         (Method::GET, LETTERS.into(), None, READ),
         (Method::GET, format!("{LETTERS}/{letter}"), None, READ),
+        (Method::GET, "/v1/events?id=one".into(), None, READ),
         (Method::POST, "/v1/events".into(), Some(event("b.c", "by-http").to_vec()), PUBLISH),
         (Method::POST, "/v1/gates".into(), Some(event("b.c", "asked").to_vec()), DECIDE),
         (Method::POST, format!("{LETTERS}/{letter}/replay"), None, OPERATE),

@@ -15,10 +15,10 @@ fn cancel(site: &Site, event: &str, hook: &str) -> (bool, String) {
     (output.status.success(), said)
 }
 
-/// The message that was out is dropped: seen by the claim that it asks for in vain.
-async fn until_superseded(stage: &Stage, count: f64) {
+/// The message that was out is dropped: seen by the claim that it asks for in vain, and counted.
+async fn until_dropped(stage: &Stage, count: f64) {
     let began = Instant::now();
-    while stage.worker.metric("hookfleet_claims_total", "superseded").await < count {
+    while stage.worker.metric("hookfleet_claims_total", "cancelled").await < count {
         assert!(began.elapsed() < Duration::from_secs(40), "nothing was dropped");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
@@ -45,7 +45,7 @@ async fn a_pending_retry(place: Place) {
     assert!(ok && said.contains("was cancelled before"), "{said}");
     let (ok, said) = cancel(&stage.site, "1", "well");
     assert!(!ok && said.contains("has finished: there is nothing to cancel"), "{said}");
-    until_superseded(&stage, 1.0).await;
+    until_dropped(&stage, 1.0).await;
 
     // The name from a log line does too; what has not come yet does not run when it does.
     let log = stage.worker.log();
@@ -53,12 +53,22 @@ async fn a_pending_retry(place: Place) {
     let digest = line.split_once("/flaky").map(|(before, _)| &before[before.len() - 32..]).unwrap();
     let said = stage.site.ok(&["hooks", "cancel", digest, "flaky"]);
     assert!(said.contains("was cancelled before"), "{said}");
-    let (ok, said) = cancel(&stage.site, "2", "flaky");
-    assert!(ok && said.contains("no worker has begun with it"), "{said}");
+    for hook in ["flaky", "nosuch"] {
+        let output = stage.site.run(&["hooks", "cancel", "2", hook, "--source", "/test"]);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.code() == Some(3) && said.contains("nothing is known of "), "{said}");
+    }
+    let said = stage.site.ok(&["hooks", "cancel", "2", "flaky", "--source", "/test", "--even-if-unknown"]);
+    assert!(said.contains("cancelled, though nothing is known of it"), "{said}");
     stage.publisher.send(event("a", "2")).await;
     sink.until("the other hook of it", Duration::from_secs(20), |calls| calls.len() == 3).await;
-    until_superseded(&stage, 2.0).await;
+    until_dropped(&stage, 2.0).await;
+    assert!(stage.worker.metric("hookfleet_cancelled_total", "flaky").await >= 2.0);
     assert_eq!(stage.worker.stop().await, Some(0));
+    let log = stage.worker.log();
+    let dropped = log.lines().filter(|line| line.contains("dropped: an operator has cancelled it"));
+    let dropped: Vec<&str> = dropped.collect();
+    assert!(dropped.len() >= 2 && dropped.iter().all(|line| line.contains("INFO") && line.contains("flaky")), "{log}");
     let calls: Vec<(String, String)> = sink.calls().into_iter().map(|call| (call.event, call.hook)).collect();
     assert_eq!(calls.iter().filter(|(_, hook)| hook == "flaky").count(), 1, "{calls:?}");
     assert!(stage.site.letters().is_empty(), "cancelling writes no letter");
@@ -84,7 +94,7 @@ async fn a_run(place: Place) {
     sink.until("the run", Duration::from_secs(20), |calls| calls.len() == 1).await;
     let (ok, said) = cancel(&stage.site, "1", "long");
     assert!(ok && said.contains("it is running"), "{said}");
-    until_superseded(&stage, 1.0).await;
+    until_dropped(&stage, 1.0).await;
     let began = Instant::now();
     assert_eq!(stage.worker.stop().await, Some(0));
     assert!(began.elapsed() < Duration::from_secs(20), "nothing was left to wait for");
@@ -109,7 +119,9 @@ async fn an_event_in_a_file_that_nobody_owns_is_cancelled() {
     let site = site(Place::File).await.hooks(&[hook(&sink, "one", "a", ""), hook(&sink, "two", "a", "")].join("\n"));
     site.ok(&["publish", "--type", "a", "--id", "1", "--source", "/test"]);
     let (ok, said) = cancel(&site, "1", "one");
-    assert!(ok && said.contains("no worker has begun with it"), "{said}");
+    assert!(!ok && said.contains("nothing is known of "), "what waits for its first run is not known: {said}");
+    let said = site.ok(&["hooks", "cancel", "1", "one", "--source", "/test", "--even-if-unknown"]);
+    assert!(said.contains("nothing is known of it"), "{said}");
     let mut worker = site.worker().await;
     sink.until("the other hook", Duration::from_secs(20), |calls| !calls.is_empty()).await;
     assert_eq!(worker.stop().await, Some(0));

@@ -133,7 +133,7 @@ async fn what_arrives_all_the_same_is_a_letter() {
     site.ok(&["dead-letters", "replay", &id]);
     let began = std::time::Instant::now();
     loop {
-        let shown: Value = serde_json::from_str(&site.ok(&["dead-letters", "show", &id])).unwrap();
+        let shown: Value = serde_json::from_str(&site.ok(&["dead-letters", "show", &id, "--json"])).unwrap();
         if shown["state"] == "open" && shown["letter"]["generation"] == 1 {
             break;
         }

@@ -108,7 +108,7 @@ async fn what_is_no_event_becomes_a_letter_and_the_queue_goes_on() {
         .iter()
         .find(|letter| letter.pointer("/letter/client/properties/content_type").is_some_and(|it| it == "text/plain"));
     let id = raw.unwrap().pointer("/letter/id").unwrap().as_str().unwrap();
-    assert!(site.ok(&["dead-letters", "show", id, "--body"]).contains("\"text\": \"hello\""));
+    assert!(site.ok(&["dead-letters", "show", id, "--body", "--json"]).contains("\"text\": \"hello\""));
 }
 
 /// A message as large as the broker takes, the same in bytes that JSON makes six of, and one that only grows too large
@@ -137,7 +137,7 @@ async fn what_is_as_large_as_it_may_be_is_a_letter_too() {
     assert!(found[3].1.starts_with("the headers have 131"), "{found:?}");
     for letter in letters {
         let id = letter.pointer("/letter/id").unwrap().as_str().unwrap();
-        let whole: Value = serde_json::from_str(&site.ok(&["dead-letters", "show", id, "--body"])).unwrap();
+        let whole: Value = serde_json::from_str(&site.ok(&["dead-letters", "show", id, "--body", "--json"])).unwrap();
         let body: Body = serde_json::from_value(whole.pointer("/letter/body").unwrap().clone()).unwrap();
         let body = body.bytes().unwrap();
         assert!(body.len() == 2 || body.len() == MESSAGE_BYTES_MAX, "{id}: {}", body.len());

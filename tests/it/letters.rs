@@ -3,7 +3,8 @@
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
-use lapin::options::{BasicPublishOptions, ConfirmSelectOptions, QueueBindOptions};
+use hookfleet::telemetry::now_ms;
+use lapin::options::{BasicPublishOptions, ConfirmSelectOptions, QueueBindOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{BasicProperties, Connection, ConnectionProperties};
 use serde_json::{Value, json};
@@ -59,6 +60,8 @@ async fn looking(place: Place) {
     check(&["--hook", "*m*", "--type", "mail.*"], 4);
     check(&["--class", "rejected"], 4);
     check(&["--state", "open", "--text", "E11"], 1);
+    check(&["--event", "e11"], 1);
+    check(&["--event", "e1"], 1);
     check(&["--session", "s1", "--class", "exhausted"], 4);
     check(&["--run", "nobody"], 0);
     check(&["--run", "r2"], 4);
@@ -83,18 +86,47 @@ async fn looking(place: Place) {
     let table = site.ok(&["dead-letters", "groups"]);
     assert!(table.contains("GROUP") && table.contains(text(&groups[0], "/fingerprint")), "{table}");
 
+    for_people(&site);
+
     // Closed by a filter; the first reason stays.
-    let closed =
-        site.ok(&["dead-letters", "resolve", "--hook", "mail", "--reason", "wrong address, token=hunter2", "--yes"]);
+    let reason = "wrong address, token=hunter2";
+    let closed = site.ok(&["dead-letters", "resolve", "--hook", "mail", "--reason", reason, "--by", "anna", "--yes"]);
     assert_eq!(closed.trim(), "4 letters resolved");
     let id = text(&items(&site, &["list", "--hook", "mail"])[0], "/letter/id").to_owned();
     assert_eq!(site.ok(&["dead-letters", "resolve", &id, "--reason", "another one"]).trim(), "0 letters resolved");
-    let shown = parsed(&site.ok(&["dead-letters", "show", &id, "--body"]));
+    let shown = parsed(&site.ok(&["dead-letters", "show", &id, "--body", "--json"]));
     assert_eq!((text(&shown, "/state"), text(&shown, "/mark/reason")), ("resolved", "wrong address, token=[REDACTED]"));
-    assert!(shown["mark"]["at_ms"].is_u64() && shown["mark"]["by"].is_string(), "{shown}");
+    assert!(shown["mark"]["at_ms"].is_u64() && shown["mark"]["by"] == "anna", "{shown}");
     assert!(text(&shown, "/letter/body/text").contains("\"amount\":"), "{shown}");
 
     sent_again(&site, &sink, &id, text(&groups[0], "/fingerprint")).await;
+}
+
+/// What people name stands in the table, and one letter says what, when, why, what was sent and what to do next.
+fn for_people(site: &Site) {
+    let table = site.ok(&["dead-letters", "list", "--event", "e3"]);
+    let has = |text: &str, expected: &[&str]| {
+        for expected in expected {
+            assert!(text.contains(expected), "no {expected:?} in {text}");
+        }
+    };
+    has(&table, &["EVENT", "SUBJECT", " e3 ", "order.paid"]);
+    let shown = site.ok(&["dead-letters", "show", "e3"]);
+    has(&shown, &["letter    ", "event     e3 of /test, type order.paid", "hook      crm, of catalog "]);
+    has(&shown, &["why       exhausted: ", "request   http://", "idempotency-key: ", "session   s1", "run       r0"]);
+    has(
+        &shown,
+        &["GENERATION  ATTEMPT", " 503 ", "next      when the target is well again: hookfleet dead-letters replay"],
+    );
+    let when = shown.lines().find(|line| line.starts_with("when ")).unwrap();
+    assert!(when.contains('T') && when.contains("Z, generation 0"), "{when}");
+    assert!(!shown.contains("\"amount\""), "the event is shown on request: {shown}");
+    let whole = site.ok(&["dead-letters", "show", "e3", "--body"]);
+    has(&whole, &["event     {", "\"amount\":3"]);
+    let unknown = site.run(&["dead-letters", "show", "e99"]);
+    let told = String::from_utf8_lossy(&unknown.stderr).into_owned();
+    assert_eq!(unknown.status.code(), Some(3), "{told}");
+    has(&told, &["no letter has the id \"e99\", nor is of an event that has it"]);
 }
 
 /// One that is closed, two by their ids, and what is left of their group.
@@ -105,7 +137,7 @@ async fn sent_again(site: &Site, sink: &Sink, closed: &str, group: &str) {
     let before = keys().len();
     let refused = site.run(&["dead-letters", "replay", closed]).stderr;
     assert!(String::from_utf8_lossy(&refused).contains("--force runs it again under a key of its own"));
-    assert!(site.ok(&["dead-letters", "replay", closed, "--force"]).contains("replayed as generation"));
+    assert!(site.ok(&["dead-letters", "replay", closed, "--force"]).contains(" as generation "));
     sink.until("the forced one", Duration::from_secs(20), |calls| {
         calls.iter().map(|call| &call.key).collect::<HashSet<_>>().len() > before
     })
@@ -158,7 +190,7 @@ async fn what_cannot_be_done_is_said() {
         assert!(!output.status.success() && error.contains(expected), "{arguments:?}: {error}");
     };
     for owned in [true, false] {
-        check(&["show", "nobody"], "no letter has the id nobody: see `hookfleet dead-letters list`");
+        check(&["show", "nobody"], "no letter has the id \"nobody\", nor is of an event that has it: see `hookfleet");
         check(&["list", "--class", "rejcted"], "`rejected`");
         check(
             &["list", "--state", "closed"],
@@ -169,8 +201,10 @@ async fn what_cannot_be_done_is_said() {
         check(&["list", "--limit", "0"], "expected 1 to 1000");
         check(&["replay"], "expected ids of letters, a filter, or all, found nothing");
         check(&["replay", "--all", "--hook", "x", "--yes"], "one of them, found several");
-        check(&["replay", "nobody"], "no letter has the id nobody");
+        check(&["replay", "nobody"], "no letter has the id nobody: see `hookfleet dead-letters list`");
         check(&["replay", "--all", "--rate", "fast"], "such as 50/s");
+        check(&["replay", "--all", "--limit", "0"], "'0' for '--limit <N>'");
+        check(&["replay", "--all", "--wait=soon"], "expected a duration such as 500ms");
         check(&["replay", "--all", "--to-hook", "a b", "--yes"], "to_hook");
         check(&["resolve", "--all", "--reason", "x"], "Give --yes");
         check(&["edit", "nobody", "--patch", "{"], "--patch: expected JSON");
@@ -203,6 +237,7 @@ async fn http(base: &str) {
     check("POST", "/replay", "{", 400, "expected a body in JSON").await;
     check("POST", "/replay", r#"{"filter":{"hok":"x"}}"#, 400, "hok").await;
     check("POST", "/replay", r#"{"all":true,"rate":-1}"#, 400, "letters a second").await;
+    check("POST", "/replay", r#"{"all":true,"limit":0}"#, 400, "limit: expected at least 1").await;
     check("POST", "/replay", r#"{"all":true,"dry_run":true}"#, 200, "\"letters\":0").await;
     check("POST", "/resolve", r#"{"all":true,"reason":"x"}"#, 200, "\"resolved\":0").await;
     check("GET", "/jobs/nobody", "", 404, "no job nobody").await;
@@ -286,6 +321,47 @@ async fn foreign_records_are_listed() {
     assert!(items(&site, &["list", "--class", "unreadable", "--state", "unresolved"]).is_empty());
 }
 
+/// What the broker dead-letters while nobody looks has the time at which it did, not that of its finding, and never none.
+#[tokio::test]
+async fn what_the_broker_made_has_its_time() {
+    let sink = Sink::start().await;
+    let site = site(Place::Servers).await.hooks(&hook(&sink, "h", "a", ""));
+    assert_eq!(site.worker().await.stop().await, Some(0)); // it has declared the queues
+    let connection = Connection::connect(&shared().await.0.url(), ConnectionProperties::default()).await.unwrap();
+    let channel = connection.create_channel().await.unwrap();
+    channel.confirm_select(ConfirmSelectOptions::default()).await.unwrap();
+    let properties = BasicProperties::default().with_content_type("application/cloudevents+json".into());
+    let (events, options) = (format!("{}.events", site.namespace), BasicPublishOptions::default());
+    let (began_ms, body) = (now_ms(), event("a", "1"));
+    let properties = properties.with_expiration("1".into());
+    let sent = channel.basic_publish(events.as_str().into(), "a".into(), options, &body, properties);
+    sent.await.unwrap().await.unwrap();
+    let buried = format!("{}.buried", site.namespace);
+    let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
+    let began = Instant::now();
+    loop {
+        let queue = channel.queue_declare(buried.as_str().into(), passive, FieldTable::default()).await.unwrap();
+        if queue.message_count() == 1 {
+            break;
+        }
+        assert!(began.elapsed() < Duration::from_secs(20), "it does not expire");
+        sleep(Duration::from_millis(50)).await;
+    }
+    let died_ms = now_ms();
+    while now_ms() < died_ms + 2000 {
+        sleep(Duration::from_millis(50)).await; // the broker says it to the second
+    }
+    let worker = site.worker().await;
+    let letter = until_letters(&site, 1, "open").await.remove(0);
+    let at_ms = letter["letter"]["at_ms"].as_u64().unwrap();
+    assert!((began_ms - 1000..=died_ms).contains(&at_ms), "between {began_ms} and {died_ms}: {letter}");
+    assert!(letter["letter"]["found_ms"].as_u64().unwrap() > died_ms, "{letter}");
+    assert_eq!(items(&site, &["list", "--since", "1h"]).len(), 1);
+    worker.until_metric("hookfleet_letters_open", "expired", 1.0).await;
+    let age = worker.metric("hookfleet_letters_oldest_open_seconds", "").await;
+    assert!((1.0..600.0).contains(&age), "{age}");
+}
+
 /// A letter about a whole event, some hooks of which had finished: those are not run again, the others are, and the letter is
 /// resolved by the worker.
 #[tokio::test]
@@ -346,39 +422,6 @@ async fn a_whole_event_is_replayed_for_what_has_not_finished() {
         1,
         "what was given up has a letter of its own: {hooks:?}"
     );
-}
-
-/// Data that the target refuses are mended: once, as a new event, and the letter is closed.
-async fn edit(place: Place) {
-    let sink = Sink::start().await;
-    sink.behave(|_, _| Answer::status(422));
-    let site = site(place).await.hooks(&hook(&sink, "crm", "order.*", ONE_ATTEMPT));
-    let Stage { site, worker: _worker, publisher } = stage(place, site).await;
-    publisher.send(with_data("order.paid", "e1", &json!({ "amount": "seven", "note": "x" }))).await;
-    let letter = until_letters(&site, 1, "open").await.remove(0);
-    let id = text(&letter, "/letter/id").to_owned();
-    sink.behave(|_, _| Answer::status(200));
-    let sent = site.ok(&["dead-letters", "edit", &id, "--patch", r#"{"amount":7}"#]);
-    assert!(sent.contains("with other data"), "{sent}");
-    sink.until("the mended one", Duration::from_secs(20), |calls| calls.len() == 2).await;
-    let call = sink.calls().remove(1);
-    let body: Value = serde_json::from_slice(&call.body).unwrap();
-    let found = serde_json::to_string(&body).unwrap();
-    assert!(call.event.starts_with("edited-") && found.contains("\"amount\":7"), "{call:?}");
-    let closed = until_letters(&site, 1, "resolved").await.remove(0);
-    assert!(text(&closed, "/mark/reason").contains(&call.event), "{closed}");
-    let again = site.run(&["dead-letters", "edit", &id, "--patch", r#"{"amount":7}"#]);
-    assert!(String::from_utf8_lossy(&again.stderr).contains("is resolved"), "{again:?}");
-}
-
-#[tokio::test]
-async fn a_letter_is_mended_on_servers() {
-    edit(Place::Servers).await;
-}
-
-#[tokio::test]
-async fn a_letter_is_mended_in_a_file() {
-    edit(Place::File).await;
 }
 
 /// The hook of a letter is gone: another one takes its work.

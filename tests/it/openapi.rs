@@ -124,7 +124,16 @@ async fn of_events(served: &Served) {
 async fn of_queries(served: &Served) {
     let of_cancel = "/v1/runtime/hooks/{hook}/cancel";
     let cancel = format!("/v1/runtime/hooks/h/cancel?event={}", "0".repeat(32));
-    served.check(Method::POST, (of_cancel, &cancel), None, 200).await;
+    served.check(Method::POST, (of_cancel, &cancel), None, 404).await;
+    served.check(Method::POST, (of_cancel, &format!("{cancel}&even_if_unknown=true")), None, 200).await;
+    let events = async |query: &str, status| {
+        served.check(Method::GET, ("/v1/events", &format!("/v1/events{query}")), None, status).await
+    };
+    events("?id=1&source=%2Ftest", 200).await;
+    events("?id=none&source=%2Ftest", 404).await;
+    for query in ["", "?source=x", "?id=1&sourc=x"] {
+        events(query, 400).await;
+    }
     for query in ["?event=x", "", "?event", "?events=1"] {
         let cancel = format!("/v1/runtime/hooks/h/cancel{query}");
         served.check(Method::POST, (of_cancel, &cancel), None, 400).await;

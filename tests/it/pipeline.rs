@@ -137,7 +137,7 @@ async fn letter_and_replay(place: Place) {
     let id = letter.pointer("/letter/id").unwrap().as_str().unwrap().to_owned();
     assert_eq!(letter.pointer("/letter/class").unwrap(), "exhausted");
     assert_eq!(letter.pointer("/letter/attempts").unwrap().as_array().unwrap().len(), 2);
-    let shown = site.ok(&["dead-letters", "show", &id, "--body"]);
+    let shown = site.ok(&["dead-letters", "show", &id, "--body", "--json"]);
     assert!(shown.contains("\\\"specversion\\\":\\\"1.0\\\""), "{shown}");
 
     sink.behave(|_, _| Answer::after(Duration::from_millis(300))); // mended, and slow enough to be caught twice

@@ -137,7 +137,9 @@ async fn nowhere(place: Place) {
     }
     for id in &ids {
         places.push(get(&format!("/v1/runtime/hooks/dead-letter/{id}?body=true")).await);
-        places.push(("show".to_owned(), site.ok(&["dead-letters", "show", id, "--body"]).into_bytes()));
+        for show in [&["dead-letters", "show", id, "--body"][..], &["dead-letters", "show", id, "--body", "--json"]] {
+            places.push(("show".to_owned(), site.ok(show).into_bytes()));
+        }
     }
     for command in [&["dead-letters", "list"][..], &["hooks", "list", "--json"], &["settings"]] {
         places.push((format!("{command:?}"), site.ok(command).into_bytes()));

@@ -130,17 +130,17 @@ async fn a_client_writes_nothing_into_the_log() {
     let open = until_letters(&site, 1, "open").await.remove(0);
     assert_eq!(worker.stop().await, Some(0));
 
-    let letter: Letter =
-        serde_json::from_value(
-            parsed(&site.ok(&[
-                "dead-letters",
-                "show",
-                open.pointer("/letter/id").unwrap().as_str().unwrap(),
-                "--body",
-            ]))["letter"]
-                .clone(),
-        )
-        .unwrap();
+    let letter: Letter = serde_json::from_value(
+        parsed(&site.ok(&[
+            "dead-letters",
+            "show",
+            open.pointer("/letter/id").unwrap().as_str().unwrap(),
+            "--body",
+            "--json",
+        ]))["letter"]
+            .clone(),
+    )
+    .unwrap();
     let (subject, by) = (letter.subject(), "nobody".to_owned());
     let mark = Mark { subject, generation: u32::MAX, at_ms: 1, by, reason: None, until_ms: u64::MAX };
     let made = Letter { hook: Some("never-wanted-it".to_owned()), generation: 7, ..letter };

@@ -209,7 +209,7 @@ async fn bad_attributes_are_letters() {
         assert!(error.starts_with(expected_error), "{error}");
     }
     for letter in &letters {
-        let shown = site.ok(&["dead-letters", "show", &at(letter, "/letter/id"), "--body"]);
+        let shown = site.ok(&["dead-letters", "show", &at(letter, "/letter/id"), "--body", "--json"]);
         let shown: Value = serde_json::from_str(&shown).unwrap();
         assert_eq!(at(&shown, "/letter/client/headers/cloudEvents:type"), "a");
         assert!(["{}", "{ no json"].contains(&at(&shown, "/letter/body/text").as_str()), "{shown}");

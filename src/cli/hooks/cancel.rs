@@ -5,14 +5,11 @@ use std::process::ExitCode;
 use anyhow::{anyhow, bail};
 use clap::Args;
 
-use crate::app::routes;
-use crate::cli::api::Api;
-use crate::cli::remote::Remote;
-use crate::cli::{connect, output};
-use crate::config::{Backend, Settings};
+use crate::cli::answer::is_unknown;
+use crate::cli::exit::Exit;
+use crate::cli::{invocations, output};
+use crate::config::Settings;
 use crate::domain::id::{EventDigest, HookId, InvocationKey};
-use crate::embedded;
-use crate::http::Routes;
 use crate::operations::cancel::{Cancelled, Found};
 
 /// An event that is still to be handled by a hook is so no more. No dead letter is written.
@@ -25,11 +22,22 @@ pub(in crate::cli) struct Cancel {
     /// The event's source: with the id it names the event
     #[arg(long)]
     source: Option<String>,
+    /// Also if nothing is known of it, as of what waits for its first run: should it come, it does not run
+    #[arg(long)]
+    even_if_unknown: bool,
 }
 
 pub(in crate::cli) async fn run(settings: &Settings, wish: &Cancel) -> anyhow::Result<ExitCode> {
     let key = key(wish)?;
-    let cancelled = send(settings, &key).await?;
+    let (hook, event, even_if_unknown) = (&key.hook, key.event, wish.even_if_unknown);
+    let path = format!("/v1/runtime/hooks/{hook}/cancel?event={event}&even_if_unknown={even_if_unknown}");
+    let cancelled: Cancelled = match invocations::post(settings, &path).await {
+        Err(error) if is_unknown(&error) => {
+            output::err(&format!("error: {error}"));
+            return Ok(Exit::Ask.into());
+        }
+        answer => answer?,
+    };
     let Cancelled { invocation, found } = &cancelled;
     let text = match found {
         Found::Done => "has finished: there is nothing to cancel",
@@ -37,16 +45,13 @@ pub(in crate::cli) async fn run(settings: &Settings, wish: &Cancel) -> anyhow::R
         Found::Pending => "cancelled: its message is dropped when it comes",
         Found::Cancelled => "was cancelled before",
         Found::GivenUp => "was given up before: see `hookfleet dead-letters list`",
-        Found::Nothing => {
-            "cancelled, though no worker has begun with it: if it comes, it is dropped. Check event, source and hook if \
-             that is a surprise"
-        }
+        Found::Nothing => "cancelled, though nothing is known of it: if it comes, it is dropped",
     };
     output::answer(&cancelled, || format!("{invocation} {text}"))?;
     Ok(if *found == Found::Done { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
-fn key(Cancel { event, hook, source }: &Cancel) -> anyhow::Result<InvocationKey> {
+fn key(Cancel { event, hook, source, .. }: &Cancel) -> anyhow::Result<InvocationKey> {
     let hook = HookId::new(hook).map_err(|sentence| anyhow!("HOOK: {sentence}"))?;
     let event = match source {
         Some(source) => EventDigest::of(source, event),
@@ -61,24 +66,6 @@ fn key(Cancel { event, hook, source }: &Cancel) -> anyhow::Result<InvocationKey>
     Ok(InvocationKey { event, hook })
 }
 
-/// Asks the process that owns the file, if one does, else the store of claims.
-async fn send(settings: &Settings, key: &InvocationKey) -> anyhow::Result<Cancelled> {
-    let path = format!("/v1/runtime/hooks/{}/cancel?event={}", key.hook, key.event);
-    if let Backend::Embedded { path: file } = &settings.backend
-        && let Some(owner) = embedded::owner(file)
-    {
-        return Api::Loopback(Remote::new(owner, &settings.http)?).post(&path, &()).await;
-    }
-    let backends = connect::open(settings).await?;
-    let api = Api::in_process(Routes::Invocations(routes::invocations(settings, &backends)));
-    let cancelled = api.post(&path, &()).await;
-    backends.broker.close().await;
-    if let Some(file) = backends.file {
-        file.close().await;
-    }
-    cancelled
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -86,7 +73,8 @@ mod tests {
     #[test]
     fn events_are_named_by_id_and_source_or_as_in_logs() {
         let wish = |event: &str, source: Option<&str>| {
-            let cancel = Cancel { event: event.into(), hook: "h".into(), source: source.map(str::to_owned) };
+            let (event, hook, source) = (event.into(), "h".into(), source.map(str::to_owned));
+            let cancel = Cancel { event, hook, source, even_if_unknown: false };
             key(&cancel).map(|key| key.to_string()).map_err(|error| error.to_string())
         };
         let digest = EventDigest::of("/shop", "17").to_string();

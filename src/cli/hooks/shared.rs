@@ -35,20 +35,20 @@ impl<'s> Shared<'s> {
         Self { revisions, flow: RedisFlow::new(link, &settings.namespace), settings }
     }
 
-    pub(super) async fn apply(&self, path: &Path, change: Change, dry_run: bool, by: &str) -> anyhow::Result<()> {
-        self.change(documents(path)?, change, dry_run, by).await
+    pub(super) async fn apply(&self, path: &Path, change: Change, dry_run: bool) -> anyhow::Result<()> {
+        self.change(documents(path)?, change, dry_run).await
     }
 
-    pub(super) async fn rollback(&self, number: u64, change: Change, by: &str) -> anyhow::Result<()> {
+    pub(super) async fn rollback(&self, number: u64, change: Change) -> anyhow::Result<()> {
         let Stored { documents, .. } = self.revisions.get(number).await?;
         let message = change.message.or_else(|| Some(format!("back to r{number}")));
-        self.change(documents, Change { message, ..change }, false, by).await
+        self.change(documents, Change { message, ..change }, false).await
     }
 
-    async fn change(&self, documents: Vec<Document>, change: Change, dry_run: bool, by: &str) -> anyhow::Result<()> {
-        let Change { expect_revision: expected, message } = change;
+    async fn change(&self, documents: Vec<Document>, change: Change, dry_run: bool) -> anyhow::Result<()> {
+        let Change { expect_revision: expected, message, by } = change;
         let hint_max = self.settings.hint_max;
-        let wish = Wish { documents, expected, by: by.to_owned(), message, dry_run, at_ms: now_ms(), hint_max };
+        let wish = Wish { documents, expected, by: by.name(), message, dry_run, at_ms: now_ms(), hint_max };
         let applied = apply(&self.revisions, &self.flow, wish).await;
         let Applied { done, changes, warnings } = applied.map_err(|refused| match refused {
             Refused::Invalid(problems) => anyhow!(problems), // shown as a compiler would

@@ -5,6 +5,7 @@ use reqwest::Method;
 use serde::Serialize;
 use serde_json::Value;
 
+use crate::app::current::current_hooks;
 use crate::app::{Backends, routes};
 use crate::cli::api::Api;
 use crate::cli::connect;
@@ -15,9 +16,9 @@ use crate::domain::id::LetterId;
 use crate::embedded;
 use crate::http::Routes;
 use crate::operations::api_types::{
-    Asked, EditAsked, Grouped, JobShown, Listed, OneAsked, PageAsked, Preview, ReplayAsked, ResolveAsked, Resolved,
+    Asked, EditAsked, Grouped, JobShown, Listed, PageAsked, Preview, ReplayAsked, ResolveAsked, Resolved,
 };
-use crate::operations::{OperationError, Replayed};
+use crate::operations::{Edited, OperationError};
 
 const PATH: &str = "/v1/runtime/hooks/dead-letter";
 /// Reading a whole log takes a core: workers on the same machine go first.
@@ -47,6 +48,14 @@ impl Client {
             _ => connect::open(settings).await?,
         };
         Ok(Self::over(settings, backends))
+    }
+
+    /// The same, with the current catalog at hand, which the process that owns the file has anyway.
+    pub(super) async fn with_hooks(self, settings: &Settings) -> Self {
+        let Self { backends: Some(backends), .. } = self else { return self };
+        let hooks = current_hooks(settings, &backends).await;
+        let letters = routes::letters_beside(settings, backends.operations(settings), hooks);
+        Self { api: Api::in_process(Routes::Letters(letters)), backends: Some(backends) }
     }
 
     /// Over these connections.
@@ -94,13 +103,7 @@ impl Client {
         self.api.post(&format!("{PATH}/replay"), &ReplayAsked { dry_run: true, ..asked.clone() }).await
     }
 
-    /// Sends one letter out again.
-    pub(super) async fn replay(&self, asked: &ReplayAsked, id: &LetterId) -> anyhow::Result<Replayed> {
-        let ReplayAsked { force, to_hook, by, .. } = asked.clone();
-        self.api.post(&format!("{PATH}/{}/replay", segment(id.as_str())?), &OneAsked { force, to_hook, by }).await
-    }
-
-    /// Begins to send many letters out again.
+    /// Begins to send letters out again.
     pub(super) async fn start(&self, asked: &ReplayAsked) -> anyhow::Result<JobShown> {
         self.api.post(&format!("{PATH}/replay"), asked).await
     }
@@ -115,7 +118,7 @@ impl Client {
         self.api.post(&format!("{PATH}/jobs/{id}/cancel"), &()).await
     }
 
-    pub(super) async fn edit(&self, id: &str, asked: &EditAsked) -> anyhow::Result<Replayed> {
+    pub(super) async fn edit(&self, id: &str, asked: &EditAsked) -> anyhow::Result<Edited> {
         self.api.post(&format!("{PATH}/{}/edit", segment(id)?), asked).await
     }
 

@@ -8,25 +8,33 @@ use anyhow::bail;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep, sleep_until};
 
 use super::client::Client;
 use super::{Which, ids};
-use crate::cli::operator;
+use crate::cli::by::By;
+use crate::cli::exit::Exit;
 use crate::cli::output::{self, table, time};
 use crate::domain::browse::Group;
 use crate::domain::failure::Class;
 use crate::domain::id::LetterId;
 use crate::domain::time::millis;
+use crate::operations::OperationError;
 use crate::operations::api_types::{Preview, ReplayAsked};
-use crate::operations::progress::Progress;
+use crate::operations::progress::{Progress, Sent, SentOutcome, Unsent};
 use crate::operations::replay::Manner;
 use crate::telemetry::now_ms;
+use crate::yaml::scalar;
 
-/// Exit code of what the person at the terminal stopped, as shells have it.
+/// Exit code, as shells have it, of what the person at the terminal stopped.
 const INTERRUPTED: i32 = 130;
-/// Between two looks at a job.
+/// Between two looks at a job: while it sends, and while it waits.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
+const WAIT_EVERY: Duration = Duration::from_secs(1);
+/// Longest wait that can be asked for.
+const WAIT_MAX: Duration = Duration::from_hours(30 * 24);
+/// Of so few every one is named that was sent; of more those that failed again.
+const EACH_MAX: usize = 20;
 
 #[derive(Debug, Args)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
@@ -37,7 +45,10 @@ pub(in crate::cli) struct Replay {
     /// Every letter that is open
     #[arg(long)]
     all: bool,
-    /// Say what would be sent, and send nothing
+    /// The oldest N that can be sent; the same command again takes the next
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    limit: Option<u64>,
+    /// Say what would be sent and what cannot be, and send nothing
     #[arg(long)]
     dry_run: bool,
     /// At most so many letters a second, such as 50/s
@@ -49,6 +60,15 @@ pub(in crate::cli) struct Replay {
     /// Run them although they have finished, each under an Idempotency-Key of its own
     #[arg(long)]
     force: bool,
+    /// Wait until all have ended, or so long, and say what has become of each [default on a terminal]
+    #[arg(long, value_name = "DURATION", num_args = 0..=1, require_equals = true, value_parser = patience)]
+    #[expect(clippy::option_option, reason = "it may be said without a duration")]
+    wait: Option<Option<Duration>>,
+    /// Send them, and do not wait for what becomes of them
+    #[arg(long, conflicts_with = "wait")]
+    no_wait: bool,
+    #[command(flatten)]
+    by: By,
     /// Do not ask
     #[arg(long)]
     yes: bool,
@@ -66,9 +86,27 @@ fn rate(text: &str) -> Result<f64, String> {
     rate.ok_or_else(|| format!("expected a number of letters a second, such as 50/s, found \"{text}\""))
 }
 
+fn patience(text: &str) -> Result<Duration, String> {
+    let waited = scalar::duration(Duration::ZERO..=WAIT_MAX)(text);
+    waited.map_err(|mismatch| format!("expected {}, found \"{text}\"", mismatch.expected))
+}
+
+impl Replay {
+    /// Whether another hook is to run the letters, which the catalog has to have.
+    pub(super) const fn names_hook(&self) -> bool {
+        self.to_hook.is_some()
+    }
+
+    /// Whether to wait, and how long at most.
+    fn patience(&self) -> (bool, Option<Duration>) {
+        (self.wait.is_some() || !self.no_wait && std::io::stdout().is_terminal(), self.wait.flatten())
+    }
+}
+
 pub(super) async fn run(client: &Client, replay: Replay, window: Duration) -> anyhow::Result<ExitCode> {
-    let Replay { ids: named, which, all, dry_run, rate, to_hook, force, yes } = replay;
-    let json = output::is_json();
+    let (wait, patience) = replay.patience();
+    let Replay { ids: named, which, all, limit, dry_run, rate, to_hook, force, by, yes, .. } = replay;
+    let (by, json) = (by.name(), output::is_json());
     let asked = ReplayAsked {
         ids: ids(&named),
         filter: Some(which.asked()),
@@ -76,44 +114,48 @@ pub(super) async fn run(client: &Client, replay: Replay, window: Duration) -> an
         force,
         to_hook,
         rate,
+        limit: limit.map(|limit| usize::try_from(limit).unwrap_or(usize::MAX)),
         dry_run,
-        by: Some(operator()),
+        wait,
+        by: Some(by.clone()),
     };
-    Manner::new(&operator(), asked.to_hook.as_deref(), asked.rate)?; // before anything is asked of anyone
+    Manner::new(&by, asked.to_hook.as_deref(), asked.rate)?; // before anything is asked of anyone
     let preview = client.preview(&asked).await?;
     if dry_run {
         output::answer(&preview, || shown(&preview, window))?;
         return Ok(ExitCode::SUCCESS);
     }
-    if let [id] = asked.ids.as_slice()
-        && !json
-        && asked.rate.is_none()
-    {
-        return one(client, &asked, id).await;
+    if !preview.unknown.is_empty() {
+        let unknown = preview.unknown.into_iter().map(|id| format!("error: {}", OperationError::Unknown(id)));
+        output::err(&unknown.collect::<Vec<_>>().join("\n"));
+        return Ok(Exit::Ask.into()); // nothing is sent of what was not meant
     }
-    if !json {
+    if !(json || named.len() == 1 && preview.letters == 1) {
         output::err(&shown(&preview, window));
     }
-    if preview.letters == 0 || !preview.unknown.is_empty() {
-        // Nothing is sent of what was not meant.
-        return Ok(if preview.unknown.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+    if preview.letters == 0 {
+        let is_refused = !named.is_empty() || preview.refused > 0;
+        return Ok(if is_refused { ExitCode::FAILURE } else { ExitCode::SUCCESS });
     }
     let is_meant = yes || !named.is_empty(); // who names letters means them
     if !is_meant && !confirmed(&format!("Send these {} letters out again?", preview.letters))? {
         return Ok(ExitCode::FAILURE);
     }
-    let progress = followed(client, &asked).await?;
-    let is_whole = progress.failed == 0 && progress.ended.is_none();
+    let progress = followed(client, &asked, patience).await?;
     output::answer(&progress, || ended(&progress, asked.force))?;
-    Ok(if is_whole { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    let named_in_vain = preview.resolved.len() + preview.unforced.len() + preview.refused;
+    Ok(exit(&progress, named_in_vain))
 }
 
-/// One letter: no way to follow, but the reason if it cannot be sent.
-async fn one(client: &Client, asked: &ReplayAsked, id: &LetterId) -> anyhow::Result<ExitCode> {
-    let asked = ReplayAsked { ids: Vec::new(), filter: None, ..asked.clone() };
-    let sent = client.replay(&asked, id).await?;
-    output::answer(&sent, || format!("{id} replayed as generation {}", sent.generation))?;
-    Ok(ExitCode::SUCCESS)
+/// How a replay ends whose preview named so many letters that it would not send.
+fn exit(progress: &Progress, not_sent: usize) -> ExitCode {
+    if progress.failed + progress.refused + not_sent > 0 || progress.ended.is_some() {
+        ExitCode::FAILURE
+    } else if progress.waits && progress.out() > 0 {
+        Exit::TryAgain.into()
+    } else {
+        ExitCode::SUCCESS
+    }
 }
 
 /// Asks the person at the terminal. Without one, a program has to say that it means it.
@@ -154,7 +196,20 @@ fn shown(preview: &Preview, window: Duration) -> String {
     if !preview.groups.is_empty() {
         lines.push(causes(&preview.groups));
     }
-    lines.push(format!("{} letters to send", preview.letters));
+    let beyond = preview.matching.saturating_sub(preview.letters + preview.refused);
+    let others = preview.refused + preview.resolved.len() + preview.unforced.len();
+    if preview.letters > 0 || others == 0 {
+        lines.push(if beyond > 0 {
+            let (letters, matching) = (preview.letters, preview.matching);
+            format!("{letters} letters to send, the oldest of {matching}; the same command again takes the next")
+        } else {
+            format!("{} letters to send", preview.letters)
+        });
+    }
+    if preview.refused > 0 {
+        lines.push(format!("{} cannot be sent as they are:", preview.refused));
+        lines.extend(refusals(&preview.refusals, preview.refused));
+    }
     if preview.groups.iter().any(|group| group.class == Class::HookRemoved) {
         lines.push("Hooks of some are not in the catalog: put them back, or give --to-hook ID.".to_owned());
     }
@@ -169,8 +224,8 @@ fn shown(preview: &Preview, window: Duration) -> String {
     if preview.out > 0 {
         lines.push(format!("{} more are out already: they are resolved when they have finished", preview.out));
     }
-    let mut named = |ids: &[_], what: &str| {
-        lines.extend(ids.iter().map(|id: &crate::domain::id::LetterId| format!("{id}: {what}")));
+    let mut named = |ids: &[LetterId], what: &str| {
+        lines.extend(ids.iter().map(|id| format!("{id}: {what}")));
     };
     named(&preview.unknown, "no letter has this id: see `hookfleet dead-letters list`");
     named(&preview.resolved, "resolved; --force runs it again under a key of its own");
@@ -178,16 +233,26 @@ fn shown(preview: &Preview, window: Duration) -> String {
     lines.join("\n")
 }
 
+/// Letters that cannot be sent, and how many are not named.
+fn refusals(refusals: &[Unsent], count: usize) -> Vec<String> {
+    let mut lines: Vec<String> =
+        refusals.iter().map(|refusal| format!("    {}: {}", refusal.id, refusal.error)).collect();
+    if count > refusals.len() {
+        lines.push(format!("    and {} others", count - refusals.len()));
+    }
+    lines
+}
+
 fn ended(progress: &Progress, force: bool) -> String {
     let mut lines = vec![format!("{} sent, {} not sent", progress.sent, progress.total - progress.sent)];
-    let mut some = |count: usize, what: &str| {
-        if count > 0 {
-            lines.push(format!("  {count} {what}"));
-        }
-    };
-    some(progress.skipped, "were finished, sent or gone meanwhile");
-    some(progress.failed, "cannot be sent as they are:");
-    lines.extend(progress.failures.iter().map(|failure| format!("    {}: {}", failure.id, failure.error)));
+    lines.extend(outcomes(progress));
+    if progress.skipped > 0 {
+        lines.push(format!("  {} were finished, sent or gone meanwhile", progress.skipped));
+    }
+    if progress.refused > 0 {
+        lines.push(format!("  {} cannot be sent as they are:", progress.refused));
+        lines.extend(refusals(&progress.refusals, progress.refused));
+    }
     if progress.left() > 0 && force {
         lines.push(format!(
             "  {} were not come to; the same command again forces those that ran once more",
@@ -200,15 +265,69 @@ fn ended(progress: &Progress, force: bool) -> String {
     lines.join("\n")
 }
 
-/// Begins the replay, shows how far it is, and stops it in order at Ctrl-C.
-async fn followed(client: &Client, asked: &ReplayAsked) -> anyhow::Result<Progress> {
+/// What has become of what was sent.
+fn outcomes(progress: &Progress) -> Vec<String> {
+    let mut lines = Vec::new();
+    if progress.waits {
+        let mut counted = |count: usize, what: &str| {
+            if count > 0 {
+                lines.push(format!("  {count} {what}"));
+            }
+        };
+        counted(progress.done, "done");
+        counted(progress.failed, "failed again");
+        counted(progress.closed, "closed or cancelled meanwhile");
+        counted(progress.out(), "still out: `hookfleet dead-letters list --state replaying` shows them until they end");
+    } else if progress.sent > 0 {
+        lines.push("  what becomes of them was not waited for: --wait does".to_owned());
+    }
+    let is_told = |sent: &&Sent| progress.sent <= EACH_MAX || sent.outcome == SentOutcome::Failed;
+    let told: Vec<&Sent> = progress.letters.iter().filter(is_told).collect();
+    lines.extend(told.iter().map(|sent| format!("    {}", line(sent))));
+    let named = told.iter().filter(|sent| sent.outcome == SentOutcome::Failed).count();
+    if progress.failed > named {
+        lines.push(format!("    and {} others that failed again", progress.failed - named));
+    }
+    lines
+}
+
+fn line(Sent { id, generation, outcome, class, error }: &Sent) -> String {
+    let outcome = match outcome {
+        SentOutcome::Out => "out".to_owned(),
+        SentOutcome::Done => "done".to_owned(),
+        SentOutcome::Closed => "closed or cancelled meanwhile".to_owned(),
+        SentOutcome::Failed => {
+            let class = class.map(|class| format!(" ({})", class.name())).unwrap_or_default();
+            format!("failed again{class}: {}", error.as_deref().unwrap_or_default())
+        }
+    };
+    format!("{id} as generation {generation}: {outcome}")
+}
+
+/// Begins the replay, shows how far it is, and stops it in order at Ctrl-C, or when it has waited so long.
+async fn followed(client: &Client, asked: &ReplayAsked, patience: Option<Duration>) -> anyhow::Result<Progress> {
     let mut interrupts = signal(SignalKind::interrupt())?;
     let mut job = client.start(asked).await?;
     let bar = bar(job.progress.total);
     let mut is_stopping = false;
+    let mut gives_up_at = None;
     while job.running {
+        let is_sending = job.progress.is_sending();
+        if let (false, Some(patience)) = (is_sending, patience) {
+            gives_up_at.get_or_insert_with(|| Instant::now() + patience);
+        }
+        let given_up = async {
+            match gives_up_at.filter(|_| !is_stopping) {
+                Some(at) => sleep_until(at).await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
-            () = sleep(LOOK_EVERY) => job = client.job(&job.id).await?,
+            () = sleep(if is_sending { LOOK_EVERY } else { WAIT_EVERY }) => job = client.job(&job.id).await?,
+            () = given_up => {
+                is_stopping = true;
+                job = client.stop(&job.id).await?;
+            }
             _ = interrupts.recv() => {
                 if is_stopping {
                     std::process::exit(INTERRUPTED); // what is under way is sent again as the same
@@ -226,12 +345,16 @@ async fn followed(client: &Client, asked: &ReplayAsked) -> anyhow::Result<Progre
 
 fn bar(total: usize) -> ProgressBar {
     let bar = ProgressBar::new(total as u64);
-    match ProgressStyle::with_template("{wide_bar} {pos}/{len} {per_sec} {eta}") {
+    match ProgressStyle::with_template("{wide_bar} {pos}/{len} {per_sec} {eta} {msg}") {
         Ok(style) => bar.with_style(style),
         Err(_) => bar,
     }
 }
 
 fn show(bar: &ProgressBar, progress: &Progress) {
-    bar.set_position((progress.sent + progress.skipped + progress.failed) as u64);
+    bar.set_position((progress.sent + progress.skipped + progress.refused) as u64);
+    if progress.waits && !progress.is_sending() {
+        let (done, failed, out) = (progress.done, progress.failed, progress.out());
+        bar.set_message(format!("{done} done, {failed} failed again, {out} out"));
+    }
 }

@@ -7,6 +7,8 @@
 use lapin::types::{AMQPValue, FieldTable};
 
 const DEATHS: &str = "x-death";
+/// When, in an entry of [`DEATHS`].
+const TIME: &str = "time";
 const FIRST_QUEUE: &str = "x-first-death-queue";
 const FIRST_REASON: &str = "x-first-death-reason";
 
@@ -17,6 +19,8 @@ pub(super) struct Death {
     pub(super) queue: String,
     /// `expired`, `delivery_limit`, `maxlen` or `rejected`.
     pub(super) reason: String,
+    /// When, in milliseconds since 1970, to the second; as far as it is said.
+    pub(super) at_ms: Option<u64>,
 }
 
 /// Whether a message says that it has died, rightly or not.
@@ -43,7 +47,11 @@ fn read(table: &FieldTable, queue: &str, reason: &str) -> Option<Death> {
         Some(AMQPValue::ShortString(text)) => Some(text.to_string()),
         _ => None,
     };
-    Some(Death { queue: text(queue)?, reason: text(reason)? })
+    let at_ms = match table.inner().get(TIME) {
+        Some(AMQPValue::Timestamp(seconds)) => seconds.checked_mul(1000),
+        _ => None,
+    };
+    Some(Death { queue: text(queue)?, reason: text(reason)?, at_ms })
 }
 
 #[cfg(test)]
@@ -70,7 +78,7 @@ mod tests {
             headers.insert(DEATHS.into(), deaths);
         }
         let found = death(&headers, |queue| queue == "t.buried");
-        let found = found.map_or_else(|| "none".to_owned(), |Death { queue, reason }| format!("{queue} {reason}"));
+        let found = found.map_or_else(|| "none".to_owned(), |Death { queue, reason, .. }| format!("{queue} {reason}"));
         assert_eq!(found, expected, "{headers:?}");
     }
 
@@ -98,5 +106,25 @@ mod tests {
         check(FIRST_QUEUE, true);
         check(FIRST_REASON, true);
         check("hookfleet-record", false);
+    }
+
+    /// The time of the newest entry, as the broker has it.
+    #[test]
+    fn the_time_of_a_death() {
+        let check = |time: Option<AMQPValue>, expected: Option<u64>| {
+            let mut entry = table(&[("queue", "t.events"), ("reason", "expired")]);
+            if let Some(time) = time {
+                entry.insert(TIME.into(), time);
+            }
+            let mut headers = FieldTable::default();
+            let deaths = vec![AMQPValue::FieldTable(entry), died("t.lane.slow", "rejected")];
+            headers.insert(DEATHS.into(), AMQPValue::FieldArray(FieldArray::from(deaths)));
+            headers.insert(TIME.into(), AMQPValue::Timestamp(1)); // a client's
+            assert_eq!(death(&headers, |_| false).unwrap().at_ms, expected);
+        };
+        check(Some(AMQPValue::Timestamp(1_700_000_000)), Some(1_700_000_000_000));
+        check(Some(AMQPValue::Timestamp(u64::MAX)), None);
+        check(Some(AMQPValue::LongString("now".into())), None);
+        check(None, None);
     }
 }

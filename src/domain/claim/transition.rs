@@ -53,9 +53,11 @@ fn claim_step(found: Option<&Found>, request: &ClaimRequest) -> Step {
                 Step::keep(Answer::Done { token: *token })
             }
         }
-        Claim::Buried { generation, .. } => {
+        Claim::Buried { generation, cancelled } => {
             if asked.generation > *generation {
                 win(request, None, false)
+            } else if *cancelled {
+                Step::keep(Answer::Cancelled { before: Before::Cancelled })
             } else {
                 Step::keep(Answer::Superseded)
             }
@@ -202,7 +204,10 @@ fn cancel(found: Option<&Found>, generation: u32, keep_ms: u64) -> Step {
         Some(Claim::Decided { .. }) => return Step::keep(Answer::NotYours), // no invocation
         Some(Claim::Held { at, .. }) => (at.generation, Before::Held),
         Some(Claim::Settled { at, .. } | Claim::Out { at, .. }) => (at.generation, Before::Pending),
-        Some(Claim::Buried { generation, cancelled: false }) => (*generation, Before::Buried),
+        // It is over, and its letter stays: what is sent of that runs.
+        Some(Claim::Buried { cancelled: false, .. }) => {
+            return Step::keep(Answer::Cancelled { before: Before::Buried });
+        }
         Some(Claim::Buried { generation, cancelled: true }) => (*generation, Before::Cancelled),
         None => (generation, Before::Nothing),
     };

@@ -18,6 +18,9 @@ pub const RECORD: &str = "hookfleet-record";
 /// The place that letters about records name.
 pub const LOG: &str = "dead_letters";
 
+/// Who makes the marks that say that a generation has finished.
+pub const WORKER: &str = "worker";
+
 /// What records are folded by.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
@@ -149,10 +152,10 @@ impl Record {
         })
     }
 
-    /// What somebody else put into the log.
+    /// What somebody else put into the log. `at_ms`: when it was found; 0 where that is not known.
     #[must_use]
-    pub fn foreign(bytes: &[u8]) -> Self {
-        Self::unreadable(bytes, "it was published to the log, and is no record of this fleet".to_owned(), 0)
+    pub fn foreign(bytes: &[u8], at_ms: u64) -> Self {
+        Self::unreadable(bytes, "it was published to the log, and is no record of this fleet".to_owned(), at_ms)
     }
 
     /// What stands in the log and is handed out to nobody, up to this place. Always the same letter for the same place.

@@ -9,13 +9,13 @@ use super::words::Words;
 use super::{Place, State, SubjectKey};
 use crate::domain::dead_letter::{Letter, Mark, Offset, Subject};
 use crate::domain::failure::Class;
-use crate::domain::id::{EventDigest, LetterId};
+use crate::domain::id::{EditedFrom, EventDigest, LetterId};
 
 /// A letter without its body and its attempts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Summary {
     pub id: LetterId,
-    /// When it was written, in milliseconds since 1970.
+    /// When it became one, in milliseconds since 1970: see [`Letter::at_ms`].
     pub at_ms: u64,
     pub class: Class,
     /// Redacted, one line.
@@ -28,7 +28,7 @@ pub struct Summary {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub event: Option<EventSummary>,
     pub generation: u32,
-    /// Failed attempts of this generation.
+    /// Failed attempts that it lists, of all generations.
     pub attempt_count: usize,
     /// See [`Letter::unprotected`].
     pub unprotected: bool,
@@ -48,12 +48,18 @@ pub struct Summary {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
     pub run: Option<Box<str>>,
+    /// See [`Letter::edited_from`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub edited_from: Option<Box<EditedFrom>>,
     /// Where it stands in the log.
     #[serde(rename = "offset")]
     pub at: Offset,
     /// Where a reader begins that gets it whole.
     #[serde(skip)]
     pub from: Offset,
+    /// When it was written, if it became one earlier.
+    #[serde(skip)]
+    pub(in crate::domain) found_ms: Option<u64>,
     /// When it was written again.
     #[serde(skip)]
     pub(in crate::domain) carried_ms: Option<u64>,
@@ -98,15 +104,17 @@ impl Summary {
             queue: words.one(&letter.queue),
             session: letter.session.as_deref().map(Into::into),
             run: letter.run.as_deref().map(Into::into),
+            edited_from: letter.edited_from.clone().map(Box::new),
             at,
             from,
+            found_ms: letter.found_ms,
             carried_ms: letter.carried.map(|carried| carried.at_ms),
         }
     }
 
     /// When it, or the copy that carries it on, was written to the log; 0 if nobody knows.
     pub(in crate::domain) fn kept_ms(&self) -> u64 {
-        self.carried_ms.unwrap_or(self.at_ms)
+        self.carried_ms.or(self.found_ms).unwrap_or(self.at_ms)
     }
 
     /// Where it stands among letters.
@@ -117,13 +125,18 @@ impl Summary {
     /// What the letter is about: as [`Letter::subject`].
     #[must_use]
     pub fn subject(&self) -> Subject {
-        match (&self.event, &self.hook) {
-            (Some(event), Some(hook)) => Subject::Invocation {
-                event: EventDigest::of(&event.source, &event.id).to_string(),
-                hook: hook.to_string(),
-            },
+        match (self.event_digest(), &self.hook) {
+            (Some(event), Some(hook)) => Subject::Invocation { event: event.to_string(), hook: hook.to_string() },
             _ => Subject::Message(self.id.clone()),
         }
+    }
+
+    /// The event that the letter is about, edited or not.
+    #[must_use]
+    pub fn event_digest(&self) -> Option<EventDigest> {
+        let event = self.event.as_ref()?;
+        let from = self.edited_from.as_ref().map(|from| from.event);
+        Some(from.unwrap_or_else(|| EventDigest::of(&event.source, &event.id)))
     }
 }
 

@@ -159,7 +159,7 @@ fn take(state: &mut State, of: Invocation, follow: &Follow) {
             Invocation { at: at.next(), deaths: *deaths, suspect: false, ..of }
         }
         Follow::Next { at, next: Next::Bury { .. }, .. } => return key.append_letter(at.generation, of.forced),
-        Follow::Resolved => return key.append(of.at.generation, fold::State::Resolved),
+        Follow::Resolved | Follow::Cancelled => return key.append(of.at.generation, fold::State::Resolved),
         Follow::Again { .. } | Follow::Behind { .. } => of,
         Follow::Suspect { deaths } => Invocation { deaths: *deaths, suspect: true, ..of },
     };

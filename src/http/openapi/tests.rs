@@ -5,12 +5,13 @@ use serde_json::Value;
 use super::*;
 
 /// Every route: its method, its path and the role that opens it.
-const ROUTES: [(&str, &str, Option<Role>); 21] = [
+const ROUTES: [(&str, &str, Option<Role>); 22] = [
     ("get", "/metrics", None),
     ("get", "/healthz", None),
     ("get", "/readyz", None),
     ("get", "/v1/status", Some(Role::Read)),
     ("get", "/v1/openapi.json", Some(Role::Read)),
+    ("get", "/v1/events", Some(Role::Read)),
     ("post", "/v1/events", Some(Role::Publish)),
     ("get", "/v1/runtime/hooks", Some(Role::Read)),
     ("post", "/v1/runtime/hooks", Some(Role::Operate)),

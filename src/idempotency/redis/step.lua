@@ -62,6 +62,7 @@ if request == 'claim' then
     return {'done', token}
   elseif state == 'b' then
     if g > G then return win(false, false) end
+    if cancelled then return {'cancelled', 'c'} end
     return {'superseded'}
   elseif state == 'h' then
     if token == own then
@@ -116,6 +117,7 @@ elseif request == 'cancel' then
   local g, keep = tonumber(ARGV[2]), tonumber(ARGV[3])
   if state == 'd' then return {'done', token} end
   if state == 'v' then return {'not yours'} end
+  if state == 'b' and not cancelled then return {'cancelled', 'b'} end
   write('b ' .. int(math.max(g, G or g)) .. ' c', keep)
   return {'cancelled', cancelled and 'c' or state or 'n'}
 

@@ -1,4 +1,5 @@
 //! A replay of many letters: one half reads the log, the other half sends what it finds, with a bounded channel between them.
+//! What was sent is followed until it has ended, if that is asked for.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -9,13 +10,14 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
+use super::follow::Followed;
 use super::{Failed, Manner, PATIENCE, made};
 use crate::dead_letters::DeadLetterError;
-use crate::domain::dead_letter::{Letter, Offset, Record};
+use crate::domain::dead_letter::{Letter, Offset, Record, Subject};
 use crate::domain::replay::Replay;
 use crate::domain::selection::{Picked, Plan};
 use crate::operations::Operations;
-use crate::operations::progress::{Progress, Unsent};
+use crate::operations::progress::Progress;
 
 /// Publishes that await their confirm at a time. More of them would hold up new events at the broker.
 pub const WINDOW: usize = 8;
@@ -23,12 +25,12 @@ pub const WINDOW: usize = 8;
 const PAUSE: Duration = Duration::from_millis(500);
 /// The greatest age of what is known about the work of others when a letter is sent.
 const VIEW_AGE_MAX: Duration = Duration::from_secs(5);
-/// Failed letters that are named in the progress.
-const NAMED_MAX: usize = 100;
 
 impl Operations {
-    /// Sends all letters that a plan picked, and says how far it is. Ends early at a stop, or when the broker stays away for
-    /// [`PATIENCE`]. What was sent is marked by then, so that the same replay once more sends the rest.
+    /// Sends all letters that a plan picked, says how far it is, and waits for what becomes of them if that is asked for.
+    ///
+    /// Ends early at a stop, or when the broker stays away for [`PATIENCE`]. What was sent is marked by then, so that the
+    /// same replay once more sends the rest.
     pub async fn replay_all(
         &self,
         plan: Plan,
@@ -36,13 +38,27 @@ impl Operations {
         progress: &watch::Sender<Progress>,
         stop: &CancellationToken,
     ) {
-        progress.send_modify(|progress| progress.total = plan.picked.len());
+        let sent = self.send_all(plan, manner, progress, stop).await;
+        if manner.wait {
+            self.follow(sent, progress, stop).await;
+        }
+    }
+
+    /// Answers what was sent.
+    async fn send_all(
+        &self,
+        plan: Plan,
+        manner: &Manner,
+        progress: &watch::Sender<Progress>,
+        stop: &CancellationToken,
+    ) -> Vec<Followed> {
+        let mut sent = Vec::new();
         let mut rest: HashMap<_, _> = plan.picked.into_iter().map(|picked| (picked.at, picked)).collect();
         let mut pace = Pace::new(manner.rate);
         let mut away_since = None;
         while !rest.is_empty() && !stop.is_cancelled() {
             let pass = Pass { operations: self, manner, progress, picked: &rest, stop: stop.child_token() };
-            let (ended, result) = pass.run(&mut pace).await;
+            let (ended, result) = pass.run(&mut pace, &mut sent).await;
             for at in &ended {
                 rest.remove(at);
             }
@@ -52,7 +68,7 @@ impl Operations {
             }
             if away_since.get_or_insert_with(Instant::now).elapsed() >= PATIENCE {
                 progress.send_modify(|progress| progress.ended = Some(error));
-                return;
+                return sent;
             }
             tracing::warn!(error, "a replay waits for the broker");
             tokio::select! { () = sleep(PAUSE) => {} () = stop.cancelled() => {} }
@@ -64,6 +80,7 @@ impl Operations {
                 progress.skipped += rest.len(); // they have aged out of the log
             }
         });
+        sent
     }
 }
 
@@ -78,7 +95,8 @@ enum Step {
 
 /// How a letter ended in a pass.
 enum Ended {
-    Sent,
+    /// As this generation; with it ends this.
+    Sent(u32, Subject),
     Skipped,
     Failed(Failed),
 }
@@ -95,7 +113,7 @@ struct Pass<'a> {
 
 impl Pass<'_> {
     /// The letters that have ended, by where they stand. An error: the broker is away, and the rest can be tried again.
-    async fn run(&self, pace: &mut Pace) -> (Vec<Offset>, Result<(), String>) {
+    async fn run(&self, pace: &mut Pace, followed: &mut Vec<Followed>) -> (Vec<Offset>, Result<(), String>) {
         let (steps, due) = mpsc::channel(1);
         let reads = async {
             tokio::select! {
@@ -103,7 +121,7 @@ impl Pass<'_> {
                 () = self.stop.cancelled() => Ok(()),
             }
         };
-        let (read, (ended, sent)) = tokio::join!(reads, self.send(due));
+        let (read, (ended, sent)) = tokio::join!(reads, self.send(due, followed));
         (ended, sent.and(read))
     }
 
@@ -143,7 +161,11 @@ impl Pass<'_> {
     }
 
     /// Sends what is due, [`WINDOW`] letters at a time. Once the broker is away, only what is under way is waited for.
-    async fn send(&self, mut due: Receiver<(Picked, Step)>) -> (Vec<Offset>, Result<(), String>) {
+    async fn send(
+        &self,
+        mut due: Receiver<(Picked, Step)>,
+        followed: &mut Vec<Followed>,
+    ) -> (Vec<Offset>, Result<(), String>) {
         let mut under_way = FuturesUnordered::new();
         let (mut ended, mut away) = (Vec::new(), Ok(()));
         let mut is_read = false;
@@ -155,7 +177,7 @@ impl Pass<'_> {
                         self.stop.cancel();
                         away = Err(error);
                     } else {
-                        self.count(&picked, result);
+                        followed.extend(self.count(&picked, result));
                         ended.push(picked.at);
                     }
                 }
@@ -172,22 +194,28 @@ impl Pass<'_> {
         let ended = match step {
             Step::Skip => Ended::Skipped,
             Step::Fail(error) => Ended::Failed(Failed::Letter(error)),
-            Step::Send(replay) => self.operations.send(*replay).await.map_or_else(Ended::Failed, |()| Ended::Sent),
+            Step::Send(replay) => {
+                let (generation, subject) = (replay.generation, replay.follows.clone());
+                let sent = self.operations.send(*replay).await;
+                sent.map_or_else(Ended::Failed, |()| Ended::Sent(generation, subject))
+            }
         };
         (picked, ended)
     }
 
-    fn count(&self, picked: &Picked, ended: Ended) {
+    /// Counts it; answers what is to be followed.
+    fn count(&self, picked: &Picked, ended: Ended) -> Option<Followed> {
+        let mut followed = None;
         self.progress.send_modify(|progress| match ended {
-            Ended::Sent => progress.sent += 1,
-            Ended::Skipped => progress.skipped += 1,
-            Ended::Failed(Failed::Letter(error) | Failed::Away(error)) => {
-                progress.failed += 1;
-                if progress.failures.len() < NAMED_MAX {
-                    progress.failures.push(Unsent { id: picked.id.clone(), error });
-                }
+            Ended::Sent(generation, subject) => {
+                let place = progress.sent(&picked.id, generation);
+                let id = picked.id.clone();
+                followed = self.manner.wait.then_some(Followed { id, generation, subject, place });
             }
+            Ended::Skipped => progress.skipped += 1,
+            Ended::Failed(Failed::Letter(error) | Failed::Away(error)) => progress.refuse(picked.id.clone(), error),
         });
+        followed
     }
 }
 

@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use async_trait::async_trait;
 
 use super::*;
+use crate::domain::claim::Found;
 use crate::domain::dedup_window::{Taken, Window};
 use crate::domain::id::{EventDigest, HookId};
 use crate::idempotency::{Idempotency, StoreError};
@@ -38,6 +39,10 @@ impl Idempotency for Script {
             self.times.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok();
         let answer = if is_first { &self.first } else { &self.then };
         answer.clone().ok_or(StoreError::Timeout)
+    }
+
+    async fn look(&self, _: &InvocationKey) -> Result<Option<Found>, StoreError> {
+        unreachable!("nobody looks here")
     }
 
     async fn take(&self, _: &Window, _: EventDigest, _: u64) -> Result<Taken, StoreError> {

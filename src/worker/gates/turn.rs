@@ -145,7 +145,14 @@ impl Turn<'_> {
             let took = began.elapsed();
             spent += took;
             let Failure { again, status, error } = failure;
-            reports.push(AttemptReport { attempt, at_ms, took_ms: millis(took), status, error: error.clone() });
+            reports.push(AttemptReport {
+                generation: 0,
+                attempt,
+                at_ms,
+                took_ms: millis(took),
+                status,
+                error: error.clone(),
+            });
             let (class, wait) = match again {
                 Again::Never(class) => (class, None),
                 Again::Later(hint) => (Class::Exhausted, hook.retry.delay(attempt, spent, hint, fastrand::f64())),

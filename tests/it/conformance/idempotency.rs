@@ -269,6 +269,7 @@ fn request(rng: &mut fastrand::Rng) -> Request {
 
 fn settlement(rng: &mut fastrand::Rng) -> Settlement {
     let report = rng.bool().then(|| AttemptReport {
+        generation: 0,
         attempt: 1,
         at_ms: 1_700_000_000_000,
         took_ms: 20,

@@ -190,7 +190,7 @@ fn prepared(site: Site) -> Site {
     site.hooks(HOOKS)
         .set("HOOKFLEET_COMMANDS_ALLOW", "sh")
         .set("HOOKFLEET_HTTP_BIND", "127.0.0.1:0")
-        .set("USER", "golden")
+        .set("HOOKFLEET_BY", "golden")
         .set("HOOKFLEET_LOG", "off")
 }
 

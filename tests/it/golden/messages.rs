@@ -174,7 +174,7 @@ async fn make_suspect(rabbit: &Rabbit, site: &Site) {
 async fn messages_of_the_fleet() {
     let (rabbit, _) = shared().await;
     let site = site(Place::Servers).await.with_gateway().hooks(HOOKS).set("HOOKFLEET_COMMANDS_ALLOW", "sh");
-    let site = site.set("HOOKFLEET_WORKER_CELLS", "1").set("USER", "golden");
+    let site = site.set("HOOKFLEET_WORKER_CELLS", "1").set("HOOKFLEET_BY", "golden");
     site.run(&["topology", "apply"]); // without the management API it fails at the policies only
     let mut taps = Taps::new(rabbit, &site).await;
 
