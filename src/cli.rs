@@ -27,6 +27,7 @@ mod fleet;
 mod hooks;
 mod invocations;
 mod letters;
+mod listen;
 mod openapi;
 mod output;
 mod place;
@@ -105,6 +106,8 @@ enum Command {
     /// Find and replay what the fleet gave up on.
     #[command(subcommand)]
     DeadLetters(Box<letters::Letters>),
+    /// Receive what hooks send, on this machine: a line a request.
+    Listen(listen::Listen),
     /// Exchanges and queues on the broker.
     #[command(subcommand)]
     Topology(topology::Command),
@@ -132,6 +135,7 @@ impl Command {
             | Self::Worker
             | Self::Server
             | Self::Settings
+            | Self::Listen(_)
             | Self::Schema
             | Self::Openapi
             | Self::Topology(topology::Command::Print) => None,
@@ -162,6 +166,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Hooks(hooks) => hooks::run(&settings, hooks).await,
         Command::Fleet(fleet) => fleet::run(&settings, fleet).await,
         Command::DeadLetters(letters) => letters::run(&settings, *letters).await,
+        Command::Listen(listen) => listen::run(listen).await,
         Command::Topology(command) => topology::run(&settings, command).await,
         Command::Backup(backup) => backup::run(&settings, backup).await,
         Command::Doctor(doctor) => doctor::run(&settings, &doctor).await,

@@ -1,18 +1,14 @@
 //! The bundled sample: events, hooks, and a receiver on loopback for them to reach.
 
-use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::anyhow;
-use axum::Router;
-use axum::extract::State;
-use axum::http::{HeaderMap, StatusCode};
-use axum::routing::post;
 use bytes::Bytes;
 use tokio::net::TcpListener;
 
+use super::listen::of_sample;
 use super::output;
 use crate::broker::Broker;
 use crate::catalog::{self, Terms};
@@ -26,9 +22,6 @@ use crate::worker::{Attempted, Listener};
 
 const HOOKS: &str = include_str!("../../config/sample/hooks.yaml");
 const EVENTS: &str = include_str!("../../config/sample/events.ndjson");
-
-/// Calls so far, by Idempotency-Key.
-type Calls = Arc<Mutex<HashMap<String, u32>>>;
 
 /// What has been printed so far.
 #[derive(Default)]
@@ -49,12 +42,7 @@ impl Sample {
     pub(super) async fn start(settings: &mut Settings) -> anyhow::Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let receiver = listener.local_addr()?;
-        let routes = Router::new()
-            .route("/audit", post(StatusCode::NO_CONTENT))
-            .route("/oncall", post(flaky))
-            .route("/crm", post((StatusCode::NOT_FOUND, "no such customer")))
-            .with_state(Calls::default());
-        tokio::spawn(async move { axum::serve(listener, routes).await });
+        tokio::spawn(async move { axum::serve(listener, of_sample()).await });
         let Egress { allow, ports, .. } = &mut settings.egress;
         allow.push(IpAddr::V4(Ipv4Addr::LOCALHOST).into());
         if !ports.is_empty() {
@@ -124,13 +112,4 @@ fn line(attempted: &Attempted<'_>, tally: &mut Tally) -> String {
     };
     let (hook, kind, attempt) = (&invocation.hook, &invocation.event.kind, invocation.at.attempt);
     format!("{kind:<16} -> {hook:<14} attempt {attempt}  {:>4} ms  {what}{why}", took.as_millis())
-}
-
-/// Fails twice for every key, then works: a target that mends itself.
-async fn flaky(State(calls): State<Calls>, headers: HeaderMap) -> StatusCode {
-    let key = headers.get("idempotency-key").and_then(|key| key.to_str().ok()).unwrap_or_default().to_owned();
-    let mut calls = calls.lock().unwrap_or_else(PoisonError::into_inner);
-    let count = calls.entry(key).or_default();
-    *count += 1;
-    if *count > 2 { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }
 }

@@ -167,7 +167,7 @@ async fn unless_stopped<T>(
 }
 
 /// Cancelled at the first SIGTERM or SIGINT; a second signal ends the process at once.
-fn stop_at_signals() -> anyhow::Result<CancellationToken> {
+pub(super) fn stop_at_signals() -> anyhow::Result<CancellationToken> {
     const WHAT: &str = "cannot listen for signals";
     let mut terminate = signal(SignalKind::terminate()).context(WHAT)?;
     let mut interrupt = signal(SignalKind::interrupt()).context(WHAT)?;

@@ -280,7 +280,7 @@ pub(crate) fn hooks_of_readme() -> Vec<String> {
 }
 
 /// The value of `${NAME:-default}` where nothing is set.
-fn with_defaults(text: &str) -> String {
+pub(crate) fn with_defaults(text: &str) -> String {
     let mut parts = text.split("${");
     let mut shown = parts.next().unwrap().to_owned();
     for part in parts {
@@ -313,5 +313,5 @@ fn services_of_compose_start() {
         assert_eq!((is_published, read.http.has_tokens()), (name == "server", name == "server"), "{name}");
         found.push(name);
     }
-    assert_eq!(found, ["topology", "worker", "server"]);
+    assert_eq!(found, ["topology", "receiver", "worker", "server"]);
 }

@@ -108,7 +108,7 @@ async fn what_is_no_event_becomes_a_letter_and_the_queue_goes_on() {
         .iter()
         .find(|letter| letter.pointer("/letter/client/properties/content_type").is_some_and(|it| it == "text/plain"));
     let id = raw.unwrap().pointer("/letter/id").unwrap().as_str().unwrap();
-    assert!(site.ok(&["dead-letters", "show", id, "--body", "--json"]).contains("\"text\": \"hello\""));
+    assert!(site.ok(&["dead-letters", "show", id, "--body", "--json"]).contains("\"text\":\"hello\""));
 }
 
 /// A message as large as the broker takes, the same in bytes that JSON makes six of, and one that only grows too large

@@ -29,6 +29,7 @@ mod catalog;
 mod chaos;
 mod clients;
 mod commands;
+mod compose;
 mod conformance;
 mod conforming;
 mod crash;
