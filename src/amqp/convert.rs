@@ -155,7 +155,7 @@ pub(super) const COUNTERS: [&str; 2] = [DELIVERY_COUNT, ACQUIRED_COUNT];
 ///
 /// RabbitMQ writes its count over a client's header only where it has one (seen with 3.10.8 and 4.3.6): at the first delivery
 /// of a quorum queue the header is what the client has put there, in 4.x also after a `nack` or the cancel of a consumer, and
-/// in a classic queue always. So it is believed of what comes again only, and up to [`DELIVERIES_MAX`], beyond which the
+/// in a classic queue always. So it is believed of what comes again only, and up to `DELIVERIES_MAX`, beyond which the
 /// broker hands nothing out. 4.x counts what it hands out too, at every delivery that is not the first, and never less: the
 /// smaller of both is right there. A client of 3.x can make its message count for less by that, until the broker buries it.
 /// `is_counted`: the queue is one that counts.

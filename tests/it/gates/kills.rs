@@ -160,7 +160,7 @@ async fn an_undecided_request_is_told_to_observers() {
     let hooks = [hook(&sink, "gate", "deploy", ", mode: gate, on_failure: closed"), hook(&sink, "watch", "deploy", "")];
     let site = site(Place::Servers).await.hooks(&hooks.join("\n"));
     for (id, otherwise, code, verdict) in
-        [("1", "fail", 1, Value::Null), ("2", "allow", 0, json!("allow")), ("3", "deny", 2, json!("deny"))]
+        [("1", "fail", 75, Value::Null), ("2", "allow", 0, json!("allow")), ("3", "deny", 2, json!("deny"))]
     {
         let (ended, decision, said) =
             decide(&site, id, &Value::Null, &["--deadline", "3s", "--on-unavailable", otherwise]);
@@ -263,7 +263,7 @@ async fn the_node_that_has_the_requests_is_killed() {
     })
     .await;
     let (ended, _, said) = asked("while", "2s");
-    assert_eq!(ended, Some(1), "{said}");
+    assert_eq!(ended, Some(75), "{said}");
 
     rabbit.restart().await;
     let began = Instant::now();
