@@ -36,6 +36,7 @@ mod remote;
 mod sample;
 mod schema;
 mod serve;
+mod signals;
 mod topology;
 mod trial;
 mod verify;

@@ -17,7 +17,7 @@ use serde_json::json;
 use tokio::net::TcpListener;
 
 use super::output;
-use super::serve::stop_at_signals;
+use super::signals::stop_at_signals;
 
 #[derive(Debug, Args)]
 pub(super) struct Listen {

@@ -4,9 +4,8 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context as _, bail};
+use anyhow::bail;
 use clap::Args;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
@@ -14,6 +13,7 @@ use super::exit::usage;
 use super::output;
 use super::place::Place;
 use super::sample::Sample;
+use super::signals::stop_at_signals;
 use crate::app::App;
 use crate::app::embed::source;
 use crate::app::server::{self, Server};
@@ -164,27 +164,4 @@ async fn unless_stopped<T>(
         () = stop.cancelled() => Ok(None),
         started = starting => started.map(Some),
     }
-}
-
-/// Cancelled at the first SIGTERM or SIGINT; a second signal ends the process at once.
-pub(super) fn stop_at_signals() -> anyhow::Result<CancellationToken> {
-    const WHAT: &str = "cannot listen for signals";
-    let mut terminate = signal(SignalKind::terminate()).context(WHAT)?;
-    let mut interrupt = signal(SignalKind::interrupt()).context(WHAT)?;
-    let stop = CancellationToken::new();
-    let stopping = stop.clone();
-    tokio::spawn(async move {
-        let mut signalled = async || {
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
-            }
-        };
-        signalled().await;
-        tracing::info!("stopping: no new work; a second signal ends this at once");
-        stopping.cancel();
-        signalled().await;
-        std::process::exit(130);
-    });
-    Ok(stop)
 }
