@@ -212,7 +212,7 @@ fn check_compression(value: &Value<'_>, headers: &[(String, Text)], compression:
 }
 
 /// The format of a hook: its own, or that of its target where it sends what a format says. What a format says is said by
-/// nothing else. `value`: where its own stands, or the whole where there is none.
+/// nothing else. `value` is the place of the hook's own format, or the whole hook if it has none.
 fn in_force(
     value: &Value<'_>,
     own: Option<Format>,

@@ -30,7 +30,7 @@ pub(super) fn examine(facts: &CrewFacts) -> Vec<Finding> {
     findings
 }
 
-/// Hooks whose last attempts have all failed, in every worker that has tried them of late.
+/// Hooks that only fail: the last attempts of every worker that has tried them lately have failed.
 fn failing(workers: &[Card]) -> Vec<Finding> {
     const SUBJECT: &str = "hooks: failing";
     let mut hooks: BTreeMap<&str, (u64, bool)> = BTreeMap::new();

@@ -406,7 +406,7 @@ mod tests {
         assert!(matches!(Record::read(br#"{"v":2,"record":"barrier","nonce":7}"#, 5), Record::Barrier { .. }));
     }
 
-    /// Of each place there is one letter, whoever reads it.
+    /// A record at one place of the log is one letter, at every reading.
     #[test]
     fn what_is_withheld_is_a_letter() {
         let at = |offset| match Record::withheld(Offset(offset)) {

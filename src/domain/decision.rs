@@ -256,7 +256,7 @@ pub struct Decision {
     /// All that were asked, in order.
     #[serde(default)]
     pub hooks: Vec<Asked>,
-    /// Nobody was asked: something else was decided under the same source and id before, which stays.
+    /// No gate was asked: another request under the same source and id was decided before, and that decision stays.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub conflict: bool,
     /// SHA-256 of what was decided on: type, subject, data and extension attributes of the event.

@@ -73,7 +73,7 @@ impl Http {
         };
         let sent = usize::try_from(outbound.body().size_hint().lower()).unwrap_or(usize::MAX);
         let resent = || Metric::HttpResent.count(&[("hook", attempt.hook.id.to_string())]);
-        let exchange = || client.send(outbound.clone(), resent);
+        let exchange = || client.send(&outbound, resent);
         let late = || {
             unanswered(attempt, "timeout");
             attempt.timed_out("")
@@ -245,8 +245,8 @@ fn broken(error: &(dyn Error + 'static), action: &HttpAction, attempt: &Attempt<
     }
 }
 
-/// Whether this machine's want of something is in the way, and not the target. No port is left for an address of version 6
-/// where there is none of that version either: that is no shortage.
+/// Whether a shortage of this machine is in the way, and not the target. A machine without IPv6 answers a connection to an
+/// IPv6 address with the error of a machine that has no port left. That is no shortage.
 fn is_ours(error: &(dyn Error + 'static), request: &Request<'_>) -> bool {
     let has_family = || match request.url.host() {
         Some(Host::Ipv6(_)) => std::net::UdpSocket::bind((Ipv6Addr::LOCALHOST, 0)).is_ok(),

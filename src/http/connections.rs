@@ -2,7 +2,7 @@
 //!
 //! Every connection takes a file handle, of which the process has few, and which its work needs. So connections may take a
 //! part of them only. Where that part is used up, the connection that has waited longest for its client makes room for a new
-//! one: who opens connections and says nothing keeps out neither the work nor the probes.
+//! one. A client that opens connections and says nothing keeps out neither the work nor the probes.
 
 use std::collections::BTreeMap;
 use std::future::pending;
@@ -285,7 +285,8 @@ impl Member {
     }
 
     fn wait_no_more(&self) {
-        if let Some(place) = self.place().take() {
+        let place = self.place().take(); // its lock is free again before the other is taken
+        if let Some(place) = place {
             self.crowd.waiting().connections.remove(&place);
         }
     }

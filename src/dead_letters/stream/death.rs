@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_speaks_of_deaths_has_died() {
+    fn a_message_with_deaths_is_no_record() {
         let check = |name: &str, expected: bool| assert_eq!(has_died(&table(&[(name, "")])), expected, "{name}");
         check(DEATHS, true);
         check(FIRST_QUEUE, true);

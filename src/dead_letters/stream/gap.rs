@@ -1,4 +1,5 @@
-//! Where a log can be read again behind records that are handed out to nobody. Pure: whoever reads looks where it is told.
+//! Where a log can be read again behind records that the broker cannot hand out. Pure: it names the next offset to look at,
+//! and the reader looks there.
 
 use crate::domain::dead_letter::Offset;
 

@@ -1,8 +1,8 @@
 //! Other spellings of a text, taken back: what JSON, programming languages, URLs, HTML and base64 make of it.
 //!
 //! A text is brought into one canonical form, of which each byte knows where it came from. Spellings may lie in one another
-//! (JSON in JSON, percent-encoded base64), so they are taken back until nothing changes, up to a bound. Whoever compares
-//! brings both sides into this form: what a decoder makes of a text that was never encoded is the same on both then.
+//! (JSON in JSON, percent-encoded base64), so they are taken back until nothing changes, up to a bound. A comparison
+//! brings both sides into this form. What a decoder makes of a text that was never encoded is then the same on both.
 //!
 //! Time and memory grow with the length of the text and with nothing else.
 
@@ -147,7 +147,7 @@ enum Escape {
     High(u16),
 }
 
-/// One layer of escapes less; `None`: there is none.
+/// The text with one layer of escapes removed, or `None` if it has no escapes.
 fn unescaped(text: &Traced) -> Option<Traced> {
     let bytes = &text.bytes;
     bytes.iter().find(|byte| matches!(byte, b'%' | b'\\' | b'&'))?;

@@ -77,16 +77,18 @@ impl Client {
     /// There is no answer.
     pub(in crate::executor) async fn send(
         &self,
-        mut request: Outbound,
+        request: &Outbound,
         resent: impl Fn(),
     ) -> Result<Response<Incoming>, Error> {
-        if let Some(login) = self.proxy.as_ref().and_then(|proxy| proxy.header_for(request.uri())) {
-            request.headers_mut().insert(PROXY_AUTHORIZATION, login);
-        }
+        let login = self.proxy.as_ref().and_then(|proxy| proxy.header_for(request.uri()));
         let mut resends = 0;
         loop {
             let client = if resends == 0 { &self.pooled } else { &self.fresh };
-            let (ended, used) = exchange(client, request.clone()).await;
+            let mut request = request.clone();
+            if let Some(login) = &login {
+                request.headers_mut().insert(PROXY_AUTHORIZATION, login.clone());
+            }
+            let (ended, used) = exchange(client, request).await;
             match ended {
                 Ok(response) if is_too_late(&response, used.as_ref(), resends) => {}
                 Err(error) if unanswered(&error, used.as_ref()).goes_again(resends) => {
