@@ -302,6 +302,8 @@ pub const LADDER_LEVELS: u32 = 19;
 pub const BEHIND_MAX: Duration = Duration::from_hours(36);
 /// Header with the milliseconds that remain to be waited when the message arrives. Never a clock.
 pub const WAIT_AFTER: &str = "hookfleet-wait-after-ms";
+/// Header of a request that came more than once before it was handed back: published again, it is a new message to the broker.
+pub const CAME_BEFORE: &str = "hookfleet-came-before";
 
 impl Outgoing {
     /// To a lane after `wait`: the whole units by ladder, the rest by the worker that receives it.

@@ -41,7 +41,7 @@ use crate::domain::event::{Event, Malformed};
 use crate::domain::failure::Class;
 use crate::domain::id::InvocationKey;
 use crate::domain::invocation::{Envelope, EventMessage};
-use crate::domain::message::{Destination, Lane, Outgoing};
+use crate::domain::message::{CAME_BEFORE, Destination, Lane, Outgoing};
 use crate::domain::time::millis;
 use crate::failpoint;
 use crate::telemetry::{Metric, now_ms};
@@ -119,9 +119,14 @@ impl Worker {
         }
     }
 
-    /// Gives a request back that was not begun, for another worker to take while there is time.
+    /// Gives a request back that was not begun, for another worker to take while there is time. What came more than once is
+    /// marked: its answer may be what ends connections, and is sent alone.
     pub(super) async fn hand_back_request(&self, delivery: &Delivery) {
-        self.send(Outgoing { to: Destination::Gates, delay: Duration::ZERO, message: delivery.message.clone() }).await;
+        let mut message = delivery.message.clone();
+        if delivery.deliveries > 0 {
+            message = message.with(CAME_BEFORE, true);
+        }
+        self.send(Outgoing { to: Destination::Gates, delay: Duration::ZERO, message }).await;
         self.broker.ack(delivery.receipt);
         Metric::HandedBack.count(&[]);
     }

@@ -28,8 +28,8 @@ use super::publisher::Publisher;
 use super::search::{Got, Search, Step};
 use super::status::Status;
 use super::{Dial, name};
+use crate::amqp::arrival;
 use crate::amqp::connection::{self, call, close, is_internal_error};
-use crate::amqp::convert;
 use crate::domain::dead_letter::{Letter, Record};
 use crate::domain::event::Malformed;
 use crate::domain::failure::Class;
@@ -247,19 +247,20 @@ impl Seeker {
 
     /// Hands a message to the worker, and acks it once it is handed back.
     async fn hand_on(&self, channel: &Channel, got: BasicGetMessage, is_acked: bool) -> Result<(), String> {
-        let received = got.delivery;
-        let message = convert::message(received.data, &received.properties);
+        let tag = got.delivery.delivery_tag;
+        let (message, came_before) = arrival::delivered(self.queue, got.delivery);
         let (epoch, acked) = self.handed_on.register();
-        let receipt = Receipt { epoch, queue: self.queue, tag: received.delivery_tag };
-        // That it came before is no fault of its own.
-        let delivery = Delivery { queue: self.queue, message, deliveries: 0, hand_back: true, receipt };
+        let receipt = Receipt { epoch, queue: self.queue, tag };
+        // That an event came before is no fault of its own. The answer of a request may be what ended the connection.
+        let deliveries = u32::from(came_before && self.queue == Queue::Gates);
+        let delivery = Delivery { queue: self.queue, message, deliveries, hand_back: true, receipt };
         if self.deliveries.send(delivery).is_err() || acked.await.is_err() {
             return Err("closed".to_owned());
         }
         if is_acked {
             return Ok(());
         }
-        call("ack", channel.basic_ack(received.delivery_tag, BasicAckOptions::default())).await
+        call("ack", channel.basic_ack(tag, BasicAckOptions::default())).await
     }
 
     /// Writes the letter of a message that is gone.

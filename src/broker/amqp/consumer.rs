@@ -367,15 +367,10 @@ async fn forward(
             Err(error) => return error.to_string(),
         };
         measure(received.data.len());
-        let count = convert::deliveries(&received.properties, received.redelivered, queue != Queue::Gates);
         let receipt = Receipt { epoch, queue, tag: received.delivery_tag };
-        let message = match queue {
-            Queue::Lane(_) => convert::message(received.data, &received.properties),
-            Queue::Events | Queue::Gates | Queue::Undecided => {
-                let (exchange, key) = (received.exchange.as_str(), received.routing_key.as_str());
-                arrival::message(exchange, key, received.data, &received.properties)
-            }
-        };
+        let counted = convert::deliveries(&received.properties, received.redelivered, queue != Queue::Gates);
+        let (message, came_before) = arrival::delivered(queue, received);
+        let count = counted.max(u32::from(came_before));
         let counts = matches!(queue, Queue::Gates | Queue::Lane(Lane::Suspect));
         let hand_back = count > 0 && !counts && apart.was_refused_lately();
         let count = if hand_back { 0 } else { count };
