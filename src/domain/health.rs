@@ -103,7 +103,7 @@ mod tests {
             (later, 503, Health::Ill, Health::Ill),
             (later, 504, Health::Overloaded, Health::Overloaded),
         ] {
-            let outcome = Outcome::Failed(Failure { again, status: Some(status), error: String::new() });
+            let outcome = Outcome::Failed(Failure { again, status: Some(status), error: String::new(), tries: 1 });
             let found = [true, false].map(|one_url| Health::of(&outcome, one_url));
             assert_eq!(found, [Some(of_one_url), Some(of_many)], "{status}");
         }

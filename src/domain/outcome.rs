@@ -19,12 +19,12 @@ pub enum Outcome {
 impl Outcome {
     /// A failure that may pass by itself.
     pub fn later(error: impl Into<String>) -> Self {
-        Self::Failed(Failure { again: Again::Later(None), status: None, error: error.into() })
+        Self::Failed(Failure { again: Again::Later(None), status: None, error: error.into(), tries: 1 })
     }
 
     /// A failure that will be the same however often it is tried.
     pub fn never(class: Class, error: impl Into<String>) -> Self {
-        Self::Failed(Failure { again: Again::Never(class), status: None, error: error.into() })
+        Self::Failed(Failure { again: Again::Never(class), status: None, error: error.into(), tries: 1 })
     }
 }
 
@@ -47,6 +47,8 @@ pub struct Failure {
     pub status: Option<i32>,
     /// One line, without secrets, at most [`super::failure::ERROR_CHARS_MAX`] characters once settled.
     pub error: String,
+    /// How often the target was tried within the run: once, unless the hook's dialect has its retries there.
+    pub tries: u32,
 }
 
 /// Reply code of AMQP 0-9-1: a message came back that no queue is bound for.

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use hookfleet::catalog::{self, Terms};
+use hookfleet::domain::dialect::Dialect;
 use hookfleet::domain::event::Event;
 use hookfleet::domain::expression::Facts;
 use hookfleet::domain::id::EventDigest;
@@ -117,6 +118,7 @@ fn event(kind: &str) -> Event {
         body_digest: 0,
         trace: None,
         hops: 0,
+        dialect: Dialect::Native,
     }
 }
 

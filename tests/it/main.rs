@@ -47,6 +47,7 @@ mod golden;
 mod hostile;
 mod https;
 mod input;
+mod kheish;
 mod language;
 mod letters;
 mod library;
