@@ -19,12 +19,12 @@ pub enum Outcome {
 impl Outcome {
     /// A failure that may pass by itself.
     pub fn later(error: impl Into<String>) -> Self {
-        Self::Failed(Failure { again: Again::Later(None), status: None, error: error.into() })
+        Self::Failed(Failure { again: Again::Later(None), status: None, error: error.into(), of_target: true })
     }
 
     /// A failure that will be the same however often it is tried.
     pub fn never(class: Class, error: impl Into<String>) -> Self {
-        Self::Failed(Failure { again: Again::Never(class), status: None, error: error.into() })
+        Self::Failed(Failure { again: Again::Never(class), status: None, error: error.into(), of_target: true })
     }
 }
 
@@ -47,6 +47,8 @@ pub struct Failure {
     pub status: Option<i32>,
     /// One line, without secrets, at most [`super::failure::ERROR_CHARS_MAX`] characters once settled.
     pub error: String,
+    /// It is the target's. If not, something else was missing, such as a token, and its breaker does not hear of it.
+    pub of_target: bool,
 }
 
 /// Reply code of AMQP 0-9-1: a message came back that no queue is bound for.

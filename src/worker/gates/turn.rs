@@ -139,12 +139,13 @@ impl Turn<'_> {
                     again: Again::Later(None),
                     status: None,
                     error: "it could not be asked to the end".to_owned(),
+                    of_target: true,
                 },
             };
             drop(permit);
             let took = began.elapsed();
             spent += took;
-            let Failure { again, status, error } = failure;
+            let Failure { again, status, error, .. } = failure;
             reports.push(AttemptReport {
                 generation: 0,
                 attempt,
