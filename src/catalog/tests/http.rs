@@ -480,7 +480,7 @@ fn wrong_client_credentials() {
         ],
     );
     let more = |more: &str| format!("{{ token_url: 'https://b/', client_id: c, client_secret: hunter2, {more} }}");
-    let at = "5:114 hooks[0].run.http.auth.oauth2";
+    let at = "5:118 hooks[0].run.http.auth.oauth2";
     check(
         &more("secret: hunter2"),
         &[&format!(
@@ -488,28 +488,28 @@ fn wrong_client_credentials() {
              `auth_style`, found `secret`"
         )],
     );
-    check(&more("scopes: a b"), &["5:122 hooks[0].run.http.auth.oauth2.scopes: expected a list, found \"a b\""]);
+    check(&more("scopes: a b"), &["5:126 hooks[0].run.http.auth.oauth2.scopes: expected a list, found \"a b\""]);
     check(
         &more("scopes: [a b]"),
         &[
-            "5:123 hooks[0].run.http.auth.oauth2.scopes[0]: expected one scope: printable ASCII without spaces, `\"` and \
+            "5:127 hooks[0].run.http.auth.oauth2.scopes[0]: expected one scope: printable ASCII without spaces, `\"` and \
            `\\`, found another text",
         ],
     );
     check(
         &more("auth_style: basic"),
-        &["5:126 hooks[0].run.http.auth.oauth2.auth_style: expected one of `header`, `body`, found \"basic\""],
+        &["5:130 hooks[0].run.http.auth.oauth2.auth_style: expected one of `header`, `body`, found \"basic\""],
     );
     check(
         &more("resource: billing"),
         &[
-            "5:124 hooks[0].run.http.auth.oauth2.resource: expected an absolute URI without a fragment, found something \
+            "5:128 hooks[0].run.http.auth.oauth2.resource: expected an absolute URI without a fragment, found something \
            else (relative URL without a base)",
         ],
     );
     check(
         &more("audience: '{{ event.type }}'"),
-        &["5:124 hooks[0].run.http.auth.oauth2.audience: expected a text without templates, found one with a template"],
+        &["5:128 hooks[0].run.http.auth.oauth2.audience: expected a text without templates, found one with a template"],
     );
     let check_url = |url: &str, expected: &str| {
         let at = "5:66 hooks[0].run.http.auth.oauth2.token_url:";
@@ -536,7 +536,7 @@ fn token_urls_that_are_odd() {
         let oauth = format!("{{ token_url: '{url}', client_id: c, client_secret: d }}");
         format!("  - {{ id: a, on: a, run: {{ http: {{ url: 'https://a', auth: {{ oauth2: {oauth} }} }} }} }}")
     };
-    let at = "3:82 hooks[0].run.http.auth.oauth2.token_url: expected";
+    let at = "3:83 hooks[0].run.http.auth.oauth2.token_url: expected";
     check_warnings(&hook("https://b/"), &[]);
     check_warnings(&hook("http://localhost/"), &[]);
     check_warnings(&hook("http://b/"), &[&format!("{at} an https URL, as RFC 6749, 3.2 asks for, found http")]);
