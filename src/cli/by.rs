@@ -7,8 +7,14 @@ use clap::Args;
 /// Who does what a command changes.
 #[derive(Debug, Clone, Default, Args)]
 pub(super) struct By {
-    /// Who does this, for those who look later [default: user@host]
-    #[arg(long, value_name = "NAME", env = "HOOKFLEET_BY", hide_env_values = true)]
+    /// The name that letters and histories keep; without it user and host.
+    #[arg(
+        long,
+        value_name = "NAME",
+        help = "Who does this, for those who look later [default: user@host]",
+        env = "HOOKFLEET_BY",
+        hide_env_values = true
+    )]
     by: Option<String>,
 }
 

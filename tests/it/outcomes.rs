@@ -196,7 +196,7 @@ async fn another_hook_has_to_be_there(place: Place) {
             assert!(answer.text().await.unwrap().contains("the catalog has no hook nosuch"));
         }
     }
-    assert_eq!(ids(&site, &["--state", "open"]), [id.clone()]);
+    assert_eq!(ids(&site, &["--state", "open"]), std::slice::from_ref(&id));
     let ben = site.clone().set("HOOKFLEET_BY", "ben");
     ben.ok(&["dead-letters", "resolve", &id, "--reason", "seen to"]);
     assert_eq!(items(&site, &["list"])[0]["mark"]["by"], "ben");
