@@ -19,7 +19,7 @@ pub(super) enum Auth {
     /// The header `authorization` (RFC 6750, 2.1; RFC 7617, 2).
     Header(Text),
     /// The same with a token that has to be fetched.
-    Token(ClientCredentials),
+    Token(Arc<ClientCredentials>),
 }
 
 /// `auth`.
@@ -31,7 +31,7 @@ pub(super) fn read_auth(value: &Value<'_>, outside: &Outside<'_>) -> Option<Auth
     match (bearer, basic, oauth) {
         (Some(bearer), None, None) => read_bearer(&bearer, outside).map(Auth::Header),
         (None, Some(basic), None) => read_basic(&basic, outside).map(Auth::Header),
-        (None, None, Some(oauth)) => oauth::read(&oauth, outside).map(Auth::Token),
+        (None, None, Some(oauth)) => oauth::read(&oauth, outside).map(Arc::new).map(Auth::Token),
         (bearer, basic, oauth) => {
             let is_empty = bearer.is_none() && basic.is_none() && oauth.is_none();
             [basic, oauth].into_iter().flatten().for_each(|unread| drop(unread.secret())); // nobody covers what is in it

@@ -302,7 +302,7 @@ impl Sent {
                 headers.push((AUTHORIZATION.to_owned(), text));
                 None
             }
-            Auth::Token(credentials) => Some(Arc::new(credentials)),
+            Auth::Token(credentials) => Some(credentials),
         };
         Some(Self { headers, oauth })
     }

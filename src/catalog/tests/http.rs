@@ -498,7 +498,7 @@ fn wrong_client_credentials() {
     );
     check(
         &more("auth_style: basic"),
-        &["5:130 hooks[0].run.http.auth.oauth2.auth_style: expected one of `header`, `body`, found \"basic\""],
+        &["5:130 hooks[0].run.http.auth.oauth2.auth_style: expected `header` or `body`, found \"basic\""],
     );
     check(
         &more("resource: billing"),
@@ -511,13 +511,6 @@ fn wrong_client_credentials() {
         &more("audience: '{{ event.type }}'"),
         &["5:128 hooks[0].run.http.auth.oauth2.audience: expected a text without templates, found one with a template"],
     );
-    let check_url = |url: &str, expected: &str| {
-        let at = "5:66 hooks[0].run.http.auth.oauth2.token_url:";
-        check(&format!("{{ token_url: '{url}', client_id: c, client_secret: d }}"), &[&format!("{at} {expected}")]);
-    };
-    check_url("ftp://b/hunter2", "expected an http or https URL with a host, found another scheme");
-    check_url("https://b/#hunter2", "expected a URL without a fragment, found one behind `#`");
-    check_url("https://b/{{ event.type }}", "expected a text without templates, found one with a template");
     check_http(
         "{ url: 'http://a', auth: { bearer: a, oauth2: { client_secret: hunter2 } } }",
         &["5:43 hooks[0].run.http.auth: expected one of `bearer`, `basic` and `oauth2`, found several"],
@@ -528,6 +521,18 @@ fn wrong_client_credentials() {
         &["5:43 hooks[0].run.http.sign: expected headers that are either signatures or the hook's own, found \
            `authorization` as both"],
     );
+}
+
+#[test]
+fn wrong_token_urls() {
+    let check = |url: &str, expected: &str| {
+        let at = "5:66 hooks[0].run.http.auth.oauth2.token_url:";
+        let oauth = format!("{{ token_url: '{url}', client_id: c, client_secret: d }}");
+        check_http(&format!("{{ url: 'http://a', auth: {{ oauth2: {oauth} }} }}"), &[&format!("{at} {expected}")]);
+    };
+    check("ftp://b/hunter2", "expected an http or https URL with a host, found another scheme");
+    check("https://b/#hunter2", "expected a URL without a fragment, found one behind `#`");
+    check("https://b/{{ event.type }}", "expected a text without templates, found one with a template");
 }
 
 #[test]

@@ -26,6 +26,7 @@ pub enum Standing {
 
 /// From when to when a token is good.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(clippy::struct_field_names, reason = "the unit of each")]
 pub struct Life {
     granted_ms: u64,
     renew_ms: u64,

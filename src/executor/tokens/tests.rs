@@ -14,7 +14,7 @@ use crate::executor::{Execute as _, Executors};
 /// What the server of tokens answers, again and again: status, `Retry-After`, body. `#` in the body is the number of the request.
 type Answer = (u16, Option<&'static str>, &'static str);
 
-const GRANTED: Answer = (200, None, r##"{"access_token":"granted-token-#","token_type":"bearer","expires_in":600}"##);
+const GRANTED: Answer = (200, None, r#"{"access_token":"granted-token-#","token_type":"bearer","expires_in":600}"#);
 const DOWN: Answer = (503, Some("7"), "hunter2 is not in");
 
 #[derive(Clone)]
@@ -136,6 +136,29 @@ async fn all_that_wait_share_one_failure() {
     assert_eq!(servers.seen().fetches, 1);
     servers.seen().answer = GRANTED;
     servers.check(&executors, "done", &["granted-token-2"], 2).await;
+}
+
+/// The one that fetches is cancelled: the next one that waits has its turn.
+#[tokio::test]
+async fn a_turn_is_handed_on() {
+    let servers = Servers::start(GRANTED).await;
+    servers.seen().wait = Duration::from_mins(1);
+    let (executors, hook, invocation) = (executors(), servers.hook(5_000), invocation("{}"));
+    let is_asked = async {
+        while servers.seen().fetches == 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    let (mut first, mut second) = (executors.run(&hook, &invocation), executors.run(&hook, &invocation));
+    tokio::select! {
+        biased;
+        outcome = &mut first => panic!("{outcome:?}"),
+        outcome = &mut second => panic!("{outcome:?}"),
+        () = is_asked => servers.seen().wait = Duration::ZERO,
+    }
+    drop(first);
+    assert_eq!(second.await, Outcome::Done);
+    servers.check(&executors, "done", &["granted-token-2"; 2], 2).await;
 }
 
 #[tokio::test]
