@@ -38,6 +38,7 @@ pub mod message;
 mod model;
 #[cfg(test)]
 pub mod mutation;
+pub mod oauth;
 pub mod outcome;
 pub mod pattern;
 pub mod publication;

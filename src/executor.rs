@@ -31,14 +31,20 @@ pub mod hint;
 mod http;
 mod process;
 pub mod publish;
+mod replies;
 mod secrets;
 pub mod shim;
 mod shortage;
+pub mod tokens;
+mod unanswered;
 
 use callback::Callbacks;
 use clients::Clients;
 use publish::{Home, Publishing};
+use tokens::Tokens;
 
+/// As whom requests are sent.
+const US: &str = concat!("hookfleet/", env!("CARGO_PKG_VERSION"));
 /// How much later than its deadline a run is cut off if its executor did not end it.
 const BACKSTOP: Duration = Duration::from_millis(250);
 /// A deadline beyond what the clock can say is this far away.
@@ -106,7 +112,7 @@ impl Executors {
     fn with(clients: Arc<Clients>, commands: &config::Commands, callbacks: Callbacks) -> Self {
         Self {
             publishing: Publishing::new(clients.guard.clone()),
-            http: http::Http { clients },
+            http: http::Http { clients, tokens: Arc::default() },
             commands: command::Commands::new(commands),
             callbacks,
         }
@@ -116,6 +122,13 @@ impl Executors {
     #[must_use]
     pub fn at(mut self, home: Home) -> Self {
         self.publishing.home = home;
+        self
+    }
+
+    /// With the tokens of other executors of this process.
+    #[must_use]
+    pub fn sharing(mut self, tokens: Arc<Tokens>) -> Self {
+        self.http.tokens = tokens;
         self
     }
 

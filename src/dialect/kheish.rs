@@ -79,7 +79,7 @@ pub(super) fn read(raw: Raw, secrets: impl FnOnce() -> Vec<String>) -> Result<Re
                 };
                 let reason = reason.map(|reason| format!(" {reason}")).unwrap_or_default();
                 let error = with_excerpt(format!("{status}{reason}"), &excerpt(body.beginning(), secrets()));
-                Err(Outcome::Failed(Failure { again, status: Some(status.into()), error, tries: 1 }))
+                Err(Outcome::Failed(Failure::new(again, Some(status.into()), error)))
             }
         },
         Raw::Exit { code, stdout, stderr } => exited(code, &stdout, &stderr, secrets()),
@@ -100,7 +100,7 @@ fn exited(code: i32, stdout: &Body, stderr: &[u8], secrets: Vec<String>) -> Resu
         return Ok(Some(Box::new(Answer::refusal(&reason).redacted(&Secrets::new(secrets)))));
     }
     let error = with_excerpt(format!("hook command exited with status {code}"), &excerpt(stderr, secrets));
-    Err(Outcome::Failed(Failure { again: Again::Later(None), status: Some(code), error, tries: 1 }))
+    Err(Outcome::Failed(Failure::new(Again::Later(None), Some(code), error)))
 }
 
 /// An answer that cannot be read is final. One that is too large may be smaller the next time, as there.

@@ -86,9 +86,9 @@ mod tests {
         let kheish = Ok(Some(Dialect::Kheish));
         check(None, None, Ok(None));
         check(None, Some("application/json"), Ok(None));
-        check(Some("kheish"), None, kheish.clone());
-        check(None, Some("application/vnd.hookfleet.kheish+json; charset=utf-8"), kheish.clone());
-        check(Some("kheish"), Some("Application/Vnd.HookFleet.Kheish+JSON"), kheish.clone());
+        check(Some("kheish"), None, kheish);
+        check(None, Some("application/vnd.hookfleet.kheish+json; charset=utf-8"), kheish);
+        check(Some("kheish"), Some("Application/Vnd.HookFleet.Kheish+JSON"), kheish);
         check(Some("kheish"), Some("application/json"), kheish);
         check(Some("native"), None, Ok(Some(Dialect::Native)));
         let names = "expected a dialect (native, kheish), found";

@@ -175,6 +175,8 @@ fn written_out(text: &str) {
         format!("        url: https://hooks.example.com/{SECRET}{line}\n        headers:\n          x: y\n"),
         format!("        url: https://x\n        headers:\n          authorization: Bearer {SECRET}{line}\n"),
         format!("        url: https://x\n        headers: {{ authorization: \"{SECRET}{line}\" }}\n"),
+        format!("        url: https://x\n        auth: {{ oauth2: {{ client_secret: \"{SECRET}{line}\" }} }}\n"),
+        format!("        url: https://x\n        auth: {{ bearer: a, basic: {{ password: \"{SECRET}{line}\" }} }}\n"),
     ] {
         keeps_secret(&format!("{head}{secrets}{rest}"));
     }

@@ -92,7 +92,7 @@ fn waits(numbers: &mut Numbers<'_>, hint: Option<Duration>) {
         at_ms: numbers.next(),
         took: Duration::from_millis(numbers.next() % YEAR_MS),
     };
-    let failure = Failure { again: Again::Later(hint), status: Some(503), error: "503".into(), tries: 1 };
+    let failure = Failure::new(Again::Later(hint), Some(503), "503");
     let settlement = settle(&tried, Outcome::Failed(failure), &policy, numbers.share());
     let spent = tried.spent + tried.took;
     match settlement {

@@ -54,6 +54,7 @@ mod library;
 mod load;
 mod logging;
 mod neighbours;
+mod oauth;
 mod onward;
 mod openapi;
 mod outcomes;

@@ -350,6 +350,17 @@ mod tests {
             ],
         );
         check(
+            "{ url: 'https://x.example/', auth: { oauth2: { token_url: 'https://${env:IDP}/hunter2', client_id: c, \
+             client_secret: '${env:A}' } }, body: b }",
+            &[("A", "hunter2")],
+            &[
+                "+ a: POST https://x.example/",
+                "    authorization: Bearer [a token from https://${env:IDP}, by client credentials]",
+                "    b",
+                "    ${env:IDP} is not set here",
+            ],
+        );
+        check(
             &format!("{{ url: 'https://${{env:HOST}}:8443/{{{{ event.data.none }}}}', {body} }}"),
             &[],
             &[

@@ -171,17 +171,14 @@ impl Turn<'_> {
                 Err(Outcome::Failed(failure)) => failure,
                 Err(_) if self.worker.interrupt.is_cancelled() => return Err(Undecided::Interrupted),
                 // Trouble of our own, or of the program that the worker is part of.
-                Err(Outcome::Interrupted | Outcome::Done) => Failure {
-                    again: Again::Later(None),
-                    status: None,
-                    error: "it could not be asked to the end".to_owned(),
-                    tries: 1,
-                },
+                Err(Outcome::Interrupted | Outcome::Done) => {
+                    Failure::new(Again::Later(None), None, "it could not be asked to the end")
+                }
             };
             drop(permit);
             let took = began.elapsed();
             spent += took;
-            let Failure { again, status, error, tries } = failure;
+            let Failure { again, status, error, tries, .. } = failure;
             reports.push(AttemptReport {
                 generation: 0,
                 attempt,
