@@ -356,7 +356,7 @@ mod tests {
         let ce = || typed(CLOUDEVENTS_JSON);
         check("{", ce(), "Unreadable: expected an event in JSON");
         check("[]", ce(), "Invalid: expected an event in JSON");
-        check(r#"["1.0","1","/s","a",null,null,null]"#, ce(), "Invalid: expected a JSON object, found an array");
+        check(r#"["1.0","1","/s","a",null,null,null,null]"#, ce(), "Invalid: expected a JSON object, found an array");
         check(r#"{"specversion":"0.3","id":"1"}"#, ce(), "Invalid: expected specversion \"1.0\", found \"0.3\"");
         check(r#"{"specversion":"1.0","source":"/s","type":"a"}"#, ce(), "Unidentified: expected the attribute `id`");
         check(r#"{"specversion":"1.0","id":"","source":"/s","type":"a"}"#, ce(), "Unidentified: the attribute `id` is");
