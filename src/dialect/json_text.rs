@@ -240,7 +240,7 @@ mod tests {
             text.repeated_keys().into_iter().map(show).collect::<Vec<_>>()
         };
         assert!(repeated(TEXT).is_empty());
-        assert_eq!(repeated(r#"{"a":1,"a":{"b":[{"c":1,"\u0063":2}]}}"#), ["1:12 a", "1:33 a.b[0].c"]);
+        assert_eq!(repeated(r#"{"a":1,"a":{"b":[{"c":1,"\u0063":2}]}}"#), ["1:12 a", "1:34 a.b[0].c"]);
     }
 
     #[test]

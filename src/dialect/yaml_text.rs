@@ -7,13 +7,13 @@ const COLUMNS: usize = 110;
 
 /// A text as a scalar: plain where that cannot be taken for anything else, else in double quotes.
 #[must_use]
-pub fn scalar(text: &str) -> String {
+pub(super) fn scalar(text: &str) -> String {
     if is_plain(text) { text.to_owned() } else { quoted(text) }
 }
 
 /// A text in double quotes. Everything that is no printable character, or a line break to some, is escaped.
 #[must_use]
-pub fn quoted(text: &str) -> String {
+pub(super) fn quoted(text: &str) -> String {
     let mut quoted = String::from("\"");
     for c in text.chars() {
         match c {
@@ -45,7 +45,7 @@ fn is_plain(text: &str) -> bool {
 
 /// JSON on one line.
 #[must_use]
-pub fn flow(value: &Value) -> String {
+pub(super) fn flow(value: &Value) -> String {
     match value {
         Value::Null => "null".to_owned(),
         Value::Bool(_) | Value::Number(_) => value.to_string(),
@@ -66,7 +66,7 @@ fn quoted_key(name: &str) -> String {
 
 /// How deep a value is nested; a scalar is 0 deep.
 #[must_use]
-pub fn depth(value: &Value) -> usize {
+pub(super) fn depth(value: &Value) -> usize {
     match value {
         Value::Array(items) => 1 + items.iter().map(depth).max().unwrap_or_default(),
         Value::Object(fields) => 1 + fields.values().map(depth).max().unwrap_or_default(),
@@ -76,7 +76,7 @@ pub fn depth(value: &Value) -> usize {
 
 /// A comment of as many lines as it takes. No character of the text can end it.
 #[must_use]
-pub fn comment(indent: usize, text: &str) -> String {
+pub(super) fn comment(indent: usize, text: &str) -> String {
     let begin = format!("{}# ", " ".repeat(indent));
     let mut lines = Vec::new();
     let mut line = begin.clone();

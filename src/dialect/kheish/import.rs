@@ -48,7 +48,7 @@ struct Taken {
 /// # Errors
 /// [`Refused`]: a file on which Kheish starts without hooks, or a hook that cannot be the same here. With
 /// [`Wish::is_lenient`] hooks that are wrong or cannot be the same are left out instead.
-pub fn import(wish: &Wish<'_>) -> Result<Imported, Refused> {
+pub(in crate::dialect) fn import(wish: &Wish<'_>) -> Result<Imported, Refused> {
     let read = HookSettings::of_file_partly(wish.bytes).map_err(|faults| refused(wish, &faults))?;
     if !read.faults.is_empty() && !wish.is_lenient {
         return Err(refused(wish, &read.faults));

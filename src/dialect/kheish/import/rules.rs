@@ -98,24 +98,22 @@ pub(super) fn of_names(taken: &[Taken]) -> Vec<Remark> {
 
 /// In which order the hooks of each event run.
 pub(super) fn of_orders(taken: &[Taken]) -> Vec<Remark> {
-    let remark = |is_in_turn: bool, change: &str, advice: &str| {
+    let remark = |is_in_turn: bool, before: &str, behind: &str, advice: &str| {
         let of_kind = taken.iter().filter(move |taken| taken.event.is_in_turn == is_in_turn);
         let hooks: Vec<String> = of_kind.clone().map(|taken| taken.hook.id.clone()).collect();
         let mut events: Vec<String> = of_kind.map(|taken| taken.event.snake.to_owned()).collect();
         events.dedup();
-        let (change, advice) = (change.to_owned(), advice.to_owned());
-        (!hooks.is_empty()).then(|| Remark { hooks, events, change, advice, is_general: true })
+        let change = format!("{before} {} {behind}", events.join(", "));
+        (!hooks.is_empty()).then(|| Remark { hooks, events, change, advice: advice.to_owned(), is_general: true })
     };
     let in_turn = remark(
         true,
-        "Order matters: hooks of these events are asked one after the other, up to the first that blocks",
+        "Order matters: hooks of",
+        "are asked one after the other, up to the first that blocks",
         "keep the order of this file, and give none of them another `order`",
     );
-    let at_once = remark(
-        false,
-        "Hooks of these events run at the same time; their answers are merged in the order of this file",
-        Remark::NOTHING,
-    );
+    let behind = "run at the same time; their answers are merged in the order of this file";
+    let at_once = remark(false, "Hooks of", behind, Remark::NOTHING);
     in_turn.into_iter().chain(at_once).collect()
 }
 

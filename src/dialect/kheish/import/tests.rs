@@ -156,13 +156,14 @@ fn what_is_so_for_all_is_told_once() {
     let file = json!({ "hooks": { "pre_tool_use": hooks, "cwd_changed": hooks }, "note": 1 }).to_string();
     let found = imported(&wish(&file)).unwrap();
     let told = |part: &str| found.remarks.iter().filter(|remark| remark.change.contains(part)).collect::<Vec<_>>();
+    let yaml = found.yaml.replace("\n# ", " ");
     for part in ["login shell", "variables of commands.env", "Plain text as the answer"] {
         let [remark] = told(part)[..] else { panic!("{part}: {:?}", found.remarks) };
         assert_eq!(
             (remark.hooks.len(), remark.events.as_slice()),
             (4, ["pre_tool_use".to_owned(), "cwd_changed".to_owned()].as_slice())
         );
-        assert_eq!(found.yaml.matches(&part[..9]).count(), 1, "{}", found.yaml);
+        assert_eq!(yaml.matches(part).count(), 1, "{yaml}");
     }
     assert_eq!(told("Order matters")[0].events, ["pre_tool_use"]);
     assert_eq!(told("run at the same time")[0].events, ["cwd_changed"]);
@@ -214,13 +215,13 @@ fn files_that_kheish_does_not_use_are_refused() {
     let disabled = format!("Kheish starts with all hooks disabled on such a file: {none}");
     let aside = format!("Kheish moves such a file aside and starts without hooks: {none}");
     assert_eq!(refused("{"), format!("hooks.json:1:1: expected JSON: EOF while parsing an object\n{aside}"));
-    let version = "hooks.json:1:19 (schema_version): unsupported hook settings schema_version 2; expected 1\n";
+    let version = "hooks.json:1:20 (schema_version): unsupported hook settings schema_version 2; expected 1\n";
     assert_eq!(refused("{\"schema_version\": 2}"), format!("{version}{disabled}"));
     let lenient = "`--lenient` leaves out what is wrong, and takes over the rest\n";
     let hook = json!({ "name": "h", "executor": { "type": "http", "url": "http://10.0.0.1/" } });
     let private = "SessionEnd[0]:h: HTTP hook URL must not target private or local addresses\n";
     let found = refused(&one("session_end", &hook));
-    assert_eq!(found, format!("hooks.json:1:62 (hooks.session_end[0].executor.url): {private}{disabled}{lenient}"));
+    assert_eq!(found, format!("hooks.json:1:59 (hooks.session_end[0].executor.url): {private}{disabled}{lenient}"));
     let twice = "hooks.json:1:21 (hooks): expected each key once in an object\n";
     let dropped = "Kheish takes the last one and drops those before it without a word\n";
     assert_eq!(refused("{\"hooks\":{},\"hooks\":{}}"), format!("{twice}{dropped}"));

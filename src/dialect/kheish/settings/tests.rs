@@ -121,12 +121,12 @@ fn files_on_which_kheish_starts_without_hooks() {
     check("\u{feff}{}", "1:1: expected JSON: it begins with a byte order mark, which JSON does not have");
     check("[]", "1:1: hook settings must be a JSON object");
     check("null", "1:1: hook settings must be a JSON object");
-    let unsigned = "1:19 (schema_version): hook settings schema_version must be an unsigned integer";
+    let unsigned = "1:20 (schema_version): hook settings schema_version must be an unsigned integer";
     for version in ["\"1\"", "1.0", "-1", "null", "{}", "true"] {
         check(&format!("{{\"schema_version\": {version}}}"), unsigned);
     }
     for version in ["0", "2", "999"] {
-        let expected = format!("1:19 (schema_version): unsupported hook settings schema_version {version}; expected 1");
+        let expected = format!("1:20 (schema_version): unsupported hook settings schema_version {version}; expected 1");
         check(&format!("{{\"schema_version\": {version}}}"), &expected);
     }
     let shape = "expected the hooks as an object, with an array of hooks for each event";
@@ -135,8 +135,8 @@ fn files_on_which_kheish_starts_without_hooks() {
     check("{\"hooks\": {\"stop\": {}}}", "1:20 (hooks.stop): expected the hooks of stop as an array");
     check(
         "{\"hooks\": {\"PreToolUse\": [], \"Stop\": [], \"other\": 1}}",
-        "1:38 (hooks.Stop): unknown event \"Stop\", expected one of the 27: did you mean `stop`?\n\
-         1:25 (hooks.PreToolUse): unknown event \"PreToolUse\", expected one of the 27: did you mean `pre_tool_use`?\n\
+        "1:26 (hooks.PreToolUse): unknown event \"PreToolUse\", expected one of the 27: did you mean `pre_tool_use`?\n\
+         1:38 (hooks.Stop): unknown event \"Stop\", expected one of the 27: did you mean `stop`?\n\
          1:51 (hooks.other): unknown event \"other\", expected one of the 27",
     );
 }
@@ -266,11 +266,11 @@ fn all_mistakes_are_told_in_their_order() {
         \"setup\": [\n  {\"name\": \"a\\u001b\", \"executor\": {\"type\": \"x\"}},\n  {\"name\": \"b\", \"executor\": {\"type\": \"callback\", \"name\": \"\"}}]}}";
     check(
         file,
-        "4:42 (hooks.setup[0].executor.type): Setup[0]:a\\u{1b}: unknown variant `x`, expected one of `command`, `http`, `prompt`, `agent`, `callback`\n\
-         5:54 (hooks.setup[1].executor.name): Setup[1]:b: callback hook name is empty\n\
+        "4:44 (hooks.setup[0].executor.type): Setup[0]:a\\u{1b}: unknown variant `x`, expected one of `command`, `http`, `prompt`, `agent`, `callback`\n\
+         5:58 (hooks.setup[1].executor.name): Setup[1]:b: callback hook name is empty\n\
          2:19 (hooks.stop[0].name): Stop[0]:: hook name must not be empty\n\
-         2:80 (hooks.stop[0].executor.timeout_ms): Stop[0]:: hook timeout_ms must be greater than zero\n\
-         2:62 (hooks.stop[0].executor.command): Stop[0]:: command hook command is empty",
+         2:84 (hooks.stop[0].executor.timeout_ms): Stop[0]:: hook timeout_ms must be greater than zero\n\
+         2:66 (hooks.stop[0].executor.command): Stop[0]:: command hook command is empty",
     );
     let partly = HookSettings::of_file_partly(file.as_bytes()).unwrap();
     assert_eq!((partly.settings.count(), partly.faults.len()), (0, 5));
