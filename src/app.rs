@@ -192,6 +192,7 @@ impl App {
             metrics: Arc::default(),
             listener: Arc::new(listen),
             callbacks,
+            tokens: Arc::default(),
             stop: stop.clone(),
         };
         // A file has one owner, and its one thread that writes is what bounds it.
@@ -290,7 +291,7 @@ fn gates(settings: &Settings, process: &Arc<Process>, intake: Intake) -> Gates {
     let of_gates = cells.iter().find(|cell| cell.is_of_gates).or_else(|| cells.first());
     let cell = of_gates.filter(|_| settings.gates.concurrency > 0).cloned();
     let decider = Decider::Here { process: Arc::clone(process), cell };
-    Gates { intake, deadline: settings.gates.deadline, decider }
+    Gates { intake, deadline: settings.gates.deadline, decider, repeats: Arc::default() }
 }
 
 /// The fleet's catalog, if that is what is followed.

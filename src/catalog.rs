@@ -23,6 +23,7 @@ use crate::yaml::report::Report;
 use crate::yaml::value::Value;
 
 mod action;
+mod address;
 pub mod api_types;
 pub mod apply;
 mod credentials;
@@ -31,6 +32,7 @@ mod event;
 mod headers;
 mod hooks;
 mod http;
+mod oauth;
 mod publish;
 mod retry;
 pub mod revisions;

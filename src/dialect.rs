@@ -1,12 +1,24 @@
 //! Dialects: the wire contracts of hook systems, one file each. Pure: names only `domain` and `yaml`.
 //!
-//! A dialect encodes what a target gets and reads what it gives back; see [`crate::domain::contract`] for the shapes. Ours,
-//! `native`, is the first.
+//! A dialect reads the messages of its system as events, encodes what a target gets, reads what that gives back, and says how
+//! the answers of many gates become one; see [`crate::domain::contract`] for the shapes. Ours, `native`, is the first.
+//!
+//! A hook has a dialect, and an event has one; they need not be the same. The hook's says what its target gets and how its
+//! answer is read. The event's says how gates are asked, how their answers are joined, and in whose words who asked is
+//! answered. Every answer is read into the same [`Answer`](crate::domain::decision::Answer).
 
-use crate::domain::contract::{Dialect, Exchange, Question, Raw, Reply};
-use crate::domain::hook::Hook;
+use std::time::Duration;
+
+use crate::domain::aggregation::{Aggregation, Order, StopAt};
+use crate::domain::contract::{Exchange, Question, Raw, Reply};
+use crate::domain::decision::Decision;
+use crate::domain::dialect::Dialect;
+use crate::domain::event::{Event, ForeignEvent, Malformed};
+use crate::domain::failure::Class;
+use crate::domain::hook::{Action, Hook, Matcher};
 use crate::domain::invocation::Invocation;
 use crate::domain::outcome::Outcome;
+use crate::domain::retry::RetryPolicy;
 use import::{Imported, Refused, Source, Wish};
 
 pub mod import;
@@ -25,6 +37,18 @@ pub fn import(from: Source, wish: &Wish<'_>) -> Result<Imported, Refused> {
     }
 }
 
+/// What a message of this dialect says of its event.
+///
+/// # Errors
+/// [`Malformed`]: what was expected and what was found.
+pub fn decode(dialect: Dialect, body: &[u8]) -> Result<ForeignEvent, Malformed> {
+    let invalid = |error| Malformed::new(Class::Invalid, error);
+    match dialect {
+        Dialect::Native => Err(invalid("an event of this project's own is CloudEvents".to_owned())),
+        Dialect::Kheish => kheish::decode(body).map_err(invalid),
+    }
+}
+
 /// What the target of a hook gets for one attempt. `key` is what the receiver tells repeats by.
 ///
 /// # Errors
@@ -37,6 +61,7 @@ pub fn encode<'a>(
 ) -> Result<Exchange<'a>, String> {
     match hook.dialect {
         Dialect::Native => native::encode(hook, invocation, key, question),
+        Dialect::Kheish => kheish::encode(hook, invocation),
     }
 }
 
@@ -47,5 +72,53 @@ pub fn encode<'a>(
 pub fn read(hook: &Hook, asks: bool, raw: Raw, secrets: impl FnOnce() -> Vec<String>) -> Result<Reply, Outcome> {
     match hook.dialect {
         Dialect::Native => native::read(hook, asks, raw, secrets),
+        Dialect::Kheish => kheish::read(raw, secrets),
+    }
+}
+
+/// How the gates of an event are asked, and their answers merged.
+#[must_use]
+pub fn aggregation(event: &Event) -> Aggregation {
+    match event.dialect {
+        Dialect::Native => Aggregation { order: Order::InTurn(StopAt::Denial), passes_input: true },
+        Dialect::Kheish => kheish::aggregation(event),
+    }
+}
+
+/// A decision as who has asked in this dialect reads it. `kept` is the decision as JSON.
+#[must_use]
+pub fn answer(dialect: Dialect, kept: &str) -> String {
+    match dialect {
+        Dialect::Native => kept.to_owned(),
+        Dialect::Kheish => kheish::outcome(&serde_json::from_str::<Decision>(kept).unwrap_or_default()),
+    }
+}
+
+/// How long a hook of this dialect may take that does not say so. `None`: as hooks of ours.
+#[must_use]
+pub const fn timeout(dialect: Dialect, action: &Action) -> Option<Duration> {
+    match dialect {
+        Dialect::Native => None,
+        Dialect::Kheish => Some(kheish::timeout(action)),
+    }
+}
+
+/// How a hook of this dialect is tried again that does not say so. `None`: as hooks of ours.
+#[must_use]
+pub fn retry(dialect: Dialect) -> Option<RetryPolicy> {
+    match dialect {
+        Dialect::Native => None,
+        Dialect::Kheish => Some(kheish::retry()),
+    }
+}
+
+/// The matcher that a hook of this dialect writes so; `None`: every subject matches.
+///
+/// # Errors
+/// One sentence: the dialect has none, or not such a one.
+pub fn matcher(dialect: Dialect, text: &str) -> Result<Option<Matcher>, String> {
+    match dialect {
+        Dialect::Native => Err("expected `matcher` with another dialect than native, which has `subject`".to_owned()),
+        Dialect::Kheish => Ok((!text.is_empty()).then(|| Matcher::Wildcards(text.to_owned()))),
     }
 }

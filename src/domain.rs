@@ -5,6 +5,7 @@
 
 pub mod access;
 pub mod address;
+pub mod aggregation;
 pub mod asking;
 pub mod at_hook;
 pub mod browse;
@@ -15,6 +16,7 @@ pub mod contract;
 pub mod dead_letter;
 pub mod decision;
 pub mod dedup_window;
+pub mod dialect;
 pub mod edit;
 pub mod escape;
 pub mod event;
@@ -36,6 +38,7 @@ pub mod message;
 mod model;
 #[cfg(test)]
 pub mod mutation;
+pub mod oauth;
 pub mod outcome;
 pub mod pattern;
 pub mod publication;

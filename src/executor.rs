@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::FutureExt as _;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout_at};
 
 use crate::domain::contract::{Exchange, Question, Raw, Reply};
 use crate::domain::decision::{Answer, Json};
@@ -19,7 +19,7 @@ use crate::domain::excerpt::with_excerpt;
 use crate::domain::failure::Class;
 use crate::domain::hook::{Action, Hook};
 use crate::domain::invocation::Invocation;
-use crate::domain::outcome::Outcome;
+use crate::domain::outcome::{Again, Failure, Outcome};
 use crate::{config, dialect};
 
 pub mod callback;
@@ -31,14 +31,20 @@ pub mod hint;
 mod http;
 mod process;
 pub mod publish;
+mod replies;
 mod secrets;
 pub mod shim;
 mod shortage;
+pub mod tokens;
+mod unanswered;
 
 use callback::Callbacks;
 use clients::Clients;
 use publish::{Home, Publishing};
+use tokens::Tokens;
 
+/// As whom requests are sent.
+const US: &str = concat!("hookfleet/", env!("CARGO_PKG_VERSION"));
 /// How much later than its deadline a run is cut off if its executor did not end it.
 const BACKSTOP: Duration = Duration::from_millis(250);
 /// A deadline beyond what the clock can say is this far away.
@@ -106,7 +112,7 @@ impl Executors {
     fn with(clients: Arc<Clients>, commands: &config::Commands, callbacks: Callbacks) -> Self {
         Self {
             publishing: Publishing::new(clients.guard.clone()),
-            http: http::Http { clients },
+            http: http::Http { clients, tokens: Arc::default() },
             commands: command::Commands::new(commands),
             callbacks,
         }
@@ -119,6 +125,13 @@ impl Executors {
         self
     }
 
+    /// With the tokens of other executors of this process.
+    #[must_use]
+    pub fn sharing(mut self, tokens: Arc<Tokens>) -> Self {
+        self.http.tokens = tokens;
+        self
+    }
+
     async fn bounded(
         &self,
         hook: &Hook,
@@ -127,9 +140,49 @@ impl Executors {
     ) -> Result<Reply, Outcome> {
         let now = Instant::now();
         let deadline = now.checked_add(hook.timeout).unwrap_or(now + NEVER);
+        if hook.retry.in_run.is_some() {
+            return Box::pin(self.repeated(hook, invocation, question, deadline)).await;
+        }
+        self.once(hook, invocation, question, deadline).await
+    }
+
+    async fn once(
+        &self,
+        hook: &Hook,
+        invocation: &Invocation,
+        question: Option<Question<'_>>,
+        deadline: Instant,
+    ) -> Result<Reply, Outcome> {
         // The executors keep the deadline themselves, since only they know whether the action has taken place by then.
         let bounded = timeout_at(deadline + BACKSTOP, self.attempt(hook, invocation, question, deadline));
         isolated(bounded.map(|ended| ended.unwrap_or_else(|_| Err(timed_out(hook.timeout, ""))))).await
+    }
+
+    /// As often as the hook's policy has it within one run. The deadline is over all tries and the waits between them. What
+    /// is left at the end has failed for good.
+    async fn repeated(
+        &self,
+        hook: &Hook,
+        invocation: &Invocation,
+        question: Option<Question<'_>>,
+        deadline: Instant,
+    ) -> Result<Reply, Outcome> {
+        let mut tries = 1;
+        loop {
+            let failure = match self.once(hook, invocation, question, deadline).await {
+                Err(Outcome::Failed(failure)) => failure,
+                ended => return ended,
+            };
+            let (class, wait) = match failure.again {
+                Again::Never(class) => (class, None),
+                Again::Later(hint) => (Class::Exhausted, hook.retry.delay_in_run(tries, hint, fastrand::f64())),
+            };
+            match wait.and_then(|wait| Instant::now().checked_add(wait)).filter(|at| *at < deadline) {
+                Some(at) => sleep_until(at).await,
+                None => return Err(Outcome::Failed(Failure { again: Again::Never(class), tries, ..failure })),
+            }
+            tries += 1;
+        }
     }
 
     async fn attempt(
@@ -211,7 +264,6 @@ mod fixture {
     use crate::domain::hook::fixture;
     use crate::domain::id::HookId;
     use crate::domain::message::{Message, Properties};
-    use crate::domain::outcome::{Again, Failure};
 
     /// May call this machine.
     pub(super) fn executors() -> Executors {
@@ -240,7 +292,7 @@ mod fixture {
         match outcome {
             Outcome::Done => "done".to_owned(),
             Outcome::Interrupted => "interrupted".to_owned(),
-            Outcome::Failed(Failure { again, status, error }) => {
+            Outcome::Failed(Failure { again, status, error, .. }) => {
                 let again = match again {
                     Again::Never(class) => format!("never {class:?}"),
                     Again::Later(None) => "later".to_owned(),

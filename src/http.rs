@@ -20,6 +20,7 @@ mod access;
 mod browser;
 pub mod catalog;
 mod connections;
+mod dialects;
 mod extract;
 pub mod fleet;
 pub mod gates;
@@ -31,6 +32,7 @@ pub mod openapi;
 pub mod probes;
 mod problem;
 pub mod process;
+mod repeats;
 mod serving;
 pub mod source;
 mod status;
@@ -103,7 +105,7 @@ impl Group {
             Self::Invocations => invocations::router(None).into_openapi(),
             Self::Letters => letters::router(None).into_openapi(),
             Self::Gateway => gateway::router(None).into_openapi(),
-            Self::Gates => gates::router(None).into_openapi(),
+            Self::Gates => gates::router(None).merge(dialects::router(None)).into_openapi(),
         };
         OpenApiRouter::with_openapi(document)
     }
@@ -152,7 +154,7 @@ impl Routes {
             Self::Invocations(state) => invocations::router(door).with_state(state),
             Self::Letters(state) => letters::router(door).with_state(state),
             Self::Gateway(state) => gateway::router(door).with_state(state),
-            Self::Gates(state) => gates::router(door).with_state(state),
+            Self::Gates(state) => gates::router(door).merge(dialects::router(door)).with_state(state),
         }
     }
 }

@@ -23,7 +23,7 @@ mod reading;
 
 pub use builder::EventBuilder;
 pub use event::{Event, InvalidEvent};
-pub use reading::{Fields, Rejected, Request, prepare, read, request_bytes_max};
+pub use reading::{Fields, Rejected, Request, foreign, prepare, random_id, read, request_bytes_max};
 
 /// The pause before an event is sent again.
 const REPEAT_AFTER: Duration = Duration::from_millis(500);

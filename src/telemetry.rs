@@ -43,6 +43,8 @@ pub enum Metric {
     HttpUnanswered,
     /// HTTP requests that went out again at once, since their connection had been closed before, by hook.
     HttpResent,
+    /// Requests for tokens (OAuth 2), by outcome: granted, refused, failed.
+    TokenFetches,
     /// Retries published, by hook.
     Retries,
     /// Letters appended, by class and hook.
@@ -101,7 +103,7 @@ pub enum Metric {
 
 impl Metric {
     /// Every metric: for descriptions and tests.
-    pub const ALL: [Self; 40] = [
+    pub const ALL: [Self; 41] = [
         Self::Deliveries,
         Self::Redelivered,
         Self::EventsUnmatched,
@@ -115,6 +117,7 @@ impl Metric {
         Self::AttemptSeconds,
         Self::HttpUnanswered,
         Self::HttpResent,
+        Self::TokenFetches,
         Self::Retries,
         Self::Letters,
         Self::LettersOpen,
@@ -172,10 +175,7 @@ impl Metric {
             Self::Claims => ("hookfleet_claims_total", "Answers of the store to claims"),
             Self::Attempts => ("hookfleet_attempts_total", "Attempts by hook and outcome"),
             Self::AttemptSeconds => ("hookfleet_attempt_seconds", "Seconds an attempt took"),
-            Self::HttpUnanswered => {
-                ("hookfleet_http_unanswered_total", "HTTP requests without an answer, by hook and why")
-            }
-            Self::HttpResent => ("hookfleet_http_resent_total", "HTTP requests that went out again at once, by hook"),
+            Self::HttpUnanswered | Self::HttpResent | Self::TokenFetches => self.parts_of_http(),
             Self::Retries => ("hookfleet_retries_total", "Retries published"),
             Self::Letters => ("hookfleet_letters_total", "Letters appended, by class and hook"),
             Self::LettersUnconfirmed => {
@@ -207,6 +207,17 @@ impl Metric {
             Self::LogLinesDropped => {
                 ("hookfleet_log_lines_dropped_total", "Lines of the log that nobody read fast enough, or at all")
             }
+        }
+    }
+
+    /// The same of those that HTTP requests have.
+    const fn parts_of_http(self) -> (&'static str, &'static str) {
+        match self {
+            Self::HttpUnanswered => {
+                ("hookfleet_http_unanswered_total", "HTTP requests without an answer, by hook and why")
+            }
+            Self::HttpResent => ("hookfleet_http_resent_total", "HTTP requests that went out again at once, by hook"),
+            _ => ("hookfleet_token_fetches_total", "Requests for OAuth 2 tokens, by outcome"),
         }
     }
 

@@ -76,7 +76,15 @@ fn letter(number: u64) -> Letter {
     let mut invocation = Invocation::first(Arc::new(event), hook, "r1".into());
     invocation.at = Point { generation: 0, attempt: 1 };
     let error = format!("status 50{cause}: cause {}", ["a", "b", "c", "d", "e", "f", "g"][cause as usize]);
-    let report = Some(AttemptReport { generation: 0, attempt: 1, at_ms: number, took_ms: 7, status: Some(503), error });
+    let report = Some(AttemptReport {
+        generation: 0,
+        attempt: 1,
+        at_ms: number,
+        took_ms: 7,
+        status: Some(503),
+        tries: 1,
+        error,
+    });
     let target = Some("http://127.0.0.1".to_owned());
     let cause = Cause { class: Class::Exhausted, report, unprotected: false, deaths: 0, target };
     Letter::of_invocation(&invocation, invocation.at, cause, "default", 1_700_000_000_000 + number)

@@ -41,8 +41,8 @@ pub trait Session: Send {
     /// Works until it cannot go on or is asked to end. It is dropped if the connection or the channel is lost first.
     async fn run(&mut self, work: Self::Work) -> SessionEnd;
 
-    /// Hears that a session which had begun is over, before its connection is closed.
-    fn ended(&mut self) {}
+    /// Hears that a session which had begun is over, and why, before its connection is closed.
+    fn ended(&mut self, _: &SessionEnd) {}
 }
 
 /// Hears when a connection is up (`None`), and else in one sentence why it is of no use.
@@ -107,7 +107,7 @@ impl Supervisor {
             reason = self.until_lost(&connection, &channel) => SessionEnd::Lost(reason),
             end = session.run(work) => end,
         };
-        session.ended();
+        session.ended(&end);
         // One lost channel ends the session, not the connection: left open, its consumers would go on taking messages.
         close(&connection).await;
         end

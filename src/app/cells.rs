@@ -1,5 +1,5 @@
 //! A worker uses every core by cells: a runtime of one thread each, with connections and an HTTP client of its own, so
-//! that nothing is passed between threads at every event. Permits, breakers and the catalog are the process's.
+//! that nothing is passed between threads at every event. Permits, breakers, the catalog and tokens are the process's.
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -19,6 +19,7 @@ use crate::domain::matching::HookSet;
 use crate::executor::Executors;
 use crate::executor::callback::Callbacks;
 use crate::executor::publish::Home;
+use crate::executor::tokens::Tokens;
 use crate::fleet::{Fleet, Halts};
 use crate::http::process::CellView;
 use crate::worker::admission::Admission;
@@ -38,6 +39,7 @@ pub(super) struct Shared {
     pub(super) metrics: Arc<WorkerMetrics>,
     pub(super) listener: Arc<Listener>,
     pub(super) callbacks: Callbacks,
+    pub(super) tokens: Arc<Tokens>,
     /// Ends the consuming of all cells.
     pub(super) stop: CancellationToken,
 }
@@ -65,7 +67,9 @@ impl Shared {
             Backend::Servers { broker, .. } => Home::Server(broker.clone(), settings.namespace.clone()),
             Backend::Embedded { .. } => Home::Embedded(Arc::clone(&backends.broker)),
         };
-        let executors = Executors::new(&settings.egress, &settings.commands, self.callbacks.clone())?.at(home);
+        let executors = Executors::new(&settings.egress, &settings.commands, self.callbacks.clone())?
+            .at(home)
+            .sharing(Arc::clone(&self.tokens));
         let worker = Worker {
             broker: backends.broker,
             store,

@@ -77,7 +77,12 @@ impl Server {
         let parts = Parts { settings, backends: &backends, catalog: &catalog, revisions, operations: &operations };
         let routes = parts.routes(Kind::Server, &probes, |intake| {
             let (broker, paused) = (Arc::clone(&backends.broker), paused.subscribe());
-            Gates { intake, deadline: settings.gates.deadline, decider: Decider::Fleet { broker, paused } }
+            Gates {
+                intake,
+                deadline: settings.gates.deadline,
+                decider: Decider::Fleet { broker, paused },
+                repeats: Arc::default(),
+            }
         });
         serving.take(routes);
         let Backends { broker, flow, .. } = backends;

@@ -63,6 +63,9 @@ pub enum RunView {
         target: String,
         /// Their names.
         headers: Vec<String>,
+        /// The server whose tokens it sends: OAuth 2 client credentials. Scheme, host and port.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        oauth2: Option<String>,
         /// Names of the headers that are made for each attempt.
         signed: Vec<String>,
         /// What is sent where the hook has no body of its own: `native`, `cloudevents` or `cloudevents-binary`.
@@ -175,6 +178,7 @@ impl RunView {
                 method: http.method.name(),
                 target: action.target(),
                 headers: http.headers.iter().map(|(name, _)| name.clone()).collect(),
+                oauth2: http.oauth.as_ref().map(|oauth| oauth.server()),
                 signed: http.signing.headers().map(str::to_owned).collect(),
                 format: http.format.name(),
                 compressed: http.compression == Compression::Gzip,

@@ -5,44 +5,57 @@ use std::sync::Arc;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
-use super::secret::pieces;
-use super::{Outside, headers};
+use super::secret::{hidden, pieces};
+use super::{Outside, headers, oauth};
+use crate::domain::oauth::ClientCredentials;
 use crate::domain::secret::Secret;
 use crate::domain::template::{Form, Piece, Text};
 use crate::domain::tls::{Credentials, Identity, Tls};
 use crate::yaml::problem::Mismatch;
 use crate::yaml::value::Value;
 
-/// The header that `auth` stands for.
-pub(super) const AUTHORIZATION: &str = "authorization";
+/// What `auth` stands for.
+pub(super) enum Auth {
+    /// The header `authorization` (RFC 6750, 2.1; RFC 7617, 2).
+    Header(Text),
+    /// The same with a token that has to be fetched.
+    Token(Arc<ClientCredentials>),
+}
 
-/// `auth`, as the header that says it (RFC 6750, 2.1; RFC 7617, 2).
-pub(super) fn read_auth(value: &Value<'_>, outside: &Outside<'_>) -> Option<(String, Text)> {
+/// `auth`.
+pub(super) fn read_auth(value: &Value<'_>, outside: &Outside<'_>) -> Option<Auth> {
     let mut fields = value.clone().secret_unless_map().fields()?;
-    let (bearer, basic) = (fields.get("bearer").map(Value::secret), fields.get("basic"));
+    let bearer = fields.get("bearer").map(Value::secret);
+    let (basic, oauth) = (fields.get("basic"), fields.get("oauth2"));
     fields.end();
-    let text = match (bearer, basic) {
-        (Some(bearer), None) => bearer.read(|text| {
-            let scheme = || [Piece::Literal("Bearer ".to_owned())].into_iter();
-            let token = pieces(text, outside)?;
-            let text = Text::new(scheme().chain(token.clone()).collect(), Form::Plain)?;
-            headers::check_value(text.prefix())?;
-            if text.is_template() {
-                return Ok(text);
-            }
-            if !token.iter().any(|piece| matches!(piece, Piece::Unknown { .. })) {
-                outside.secrets.borrow_mut().insert(token.iter().map(Piece::value).collect());
-            }
-            Ok(Text::new(scheme().chain(token.iter().map(hidden)).collect(), Form::Plain)?)
-        })?,
-        (None, Some(basic)) => read_basic(&basic, outside)?,
-        (bearer, _) => {
-            let found = if bearer.is_some() { "both" } else { "neither" };
-            value.wrong(Mismatch::new("either `bearer` or `basic`").found(found));
-            return None;
+    match (bearer, basic, oauth) {
+        (Some(bearer), None, None) => read_bearer(&bearer, outside).map(Auth::Header),
+        (None, Some(basic), None) => read_basic(&basic, outside).map(Auth::Header),
+        (None, None, Some(oauth)) => oauth::read(&oauth, outside).map(Arc::new).map(Auth::Token),
+        (bearer, basic, oauth) => {
+            let is_empty = bearer.is_none() && basic.is_none() && oauth.is_none();
+            [basic, oauth].into_iter().flatten().for_each(|unread| drop(unread.secret())); // nobody covers what is in it
+            let found = if is_empty { "none" } else { "several" };
+            value.wrong(Mismatch::new("one of `bearer`, `basic` and `oauth2`").found(found));
+            None
         }
-    };
-    Some((AUTHORIZATION.to_owned(), text))
+    }
+}
+
+fn read_bearer(bearer: &Value<'_>, outside: &Outside<'_>) -> Option<Text> {
+    bearer.read(|text| {
+        let scheme = || [Piece::Literal("Bearer ".to_owned())].into_iter();
+        let token = pieces(text, outside)?;
+        let text = Text::new(scheme().chain(token.clone()).collect(), Form::Plain)?;
+        headers::check_value(text.prefix())?;
+        if text.is_template() {
+            return Ok(text);
+        }
+        if !token.iter().any(|piece| matches!(piece, Piece::Unknown { .. })) {
+            outside.secrets.borrow_mut().insert(token.iter().map(Piece::value).collect());
+        }
+        Ok(Text::new(scheme().chain(token.iter().map(hidden)).collect(), Form::Plain)?)
+    })
 }
 
 fn read_basic(value: &Value<'_>, outside: &Outside<'_>) -> Option<Text> {
@@ -74,14 +87,6 @@ fn read_basic(value: &Value<'_>, outside: &Outside<'_>) -> Option<Text> {
         credentials.insert(0, Piece::Literal("Basic ".to_owned()));
         Ok(Text::new(credentials, Form::Plain)?)
     })
-}
-
-/// What stands in the file, hidden as what does not.
-fn hidden(piece: &Piece) -> Piece {
-    match piece {
-        Piece::Literal(text) => Piece::Hidden(Secret::new(text.clone())),
-        Piece::Hidden(_) | Piece::Unknown { .. } => piece.clone(),
-    }
 }
 
 /// `tls`.

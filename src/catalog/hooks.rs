@@ -7,9 +7,10 @@ use std::time::Duration;
 use super::http::Targets;
 use super::types::{self, Declared};
 use super::{Outside, action, event, retry};
-use crate::domain::contract::Dialect;
+use crate::dialect;
+use crate::domain::dialect::Dialect;
 use crate::domain::flow::Rate;
-use crate::domain::hook::{Action, Hook, HookLane, Mode, OnFailure};
+use crate::domain::hook::{Action, Hook, HookLane, Matcher, Mode, OnFailure};
 use crate::domain::id::HookId;
 use crate::domain::retry::RetryPolicy;
 use crate::yaml::problem::Mismatch;
@@ -23,6 +24,8 @@ const TIMEOUTS: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::
 const CONCURRENCY_DEFAULT: usize = 64;
 const CONCURRENCIES: RangeInclusive<usize> = 1..=100_000;
 const FLEET_CONCURRENCIES: RangeInclusive<u32> = 1..=1_000_000;
+/// Longest name of another system's hook.
+const NAME_CHARS_MAX: usize = 256;
 const LANES: [(&str, HookLane); 2] = [("default", HookLane::Default), ("slow", HookLane::Slow)];
 const MODES: [(&str, bool); 2] = [("observe", false), ("gate", true)];
 const FAILURES: [(&str, OnFailure); 2] = [("open", OnFailure::Open), ("closed", OnFailure::Closed)];
@@ -82,7 +85,8 @@ pub(super) fn check_version(text: &str) -> Result<(), Mismatch> {
 /// What a document's hooks say unless they say otherwise.
 #[derive(Clone)]
 struct Defaults {
-    timeout: Duration,
+    /// `None`: as the dialect of the hook has it.
+    timeout: Option<Duration>,
     retry: RetryPolicy,
     concurrency: usize,
     lane: HookLane,
@@ -92,7 +96,7 @@ struct Defaults {
 impl Defaults {
     fn new(hint_max: Duration) -> Self {
         Self {
-            timeout: TIMEOUT_DEFAULT,
+            timeout: None,
             retry: RetryPolicy { hint_max, ..RetryPolicy::default() },
             concurrency: CONCURRENCY_DEFAULT,
             lane: HookLane::Default,
@@ -102,7 +106,10 @@ impl Defaults {
 
     /// The same with what some fields say.
     fn with(&self, fields: &mut Fields<'_>) -> Option<Self> {
-        let timeout = fields.read_or("timeout", self.timeout, duration(TIMEOUTS));
+        let timeout = match fields.get("timeout") {
+            Some(value) => value.read(duration(TIMEOUTS)).map(Some),
+            None => Some(self.timeout),
+        };
         let retry = match fields.get("retry") {
             Some(value) => retry::read(&value, self.retry.clone()),
             None => Some(self.retry.clone()),
@@ -151,11 +158,14 @@ fn read_hook(value: &Value<'_>, reading: &mut Reading<'_>, shared: &Shared<'_>) 
         check_gate(once_per.as_ref(), publishes.as_ref());
     }
     let once_per = once_per.and_then(|value| event::once_per(&value));
-    let own = shared.defaults.with(&mut fields);
+    let foreign = read_foreign(&mut fields);
+    let own = foreign.as_ref().and_then(|foreign| foreign.defaults(shared.defaults).with(&mut fields));
     let concurrency_fleet = fields.get("concurrency_fleet").and_then(|value| value.read(count(FLEET_CONCURRENCIES)));
     let rate = fields.get("rate").and_then(|value| value.read(rate));
     fields.end();
-    let (action, own) = (action?, own?);
+    let (action, own, foreign) = (action?, own?, foreign?);
+    let Foreign { dialect, name, matcher } = foreign;
+    let timeout = own.timeout.or_else(|| dialect::timeout(dialect, &action)).unwrap_or(TIMEOUT_DEFAULT);
     Some(Hook {
         id: id?,
         on: on?,
@@ -168,16 +178,59 @@ fn read_hook(value: &Value<'_>, reading: &mut Reading<'_>, shared: &Shared<'_>) 
         labels: own.labels,
         order: order?,
         once_per,
-        dialect: Dialect::Native,
+        dialect,
+        name,
+        matcher,
         identity: action.identity(),
         action,
-        timeout: own.timeout,
+        timeout,
         retry: own.retry,
         concurrency: own.concurrency,
         concurrency_fleet,
         rate,
         lane: own.lane,
     })
+}
+
+/// What a hook has of another system.
+struct Foreign {
+    dialect: Dialect,
+    name: Option<String>,
+    matcher: Option<Matcher>,
+}
+
+impl Foreign {
+    /// What its hooks say unless they say otherwise: what the document says is about hooks of ours.
+    fn defaults(&self, of_document: &Defaults) -> Defaults {
+        match dialect::retry(self.dialect) {
+            None => of_document.clone(),
+            Some(retry) => Defaults { timeout: None, retry, ..of_document.clone() },
+        }
+    }
+}
+
+fn read_foreign(fields: &mut Fields<'_>) -> Option<Foreign> {
+    let dialect = fields.read_or("dialect", Dialect::Native, one_of(&Dialect::ALL));
+    let (name, matcher) = (fields.get("name"), fields.get("matcher"));
+    let dialect = dialect?;
+    if let Some(value) = name.as_ref().filter(|_| dialect == Dialect::Native) {
+        let mismatch = Mismatch::new("`name` with another dialect than native only").found("it without one");
+        value.wrong(mismatch.help("it is what another system calls the hook; hooks of this project have their `id`"));
+    }
+    let name = name.as_ref().map(|name| name.read(foreign_name));
+    let matcher = matcher.map(|matcher| {
+        matcher.read(|text| dialect::matcher(dialect, text).map_err(|error| Mismatch::from_sentence(&error)))
+    });
+    // Each is given up as a whole where one of its parts is wrong.
+    let name = name.map_or(Some(None), |name| name.map(Some));
+    Some(Foreign { dialect, name: name?, matcher: matcher.map_or(Some(None), |matcher| matcher)? })
+}
+
+fn foreign_name(name: &str) -> Result<String, Mismatch> {
+    if name.trim().is_empty() || name.chars().count() > NAME_CHARS_MAX {
+        return Err(Mismatch::new(format!("a name of 1 to {NAME_CHARS_MAX} characters")));
+    }
+    Ok(name.to_owned())
 }
 
 fn read_mode(fields: &mut Fields<'_>) -> Option<Mode> {

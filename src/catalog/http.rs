@@ -2,15 +2,17 @@
 
 use std::cell::Cell;
 use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
 
 use url::Url;
 
-use super::credentials::{AUTHORIZATION, read_auth, read_tls};
-use super::secret::{guessed, pieces};
+use super::address::{address, warn_of_address};
+use super::credentials::{Auth, read_auth, read_tls};
+use super::secret::pieces;
 use super::{Outside, headers, signing};
-use crate::domain::address::{literal, refusal};
-use crate::domain::headers::is_reserved_in_http;
+use crate::domain::headers::{AUTHORIZATION, is_reserved_in_http};
 use crate::domain::hook::{Compression, Format, HttpAction, Method};
+use crate::domain::oauth::ClientCredentials;
 use crate::domain::secret::Secret;
 use crate::domain::signature::Signing;
 use crate::domain::template::{Form, Piece, Text};
@@ -21,16 +23,20 @@ use crate::yaml::value::{Value, all};
 
 const COMPRESS: &str = "compress";
 const FORMAT: &str = "format";
-/// What a URL could begin with that is not known here.
-const GUESS_OF_URL: &str = "https://unknown.invalid";
-
 /// What hooks may call by name; none where something is wrong with it.
 #[derive(Default)]
 pub(super) struct Targets(BTreeMap<String, Option<Target>>);
 
+/// The headers of a request, and the token that makes one of them.
+#[derive(Clone)]
+struct Sent {
+    headers: Vec<(String, Text)>,
+    oauth: Option<Arc<ClientCredentials>>,
+}
+
 struct Target {
     url: Vec<Piece>,
-    headers: Vec<(String, Text)>,
+    sent: Sent,
     format: Format,
     compression: Compression,
     signing: Signing,
@@ -84,15 +90,15 @@ impl Target {
                 address(&pieces).map(|_| pieces)
             })
         });
-        let headers = all_headers(fields.get("headers"), fields.get("auth"), outside);
+        let sent = Sent::read(fields.get("headers"), fields.get("auth"), outside);
         let signing = fields.get("sign").map_or_else(|| Some(Signing::default()), |sign| signing::read(&sign, outside));
         let tls = fields.get("tls").map_or(Some(Tls::Usual), |tls| read_tls(&tls, outside));
         let compression = fields.read_or(COMPRESS, Compression::default(), one_of(&Compression::ALL));
         let format = fields.read_or(FORMAT, Format::default(), one_of(&Format::ALL));
         fields.end();
         let (compression, format) = (compression?, format?);
-        let (url, headers, signing, tls) = (url?, headers?, signing?, tls?);
-        Some(Self { url, headers, format, compression, signing, tls, used: Cell::default() })
+        let (url, sent, signing, tls) = (url?, sent?, signing?, tls?);
+        Some(Self { url, sent, format, compression, signing, tls, used: Cell::default() })
     }
 }
 
@@ -101,7 +107,7 @@ pub(super) fn read(value: &Value<'_>, outside: &Outside<'_>, targets: &Targets) 
     let (url, target) = (fields.get("url").map(Value::secret), fields.get("target"));
     let path = fields.get("path").map(Value::secret);
     let method = fields.read_or("method", Method::default(), one_of(&Method::ALL));
-    let headers = all_headers(fields.get("headers"), fields.get("auth"), outside);
+    let sent = Sent::read(fields.get("headers"), fields.get("auth"), outside);
     let body = fields.get("body").map(Value::secret);
     let sign = fields.get("sign");
     let own = sign.as_ref().map(|sign| signing::read(sign, outside));
@@ -112,7 +118,8 @@ pub(super) fn read(value: &Value<'_>, outside: &Outside<'_>, targets: &Targets) 
     let own_compression = compress.as_ref().map(|compress| compress.read(one_of(&Compression::ALL)));
     fields.end();
     let (shared, address) = addressed(value, [url, target, path], outside, targets)?;
-    let headers = with_shared(headers, shared);
+    let sent = sent.map(|sent| sent.over(shared.map(|target| &target.sent)));
+    let headers = sent.as_ref().map(|sent| sent.headers.as_slice());
     let signing = own.unwrap_or_else(|| Some(shared.map(|target| target.signing.clone()).unwrap_or_default()));
     let tls = own_tls.unwrap_or_else(|| Some(shared.map(|target| target.tls.clone()).unwrap_or_default()));
     let compression =
@@ -121,27 +128,29 @@ pub(super) fn read(value: &Value<'_>, outside: &Outside<'_>, targets: &Targets) 
         Some(None) => None,
         own => {
             let place = format.as_ref().unwrap_or(value);
-            in_force(place, own.flatten(), shared, headers.as_deref(), body.is_some(), method)
+            in_force(place, own.flatten(), shared, headers, body.is_some(), method)
         }
     };
-    if let (Some(headers), Some(signing), Some(compression)) = (&headers, &signing, compression) {
-        check_signing(sign.as_ref().unwrap_or(value), headers, signing)?;
-        check_compression(compress.as_ref().unwrap_or(value), headers, compression)?;
+    if let (Some(sent), Some(signing), Some(compression)) = (&sent, &signing, compression) {
+        check_signing(sign.as_ref().unwrap_or(value), sent, signing)?;
+        check_compression(compress.as_ref().unwrap_or(value), &sent.headers, compression)?;
     }
-    let form = headers.as_deref().map_or(Form::Json, form);
+    let form = headers.map_or(Form::Json, form);
     let body = body.map_or(Some(None), |body| read_body(&body, method, form, outside).map(Some));
     let (url, text) = address?;
     warn_of_address(value, &url, outside);
     let (url, signing) = (Secret::new(url), Box::new(signing?));
+    let Sent { headers, oauth } = sent?;
     Some(HttpAction {
         method: method?,
         url,
         text,
-        headers: headers?,
+        headers,
         body: body?,
         format: format?,
         compression: compression?,
         signing,
+        oauth,
         tls: tls?,
     })
 }
@@ -176,26 +185,9 @@ fn addressed<'t>(
     })
 }
 
-/// Another process may allow the target: no reason to refuse all hooks.
-fn warn_of_address(value: &Value<'_>, url: &Url, outside: &Outside<'_>) {
-    if let Some(class) = literal(url).and_then(|ip| refusal(ip, outside.egress?)) {
-        let mismatch = Mismatch::new("a target that this process may call").found(class);
-        value.warn(mismatch.help("allow it with `egress.allow`, or every run becomes a letter `target_blocked`"));
-    }
-}
-
-/// A hook's own headers, and those of its target that it does not set itself.
-fn with_shared(headers: Option<Vec<(String, Text)>>, shared: Option<&Target>) -> Option<Vec<(String, Text)>> {
-    let mut headers = headers?;
-    let own: HashSet<String> = headers.iter().map(|(name, _)| name.clone()).collect();
-    let shared = shared.into_iter().flat_map(|target| &target.headers);
-    headers.extend(shared.filter(|(name, _)| !own.contains(name)).cloned());
-    Some(headers)
-}
-
 /// What is signed stands in no header that the hook sets itself.
-fn check_signing(value: &Value<'_>, headers: &[(String, Text)], signing: &Signing) -> Option<()> {
-    let twice = signing.headers().find(|name| headers.iter().any(|(own, _)| own == name));
+fn check_signing(value: &Value<'_>, sent: &Sent, signing: &Signing) -> Option<()> {
+    let twice = signing.headers().find(|name| sent.sets(name));
     let Some(name) = twice else { return Some(()) };
     let expected = "headers that are either signatures or the hook's own";
     value.wrong(Mismatch::new(expected).found(format!("`{name}` as both")));
@@ -295,53 +287,39 @@ pub(super) fn form_of(content_type: &str) -> Form {
     }
 }
 
-/// A URL whose server is known before any event.
-fn address(pieces: &[Piece]) -> Result<(Url, Text), Mismatch> {
-    guessed(pieces, GUESS_OF_URL, known_address)
-}
+impl Sent {
+    /// `headers`, and what `auth` stands for.
+    fn read(headers: Option<Value<'_>>, auth: Option<Value<'_>>, outside: &Outside<'_>) -> Option<Self> {
+        let headers = headers.map_or(Some(Vec::new()), |headers| read_headers(&headers.secret(), outside));
+        let Some(auth) = auth else { return Some(Self { headers: headers?, oauth: None }) };
+        let (read, mut headers) = (read_auth(&auth, outside), headers?);
+        if headers.iter().any(|(name, _)| name == AUTHORIZATION) {
+            auth.wrong(Mismatch::new("`auth` or the header `authorization`").found("both"));
+            return None;
+        }
+        let oauth = match read? {
+            Auth::Header(text) => {
+                headers.push((AUTHORIZATION.to_owned(), text));
+                None
+            }
+            Auth::Token(credentials) => Some(credentials),
+        };
+        Some(Self { headers, oauth })
+    }
 
-/// No message repeats a part of it: all of it may be secret.
-fn known_address(pieces: Vec<Piece>) -> Result<(Url, Text), Mismatch> {
-    let text = Text::new(pieces, Form::Url)?;
-    let prefix = text.prefix();
-    let has_server = prefix.split_once("://").is_some_and(|(_, rest)| rest.contains(['/', '?', '#']));
-    if text.is_template() && !has_server {
-        let mismatch =
-            Mismatch::new("scheme, host and port written out, before the first `{{`").found("a template among them");
-        return Err(mismatch.help("which servers may be called, and which are broken, is known by these"));
+    /// Whether a header of this name is sent.
+    fn sets(&self, name: &str) -> bool {
+        self.oauth.is_some() && name == AUTHORIZATION || self.headers.iter().any(|(own, _)| own == name)
     }
-    let url = parse_url(prefix)?;
-    Ok((url, text))
-}
 
-fn parse_url(text: &str) -> Result<Url, Mismatch> {
-    let expected = || Mismatch::new("an http or https URL with a host");
-    let url = Url::parse(text).map_err(|error| expected().found(format!("something else ({error})")))?;
-    if !matches!(url.scheme(), "http" | "https") {
-        return Err(expected().found("another scheme"));
+    /// A hook's own, and what of its target it does not set itself.
+    fn over(self, shared: Option<&Self>) -> Self {
+        let Some(shared) = shared else { return self };
+        let others = shared.headers.iter().filter(|(name, _)| !self.sets(name));
+        let headers = self.headers.iter().chain(others).cloned().collect();
+        let oauth = if self.sets(AUTHORIZATION) { self.oauth } else { shared.oauth.clone() };
+        Self { headers, oauth }
     }
-    if !url.username().is_empty() || url.password().is_some() {
-        let mismatch = Mismatch::new("a URL without user and password").found("some");
-        return Err(mismatch.help("send them as `auth: { basic: { user: ..., password: ... } }`"));
-    }
-    Ok(url)
-}
-
-/// With the one that `auth` stands for.
-fn all_headers(
-    headers: Option<Value<'_>>,
-    auth: Option<Value<'_>>,
-    outside: &Outside<'_>,
-) -> Option<Vec<(String, Text)>> {
-    let headers = headers.map_or(Some(Vec::new()), |headers| read_headers(&headers.secret(), outside));
-    let Some(auth) = auth else { return headers };
-    let (read, mut headers) = (read_auth(&auth, outside), headers?);
-    if headers.iter().any(|(name, _)| name == AUTHORIZATION) {
-        auth.wrong(Mismatch::new("`auth` or the header `authorization`").found("both"));
-        return None;
-    }
-    headers.push(read?);
-    Some(headers)
 }
 
 fn read_headers(value: &Value<'_>, outside: &Outside<'_>) -> Option<Vec<(String, Text)>> {

@@ -47,6 +47,14 @@ pub(super) fn pieces(text: &str, outside: &Outside<'_>) -> Result<Vec<Piece>, Mi
     Ok(pieces)
 }
 
+/// What stands in the file, hidden as what does not.
+pub(super) fn hidden(piece: &Piece) -> Piece {
+    match piece {
+        Piece::Literal(text) => Piece::Hidden(Secret::new(text.clone())),
+        Piece::Hidden(_) | Piece::Unknown { .. } => piece.clone(),
+    }
+}
+
 /// What a text stands for, if all of its values are known to this process.
 pub(super) fn known(text: &str, outside: &Outside<'_>) -> Result<Option<String>, Mismatch> {
     let pieces = pieces(text, outside)?;

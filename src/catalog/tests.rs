@@ -96,6 +96,7 @@ hooks:
         jitter: 0.0,
         give_up_after: Duration::from_mins(10),
         hint_max: HINT_MAX,
+        in_run: None,
     };
     assert_eq!(full.retry, retry);
 
@@ -174,7 +175,7 @@ fn fields() {
         ],
     );
     let known = "expected one of `id`, `on`, `source`, `subject`, `when`, `mode`, `on_failure`, `enabled`, `paused`, \
-                 `order`, `once_per`, `run`, `timeout`, `retry`, `concurrency`, `lane`, `labels`, \
+                 `order`, `once_per`, `run`, `dialect`, `name`, `matcher`, `timeout`, `retry`, `concurrency`, `lane`, `labels`, \
                  `concurrency_fleet`, `rate`";
     check(
         "tiemout: 1s\nmods: gate",
@@ -264,7 +265,7 @@ fn problems_are_laid_out_with_their_line() {
     let text =
         "version: 1\nhooks:\n  - id: a\n    on: x\n    run: { http: { url: 'http://a?hunter2' } }\n    tiemout: 3\n";
     let expected = "\
-error: expected one of `id`, `on`, `source`, `subject`, `when`, `mode`, `on_failure`, `enabled`, `paused`, `order`, `once_per`, `run`, `timeout`, `retry`, `concurrency`, `lane`, `labels`, `concurrency_fleet`, `rate`, found `tiemout`
+error: expected one of `id`, `on`, `source`, `subject`, `when`, `mode`, `on_failure`, `enabled`, `paused`, `order`, `once_per`, `run`, `dialect`, `name`, `matcher`, `timeout`, `retry`, `concurrency`, `lane`, `labels`, `concurrency_fleet`, `rate`, found `tiemout`
  --> hooks.yaml:6:5 (hooks[0].tiemout)
   |
 6 |     tiemout: *

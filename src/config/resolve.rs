@@ -12,7 +12,8 @@ use super::{
     Backend, Claims, Commands, Gates, Log, Settings, Startup, WhenAway, Worker, broker, catalog, egress, http, parse,
     redis, shown,
 };
-use crate::domain::event::{Reading, TypeSource, TypeSources};
+use crate::dialect;
+use crate::domain::event::{Foreign, Reading, TypeSource, TypeSources};
 use crate::domain::flow::BreakerPolicy;
 use crate::domain::hook::HookLane;
 use crate::domain::redaction::Pointer;
@@ -185,6 +186,7 @@ fn events(raw: &Raw<'_>) -> Option<Reading> {
         digest_missing_id: digest_missing_id?,
         missing_type: missing_type?,
         forward_baggage: forward_baggage?,
+        foreign: Foreign(dialect::decode),
     })
 }
 

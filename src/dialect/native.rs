@@ -146,7 +146,7 @@ fn refused(
         _ => String::new(),
     };
     let error = with_excerpt(format!("{status}{reason}{note}"), &excerpt(said, secrets));
-    Outcome::Failed(Failure { again, status: Some(status.into()), error })
+    Outcome::Failed(Failure::new(again, Some(status.into()), error))
 }
 
 /// What the end of a program says: of one that decides, with exit 2 that it refuses, and why; else what it wrote.
@@ -174,7 +174,7 @@ fn exited(
         Exit::Fail => Again::Never(Class::Rejected),
     };
     let error = with_excerpt(format!("exit {code}"), &excerpt(explains, secrets()));
-    Err(Outcome::Failed(Failure { again, status: Some(code), error }))
+    Err(Outcome::Failed(Failure::new(again, Some(code), error)))
 }
 
 /// Reads what a target wrote to be merged into a decision. What its action knows as secret is not shown where it gives a

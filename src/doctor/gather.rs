@@ -310,17 +310,21 @@ async fn crew(settings: &Settings, store: &Redis) -> Gathered<CrewFacts> {
     }
 }
 
-/// Asks for every target what the guard of outgoing calls says of it now.
+/// Asks for every target, and for every server of tokens, what the guard of outgoing calls says of it now.
 async fn targets(hooks: &HookSet, egress: &Egress) -> CatalogFacts {
     let revision = hooks.revision().to_string();
     let mut facts = CatalogFacts { revision, hooks: hooks.hooks().len(), ..CatalogFacts::default() };
     for hook in hooks.hooks() {
         let Action::Http(http) = &hook.action else { continue };
-        match timeout(TIMEOUT, executor::refused(egress, http.url.expose())).await {
-            Ok(Ok(None)) => {}
-            Ok(Ok(Some(reason))) => facts.refused.push((hook.id.to_string(), reason)),
-            Ok(Err(reason)) => facts.unresolved.push((hook.id.to_string(), reason)),
-            Err(_) => facts.unresolved.push((hook.id.to_string(), "its target's name is not resolved in time".into())),
+        let endpoint = http.oauth.iter().map(|oauth| ("token endpoint: ", oauth.url.expose()));
+        for (what, url) in [("", http.url.expose())].into_iter().chain(endpoint) {
+            let told = |reason: &str| (hook.id.to_string(), format!("{what}{reason}"));
+            match timeout(TIMEOUT, executor::refused(egress, url)).await {
+                Ok(Ok(None)) => {}
+                Ok(Ok(Some(reason))) => facts.refused.push(told(&reason)),
+                Ok(Err(reason)) => facts.unresolved.push(told(&reason)),
+                Err(_) => facts.unresolved.push(told("its target's name is not resolved in time")),
+            }
         }
     }
     facts

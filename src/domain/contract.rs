@@ -1,6 +1,6 @@
 //! The contract layer: what a target gets for one attempt, and what it gives back, free of any transport.
 //!
-//! A [`Dialect`] turns an invocation into an [`Exchange`]; an executor carries that to the target and brings back a [`Raw`]
+//! A [`Dialect`](super::dialect::Dialect) turns an invocation into an [`Exchange`]; an executor carries that to the target and brings back a [`Raw`]
 //! reply; the dialect reads the reply. The rules of each dialect stand in `crate::dialect`; this file is their common shape.
 
 use std::borrow::Cow;
@@ -9,48 +9,6 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::decision::{Answer, Json};
-
-/// The wire contract of one hook system.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub enum Dialect {
-    /// This project's own contract.
-    #[default]
-    Native,
-}
-
-impl Dialect {
-    /// The name, as headers, settings and routes have it.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Native => "native",
-        }
-    }
-
-    /// How the answers of the gates of one event are merged.
-    #[must_use]
-    pub const fn aggregation(self) -> Aggregation {
-        match self {
-            Self::Native => Aggregation { stop: StopAt::Denial },
-        }
-    }
-}
-
-/// How the gates of one event are asked and their answers merged. They are asked one after the other in the order of the
-/// catalog, each with the input that the gates before it have left.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Aggregation {
-    pub stop: StopAt,
-}
-
-/// The answer after which no further gate is asked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum StopAt {
-    /// The first that denies.
-    Denial,
-    /// None: every gate is asked.
-    Never,
-}
 
 /// A question to a gate. An observing hook is run without one.
 #[derive(Debug, Clone, Copy)]

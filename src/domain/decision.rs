@@ -1,7 +1,7 @@
 //! What gates decide: what one hook says, and what all of them say together.
 //!
 //! A hook answers with JSON of which every field may be left out. Answers are merged in the order of the hooks, and who is
-//! asked last is asked only where nobody has refused before: [`Merge::is_refused`].
+//! asked last is asked only where nobody has refused before: [`Merge::ends_at`].
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -9,9 +9,10 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use super::dialect::Dialect;
 use super::json::text_without_mark;
 use super::redaction::{Secrets, redact};
-pub use merge::Merge;
+pub use merge::{Merge, Named};
 
 mod merge;
 
@@ -36,9 +37,10 @@ pub enum Verdict {
     Deny,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+/// Whether a hook is for what the event is about, in the words of dialects that have both this and permissions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
-enum Approval {
+pub enum Approval {
     Approve,
     Block,
 }
@@ -136,9 +138,9 @@ impl Answer {
             return Ok(Self::default());
         }
         match serde_json::from_str::<&RawValue>(text) {
-            Ok(whole) => Self::of(whole.get()),
+            Ok(whole) => Self::of_object(whole.get()),
             Err(_) => match first_object(text) {
-                Some(object) => Self::of(object),
+                Some(object) => Self::of_object(object),
                 None => Err("expected a JSON object, or nothing, as the answer; found other text".to_owned()),
             },
         }
@@ -155,7 +157,11 @@ impl Answer {
         }
     }
 
-    fn of(object: &str) -> Result<Self, String> {
+    /// Reads JSON as an answer.
+    ///
+    /// # Errors
+    /// It is no object, of another version, or has a field of another type. May show a part of the text.
+    pub fn of_object(object: &str) -> Result<Self, String> {
         #[derive(Deserialize)]
         struct Versioned {
             #[serde(default)]
@@ -256,12 +262,28 @@ pub struct Decision {
     /// All that were asked, in order.
     #[serde(default)]
     pub hooks: Vec<Asked>,
+    /// What `verdict` says in the words of the event's dialect, where that is not ours.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spoken: Option<Spoken>,
     /// No gate was asked: another request under the same source and id was decided before, and that decision stays.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub conflict: bool,
     /// SHA-256 of what was decided on: type, subject, data and extension attributes of the event.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub about: Option<String>,
+}
+
+/// A verdict in the words of another dialect.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct Spoken {
+    #[schema(value_type = String, example = "kheish")]
+    pub dialect: Dialect,
+    /// Block, if any hook said so; else approve, if any did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub decision: Option<Approval>,
+    /// Deny before ask before allow, if any hook said one of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub permission: Option<Verdict>,
 }
 
 /// Why a request is refused under whose source and id something else was decided.

@@ -7,6 +7,7 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 
+use super::dialect::{self, Dialect};
 use super::escape::{self, quoted};
 use super::failure::{Class, ERROR_CHARS_MAX};
 use super::id::EventDigest;
@@ -15,10 +16,12 @@ use super::trace::TraceContext;
 
 pub mod binary;
 mod content;
+mod foreign;
 mod opened;
 mod plain;
 mod section;
 
+pub use foreign::{Foreign, ForeignEvent};
 pub use plain::{TypeSource, TypeSources};
 
 use opened::{opened, unmarked};
@@ -54,6 +57,8 @@ pub struct Event {
     pub trace: Option<TraceContext>,
     /// Publish hooks that it has come through, one after the other.
     pub hops: u32,
+    /// Whose words its data are in: the extension attribute `hookdialect`.
+    pub dialect: Dialect,
 }
 
 /// Why a message is no event. Always ends as a letter with the raw body.
@@ -86,6 +91,8 @@ pub struct Reading {
     pub missing_type: TypeSources,
     /// Baggage goes along to hooks.
     pub forward_baggage: bool,
+    /// How messages of other dialects are read.
+    pub foreign: Foreign,
 }
 
 impl Default for Reading {
@@ -96,6 +103,7 @@ impl Default for Reading {
             digest_missing_id: false,
             missing_type: TypeSources::default(),
             forward_baggage: false,
+            foreign: Foreign::default(),
         }
     }
 }
@@ -117,6 +125,8 @@ struct Structured<'a> {
     traceparent: Option<Cow<'a, str>>,
     #[serde(borrow)]
     tracestate: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    hookdialect: Option<Cow<'a, str>>,
 }
 
 #[derive(Deserialize)]
@@ -146,6 +156,11 @@ impl Event {
 
     fn read(message: &Message, reading: &Reading) -> Result<Self, Malformed> {
         let message = &*opened(message, reading)?;
+        let dialect = dialect::of_message(message).map_err(|error| malformed(Class::Invalid, error))?;
+        if let Some(dialect) = dialect.filter(|dialect| *dialect != Dialect::Native) {
+            let body = foreign::structured(dialect, &unmarked(message), reading)?;
+            return Self::structured(&body, message);
+        }
         let media = media_type(message)?;
         if let Media::Binary(naming) = media {
             return Self::structured(&binary::structured(message, naming)?, message);
@@ -175,8 +190,11 @@ impl Event {
         let kind = required("type", event.kind, Class::Invalid)?;
         let subject = event.subject.map(Cow::into_owned);
         let trace = TraceContext::new(event.traceparent.as_deref(), event.tracestate.as_deref(), None);
+        let named = event.hookdialect.as_deref().map(Dialect::named).transpose();
+        let dialect = named.map_err(|error| malformed(Class::Invalid, format!("hookdialect: {error}")))?;
         let mut event = Self::assemble(id, source, kind, subject, body.clone(), message);
         event.trace = TraceContext::or(event.trace, trace);
+        event.dialect = dialect.unwrap_or_default();
         Ok(event)
     }
 
@@ -201,7 +219,7 @@ impl Event {
         let body_digest = crc32fast::hash(&body);
         let trace = TraceContext::of(message);
         let hops = message.number(HOPS).map_or(0, |hops| u32::try_from(hops.max(0)).unwrap_or(u32::MAX));
-        Self { id, source, kind, subject, body, digest, body_digest, trace, hops }
+        Self { id, source, kind, subject, body, digest, body_digest, trace, hops, dialect: Dialect::Native }
     }
 }
 

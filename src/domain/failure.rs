@@ -85,7 +85,19 @@ pub struct AttemptReport {
     /// HTTP status or exit code.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub status: Option<i32>,
+    /// How often the target was tried within it; once, unless it says more.
+    #[serde(default = "once", skip_serializing_if = "is_once")]
+    pub tries: u32,
     pub error: String,
+}
+
+const fn once() -> u32 {
+    1
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks so")]
+const fn is_once(tries: &u32) -> bool {
+    *tries == 1
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks so")]

@@ -3,6 +3,9 @@
 /// Header of a request with the key that its receiver tells repeats by.
 pub const IDEMPOTENCY_KEY: &str = "idempotency-key";
 
+/// Header of a request that says who calls (RFC 9110, 11.6.2).
+pub const AUTHORIZATION: &str = "authorization";
+
 /// Headers that say where an HTTP message ends, whom it is for, or what becomes of its connection. The HTTP client sets
 /// them.
 const FRAMING: [&str; 10] = [

@@ -21,6 +21,9 @@ impl Health {
         let Outcome::Failed(failure) = outcome else {
             return if matches!(outcome, Outcome::Done) { Some(Self::Well) } else { None };
         };
+        if !failure.of_target {
+            return None;
+        }
         match (failure.again, failure.status) {
             (Again::Later(_), Some(429 | 502 | 504)) => Some(Self::Overloaded),
             (Again::Later(_), Some(NO_ROUTE)) => Some(Self::Well), // other keys may have a queue
@@ -103,7 +106,10 @@ mod tests {
             (later, 503, Health::Ill, Health::Ill),
             (later, 504, Health::Overloaded, Health::Overloaded),
         ] {
-            let outcome = Outcome::Failed(Failure { again, status: Some(status), error: String::new() });
+            let failure = Failure::new(again, Some(status), "");
+            let elsewhere = Outcome::Failed(Failure { of_target: false, ..failure.clone() });
+            assert_eq!(Health::of(&elsewhere, true), None, "{status}");
+            let outcome = Outcome::Failed(failure);
             let found = [true, false].map(|one_url| Health::of(&outcome, one_url));
             assert_eq!(found, [Some(of_one_url), Some(of_many)], "{status}");
         }

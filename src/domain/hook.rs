@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::contract::Dialect;
+use super::dialect::Dialect;
 use super::expression::Expression;
 use super::flow::Rate;
 use super::id::HookId;
@@ -43,6 +43,10 @@ pub struct Hook {
     pub action: Action,
     /// The contract between this fleet and the action's target.
     pub dialect: Dialect,
+    /// What the system whose dialect it is calls the hook; its id, if it has no such name.
+    pub name: Option<String>,
+    /// What its dialect compares with an event besides; `None`: every event of its types matches.
+    pub matcher: Option<Matcher>,
     /// [`Action::identity`], worked out once.
     pub identity: String,
     /// One deadline over the whole attempt.
@@ -55,6 +59,66 @@ pub struct Hook {
     /// Runs begun in a while, in the whole fleet.
     pub rate: Option<Rate>,
     pub lane: HookLane,
+}
+
+/// What a hook of another dialect wants of an event's subject, by that dialect's own rules.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Matcher {
+    /// `*` is any run of characters and `?` any one, over the whole subject; an event without one has the subject "".
+    Wildcards(String),
+}
+
+impl Matcher {
+    /// Whether an event with this subject is one for the hook.
+    #[must_use]
+    pub fn matches(&self, subject: Option<&str>) -> bool {
+        match self {
+            Self::Wildcards(pattern) => wildcards(pattern, subject.unwrap_or_default()),
+        }
+    }
+
+    /// As the file has it.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        match self {
+            Self::Wildcards(pattern) => pattern,
+        }
+    }
+}
+
+/// Whether a whole text is what a pattern of `*` and `?` says. Takes at most the product of both lengths.
+fn wildcards(pattern: &str, text: &str) -> bool {
+    let (pattern, text): (Vec<char>, Vec<char>) = (pattern.chars().collect(), text.chars().collect());
+    let (mut at, mut done) = (0, 0);
+    // Behind the last `*`, and how much of the text that has taken.
+    let mut retry: Option<(usize, usize)> = None;
+    while done < text.len() {
+        match pattern.get(at) {
+            Some('*') => {
+                at += 1;
+                retry = Some((at, done));
+            }
+            Some(wanted) if *wanted == '?' || *wanted == text[done] => {
+                at += 1;
+                done += 1;
+            }
+            _ => {
+                let Some((behind, taken)) = retry else { return false };
+                retry = Some((behind, taken + 1));
+                (at, done) = (behind, taken + 1);
+            }
+        }
+    }
+    pattern[at..].iter().all(|rest| *rest == '*')
+}
+
+impl Hook {
+    /// What a hook is called in what an event of this dialect comes to.
+    #[must_use]
+    pub fn called(&self, by: Dialect) -> &str {
+        let name = self.name.as_deref().filter(|_| by != Dialect::Native);
+        name.unwrap_or_else(|| self.id.as_str())
+    }
 }
 
 /// Who waits for what a hook says.
@@ -149,6 +213,8 @@ pub(crate) mod fixture {
             order: 0,
             once_per: None,
             dialect: Dialect::Native,
+            name: None,
+            matcher: None,
             identity: action.identity(),
             action,
             timeout: Duration::from_secs(1),
@@ -164,6 +230,34 @@ pub(crate) mod fixture {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn wildcards_match_whole_subjects() {
+        let check = |pattern: &str, subject: Option<&str>, expected| {
+            let matcher = Matcher::Wildcards(pattern.to_owned());
+            assert_eq!(matcher.matches(subject), expected, "{pattern} {subject:?}");
+        };
+        for (pattern, subject, expected) in [
+            ("bash*", "bash", true),
+            ("bash*", "bash:rm", true),
+            ("file-?.txt", "file-a.txt", true),
+            ("file-?.txt", "file-é.txt", true),
+            ("file-?.txt", "file-aa.txt", false),
+            ("write_*", "bash", false),
+            ("Bash", "bash", false),
+            ("a|b", "a", false),
+            ("*a*b", "xaayb", true),
+            ("*a*b", "xaaybc", false),
+            ("a**", "a", true),
+            ("?", "", false),
+            ("[ab]", "a", false),
+        ] {
+            check(pattern, Some(subject), expected);
+        }
+        check("*", None, true);
+        check("x", None, false);
+        check(&"*a".repeat(1000), Some(&"a".repeat(10_000)), true);
+    }
 
     #[test]
     fn overflow_queues_are_the_lanes_own() {

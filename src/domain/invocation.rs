@@ -407,8 +407,15 @@ mod tests {
 
     #[test]
     fn an_invocation_survives_the_trip() {
-        let report =
-            AttemptReport { generation: 0, attempt: 1, at_ms: 5, took_ms: 6, status: Some(500), error: "500".into() };
+        let report = AttemptReport {
+            generation: 0,
+            attempt: 1,
+            at_ms: 5,
+            took_ms: 6,
+            status: Some(500),
+            tries: 1,
+            error: "500".into(),
+        };
         let next = sample().next(Point::first(0), 2, Duration::from_secs(3), Some(&report));
         let windowed = Invocation { has_window: true, ..sample() };
         let edited = Invocation { edited_from: Some(EditedFrom::new("/s", "0")), ..sample() };
@@ -502,6 +509,7 @@ mod tests {
             at_ms: 5,
             took_ms: 6,
             status: None,
+            tries: 1,
             error: "\u{1}".repeat(1000), // six bytes each in JSON
         };
         let invocation = Invocation { history: (1..=20).map(report).collect(), ..sample() };
@@ -509,8 +517,15 @@ mod tests {
         let Envelope::Invocation(found) = found else { panic!("{found:?}") };
         assert_eq!(found.history.iter().map(|report| report.attempt).collect::<Vec<_>>(), [16, 17, 18, 19, 20]);
 
-        let report =
-            |attempt| AttemptReport { generation: 0, attempt, at_ms: 5, took_ms: 6, status: None, error: "500".into() };
+        let report = |attempt| AttemptReport {
+            generation: 0,
+            attempt,
+            at_ms: 5,
+            took_ms: 6,
+            status: None,
+            tries: 1,
+            error: "500".into(),
+        };
         let invocation = Invocation { history: (1..=140).map(report).collect(), ..sample() };
         let found = Envelope::decode(Queue::Lane(Lane::Slow), &invocation.message(), &Reading::default()).unwrap();
         let Envelope::Invocation(found) = found else { panic!("{found:?}") };

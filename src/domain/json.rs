@@ -23,3 +23,35 @@ pub fn text_without_mark(json: &str) -> &str {
 pub fn bytes_without_mark(json: &Bytes) -> Bytes {
     json.slice_ref(without_mark(json))
 }
+
+/// JSON without blanks between its parts, and every part as it was written. The text has to be JSON.
+#[must_use]
+pub fn compact(json: &str) -> String {
+    let mut compact = String::with_capacity(json.len());
+    let (mut is_text, mut is_escaped) = (false, false);
+    for c in json.chars() {
+        let is_blank = !is_text && matches!(c, ' ' | '\t' | '\n' | '\r');
+        if !is_blank {
+            compact.push(c);
+        }
+        is_text ^= c == '"' && !is_escaped;
+        is_escaped = is_text && c == '\\' && !is_escaped;
+    }
+    compact
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blanks_between_parts_are_left_out() {
+        for (json, expected) in [
+            ("null", "null"),
+            (" { \"a b\" : [ 1.50 , 2e3,\t\"\" ] }\r\n", r#"{"a b":[1.50,2e3,""]}"#),
+            (r#"{ "a \" b" : "c \\" , "d" : " \\\" " }"#, r#"{"a \" b":"c \\","d":" \\\" "}"#),
+        ] {
+            assert_eq!(compact(json), expected, "{json}");
+        }
+    }
+}

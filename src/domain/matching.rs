@@ -147,6 +147,8 @@ pub enum Unmatched {
     Type,
     Source,
     Subject,
+    /// The matcher of its dialect.
+    Matcher,
     When,
     /// The condition cannot be evaluated for this event. The sentence shows nothing of it.
     WhenFailed(String),
@@ -160,6 +162,7 @@ impl fmt::Display for Unmatched {
             Self::Type => f.write_str("no pattern of `on` matches the type"),
             Self::Source => f.write_str("`source` does not match"),
             Self::Subject => f.write_str("`subject` does not match"),
+            Self::Matcher => f.write_str("`matcher` does not match the subject"),
             Self::When => f.write_str("`when` is false"),
             Self::WhenFailed(error) => write!(f, "`when` fails: {error}"),
         }
@@ -199,6 +202,9 @@ impl Hook {
             if !event.subject.as_ref().is_some_and(wanted) {
                 return Some(Unmatched::Subject);
             }
+        }
+        if self.matcher.as_ref().is_some_and(|matcher| !matcher.matches(event.subject.as_deref())) {
+            return Some(Unmatched::Matcher);
         }
         match self.when.as_ref()?.holds(facts) {
             Ok(true) => None,

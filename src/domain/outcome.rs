@@ -19,12 +19,12 @@ pub enum Outcome {
 impl Outcome {
     /// A failure that may pass by itself.
     pub fn later(error: impl Into<String>) -> Self {
-        Self::Failed(Failure { again: Again::Later(None), status: None, error: error.into() })
+        Self::Failed(Failure::new(Again::Later(None), None, error))
     }
 
     /// A failure that will be the same however often it is tried.
     pub fn never(class: Class, error: impl Into<String>) -> Self {
-        Self::Failed(Failure { again: Again::Never(class), status: None, error: error.into() })
+        Self::Failed(Failure::new(Again::Never(class), None, error))
     }
 }
 
@@ -47,6 +47,18 @@ pub struct Failure {
     pub status: Option<i32>,
     /// One line, without secrets, at most [`super::failure::ERROR_CHARS_MAX`] characters once settled.
     pub error: String,
+    /// How often the target was tried within the run: once, unless the hook's dialect has its retries there.
+    pub tries: u32,
+    /// It is the target's. If not, something else was missing, such as a token, and its breaker does not hear of it.
+    pub of_target: bool,
+}
+
+impl Failure {
+    /// Of the target itself, which was tried once.
+    #[must_use]
+    pub fn new(again: Again, status: Option<i32>, error: impl Into<String>) -> Self {
+        Self { again, status, error: error.into(), tries: 1, of_target: true }
+    }
 }
 
 /// Reply code of AMQP 0-9-1: a message came back that no queue is bound for.

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use url::Url;
 
+use super::headers::AUTHORIZATION;
 use super::hook::{Hook, HttpAction};
 use super::invocation::Invocation;
 use super::template::{Text, Variables};
@@ -66,6 +67,9 @@ impl Shown {
         let render = |text: &Text| print.text(text).map(Cow::into_owned);
         let header = |(name, text): &(String, Text)| Ok((name.clone(), render(text)?));
         let mut headers = action.headers.iter().map(header).collect::<Result<Vec<_>, String>>()?;
+        headers.extend(action.oauth.iter().map(|oauth| {
+            (AUTHORIZATION.to_owned(), format!("Bearer [a token from {}, by client credentials]", oauth.server()))
+        }));
         headers.extend(action.signing.headers().map(|name| (name.to_owned(), SIGNED.to_owned())));
         let (url, body) = (render(&action.text)?, action.body.as_ref().map(render).transpose()?);
         Ok(Self { method: action.method.name(), url, headers, body })

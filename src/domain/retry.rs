@@ -25,6 +25,16 @@ pub struct RetryPolicy {
     pub give_up_after: Duration,
     /// Longest `Retry-After` that is honoured; a longer one is cut to it.
     pub hint_max: Duration,
+    /// All attempts are made within one run, whose timeout they share with the waits between them. `None`: each is a run of
+    /// its own, and between them the invocation waits in the broker.
+    pub in_run: Option<InRun>,
+}
+
+/// How attempts within one run differ from others. A `Retry-After` takes the place of the wait, which has no jitter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct InRun {
+    /// The die adds less than this to each wait.
+    pub added_below: Duration,
 }
 
 impl Default for RetryPolicy {
@@ -37,6 +47,7 @@ impl Default for RetryPolicy {
             jitter: 0.2,
             give_up_after: Duration::from_hours(24),
             hint_max: Duration::from_hours(1),
+            in_run: None,
         }
     }
 }
@@ -48,12 +59,22 @@ impl RetryPolicy {
     /// lengthen the wait, up to `hint_max`.
     #[must_use]
     pub fn delay(&self, attempt: u32, spent: Duration, hint: Option<Duration>, roll: f64) -> Option<Duration> {
-        if attempt >= self.attempts {
+        if attempt >= self.attempts || self.in_run.is_some() {
             return None;
         }
         let jittered = self.interval(attempt).mul_f64(1.0 + self.jitter * (2.0 * roll - 1.0));
         let delay = jittered.max(hint.unwrap_or_default().min(self.hint_max));
         (spent + delay <= self.give_up_after).then_some(delay)
+    }
+
+    /// The wait within a run after failed attempt number `attempt` (from 1), or `None` when it was the last.
+    #[must_use]
+    pub fn delay_in_run(&self, attempt: u32, hint: Option<Duration>, roll: f64) -> Option<Duration> {
+        let InRun { added_below } = self.in_run.filter(|_| attempt < self.attempts)?;
+        Some(match hint {
+            Some(hint) => hint.min(self.hint_max),
+            None => self.interval(attempt) + added_below.mul_f64(roll),
+        })
     }
 
     /// The `attempt`-th interval of the exponential series, without jitter.
@@ -98,6 +119,7 @@ mod tests {
             jitter: 0.2,
             give_up_after: secs(200.0),
             hint_max: secs(100.0),
+            in_run: None,
         }
     }
 

@@ -41,7 +41,7 @@ pub struct Tried {
 /// is and no attempt is spent. Pure: the clock's readings and the die are arguments.
 #[must_use]
 pub fn settle(tried: &Tried, outcome: Outcome, policy: &RetryPolicy, roll: f64) -> Option<Settlement> {
-    let Failure { again, status, error } = match outcome {
+    let Failure { again, status, error, tries, .. } = match outcome {
         Outcome::Done => return Some(Settlement::Done),
         Outcome::Interrupted => return None,
         Outcome::Failed(failure) => failure,
@@ -52,6 +52,7 @@ pub fn settle(tried: &Tried, outcome: Outcome, policy: &RetryPolicy, roll: f64) 
         at_ms: tried.at_ms,
         took_ms: millis(tried.took),
         status,
+        tries,
         error: error.chars().take(ERROR_CHARS_MAX).collect(),
     });
     let hint = match again {

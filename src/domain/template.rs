@@ -12,6 +12,7 @@ use std::{fmt, io};
 use bytes::Bytes;
 use minijinja::value::Value;
 use minijinja::{Environment, Error, ErrorKind};
+use url::Url;
 
 use super::escape;
 use super::id::HookId;
@@ -141,8 +142,7 @@ impl Text {
     }
 
     /// Of a URL whose server is not known to this process: its beginning up to the path, as it is written.
-    #[must_use]
-    pub fn unknown_origin(&self) -> Option<String> {
+    fn unknown_origin(&self) -> Option<String> {
         let (mut origin, mut is_unknown) = (String::new(), false);
         for piece in &self.pieces {
             if let Piece::Unknown { .. } = piece {
@@ -159,6 +159,21 @@ impl Text {
             }
         }
         is_unknown.then_some(origin)
+    }
+
+    /// Of this text of a URL, which is `url`: scheme, host and port; of a server that is not known to this process, how it
+    /// is written.
+    #[must_use]
+    pub fn origin(&self, url: &Url) -> String {
+        if let Some(origin) = self.unknown_origin() {
+            let Some((before, server)) = origin.rsplit_once('@') else { return origin };
+            // Of users and passwords nothing.
+            return before
+                .split_once("://")
+                .map_or_else(|| server.to_owned(), |(scheme, _)| format!("{scheme}://{server}"));
+        }
+        let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
+        format!("{}://{}{port}", url.scheme(), url.host_str().unwrap_or_default())
     }
 
     /// What stands before the first template, with its secrets: all of it if there is none.

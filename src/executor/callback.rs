@@ -233,7 +233,7 @@ impl Failed {
 
     fn outcome(self) -> Outcome {
         let error = excerpt(self.error.as_bytes(), Vec::new());
-        Outcome::Failed(Failure { again: self.again, status: None, error })
+        Outcome::Failed(Failure::new(self.again, None, error))
     }
 }
 

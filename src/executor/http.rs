@@ -3,42 +3,37 @@
 //! Where the dialect asks for no body the head of a good reply is enough; the rest is read for a moment only, so that the
 //! connection can be used again, and the beginning of a refusal is kept for the error text.
 
+use std::borrow::Cow;
 use std::error::Error;
-use std::io;
-use std::net::Ipv6Addr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use http_body_util::{BodyExt as _, Full};
+use http_body_util::Full;
 use hyper::body::{Body as _, Incoming};
 use hyper::header::{ACCEPT, CONTENT_ENCODING, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER, USER_AGENT};
 use hyper_util::client::legacy;
 use tokio::time::{Instant, timeout_at};
-use url::Host;
 
-use super::clients::{CONNECT_TIMEOUT, Clients, NoConnection, NotLed, Outbound};
+use super::clients::{Clients, Outbound};
 use super::compress::gzipped;
-use super::egress::{Refused, Unresolved};
 use super::hint::retry_after;
-use super::{Attempt, secrets, shortage};
+use super::replies::{REPLY_BYTES_MAX, chunk, whole};
+use super::tokens::{Need, Tokens};
+use super::unanswered::{self, is_ours};
+use super::{Attempt, US, secrets, shortage};
 use crate::domain::contract::{Body, Raw, Reply};
-use crate::domain::excerpt::excerpt;
 use crate::domain::failure::Class;
-use crate::domain::headers::is_framing;
+use crate::domain::headers::{AUTHORIZATION, is_framing};
 use crate::domain::hook::{Compression, HttpAction, Method};
 use crate::domain::outcome::Outcome;
 use crate::domain::request::Request;
-use crate::error_chain::{causes, root};
 use crate::telemetry::{Metric, now_ms};
 
-/// A reply is read up to here; a connection with more on it is closed.
-const REPLY_BYTES_MAX: usize = 128 * 1024;
 /// How long is waited for the rest of a reply once its head is there.
 const REPLY_WAIT: Duration = Duration::from_millis(250);
 /// As much of a refusal's body as the excerpt is made from.
 const REFUSAL_BYTES_MAX: usize = 8 * 1024;
-const US: &str = concat!("hookfleet/", env!("CARGO_PKG_VERSION"));
 /// Shorter words in values hide nothing.
 const SECRET_WORD_BYTES_MIN: usize = 8;
 
@@ -46,6 +41,7 @@ const SECRET_WORD_BYTES_MIN: usize = 8;
 #[derive(Debug)]
 pub(super) struct Http {
     pub(super) clients: Arc<Clients>,
+    pub(super) tokens: Arc<Tokens>,
 }
 
 impl Http {
@@ -53,8 +49,40 @@ impl Http {
     pub(super) async fn run(&self, action: &HttpAction, attempt: &Attempt<'_>) -> Result<Reply, Outcome> {
         let request = Request::new(action, attempt.hook, attempt.invocation, attempt.key)
             .map_err(|error| Outcome::never(Class::Invalid, error))?; // it would be the same next time
-        let raw = self.exchange(action, attempt, &request).await?;
+        let (raw, request) = match &action.oauth {
+            None => (self.exchange(action, attempt, &request).await?, request),
+            Some(credentials) => {
+                let need = Need { credentials, tls: &action.tls, attempt, clients: &self.clients };
+                Box::pin(self.authorized(action, request, &need)).await? // next to a token a box is nothing
+            }
+        };
         attempt.read(raw, || known_secrets(action, &request))
+    }
+
+    /// Sends the request with a token, and once more with another one if the target refuses the first. Answers what came of
+    /// the last request.
+    async fn authorized<'r>(
+        &self,
+        action: &HttpAction,
+        request: Request<'r>,
+        need: &Need<'_>,
+    ) -> Result<(Raw, Request<'r>), Outcome> {
+        let with = |token: &str| {
+            let mut request = request.clone();
+            request.headers.push((AUTHORIZATION, Cow::Owned(format!("Bearer {token}"))));
+            request
+        };
+        self.clients.guard.check(&request.url).map_err(|refused| Outcome::from(&refused))?; // before anybody is asked
+        let began = self.tokens.now_ms();
+        let held = self.tokens.token(need, None).await?;
+        let first = with(held.secret.expose());
+        let raw = self.exchange(action, need.attempt, &first).await?;
+        let is_refused = matches!(raw, Raw::Http { status: 401, .. });
+        if !is_refused || !held.life.is_worth_another(began, self.tokens.now_ms()) {
+            return Ok((raw, first));
+        }
+        let second = with(self.tokens.token(need, Some(held.number)).await?.secret.expose());
+        Ok((self.exchange(action, need.attempt, &second).await?, second))
     }
 
     async fn exchange(
@@ -75,10 +103,10 @@ impl Http {
         let resent = || Metric::HttpResent.count(&[("hook", attempt.hook.id.to_string())]);
         let exchange = || client.send(&outbound, resent);
         let late = || {
-            unanswered(attempt, "timeout");
+            unreplied(attempt, "timeout");
             attempt.timed_out("")
         };
-        let is_short = |error: &legacy::Error| is_ours(error, request);
+        let is_short = |error: &legacy::Error| is_ours(error, &request.url);
         let reply = shortage::outlasted(attempt.hook.id.as_str(), attempt.deadline, exchange, is_short, late).await?;
         let (head, rest) = reply.map_err(|error| broken(&error, action, attempt, request))?.into_parts();
         let status = head.status;
@@ -206,91 +234,16 @@ async fn drain(mut rest: Incoming, keep: usize, deadline: Instant) -> Vec<u8> {
     kept
 }
 
-/// All of a reply's body, up to the limit.
-async fn whole(mut rest: Incoming) -> hyper::Result<Body> {
-    let mut body = Vec::new();
-    while let Some(chunk) = chunk(&mut rest).await? {
-        if body.len() + chunk.len() > REPLY_BYTES_MAX {
-            return Ok(Body::TooLarge { beginning: body, bytes_max: REPLY_BYTES_MAX });
-        }
-        body.extend_from_slice(&chunk);
-    }
-    Ok(Body::Whole(body))
-}
-
-/// The next bytes of a reply's body. Trailers are passed over.
-async fn chunk(rest: &mut Incoming) -> hyper::Result<Option<Bytes>> {
-    while let Some(frame) = rest.frame().await {
-        if let Ok(data) = frame?.into_data() {
-            return Ok(Some(data));
-        }
-    }
-    Ok(None)
-}
-
 /// A request that got no reply.
 fn broken(error: &(dyn Error + 'static), action: &HttpAction, attempt: &Attempt<'_>, request: &Request<'_>) -> Outcome {
-    if let Some(refused) = causes(error).find_map(|cause| cause.downcast_ref::<Refused>()) {
-        return Outcome::from(refused);
+    if unanswered::refused(error).is_none() {
+        unreplied(attempt, unanswered::why(error));
     }
-    let why = why(error);
-    unanswered(attempt, why);
-    if causes(error).any(<dyn Error>::is::<NoConnection>) {
-        return Outcome::later(format!("timeout: no connection within {CONNECT_TIMEOUT:?}"));
-    }
-    let cause = excerpt(root(error).to_string().as_bytes(), known_secrets(action, request));
-    match causes(error).find(|cause| cause.is::<NotLed>()) {
-        Some(not_led) => Outcome::later(format!("{why}: {not_led}: {cause}")),
-        None => Outcome::later(format!("{why}: {cause}")),
-    }
+    unanswered::outcome(error, known_secrets(action, request))
 }
 
-/// Whether a shortage of this machine is in the way, and not the target. A machine without IPv6 answers a connection to an
-/// IPv6 address with the error of a machine that has no port left. That is no shortage.
-fn is_ours(error: &(dyn Error + 'static), request: &Request<'_>) -> bool {
-    let has_family = || match request.url.host() {
-        Some(Host::Ipv6(_)) => std::net::UdpSocket::bind((Ipv6Addr::LOCALHOST, 0)).is_ok(),
-        _ => true,
-    };
-    let is_unresolved = || causes(error).any(<dyn Error>::is::<Unresolved>);
-    shortage::is_shortage(error) && has_family() || is_unresolved() && shortage::has_no_handle()
-}
-
-fn unanswered(attempt: &Attempt<'_>, why: &str) {
+fn unreplied(attempt: &Attempt<'_>, why: &str) {
     Metric::HttpUnanswered.count(&[("hook", attempt.hook.id.to_string()), ("why", why.to_owned())]);
-}
-
-fn why(error: &(dyn Error + 'static)) -> &'static str {
-    let is = |test: fn(&(dyn Error + 'static)) -> bool| causes(error).any(test);
-    if is(<dyn Error>::is::<Unresolved>) {
-        "dns"
-    } else if is(<dyn Error>::is::<rustls::Error>) {
-        "tls"
-    } else if is(is_timeout) {
-        "timeout"
-    } else if is(|cause| cause.downcast_ref::<legacy::Error>().is_some_and(legacy::Error::is_connect)) {
-        "connect"
-    } else if is(is_reset) {
-        "reset"
-    } else {
-        "transport"
-    }
-}
-
-fn is_timeout(cause: &(dyn Error + 'static)) -> bool {
-    cause.is::<NoConnection>()
-        || cause.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_timeout)
-        || cause.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::TimedOut)
-}
-
-fn is_reset(cause: &(dyn Error + 'static)) -> bool {
-    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, NotConnected, UnexpectedEof};
-    let kind = cause.downcast_ref::<io::Error>().map(io::Error::kind);
-    matches!(kind, Some(BrokenPipe | ConnectionAborted | ConnectionReset | NotConnected | UnexpectedEof))
-        || cause
-            .downcast_ref::<h2::Error>()
-            .is_some_and(|error| error.is_remote() && (error.is_go_away() || error.is_reset()))
-        || cause.to_string().starts_with("connection closed before message completed") // hyper's words for it
 }
 
 /// What a target could repeat to us and no error may show: header values, the URL behind its host, and every value from

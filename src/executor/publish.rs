@@ -110,7 +110,8 @@ impl Publishing {
         Err(match error {
             PublishError::Forbidden(_) => Outcome::never(Class::TargetBlocked, said),
             PublishError::Unroutable => {
-                Outcome::Failed(Failure { again: Again::Later(None), status: Some(NO_ROUTE), error: said })
+                let again = Again::Later(None);
+                Outcome::Failed(Failure::new(again, Some(NO_ROUTE), said))
             }
             error if error.is_permanent() => Outcome::never(Class::Rejected, said),
             _ => Outcome::later(said),

@@ -146,6 +146,20 @@ pub(super) async fn guard(State((door, needed)): State<(Arc<Door>, Role)>, reque
     }
 }
 
+/// The same, where the last part of the path is the token.
+pub(super) async fn guard_by_path(
+    State((door, needed)): State<(Arc<Door>, Role)>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let token = request.uri().path().rsplit('/').next().unwrap_or_default();
+    let authorization = format!("Bearer {token}");
+    match door.check(Some(authorization.as_bytes()), needed).await {
+        Ok(()) => next.run(request).await,
+        Err(problem) => problem.into_response(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

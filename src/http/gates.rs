@@ -20,6 +20,7 @@ use super::intake::{CloudEvent, Intake};
 use super::openapi;
 use super::problem::{Details, Problem};
 use super::process::{CellView, Process};
+use super::repeats::Repeats;
 use crate::broker::{Broker, PublishError};
 use crate::domain::access::Role;
 use crate::domain::asking::{self, Answered, TIME_MAX};
@@ -37,6 +38,8 @@ pub struct Gates {
     /// How long a request may take that does not say so.
     pub deadline: Duration,
     pub decider: Decider,
+    /// Requests of other systems that may come again.
+    pub repeats: Arc<Repeats>,
 }
 
 /// The place where decisions are made.
@@ -106,30 +109,42 @@ pub(super) async fn decide(
     Query(asked): Query<Asked>,
     request: Request,
 ) -> Result<Response, Problem> {
-    if let Decider::Here { cell: None, .. } = gates.decider {
-        return Err(unavailable("this process asks no gates: gates.concurrency is 0".to_owned()));
-    }
-    let deadline = match &asked.deadline {
-        None => gates.deadline,
-        Some(text) => duration(DEADLINES)(text).map_err(|mismatch| {
-            let expected = mismatch.expected;
-            Problem::new(StatusCode::BAD_REQUEST, format!("deadline: expected {expected}, found {text:?}"))
-        })?,
-    };
+    let deadline = gates.begin(&asked)?;
     let until = Instant::now() + deadline;
     let publish::Request::One(event) = intake.events_of(request).await? else {
         let detail = "expected one event, found a batch: each is decided on its own";
         return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, detail));
     };
-    intake.refuse_misfits(std::slice::from_ref(&event))?;
-    let decided = match gates.decider {
-        Decider::Here { process, cell: Some(cell) } => here(&process, cell, &event, until).await?,
-        Decider::Here { cell: None, .. } => None,
-        Decider::Fleet { broker, paused } => by_workers(broker.as_ref(), &paused, &event, until).await?,
-    };
-    match decided {
-        Some(decision) => Ok(([(header::CONTENT_TYPE, "application/json")], decision).into_response()),
-        None => Err(Problem::new(StatusCode::GATEWAY_TIMEOUT, format!("not decided within {deadline:?}: ask again"))),
+    let decision = gates.decision(&event, until, deadline).await?;
+    Ok(([(header::CONTENT_TYPE, "application/json")], decision).into_response())
+}
+
+impl Gates {
+    /// How long a request may take, if it can be taken at all.
+    pub(super) fn begin(&self, asked: &Asked) -> Result<Duration, Problem> {
+        if let Decider::Here { cell: None, .. } = self.decider {
+            return Err(unavailable("this process asks no gates: gates.concurrency is 0".to_owned()));
+        }
+        match &asked.deadline {
+            None => Ok(self.deadline),
+            Some(text) => duration(DEADLINES)(text).map_err(|mismatch| {
+                let expected = mismatch.expected;
+                Problem::new(StatusCode::BAD_REQUEST, format!("deadline: expected {expected}, found {text:?}"))
+            }),
+        }
+    }
+
+    /// What is decided about an event, as JSON.
+    pub(super) async fn decision(&self, event: &Event, until: Instant, deadline: Duration) -> Result<String, Problem> {
+        self.intake.refuse_misfits(std::slice::from_ref(event))?;
+        let decided = match &self.decider {
+            Decider::Here { process, cell: Some(cell) } => here(process, cell.clone(), event, until).await?,
+            Decider::Here { cell: None, .. } => None,
+            Decider::Fleet { broker, paused } => by_workers(broker.as_ref(), paused, event, until).await?,
+        };
+        decided.ok_or_else(|| {
+            Problem::new(StatusCode::GATEWAY_TIMEOUT, format!("not decided within {deadline:?}: ask again"))
+        })
     }
 }
 

@@ -103,7 +103,7 @@ impl Intake {
     }
 }
 
-fn pairs(headers: &HeaderMap) -> Vec<(&str, &[u8])> {
+pub(super) fn pairs(headers: &HeaderMap) -> Vec<(&str, &[u8])> {
     headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes())).collect()
 }
 

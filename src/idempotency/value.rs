@@ -103,8 +103,15 @@ mod tests {
     #[test]
     fn claims_keep_their_form() {
         let (at, token) = (Point { generation: 3, attempt: 7 }, Token { run: 0xab, body: 0xcd });
-        let report =
-            AttemptReport { generation: 0, attempt: 7, at_ms: 1, took_ms: 2, status: None, error: "a b  \"c\"".into() };
+        let report = AttemptReport {
+            generation: 0,
+            attempt: 7,
+            at_ms: 1,
+            took_ms: 2,
+            status: None,
+            tries: 1,
+            error: "a b  \"c\"".into(),
+        };
         for claim in [
             Claim::Held { at, token, deaths: 1, floor_ms: 86_400_000 },
             Claim::Settled { at, token, deaths: 0, next: Next::poisoned() },

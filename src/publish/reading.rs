@@ -7,6 +7,7 @@ use serde_json::value::{RawValue, to_raw_value};
 
 use super::event::Event;
 use crate::domain::coding::{CodingError, codings, inflated};
+use crate::domain::dialect::{self, Dialect};
 use crate::domain::escape;
 use crate::domain::event::{self, CLOUDEVENTS_JSON, Reading, binary};
 use crate::domain::failure::Class;
@@ -91,6 +92,24 @@ pub fn read(headers: &[(&str, &[u8])], body: &Bytes, reading: &Reading) -> Resul
         return binary_mode(headers, content_type, trace.as_ref(), body, reading).map(Request::One);
     }
     prepare(body, content_type.or(Some("no content type")), trace.as_ref(), reading).map(Request::One)
+}
+
+/// Reads an HTTP request in the words of another hook system: one event, whose id is that of the payload, or else this one.
+///
+/// # Errors
+/// [`Rejected`], with a sentence for the publisher.
+pub fn foreign(
+    dialect: Dialect,
+    headers: &[(&str, &[u8])],
+    body: &Bytes,
+    id: &str,
+    reading: &Reading,
+) -> Result<Event, Rejected> {
+    too_large(body.len(), reading)?;
+    let properties = Properties { message_id: Some(id.to_owned()), ..Properties::default() };
+    let message = Message { body: decoded(headers, body, reading.body_bytes_max)?, properties, ..Message::default() };
+    let message = TraceContext::onto(trace_of(headers).as_ref(), message.with(dialect::HEADER, dialect.name()));
+    decode(&message, reading)
 }
 
 /// The body without its content codings, of at most `max` bytes.
@@ -287,7 +306,9 @@ fn too_large(bytes: usize, reading: &Reading) -> Result<(), Rejected> {
     Ok(())
 }
 
-fn random_id() -> String {
+/// An id that no other event has.
+#[must_use]
+pub fn random_id() -> String {
     format!("{:032x}", fastrand::u128(..))
 }
 

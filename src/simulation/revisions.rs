@@ -8,7 +8,7 @@ use tokio::time::{Instant, sleep};
 
 use super::chance::Chance;
 use super::process::Life;
-use crate::domain::contract::Dialect;
+use crate::domain::dialect::Dialect;
 use crate::domain::expression::Expression;
 use crate::domain::hook::{Hook, OncePer, fixture};
 use crate::domain::matching::HookSet;
@@ -115,6 +115,8 @@ impl Follower {
 fn hooks(revision: Revision) -> HookSet {
     let hook = |id: &str, attempts: u32, concurrency: usize| Hook {
         dialect: Dialect::Native,
+        name: None,
+        matcher: None,
         identity: id.to_owned(),
         concurrency,
         timeout: Duration::from_mins(1),

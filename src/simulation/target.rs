@@ -68,7 +68,8 @@ impl Target {
             1..4 => rng.u64(500..4_000),
             _ => rng.u64(1..200),
         };
-        let failed = |again| Outcome::Failed(Failure { again, status: Some(500), error: "simulated".to_owned() });
+        let error = "simulated".to_owned();
+        let failed = |again| Outcome::Failed(Failure::new(again, Some(500), error));
         let outcome = match rng.u8(..10) {
             _ if *lock(&self.healed) => Outcome::Done,
             0..3 => failed(Again::Later(None)),

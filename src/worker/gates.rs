@@ -37,6 +37,7 @@ use crate::domain::asking;
 use crate::domain::claim::{Point, Request, Token};
 use crate::domain::dead_letter::Letter;
 use crate::domain::decision::{Decided, Decision};
+use crate::domain::dialect;
 use crate::domain::event::{Event, Malformed};
 use crate::domain::failure::Class;
 use crate::domain::id::InvocationKey;
@@ -95,13 +96,15 @@ impl Worker {
         }
         let left = asking::time_left(message, self.rules.gate_deadline, now_ms());
         let until = received + left.unwrap_or_default();
+        let speaks = dialect::of_message(message).ok().flatten().unwrap_or_default();
+        let reply = |kept: &str| asking::reply(message.asking.as_ref(), &crate::dialect::answer(speaks, kept));
         let decided = match left {
             Some(_) => self.decide(&event, until).await,
             None => Err(Undecided::Late { is_ours: false }), // it may have been somebody's before
         };
         match decided {
             Ok(ruling) => {
-                let replied = self.reply(delivery, asking::reply(message.asking.as_ref(), &ruling.decision), until);
+                let replied = self.reply(delivery, reply(&ruling.decision), until);
                 tokio::join!(replied, self.conclude(&event, &ruling));
                 failpoint::Point::GatePublished.reached(&event.id);
                 self.broker.ack(delivery.receipt);
@@ -113,7 +116,7 @@ impl Worker {
             Err(Undecided::Interrupted) => {} // it comes again, to somebody else
             Err(Undecided::Conflict) => {
                 let refusal = Decision::conflict().to_json();
-                self.reply(delivery, asking::reply(message.asking.as_ref(), &refusal), until).await;
+                self.reply(delivery, reply(&refusal), until).await;
                 self.broker.ack(delivery.receipt);
             }
         }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use hookfleet::catalog::{self, Terms};
+use hookfleet::domain::dialect::Dialect;
 use hookfleet::domain::event::Event;
 use hookfleet::domain::expression::Facts;
 use hookfleet::domain::id::EventDigest;
@@ -117,6 +118,7 @@ fn event(kind: &str) -> Event {
         body_digest: 0,
         trace: None,
         hops: 0,
+        dialect: Dialect::Native,
     }
 }
 
@@ -173,6 +175,8 @@ fn written_out(text: &str) {
         format!("        url: https://hooks.example.com/{SECRET}{line}\n        headers:\n          x: y\n"),
         format!("        url: https://x\n        headers:\n          authorization: Bearer {SECRET}{line}\n"),
         format!("        url: https://x\n        headers: {{ authorization: \"{SECRET}{line}\" }}\n"),
+        format!("        url: https://x\n        auth: {{ oauth2: {{ client_secret: \"{SECRET}{line}\" }} }}\n"),
+        format!("        url: https://x\n        auth: {{ bearer: a, basic: {{ password: \"{SECRET}{line}\" }} }}\n"),
     ] {
         keeps_secret(&format!("{head}{secrets}{rest}"));
     }

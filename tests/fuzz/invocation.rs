@@ -59,8 +59,15 @@ fn one(invocation: &Invocation) {
     assert_eq!(read.message(), encoded);
     trip(&encoded, &Envelope::Invocation(read));
 
-    let report =
-        AttemptReport { generation: 0, attempt: 1, at_ms: u64::MAX, took_ms: 6, status: Some(-1), error: "500".into() };
+    let report = AttemptReport {
+        generation: 0,
+        attempt: 1,
+        at_ms: u64::MAX,
+        took_ms: 6,
+        status: Some(-1),
+        tries: 1,
+        error: "500".into(),
+    };
     let next = invocation.next(invocation.at, 2, Duration::from_secs(3), Some(&report));
     assert_eq!((next.key(), next.idempotency_key()), (invocation.key(), invocation.idempotency_key()));
     let last = AttemptReport { generation: invocation.at.generation, ..report };

@@ -80,6 +80,7 @@ fn policy(numbers: &mut Numbers<'_>) -> RetryPolicy {
         jitter: numbers.share(),
         give_up_after: numbers.wait(),
         hint_max: numbers.wait(),
+        in_run: None,
     }
 }
 
@@ -91,7 +92,7 @@ fn waits(numbers: &mut Numbers<'_>, hint: Option<Duration>) {
         at_ms: numbers.next(),
         took: Duration::from_millis(numbers.next() % YEAR_MS),
     };
-    let failure = Failure { again: Again::Later(hint), status: Some(503), error: "503".into() };
+    let failure = Failure::new(Again::Later(hint), Some(503), "503");
     let settlement = settle(&tried, Outcome::Failed(failure), &policy, numbers.share());
     let spent = tried.spent + tried.took;
     match settlement {

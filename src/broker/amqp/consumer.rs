@@ -219,6 +219,17 @@ impl Session for Consuming {
             }
         }
     }
+
+    /// The loss of a session at a delivery is known from whatever it ended with, before another connection of this process is
+    /// handed what comes again.
+    fn ended(&mut self, end: &SessionEnd) {
+        if let SessionEnd::Lost(reason) = end
+            && is_internal_error(reason)
+        {
+            self.dial.apart.refused();
+            self.seeking.is_due.store(true, Ordering::Relaxed);
+        }
+    }
 }
 
 impl Channels {

@@ -155,7 +155,7 @@ impl Session for Publishing {
         SessionEnd::Lost(format!("the broker has refused everything for {REFUSED_MAX:?}"))
     }
 
-    fn ended(&mut self) {
+    fn ended(&mut self, _: &SessionEnd) {
         let _ = self.link.send(None);
     }
 }

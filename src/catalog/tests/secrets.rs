@@ -127,6 +127,14 @@ fn what_others_know_tells_hooks_apart() {
         ],
         ["auth: { bearer: '${env:P}' }", "auth: { bearer: '${env:Q}' }"],
         ["auth: { bearer: hunter2 }", "auth: { bearer: a }"],
+        [
+            "auth: { oauth2: { token_url: 'https://b/', client_id: c, client_secret: '${env:P}' } }",
+            "auth: { oauth2: { token_url: 'https://b/', client_id: c, client_secret: '${env:Q}' } }",
+        ],
+        [
+            "auth: { oauth2: { token_url: 'https://b/', client_id: c, client_secret: hunter2 } }",
+            "auth: { oauth2: { token_url: 'https://b/', client_id: c, client_secret: a } }",
+        ],
         ["tls: { cert: '${file:a}', key: '${file:b}' }", "tls: { cert: '${file:c}', key: '${file:b}' }"],
         ["tls: { ca: '${file:a}' }", "tls: { ca: '${file:a}', cert: '${file:c}', key: '${file:b}' }"],
         ["tls: { ca: '${file:a}' }", "tls: { ca: '${file:b}' }"],

@@ -21,7 +21,8 @@ const EXAMPLES: &str = "\
 Examples:
   hookfleet hooks import --from kheish ~/.kheish --check
   hookfleet hooks import --from kheish hooks.json --output hooks/kheish.yaml
-  hookfleet hooks import --from kheish hooks.json > hooks.yaml && hookfleet hooks check hooks.yaml";
+  hookfleet hooks import --from kheish hooks.json > hooks.yaml
+  hookfleet hooks check hooks.yaml";
 
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]

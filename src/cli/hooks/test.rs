@@ -17,7 +17,7 @@ use crate::domain::escape::{name, quoted};
 use crate::domain::event::{Event, Reading};
 use crate::domain::expression::Facts;
 use crate::domain::failure::Class;
-use crate::domain::hook::{Action, CommandAction, Format, Hook, PublishAction};
+use crate::domain::hook::{Action, CommandAction, Format, Hook, Matcher, PublishAction};
 use crate::domain::invocation::Invocation;
 use crate::domain::matching::{HookSet, Unmatched};
 use crate::domain::message::{Destination, Outgoing};
@@ -161,6 +161,11 @@ fn why_not(why: &Unmatched, hook: &Hook, event: &Event) -> String {
             let globs = hook.subject.iter().map(Glob::as_str).collect();
             let found = event.subject.as_deref().map_or_else(|| "none".to_owned(), quoted);
             format!("the subject is {found}, `subject` asks for {}", any(globs))
+        }
+        Unmatched::Matcher => {
+            let matcher = hook.matcher.as_ref().map_or("", Matcher::as_str);
+            let found = event.subject.as_deref().map_or_else(|| "none".to_owned(), quoted);
+            format!("the subject is {found}, `matcher` asks for `{matcher}`")
         }
         Unmatched::Disabled | Unmatched::Gate | Unmatched::When | Unmatched::WhenFailed(_) => why.to_string(),
     }
@@ -342,6 +347,17 @@ mod tests {
                 "    1/2",
                 "    ${env:URL} is not set here",
                 "    ${file:/none} cannot be read here",
+            ],
+        );
+        check(
+            "{ url: 'https://x.example/', auth: { oauth2: { token_url: 'https://${env:IDP}/hunter2', client_id: c, \
+             client_secret: '${env:A}' } }, body: b }",
+            &[("A", "hunter2")],
+            &[
+                "+ a: POST https://x.example/",
+                "    authorization: Bearer [a token from https://${env:IDP}, by client credentials]",
+                "    b",
+                "    ${env:IDP} is not set here",
             ],
         );
         check(

@@ -26,6 +26,9 @@ mod machine;
 mod rules;
 mod written;
 
+/// Longest name of a hook of another system, in a hooks file.
+const NAME_CHARS_MAX: usize = 256;
+
 /// A hook on its way: what it was, and what it is called here.
 struct Hook<'a> {
     event: &'static EventName,
@@ -79,10 +82,14 @@ pub(in crate::dialect) fn import(wish: &Wish<'_>) -> Result<Imported, Refused> {
 }
 
 fn take(hook: &Hook<'_>, origin: &Origin) -> Result<Taken, (Way, String)> {
-    let run = written::run(hook.definition).map_err(|(field, reason)| {
-        let way = origin.way.field("executor").field(field);
-        (way, format!("{}: {reason}", Fault::said_of(hook.event, origin.index, &hook.definition.name)))
-    })?;
+    let told =
+        |reason: String| format!("{}: {reason}", Fault::said_of(hook.event, origin.index, &hook.definition.name));
+    if hook.definition.name.chars().count() > NAME_CHARS_MAX {
+        let reason = format!("its name has more than {NAME_CHARS_MAX} characters, which a hooks file does not hold");
+        return Err((origin.way.field("name"), told(reason)));
+    }
+    let run = written::run(hook.definition)
+        .map_err(|(field, reason)| (origin.way.field("executor").field(field), told(reason)))?;
     let remarks = rules::of_hook(hook, origin);
     let yaml = written::hook(hook, &run, &remarks);
     let imported = ImportedHook {

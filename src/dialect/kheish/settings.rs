@@ -7,9 +7,9 @@
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
-use sha2::{Digest as _, Sha256};
 
 use super::event_name::EventName;
+use super::invocation::digest;
 use generation::Generation;
 
 pub use fault::{Fault, FaultKind};
@@ -210,9 +210,7 @@ impl HookDefinition {
     #[must_use]
     pub fn digest(&self) -> String {
         let Self { name, failure_policy, executor, .. } = self;
-        // The map of `serde_json` sorts by bytes, and is compact by default.
-        let sorted = json!({ "name": name, "failure_policy": failure_policy, "executor": executor });
-        hex::encode(Sha256::digest(sorted.to_string()))
+        digest(&json!({ "name": name, "failure_policy": failure_policy, "executor": executor }).to_string())
     }
 }
 

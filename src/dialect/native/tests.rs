@@ -114,7 +114,7 @@ fn said(hook: &Hook, asks: bool, raw: Raw) -> String {
             let decision = merge.done();
             format!("{:?} {}", decision.verdict, decision.reason.unwrap_or_default())
         }
-        Err(Outcome::Failed(Failure { again, status, error })) => format!("{again:?} {status:?} {error}"),
+        Err(Outcome::Failed(Failure { again, status, error, .. })) => format!("{again:?} {status:?} {error}"),
         Err(outcome) => format!("{outcome:?}"),
     }
 }

@@ -1,33 +1,72 @@
 //! What the hooks of a gate say together.
 
-use super::{Answer, Asked, Decision, Json, LIST_MAX, PermissionRule, REASON_CHARS_MAX, TEXT_CHARS_MAX, Verdict, cut};
+use super::{
+    Answer, Approval, Asked, Decision, Json, LIST_MAX, PermissionRule, REASON_CHARS_MAX, Spoken, TEXT_CHARS_MAX,
+    Verdict, cut,
+};
+use crate::domain::aggregation::StopAt;
+use crate::domain::dialect::Dialect;
 use crate::domain::id::HookId;
 
 /// Merges answers in the order of their hooks.
 #[derive(Debug, Clone, Default)]
-pub struct Merge(Decision);
+pub struct Merge {
+    merged: Decision,
+    /// One has blocked, or wants nothing to go on.
+    is_blocked: bool,
+}
+
+/// A hook, and what the dialect of the event calls it.
+#[derive(Debug, Clone, Copy)]
+pub struct Named<'a> {
+    pub id: &'a HookId,
+    pub called: &'a str,
+}
+
+impl<'a> From<&'a HookId> for Named<'a> {
+    /// By its id.
+    fn from(id: &'a HookId) -> Self {
+        Self { id, called: id.as_str() }
+    }
+}
 
 impl Merge {
+    /// For an event of this dialect.
+    #[must_use]
+    pub fn new(dialect: Dialect) -> Self {
+        let spoken = (dialect != Dialect::Native).then_some(Spoken { dialect, decision: None, permission: None });
+        Self { merged: Decision { spoken, ..Decision::default() }, is_blocked: false }
+    }
+
     /// The next hook's answer.
-    pub fn add(&mut self, hook: &HookId, answer: Answer, attempts: u32, took_ms: u64) {
-        let verdict = answer.verdict();
-        let hook = hook.to_string();
-        self.0.hooks.push(Asked { hook: hook.clone(), verdict: Some(verdict), attempts, took_ms, error: None });
-        self.0.matched_hooks.push(hook);
+    pub fn add<'h>(&mut self, hook: impl Into<Named<'h>>, answer: Answer, attempts: u32, took_ms: u64) {
+        let hook: Named<'_> = hook.into();
+        let asked =
+            Asked { hook: hook.id.to_string(), verdict: Some(answer.verdict()), attempts, took_ms, error: None };
+        self.merged.hooks.push(asked);
+        self.merged.matched_hooks.push(hook.called.to_owned());
         self.take(answer);
     }
 
     /// The next hook has failed; closed: that refuses, and names the hook. The error shows no secret.
-    pub fn fail(&mut self, hook: &HookId, error: &str, attempts: u32, took_ms: u64, closed: bool) {
-        let failed = Asked { hook: hook.to_string(), verdict: None, attempts, took_ms, error: Some(error.to_owned()) };
-        self.0.hooks.push(failed);
+    pub fn fail<'h>(&mut self, hook: impl Into<Named<'h>>, error: &str, attempts: u32, took_ms: u64, closed: bool) {
+        let hook: Named<'_> = hook.into();
+        let asked =
+            Asked { hook: hook.id.to_string(), verdict: None, attempts, took_ms, error: Some(error.to_owned()) };
+        self.merged.hooks.push(asked);
         if closed {
-            self.take(Answer::refusal(&format!("hook `{hook}` failed after {attempts} attempt(s): {error}")));
+            let called = hook.called;
+            self.take(Answer::refusal(&format!("hook `{called}` failed after {attempts} attempt(s): {error}")));
         }
     }
 
     fn take(&mut self, answer: Answer) {
-        let merged = &mut self.0;
+        self.is_blocked |= !answer.continue_execution || answer.decision == Some(Approval::Block);
+        let merged = &mut self.merged;
+        if let Some(spoken) = &mut merged.spoken {
+            spoken.decision = spoken.decision.max(answer.decision);
+            spoken.permission = spoken.permission.max(answer.permission);
+        }
         merged.verdict = merged.verdict.max(answer.verdict());
         merged.stop |= !answer.continue_execution;
         merged.reason = merged.reason.take().or(answer.stop_reason.map(|reason| cut(reason, REASON_CHARS_MAX)));
@@ -45,21 +84,25 @@ impl Merge {
         merged.retry |= answer.retry;
     }
 
-    /// Whether nobody else is asked.
+    /// Whether the answers so far are enough.
     #[must_use]
-    pub fn is_refused(&self) -> bool {
-        self.0.verdict == Verdict::Deny
+    pub fn ends_at(&self, stop: StopAt) -> bool {
+        match stop {
+            StopAt::Denial => self.merged.verdict == Verdict::Deny,
+            StopAt::Block => self.is_blocked,
+            StopAt::Never => false,
+        }
     }
 
     /// What the next hook gets in place of what the event is about.
     #[must_use]
     pub const fn input(&self) -> Option<&Json> {
-        self.0.updated_input.as_ref()
+        self.merged.updated_input.as_ref()
     }
 
     #[must_use]
     pub fn done(self) -> Decision {
-        self.0
+        self.merged
     }
 }
 

@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::domain::aggregation::StopAt;
 use crate::domain::id::HookId;
 
 fn read(text: &str) -> String {
@@ -60,7 +61,7 @@ fn answers() {
 
 /// Merges what hooks `h0`, `h1`, … say.
 fn merged(answers: &[&str]) -> Merge {
-    let mut merge = Merge::default();
+    let mut merge = Merge::new(Dialect::Native);
     for (number, text) in answers.iter().enumerate() {
         merge.add(&hook(number), Answer::read(text).unwrap(), 1, 7);
     }
@@ -73,7 +74,7 @@ fn hook(number: usize) -> HookId {
 
 #[test]
 fn nobody_asked() {
-    let decision = Merge::default().done();
+    let decision = Merge::new(Dialect::Native).done();
     assert_eq!(decision, Decision::default());
     let json = r#"{"verdict":"allow","stop":false,"updated_permissions":[],"additional_contexts":[],"watch_paths":[],"retry":false,"matched_hooks":[],"hooks":[]}"#;
     assert_eq!(serde_json::to_string(&decision).unwrap(), json);
@@ -89,7 +90,7 @@ fn what_the_last_and_what_the_first_says() {
         r#"{"permission":"allow","updated_permissions":[{"scope":"session","tool_name_pattern":"ls*","behavior":"allow"}]}"#,
         r#"{"permission":"ask"}"#,
     ]);
-    assert!(!merge.is_refused());
+    assert!(!merge.ends_at(StopAt::Denial));
     assert_eq!(merge.input().unwrap().as_str(), r#"{"a":18446744073709551617}"#);
     let decision = merge.done();
     assert_eq!((decision.verdict, decision.reason.as_deref(), decision.stop), (Verdict::Ask, Some("one"), false));
@@ -107,9 +108,9 @@ fn what_the_last_and_what_the_first_says() {
 fn hooks_that_fail() {
     let mut merge = merged(&[r#"{"additional_contexts":["kept"]}"#]);
     merge.fail(&hook(1), "timed out after 1s", 2, 1_000, false);
-    assert!(!merge.is_refused(), "open");
+    assert!(!merge.ends_at(StopAt::Denial), "open");
     merge.fail(&hook(2), "500 Internal Server Error", 3, 20, true);
-    assert!(merge.is_refused(), "closed");
+    assert!(merge.ends_at(StopAt::Denial), "closed");
     let decision = merge.done();
     let reason = "hook `h2` failed after 3 attempt(s): 500 Internal Server Error";
     assert_eq!((decision.reason.as_deref(), decision.stop), (Some(reason), true));
@@ -155,14 +156,41 @@ prop_compose! {
     }
 }
 
+#[test]
+fn another_dialect_has_both_words() {
+    let check = |answers: &[&str], decision, permission, is_blocked| {
+        let mut merge = Merge::new(Dialect::Kheish);
+        for (number, text) in answers.iter().enumerate() {
+            let id = hook(number);
+            merge.add(Named { id: &id, called: "second opinion" }, Answer::read(text).unwrap(), 1, 7);
+        }
+        assert_eq!(merge.ends_at(StopAt::Block), is_blocked, "{answers:?}");
+        let merged = merge.done();
+        assert_eq!(merged.spoken, Some(Spoken { dialect: Dialect::Kheish, decision, permission }), "{answers:?}");
+        assert!(merged.matched_hooks.iter().all(|name| name == "second opinion"));
+    };
+    let [approve, block] = [Approval::Approve, Approval::Block].map(Some);
+    check(&["{}"], None, None, false);
+    check(&[r#"{"decision":"block"}"#, r#"{"decision":"approve"}"#], block, None, true);
+    check(&[r#"{"decision":"approve"}"#, ""], approve, None, false);
+    check(&[r#"{"permission":"allow"}"#, r#"{"permission":"deny"}"#], None, Some(Verdict::Deny), false);
+    check(&[r#"{"permission":"allow"}"#, r#"{"permission":"ask"}"#], None, Some(Verdict::Ask), false);
+    check(&[r#"{"continue_execution":false}"#], None, None, true);
+    let mut merge = Merge::new(Dialect::Kheish);
+    merge.fail(Named { id: &hook(1), called: "second opinion" }, "503", 2, 1, true);
+    let merged = merge.done();
+    assert_eq!(merged.reason.as_deref(), Some("hook `second opinion` failed after 2 attempt(s): 503"));
+    assert!(merged.matched_hooks.is_empty());
+}
+
 proptest! {
     /// A refusal is never lost, nobody is asked behind it, and the order is kept.
     #[test]
     fn refusals_and_order(answers in prop::collection::vec(answer(), 0..8)) {
-        let mut merge = Merge::default();
+        let mut merge = Merge::new(Dialect::Native);
         let mut asked = Vec::new();
         for (number, answer) in answers.iter().enumerate() {
-            if merge.is_refused() {
+            if merge.ends_at(StopAt::Denial) {
                 break;
             }
             merge.add(&hook(number), answer.clone(), 1, 0);
@@ -209,7 +237,7 @@ fn what_travels_with_the_event() {
 fn reasons_show_no_secrets() {
     let secrets = Secrets::new(["tops3cret".to_owned(), "first-line\nend".to_owned()]);
     let answer = Answer::refusal("api_key=sk-1234567890\nsee tops3cret\nfirst-line\nend").redacted(&secrets);
-    let mut merge = Merge::default();
+    let mut merge = Merge::new(Dialect::Native);
     merge.add(&hook(1), answer, 1, 1);
     let reason = merge.done().reason.unwrap();
     assert!(!reason.contains("sk-1234567890") && !reason.contains("tops3cret") && reason.contains('\n'), "{reason}");
@@ -218,7 +246,7 @@ fn reasons_show_no_secrets() {
     let rule = r#"{"scope": "session", "tool_name_pattern": "x", "behavior": "allow", "reason": "as tops3cret says"}"#;
     let answer = Answer::read(&format!("{{\"updated_permissions\": [{rule}]}}")).unwrap();
     assert!(answer.has_reason());
-    let mut merge = Merge::default();
+    let mut merge = Merge::new(Dialect::Native);
     merge.add(&hook(1), answer.redacted(&secrets), 1, 1);
     assert_eq!(merge.done().updated_permissions[0].reason.as_deref(), Some("as [REDACTED] says"));
 }

@@ -6,10 +6,10 @@ use sha2::{Digest as _, Sha256};
 
 use super::{Malformed, Reading, malformed, unreadable};
 use crate::domain::failure::Class;
-use crate::domain::message::Message;
+use crate::domain::message::{Message, Properties};
 
 /// Header in which RabbitMQ hands over the message-id of an AMQP 1.0 message that has no form in AMQP 0.9.1.
-const AMQP_1_0_ID: &str = "x-message-id";
+pub(super) const AMQP_1_0_ID: &str = "x-message-id";
 
 /// Where the type of a message comes from that has no property `type`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,14 +81,18 @@ impl<'a> Plain<'a> {
                 return Err(malformed(Class::Unidentified, "expected the message property `message_id`, found none"));
             }
         };
-        let app = properties.app_id.as_deref().map(without_version);
-        let sender = app.or(properties.user_id.as_deref()).unwrap_or("anonymous");
-        let source = format!("/amqp/{sender}/{kind}");
+        let source = format!("/amqp/{}/{kind}", sender(message));
         Ok(Self { id, source, kind, data })
     }
 }
 
-fn given(text: Option<&str>) -> Option<String> {
+/// Who has sent a message, as far as it says so.
+pub(super) fn sender(message: &Message) -> &str {
+    let Properties { app_id, user_id, .. } = &message.properties;
+    app_id.as_deref().map(without_version).or(user_id.as_deref()).unwrap_or("anonymous")
+}
+
+pub(super) fn given(text: Option<&str>) -> Option<String> {
     text.filter(|text| !text.is_empty()).map(str::to_owned)
 }
 
@@ -131,7 +135,7 @@ fn without_type(message: &Message) -> Malformed {
 }
 
 /// `message_id` for those who send none: equal bodies with the same timestamp property (seconds) are one event.
-fn digest_id(message: &Message) -> String {
+pub(super) fn digest_id(message: &Message) -> String {
     let mut hash = Sha256::new();
     hash.update(message.properties.timestamp.unwrap_or_default().to_be_bytes());
     hash.update(&message.body);
@@ -158,7 +162,6 @@ fn without_version(app: &str) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::message::Properties;
 
     fn check(message: &Message, sources: &[TypeSource], expected: &str) {
         let reading = Reading { missing_type: TypeSources::new(sources), ..Reading::default() };

@@ -3,11 +3,13 @@
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use url::Url;
 
+use crate::domain::oauth::ClientCredentials;
 use crate::domain::secret::Secret;
 use crate::domain::signature::Signing;
 use crate::domain::template::Text;
@@ -108,6 +110,8 @@ pub struct HttpAction {
     pub format: Format,
     pub compression: Compression,
     pub signing: Box<Signing>,
+    /// Who calls, by a token in the header `authorization`, which is then none of `headers`.
+    pub oauth: Option<Arc<ClientCredentials>>,
     pub tls: Tls,
 }
 
@@ -125,13 +129,15 @@ impl HttpAction {
             format: Format::default(),
             compression: Compression::default(),
             signing: Box::default(),
+            oauth: None,
             tls: Tls::default(),
         }
     }
 
     /// All that may hold templates and values from outside.
     pub fn texts(&self) -> impl Iterator<Item = &Text> + Clone {
-        [&self.text].into_iter().chain(self.headers.iter().map(|(_, text)| text)).chain(&self.body)
+        let of_token = self.oauth.iter().flat_map(|oauth| oauth.texts());
+        [&self.text].into_iter().chain(self.headers.iter().map(|(_, text)| text)).chain(&self.body).chain(of_token)
     }
 }
 
@@ -251,23 +257,9 @@ impl PublishAction {
         let exchange = self.exchange.as_deref().unwrap_or("events");
         match &self.server {
             None => format!("publish:{exchange}"),
-            Some(server) => format!("{}/{exchange}", origin(&server.text, &server.url)),
+            Some(server) => format!("{}/{exchange}", server.text.origin(server.url.expose())),
         }
     }
-}
-
-/// Scheme, host and port; of a server that is not known to this process, how it is written.
-fn origin(text: &Text, url: &Secret<Url>) -> String {
-    if let Some(origin) = text.unknown_origin() {
-        let Some((before, server)) = origin.rsplit_once('@') else { return origin };
-        // Of users and passwords nothing.
-        return before
-            .split_once("://")
-            .map_or_else(|| server.to_owned(), |(scheme, _)| format!("{scheme}://{server}"));
-    }
-    let url = url.expose();
-    let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
-    format!("{}://{}{port}", url.scheme(), url.host_str().unwrap_or_default())
 }
 
 /// What keeps a program in.
@@ -346,7 +338,7 @@ impl Action {
     #[must_use]
     pub fn target(&self) -> String {
         match self {
-            Self::Http(http) => origin(&http.text, &http.url),
+            Self::Http(http) => http.text.origin(http.url.expose()),
             Self::Command(command) => format!("command:{}", command.argv.first().map_or("", String::as_str)),
             Self::Callback(name) => format!("callback:{name}"),
             Self::Publish(publish) => publish.target(),

@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::*;
 
 /// Every route: its method, its path and the role that opens it.
-const ROUTES: [(&str, &str, Option<Role>); 22] = [
+const ROUTES: [(&str, &str, Option<Role>); 24] = [
     ("get", "/metrics", None),
     ("get", "/healthz", None),
     ("get", "/readyz", None),
@@ -22,6 +22,8 @@ const ROUTES: [(&str, &str, Option<Role>); 22] = [
     ("get", "/v1/runtime/hooks/dead-letter/jobs/{id}", Some(Role::Read)),
     ("get", "/v1/runtime/hooks/dead-letter/{id}", Some(Role::Read)),
     ("post", "/v1/gates", Some(Role::Decide)),
+    ("post", "/v1/hooks/{dialect}", Some(Role::Decide)),
+    ("post", "/v1/hooks/kheish/{token}", None), // the token is in the path
     ("post", "/v1/runtime/hooks/dead-letter/replay", Some(Role::Operate)),
     ("post", "/v1/runtime/hooks/dead-letter/resolve", Some(Role::Operate)),
     ("post", "/v1/runtime/hooks/dead-letter/jobs/{id}/cancel", Some(Role::Operate)),

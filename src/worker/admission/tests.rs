@@ -202,7 +202,7 @@ async fn an_interrupted_probe_is_none() {
 }
 
 fn answered(status: i32, again: Again) -> Outcome {
-    Outcome::Failed(Failure { again, status: Some(status), error: String::new() })
+    Outcome::Failed(Failure::new(again, Some(status), ""))
 }
 
 /// Half as many of all hooks that call it, and all again when it has said nothing for a while.

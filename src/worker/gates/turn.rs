@@ -1,17 +1,19 @@
-//! Asking the gates of one event, one after the other.
+//! Asking the gates of one event.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::super::Worker;
 use super::super::admission::{Elsewhere, Permit};
 use super::Undecided;
+use crate::dialect;
+use crate::domain::aggregation::{Aggregation, Order, StopAt};
 use crate::domain::claim::Point;
-use crate::domain::contract::StopAt;
 use crate::domain::dead_letter::{Cause, Letter};
-use crate::domain::decision::{Answer, Decision, Json, Merge};
+use crate::domain::decision::{Answer, Decision, Json, Merge, Named};
 use crate::domain::event::Event;
 use crate::domain::failure::{AttemptReport, Class};
 use crate::domain::hook::{Hook, Mode, OnFailure};
@@ -44,40 +46,49 @@ impl Failed {
 }
 
 /// What has been said so far.
-#[derive(Default)]
 struct Said {
     merge: Merge,
     letters: Vec<Letter>,
 }
 
 impl Said {
-    /// Whether the answers so far are enough, by the dialect of the gate that would be next.
-    fn ends_before(&self, next: &Hook) -> bool {
-        match next.dialect.aggregation().stop {
-            StopAt::Denial => self.merge.is_refused(),
-            StopAt::Never => false,
-        }
+    fn new(event: &Event) -> Self {
+        Self { merge: Merge::new(event.dialect), letters: Vec::new() }
     }
 }
 
+/// A gate, with the reason where nobody knows whether it is one for the event.
+type Gate<'h> = (&'h Arc<Hook>, Option<String>);
+
+/// What a gate came to: its answer after so many attempts, and how long that took in milliseconds.
+struct Ended {
+    answered: Result<(Answer, u32), Failed>,
+    took_ms: u64,
+}
+
 impl Turn<'_> {
-    /// Asks in the catalog's order, and nobody behind a refusal.
+    /// Asks as the dialect of the event has it, and merges what is said in the order of the catalog.
     pub(super) async fn ask_all(&self) -> Result<(Decision, Vec<Letter>), Undecided> {
         let hooks = self.worker.catalog.borrow().clone();
-        let mut said = Said::default();
-        for (hook, unknown) in hooks.gates(self.event) {
-            if said.ends_before(hook) {
-                break;
+        let Aggregation { order, passes_input } = dialect::aggregation(self.event);
+        let mut said = Said::new(self.event);
+        let gates = hooks.gates(self.event);
+        match order {
+            Order::InTurn(stop) => {
+                for gate in &gates {
+                    if said.merge.ends_at(stop) {
+                        break;
+                    }
+                    let input = said.merge.input().filter(|_| passes_input);
+                    let ended = self.ask_one(gate, &hooks, input).await?;
+                    self.take(&mut said, gate, &hooks, ended);
+                }
             }
-            let began = Instant::now();
-            let answered = match unknown {
-                Some(error) => Err(Failed::unasked(Class::Invalid, format!("`when` fails: {error}"))),
-                None => self.ask(hook, &hooks, said.merge.input()).await?,
-            };
-            let took_ms = millis(began.elapsed());
-            match answered {
-                Ok((answer, attempts)) => said.merge.add(&hook.id, answer, attempts, took_ms),
-                Err(failed) => self.fail(&mut said, hook, &hooks, failed, took_ms),
+            Order::AtOnce => {
+                let asked = gates.iter().map(|gate| self.ask_one(gate, &hooks, None));
+                for (gate, ended) in gates.iter().zip(join_all(asked).await) {
+                    self.take(&mut said, gate, &hooks, ended?);
+                }
             }
         }
         Ok((said.merge.done(), said.letters))
@@ -86,9 +97,13 @@ impl Turn<'_> {
     /// As if all of them had failed for one reason.
     pub(super) fn fail_all(&self, class: Class, error: &str) -> (Decision, Vec<Letter>) {
         let hooks = self.worker.catalog.borrow().clone();
-        let mut said = Said::default();
+        let stop = match dialect::aggregation(self.event).order {
+            Order::InTurn(stop) => stop,
+            Order::AtOnce => StopAt::Never,
+        };
+        let mut said = Said::new(self.event);
         for (hook, _) in hooks.gates(self.event) {
-            if said.ends_before(hook) {
+            if said.merge.ends_at(stop) {
                 break;
             }
             self.fail(&mut said, hook, &hooks, Failed::unasked(class, error), 0);
@@ -96,11 +111,32 @@ impl Turn<'_> {
         (said.merge.done(), said.letters)
     }
 
+    async fn ask_one(&self, gate: &Gate<'_>, hooks: &HookSet, input: Option<&Json>) -> Result<Ended, Undecided> {
+        let began = Instant::now();
+        let answered = match gate {
+            (_, Some(error)) => Err(Failed::unasked(Class::Invalid, format!("`when` fails: {error}"))),
+            (hook, None) => self.ask(hook, hooks, input).await?,
+        };
+        Ok(Ended { answered, took_ms: millis(began.elapsed()) })
+    }
+
+    fn take(&self, said: &mut Said, (hook, _): &Gate<'_>, hooks: &HookSet, ended: Ended) {
+        let Ended { answered, took_ms } = ended;
+        match answered {
+            Ok((answer, attempts)) => said.merge.add(self.named(hook), answer, attempts, took_ms),
+            Err(failed) => self.fail(said, hook, hooks, failed, took_ms),
+        }
+    }
+
+    fn named<'h>(&self, hook: &'h Hook) -> Named<'h> {
+        Named { id: &hook.id, called: hook.called(self.event.dialect) }
+    }
+
     fn fail(&self, said: &mut Said, hook: &Hook, hooks: &HookSet, failed: Failed, took_ms: u64) {
         let Failed { class, error, mut reports } = failed;
         let closed = hook.mode == Mode::Gate(OnFailure::Closed);
-        let attempts = u32::try_from(reports.len()).unwrap_or(u32::MAX);
-        said.merge.fail(&hook.id, &error, attempts, took_ms, closed);
+        let attempts = reports.iter().map(|report| report.tries).sum();
+        said.merge.fail(self.named(hook), &error, attempts, took_ms, closed);
         let report = reports.pop();
         let mut invocation = self.invocation(hook, hooks);
         invocation.history = reports;
@@ -135,22 +171,21 @@ impl Turn<'_> {
                 Err(Outcome::Failed(failure)) => failure,
                 Err(_) if self.worker.interrupt.is_cancelled() => return Err(Undecided::Interrupted),
                 // Trouble of our own, or of the program that the worker is part of.
-                Err(Outcome::Interrupted | Outcome::Done) => Failure {
-                    again: Again::Later(None),
-                    status: None,
-                    error: "it could not be asked to the end".to_owned(),
-                },
+                Err(Outcome::Interrupted | Outcome::Done) => {
+                    Failure::new(Again::Later(None), None, "it could not be asked to the end")
+                }
             };
             drop(permit);
             let took = began.elapsed();
             spent += took;
-            let Failure { again, status, error } = failure;
+            let Failure { again, status, error, tries, .. } = failure;
             reports.push(AttemptReport {
                 generation: 0,
                 attempt,
                 at_ms,
                 took_ms: millis(took),
                 status,
+                tries,
                 error: error.clone(),
             });
             let (class, wait) = match again {

@@ -274,6 +274,7 @@ fn settlement(rng: &mut fastrand::Rng) -> Settlement {
         at_ms: 1_700_000_000_000,
         took_ms: 20,
         status: rng.bool().then_some(500),
+        tries: rng.u32(1..4),
         error: ["", "500 from the \"target\"", "ünïcödé\n{}\\"][rng.usize(0..3)].to_owned(),
     });
     match rng.u8(0..3) {

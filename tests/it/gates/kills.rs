@@ -163,10 +163,10 @@ async fn an_undecided_request_is_told_to_observers() {
         [("1", "fail", 75, Value::Null), ("2", "allow", 0, json!("allow")), ("3", "deny", 2, json!("deny"))]
     {
         let (ended, decision, said) =
-            decide(&site, id, &Value::Null, &["--deadline", "3s", "--on-unavailable", otherwise]);
+            decide(&site, id, &Value::Null, &["--deadline", "8s", "--on-unavailable", otherwise]);
         assert_eq!((ended, &decision["verdict"]), (Some(code), &verdict), "{said}");
         let shown = format!("{said}{decision}");
-        assert!(shown.contains("no gate has answered within 3s: is a worker up?"), "{shown}");
+        assert!(shown.contains("no gate has answered within 8s: is a worker up?"), "{shown}");
     }
     Asker::new(&site, DIRECT).await.until("gates.expired", |messages, _| messages == 3).await;
     let mut worker = site.worker().await;

@@ -8,7 +8,7 @@ use crate::dialect::kheish::event_name::EventName;
 use crate::dialect::kheish::settings::{Executor, FailureMode, Origin, Read};
 use crate::domain::address::{literal, refusal};
 use crate::domain::escape::{name as shown, quoted};
-use crate::domain::pattern::Glob;
+use crate::domain::hook::Matcher;
 
 /// Events whose hooks Kheish runs and does not listen to.
 const IGNORED: [&str; 8] = [
@@ -183,8 +183,8 @@ fn of_matcher(event: &EventName, matcher: &str) -> Option<Said> {
         return None;
     }
     if let Some((_, subjects)) = SUBJECTS.iter().find(|(known, _)| *known == event.snake) {
-        let glob = Glob::new(matcher).ok()?;
-        if subjects.iter().any(|subject| glob.matches(subject)) {
+        let pattern = Matcher::Wildcards(matcher.to_owned());
+        if subjects.iter().any(|subject| pattern.matches(Some(subject))) {
             return None;
         }
         let (matcher, all) = (quoted(matcher), subjects.join(" or "));

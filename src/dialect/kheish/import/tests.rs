@@ -251,6 +251,8 @@ fn hooks_that_cannot_be_the_same_are_refused() {
     check(&shell, "shell", "`${file:`");
     let callback = json!({ "name": "h", "executor": { "type": "callback", "name": "two words" } });
     check(&callback, "name", "a callback is registered here under");
+    let long = json!({ "name": "x".repeat(257), "executor": command("x")["executor"] });
+    assert!(refused(&one("stop", &long)).contains("(hooks.stop[0].name): Stop[0]:xxx"));
     let mut schema = json!({ "kind": "any" });
     for _ in 0..30 {
         schema = json!({ "kind": "array", "items": schema });

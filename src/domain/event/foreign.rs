@@ -1,0 +1,102 @@
+//! Messages in the words of another hook system. What they say is read by their dialect; this makes events of them.
+
+use std::fmt;
+
+use bytes::Bytes;
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+use super::plain::{AMQP_1_0_ID, digest_id, given, sender};
+use super::{Malformed, Reading, malformed, short, unreadable};
+use crate::domain::dialect::Dialect;
+use crate::domain::failure::Class;
+use crate::domain::message::Message;
+
+/// What a message says of its event, in the words of its dialect.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ForeignEvent {
+    /// The type of the event.
+    pub kind: String,
+    pub subject: Option<String>,
+    /// What the payload itself tells repeats by; `None`: it has nothing of that kind.
+    pub id: Option<String>,
+}
+
+/// Reads messages of other dialects.
+#[derive(Clone, Copy)]
+pub struct Foreign(pub fn(Dialect, &[u8]) -> Result<ForeignEvent, Malformed>);
+
+impl Default for Foreign {
+    /// Knows no other dialect.
+    fn default() -> Self {
+        Self(|dialect, _| {
+            let error = format!("expected an event, found one of dialect {}, which is not read here", dialect.name());
+            Err(malformed(Class::Invalid, error))
+        })
+    }
+}
+
+impl fmt::Debug for Foreign {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Foreign")
+    }
+}
+
+/// Ways to read are not told from each other.
+impl PartialEq for Foreign {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for Foreign {}
+
+/// The event that a message of this dialect is, in CloudEvents' structured JSON: its data are the body as it came.
+///
+/// The id is the message's `message_id`, or what the payload has in its place: a worker makes none up, since the same message
+/// would get another one the next time. The time is the message's `timestamp`.
+pub(super) fn structured(dialect: Dialect, message: &Message, reading: &Reading) -> Result<Bytes, Malformed> {
+    #[derive(Serialize)]
+    struct Whole<'a> {
+        specversion: &'a str,
+        id: &'a str,
+        source: &'a str,
+        #[serde(rename = "type")]
+        kind: &'a str,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        subject: Option<&'a str>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        time: Option<String>,
+        datacontenttype: &'a str,
+        hookdialect: Dialect,
+        data: &'a RawValue,
+    }
+    let data: &RawValue = serde_json::from_slice(&message.body).map_err(|error| unreadable(&error))?;
+    let ForeignEvent { kind, subject, id } = (reading.foreign.0)(dialect, &message.body)?;
+    let properties = &message.properties;
+    let id = given(properties.message_id.as_deref()).or_else(|| given(message.text(AMQP_1_0_ID))).or(id);
+    let id = match id {
+        Some(id) => id,
+        None if reading.digest_missing_id => digest_id(message),
+        None => return Err(malformed(Class::Unidentified, "expected the message property `message_id`, found none")),
+    };
+    let source = format!("/{}/{}", dialect.name(), sender(message));
+    for (name, value) in [("id", &id), ("source", &source), ("type", &kind)] {
+        short(name, value)?;
+    }
+    let seconds = properties.timestamp.and_then(|seconds| i64::try_from(seconds).ok());
+    let time = seconds.and_then(|seconds| jiff::Timestamp::from_second(seconds).ok()).map(|time| time.to_string());
+    let whole = Whole {
+        specversion: "1.0",
+        id: &id,
+        source: &source,
+        kind: &kind,
+        subject: subject.as_deref(),
+        time,
+        datacontenttype: "application/json",
+        hookdialect: dialect,
+        data,
+    };
+    // Strings and checked JSON always serialize.
+    Ok(Bytes::from(serde_json::to_vec(&whole).unwrap_or_default()))
+}

@@ -1,0 +1,244 @@
+//! Hooks of Kheish, asked in its own words: over HTTP and AMQP, and answered in them.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::StreamExt as _;
+use lapin::options::{BasicConsumeOptions, BasicPublishOptions};
+use lapin::types::{AMQPValue, FieldTable};
+use lapin::{BasicProperties, Connection, ConnectionProperties};
+use serde_json::{Value, json};
+
+use crate::fleet::{Site, Worker};
+use crate::pipeline::{Place, hook, site, until_letters};
+use crate::servers::{client, shared};
+use crate::sink::{Answer, Sink};
+
+/// Blocks what removes; else it has something to say.
+const GUARD: &str = r#"case $(cat) in
+*rm*) echo no rm here >&2; exit 2;;
+*) echo '{"additional_contexts": ["guarded"], "permission": "allow"}';;
+esac"#;
+
+/// A hook of Kheish in YAML: its id, its name there, the event, and what it runs.
+fn kheish(id: &str, name: &str, event: &str, run: &str, more: &str) -> String {
+    format!("  - {{ id: {id}, name: {name:?}, dialect: kheish, on: kheish.{event}, mode: gate, run: {run}{more} }}")
+}
+
+fn shell(line: &str) -> String {
+    format!("{{ command: {{ argv: [/bin/bash, -c, {}] }} }}", json!(line))
+}
+
+/// What `POST /v1/hooks/kheish` answers: its status, the id of the event, and its body.
+async fn post(worker: &Worker, path: &str, key: Option<&str>, invocation: &Value) -> (u16, String, Value) {
+    let mut request = client().post(worker.url(&format!("/v1/hooks/{path}"))).body(invocation.to_string());
+    if let Some(key) = key {
+        request = request.header("idempotency-key", key);
+    }
+    let answer = request.send().await.unwrap();
+    let id = answer.headers().get("hook-event-id").map(|id| id.to_str().unwrap().to_owned()).unwrap_or_default();
+    (answer.status().as_u16(), id, serde_json::from_str(&answer.text().await.unwrap()).unwrap())
+}
+
+async fn outcome(worker: &Worker, invocation: &Value) -> Value {
+    let (status, id, outcome) = post(worker, "kheish", None, invocation).await;
+    assert_eq!((status, id.len()), (200, 32), "{outcome:#}");
+    outcome
+}
+
+fn tool(name: &str, command: &str) -> Value {
+    json!({ "event": "pre_tool_use", "subject": name, "session_id": "s-1", "payload": { "command": command } })
+}
+
+/// Hooks of one event that are asked in turn and at once, fail open and closed, are tried again, and match subjects.
+fn hooks(sink: &Sink) -> String {
+    let target = format!("{{ http: {{ url: {:?} }} }}", sink.url("target"));
+    [
+        kheish("guard", "bash guard", "pre_tool_use", &shell(GUARD), ", matcher: 'bash*'"),
+        kheish("second", "second opinion", "pre_tool_use", &target, ", retry: { attempts: 3 }"),
+        kheish("says", "says", "notification", &shell("echo started"), ""),
+        kheish("late", "late", "notification", &shell("sleep 0.5; echo '{\"stop_reason\": \"late\"}'"), ""),
+        kheish("soon", "soon", "notification", &shell("echo '{\"stop_reason\": \"soon\"}'"), ""),
+        kheish("strict", "strict", "stop", &shell("exit 3"), ", on_failure: closed, retry: { attempts: 2 }"),
+        hook(sink, "seen", "kheish.pre_tool_use", ""),
+        hook(sink, "ours", "kheish.setup", ", mode: gate"),
+    ]
+    .join("\n")
+}
+
+fn told(outcome: &Value, fields: &[&str]) -> Vec<Value> {
+    fields.iter().map(|field| outcome[*field].clone()).collect()
+}
+
+async fn hooks_run_as_they_are(place: Place) {
+    let sink = Sink::start().await;
+    sink.behave(|hook, before| match hook {
+        "target" if before < 1 => Answer::status(503),
+        "target" => Answer { body: Some(r#"{"permission": "ask"}"#.to_owned()), ..Answer::status(200) },
+        "ours" => {
+            Answer { body: Some(r#"{"decision": "block", "stop_reason": "ours"}"#.to_owned()), ..Answer::status(200) }
+        }
+        _ => Answer::status(200),
+    });
+    let site = site(place).await.with_gateway().hooks(&hooks(&sink)).set("HOOKFLEET_COMMANDS_ALLOW", "/bin/bash");
+    let mut worker = site.worker().await;
+
+    let blocked = outcome(&worker, &tool("bash", "rm -r x")).await;
+    let fields = ["decision", "continue_execution", "stop_reason", "matched_hooks"];
+    let expected =
+        [json!("block"), json!(false), json!("hook command blocked execution: no rm here"), json!(["bash guard"])];
+    assert_eq!(told(&blocked, &fields), expected, "{place:?}");
+    assert_eq!(sink.calls().iter().filter(|call| call.hook == "target").count(), 0, "nobody is asked behind a block");
+
+    let asked = outcome(&worker, &tool("bash", "ls")).await;
+    let fields = ["permission", "additional_contexts", "matched_hooks"];
+    let expected = [json!("ask"), json!(["guarded"]), json!(["bash guard", "second opinion"])];
+    assert_eq!(told(&asked, &fields), expected, "{place:?}: {asked:#}");
+    let calls: Vec<_> = sink.calls().into_iter().filter(|call| call.hook == "target").collect();
+    assert_eq!(calls.len(), 2, "tried again within the run");
+    assert_eq!(calls[0].key, calls[1].key);
+    assert!(calls[0].key.starts_with("hook-execution-"), "{}", calls[0].key);
+    let body: Value = serde_json::from_slice(&calls[0].body).unwrap();
+    assert_eq!(
+        told(&body, &["event", "subject", "contract_version"]),
+        [json!("pre_tool_use"), json!("bash"), json!(1)]
+    );
+
+    let unmatched = outcome(&worker, &tool("write_file", "x")).await;
+    assert_eq!(unmatched["matched_hooks"], json!(["second opinion"]), "{place:?}");
+
+    let merged = outcome(&worker, &json!({ "event": "notification", "subject": "notify" })).await;
+    let expected = [json!("late"), json!(["late", "soon"]), json!(true)];
+    assert_eq!(
+        told(&merged, &["stop_reason", "matched_hooks", "continue_execution"]),
+        expected,
+        "declared first, not first to answer"
+    );
+
+    let failed = outcome(&worker, &json!({ "event": "stop" })).await;
+    let expected =
+        [json!("block"), json!("hook `strict` failed after 2 attempt(s): hook command exited with status 3")];
+    assert_eq!(told(&failed, &["decision", "stop_reason"]), expected, "{place:?}");
+
+    let joined = outcome(&worker, &json!({ "event": "setup", "subject": "init" })).await;
+    assert_eq!(
+        told(&joined, &["decision", "stop_reason", "matched_hooks"]),
+        [json!("block"), json!("ours"), json!(["ours"])]
+    );
+
+    sink.until("those who observe", Duration::from_secs(30), |calls| {
+        calls.iter().filter(|call| call.hook == "seen").count() == 3
+    })
+    .await;
+    let letters = until_letters(&site, 2, "open").await;
+    let mut classes: Vec<_> = letters.iter().map(|it| told(&it["letter"], &["hook", "class"])).collect();
+    classes.sort_by_key(|of| of[0].to_string());
+    assert_eq!(classes, [[json!("says"), json!("rejected")], [json!("strict"), json!("exhausted")]], "{place:?}");
+    refused(&worker).await;
+    assert_eq!(worker.stop().await, Some(0));
+}
+
+/// What is no event of Kheish.
+async fn refused(worker: &Worker) {
+    for (path, invocation, status, why) in [
+        ("kheish", json!({ "event": "PreToolUse" }), 422, "expected one of the events of Kheish"),
+        ("kheish", json!([]), 422, "expected an invocation of a hook of Kheish"),
+        ("khesh", json!({ "event": "stop" }), 404, "expected a dialect (native, kheish), found \"khesh\""),
+        ("native", json!({ "event": "stop" }), 404, "/v1/gates"),
+        ("kheish?deadline=soon", json!({ "event": "stop" }), 400, "deadline: expected"),
+    ] {
+        let (found, _, problem) = post(worker, path, None, &invocation).await;
+        assert!(found == status && problem["detail"].as_str().unwrap().contains(why), "{path}: {problem:#}");
+    }
+}
+
+#[tokio::test]
+async fn hooks_run_as_they_are_in_a_file() {
+    hooks_run_as_they_are(Place::File).await;
+}
+
+#[tokio::test]
+async fn hooks_run_as_they_are_on_servers() {
+    hooks_run_as_they_are(Place::Servers).await;
+}
+
+/// Equal content is many events, unless one is sent again that was not answered.
+#[tokio::test]
+async fn equal_events_are_many_events() {
+    let sink = Sink::start().await;
+    let site = site(Place::File).await.with_gateway().hooks(&hook(&sink, "seen", "kheish.*", ""));
+    let mut worker = site.worker().await;
+    let event = json!({ "event": "notification", "subject": "notify" });
+    let mut ids = std::collections::HashSet::new();
+    for _ in 0..20 {
+        let (status, id, _) = post(&worker, "kheish", Some("hook-execution-1"), &event).await;
+        assert_eq!(status, 200);
+        ids.insert(id);
+    }
+    assert_eq!(ids.len(), 20);
+    sink.until("all", Duration::from_secs(30), |calls| calls.len() == 20).await;
+    let url = worker.url("/v1/hooks/kheish");
+    let own = || client().post(&url).header("hook-event-id", "mine").body(event.to_string()).send();
+    for _ in 0..2 {
+        assert_eq!(own().await.unwrap().headers()["hook-event-id"], "mine");
+    }
+    sink.until("one more", Duration::from_secs(30), |calls| calls.len() == 21).await;
+    assert_eq!(worker.stop().await, Some(0));
+    assert_eq!(sink.count(), 21);
+}
+
+/// Kheish sends no headers, so that the token stands in the path.
+#[tokio::test]
+async fn a_token_in_the_path() {
+    let tokens = "decide:decide-decide-decide,read:read-read-read-read";
+    let site = site(Place::File).await.with_gateway().set("HOOKFLEET_HTTP_TOKENS", tokens);
+    let mut worker = site.hooks("").worker().await;
+    for (token, status) in [("decide-decide-decide", 200), ("read-read-read-read", 403), ("decide-decide-decidf", 401)]
+    {
+        let (found, _, answer) = post(&worker, &format!("kheish/{token}"), None, &json!({ "event": "stop" })).await;
+        assert_eq!(found, status, "{answer:#}");
+        assert!(!answer.to_string().contains(token), "{answer:#}");
+    }
+    assert_eq!(post(&worker, "kheish", None, &json!({ "event": "stop" })).await.0, 401);
+    assert_eq!(worker.stop().await, Some(0));
+    assert!(!worker.log().contains("decide-decide"), "{}", worker.log());
+}
+
+async fn ask(site: &Site, properties: BasicProperties, body: &[u8]) -> (String, Bytes) {
+    let connection = Connection::connect(&shared().await.0.url(), ConnectionProperties::default()).await.unwrap();
+    let channel = connection.create_channel().await.unwrap();
+    let (direct, options) =
+        ("amq.rabbitmq.reply-to", BasicConsumeOptions { no_ack: true, ..BasicConsumeOptions::default() });
+    let mut answers = channel.basic_consume(direct.into(), "".into(), options, FieldTable::default()).await.unwrap();
+    let properties = properties.with_reply_to(direct.into()).with_expiration("20000".into());
+    let exchange = format!("{}.gates", site.namespace);
+    channel.basic_publish(exchange.into(), "x".into(), BasicPublishOptions::default(), body, properties).await.unwrap();
+    let answer = answers.next().await.unwrap().unwrap();
+    let content_type = answer.properties.content_type().as_ref().map(ToString::to_string).unwrap_or_default();
+    (content_type, answer.data.into())
+}
+
+#[tokio::test]
+async fn over_amqp() {
+    let sink = Sink::start().await;
+    let site = site(Place::Servers).await.hooks(&hooks(&sink)).set("HOOKFLEET_COMMANDS_ALLOW", "/bin/bash");
+    let mut worker = site.worker().await;
+    let named = |id: &str| BasicProperties::default().with_message_id(id.into());
+    let mut header = FieldTable::default();
+    header.insert("hook-dialect".into(), AMQPValue::LongString("kheish".into()));
+    let media_type = "application/vnd.hookfleet.kheish+json";
+    let body = tool("bash", "rm -r x").to_string();
+    for properties in [named("1").with_headers(header.clone()), named("2").with_content_type(media_type.into())] {
+        let (content_type, answer) = ask(&site, properties, body.as_bytes()).await;
+        let outcome: Value = serde_json::from_slice(&answer).unwrap();
+        assert_eq!((content_type.as_str(), &outcome["decision"]), ("application/json", &json!("block")), "{outcome:#}");
+    }
+    // A worker makes no id up.
+    let (content_type, answer) = ask(&site, BasicProperties::default().with_headers(header), body.as_bytes()).await;
+    let problem: Value = serde_json::from_slice(&answer).unwrap();
+    assert_eq!(content_type, "application/problem+json");
+    assert!(problem["detail"].as_str().unwrap().contains("`message_id`"), "{problem:#}");
+    let letters = until_letters(&site, 1, "open").await;
+    assert_eq!(letters[0]["letter"]["class"], "unidentified");
+    assert_eq!(worker.stop().await, Some(0));
+}
