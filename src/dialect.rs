@@ -19,9 +19,23 @@ use crate::domain::hook::{Action, Hook, Matcher};
 use crate::domain::invocation::Invocation;
 use crate::domain::outcome::Outcome;
 use crate::domain::retry::RetryPolicy;
+use import::{Imported, Refused, Source, Wish};
 
+pub mod import;
+pub mod json_text;
 pub mod kheish;
 mod native;
+mod yaml_text;
+
+/// Hooks of ours that mean what the definitions of another system mean.
+///
+/// # Errors
+/// [`Refused`]: everything that is wrong, or cannot be taken over. Nothing is imported then.
+pub fn import(from: Source, wish: &Wish<'_>) -> Result<Imported, Refused> {
+    match from {
+        Source::Kheish => kheish::import::import(wish),
+    }
+}
 
 /// What a message of this dialect says of its event.
 ///

@@ -89,7 +89,7 @@
 //! | `broker`, `idempotency`, `dead_letters`, `flow` | the seams: a trait with its contract, and an adapter a file |
 //! | `amqp`, `redis`, `embedded` | what adapters share: AMQP connections, topology, management; the way to Redis; the one SQLite file |
 //! | `config`, `telemetry`, `failpoint` | settings; metric names and logs; points where tests kill the process |
-//! | `dialect` | the wire contracts of hook systems: what targets get, and how their answers are read |
+//! | `dialect` | the wire contracts of hook systems: what targets get, how their answers are read, and how their definitions are imported |
 //! | `domain`, `yaml`, `error_chain` | every decision, pure; YAML with positions; walking the sources of an error |
 //!
 //! ## Invariants

@@ -18,6 +18,7 @@ use crate::yaml::problem::{Mismatch, Problem};
 use shared::Shared;
 
 mod cancel;
+mod import;
 mod list;
 mod shared;
 mod test;
@@ -29,6 +30,8 @@ pub(super) enum Hooks {
         /// [default: the hooks file of the settings]
         file: Option<PathBuf>,
     },
+    /// Make a hooks file of the hooks of another system, and tell what is not the same here
+    Import(import::Import),
     /// The hooks as a table: what runs when, where, and how often it is tried
     List(list::List),
     /// Tell what an event would do, without doing it
@@ -69,6 +72,9 @@ pub(super) enum Hooks {
 impl Hooks {
     /// What the command talks to: the catalog in Redis, or hooks on disk.
     pub(super) fn place(&self, settings: &Settings) -> Place {
+        if let Self::Import(import) = self {
+            return Place::hooks(&import.file());
+        }
         let file = match self {
             Self::Check { file } => file.as_deref().or(Some(&settings.hooks)),
             Self::List(list::List { file: Some(file) }) => Some(file.as_path()),
@@ -137,6 +143,7 @@ fn number(text: &str) -> Result<u64, String> {
 pub(super) async fn run(settings: &Settings, hooks: Hooks) -> anyhow::Result<ExitCode> {
     match hooks {
         Hooks::Check { file } => return check(settings, &file.unwrap_or_else(|| settings.hooks.clone())),
+        Hooks::Import(import) => return import::run(&import),
         Hooks::List(list) => {
             let documents =
                 if let Some(file) = &list.file { catalog::open(file)? } else { documents(settings).await? };

@@ -81,6 +81,11 @@ pub(super) fn table(head: &[&str], rows: impl Iterator<Item = Vec<String>>) -> S
     }
 }
 
+/// Rows on standard error, for people only: 80 columns wide, wherever they go.
+pub(super) fn table_for_people(head: &[&str], rows: &[Vec<String>]) -> String {
+    layout::table(head, rows, Some(80))
+}
+
 /// How a word stands out on a terminal.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Colour {

@@ -32,8 +32,10 @@ use crate::domain::redaction::Secrets;
 use crate::domain::retry::{InRun, RetryPolicy};
 
 mod event_name;
+pub(super) mod import;
 mod invocation;
 mod outcome;
+pub mod settings;
 
 pub(super) use outcome::outcome;
 

@@ -46,6 +46,7 @@ mod gates;
 mod golden;
 mod hostile;
 mod https;
+mod imports;
 mod input;
 mod kheish;
 mod language;

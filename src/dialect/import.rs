@@ -1,0 +1,200 @@
+//! What an importer takes and gives: the definitions of another system, and our hooks of the same meaning.
+//!
+//! An importer is one pure function a dialect, from [`Wish`] to [`Imported`]; [`crate::dialect::import`] picks it.
+
+use serde::Serialize;
+
+use super::json_text::Spot;
+
+/// A system whose hooks can be taken over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Source {
+    Kheish,
+}
+
+/// The dialects by the names that `--from` takes, and the importer of each, if it has one by now.
+const SOURCES: [(&str, Option<Source>); 5] = [
+    ("kheish", Some(Source::Kheish)),
+    ("claude-code", None),
+    ("claude", None), // a short form
+    ("bernstein", None),
+    ("aether", None),
+];
+
+impl Source {
+    /// By the name of its dialect.
+    ///
+    /// # Errors
+    /// One sentence, with the names there are.
+    pub fn named(name: &str) -> Result<Self, String> {
+        let there: Vec<&str> = SOURCES.iter().filter(|(_, source)| source.is_some()).map(|(name, _)| *name).collect();
+        let there = there.join(", ");
+        match SOURCES.iter().find(|(known, _)| *known == name) {
+            Some((_, Some(source))) => Ok(*source),
+            Some((_, None)) => Err(format!("hooks of {name} cannot be imported yet; those of {there} can")),
+            None => Err(format!("expected a system whose hooks can be imported ({there})")),
+        }
+    }
+
+    /// Where the ids of its hooks begin, unless another prefix is wished for.
+    #[must_use]
+    pub const fn prefix(self) -> &'static str {
+        match self {
+            Self::Kheish => "kheish",
+        }
+    }
+
+    /// The file that holds its hooks in a folder of its own.
+    #[must_use]
+    pub const fn file(self) -> &'static str {
+        match self {
+            Self::Kheish => "hooks.json",
+        }
+    }
+}
+
+/// What is to be imported, and how.
+#[derive(Debug, Clone, Copy)]
+pub struct Wish<'a> {
+    /// The file as it is.
+    pub bytes: &'a [u8],
+    /// What it is called where it is shown.
+    pub file: &'a str,
+    /// What the ids begin with.
+    pub prefix: &'a str,
+    /// What cannot be taken over is left out, and told.
+    pub is_lenient: bool,
+}
+
+/// Hooks of ours, and everything that is to be known about them.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Imported {
+    /// A hooks file.
+    pub yaml: String,
+    pub hooks: Vec<ImportedHook>,
+    pub remarks: Vec<Remark>,
+    pub left_out: Vec<LeftOut>,
+    /// What `commands.allow` has to name.
+    pub programs: Vec<String>,
+    /// How often hooks run, a sentence each.
+    pub load: Vec<String>,
+}
+
+/// A hook of the file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ImportedHook {
+    pub id: String,
+    /// What it is called there.
+    pub name: String,
+    /// As it is called there.
+    pub event: String,
+    /// What it runs, such as `command`.
+    pub runs: &'static str,
+    pub enabled: bool,
+}
+
+/// A rule that is not the same here.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Remark {
+    /// Ids of the hooks that it is about; none: the whole file.
+    pub hooks: Vec<String>,
+    /// Their events, each once.
+    pub events: Vec<String>,
+    /// What is different.
+    pub change: String,
+    /// What to do about it; [`Remark::NOTHING`] if nothing is.
+    pub advice: String,
+    /// It is so for every hook of their kind, and needs to be read once.
+    #[serde(skip)]
+    pub is_general: bool,
+}
+
+impl Remark {
+    /// The advice where there is nothing to do.
+    pub const NOTHING: &'static str = "nothing";
+
+    /// Both parts, as the text of a comment.
+    #[must_use]
+    pub fn sentences(&self) -> String {
+        let Self { change, advice, .. } = self;
+        if advice == Self::NOTHING { format!("{change}.") } else { format!("{change}. To do: {advice}.") }
+    }
+}
+
+/// What was not taken over.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct LeftOut {
+    /// The line of the file and the way to it, if that is known.
+    pub place: String,
+    pub reason: String,
+}
+
+/// Why nothing was imported.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refused {
+    /// Everything that is wrong, each with its place, fit for a terminal.
+    pub problems: Vec<String>,
+    /// What follows from it in the other system, and what to do.
+    pub notes: Vec<String>,
+}
+
+/// A place in a file, such as `hooks.json:3:7 (hooks.stop[0])`.
+#[must_use]
+pub fn place(file: &str, spot: Option<Spot>, way: &str) -> String {
+    let spot = spot.map(|spot| format!(":{}:{}", spot.line, spot.column)).unwrap_or_default();
+    let way = if way.is_empty() { String::new() } else { format!(" ({way})") };
+    format!("{file}{spot}{way}")
+}
+
+/// Remarks of many hooks: those that say the same become one, at the place of the first.
+#[must_use]
+pub fn gathered(remarks: impl IntoIterator<Item = Remark>) -> Vec<Remark> {
+    let mut gathered: Vec<Remark> = Vec::new();
+    for remark in remarks {
+        let same = |other: &&mut Remark| {
+            other.change == remark.change && other.advice == remark.advice && !other.hooks.is_empty()
+        };
+        match gathered.iter_mut().find(same) {
+            Some(first) if !remark.hooks.is_empty() => {
+                first.hooks.extend(remark.hooks);
+                for event in remark.events {
+                    if !first.events.contains(&event) {
+                        first.events.push(event);
+                    }
+                }
+            }
+            _ => gathered.push(remark),
+        }
+    }
+    gathered
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sources_have_names() {
+        assert_eq!(Source::named("kheish"), Ok(Source::Kheish));
+        let later = "hooks of bernstein cannot be imported yet; those of kheish can";
+        assert_eq!(Source::named("bernstein"), Err(later.to_owned()));
+        assert!(Source::named("claude").unwrap_err().contains("claude cannot be imported yet"));
+        assert_eq!(Source::named("Kheish"), Err("expected a system whose hooks can be imported (kheish)".to_owned()));
+    }
+
+    #[test]
+    fn remarks_that_say_the_same_become_one() {
+        let remark = |hook: &str, event: &str, change: &str| Remark {
+            hooks: if hook.is_empty() { Vec::new() } else { vec![hook.to_owned()] },
+            events: vec![event.to_owned()],
+            change: change.to_owned(),
+            advice: Remark::NOTHING.to_owned(),
+            is_general: false,
+        };
+        let all = [remark("a", "stop", "x"), remark("", "", "x"), remark("b", "setup", "x"), remark("c", "stop", "x")];
+        let found = gathered(all);
+        assert_eq!(found.len(), 2);
+        assert_eq!(found[0].hooks, ["a", "b", "c"]);
+        assert_eq!(found[0].events, ["stop", "setup"]);
+    }
+}

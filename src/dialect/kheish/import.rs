@@ -1,0 +1,172 @@
+//! Takes hooks over from Kheish: `hooks.json` in, a hooks file of ours out, with a remark for each rule that is not the same.
+//!
+//! | there | here |
+//! |---|---|
+//! | event | `on: kheish.{event}` |
+//! | `name` | `name`; the id is `{prefix}.{event}.{name}` in letters that an id may have |
+//! | `matcher` | `matcher`, by the same rules; left out where it matches everything |
+//! | an answer that counts | `mode: gate`, `on_failure` as `failure_policy.mode` |
+//! | an answer that is ignored | a hook that observes |
+//! | `max_retries` | `retry.attempts`, one more, within the timeout; the waits are the dialect's |
+//! | `timeout_ms`, or its default | `timeout`, over all attempts |
+//! | command, http, callback | `run.command`, `run.http`, `run.callback` |
+//! | prompt, agent | the same, with `enabled: false` |
+
+use super::event_name::EventName;
+use super::settings::{Fault, FaultKind, HookDefinition, HookSettings, Origin};
+use crate::dialect::import::{Imported, ImportedHook, LeftOut, Refused, Remark, Wish, gathered, place};
+use crate::dialect::json_text::{JsonText, Way};
+use crate::dialect::yaml_text::{comment, quoted};
+use crate::yaml::BYTES_MAX;
+use ids::Ids;
+
+mod ids;
+mod load;
+mod machine;
+mod rules;
+mod written;
+
+/// Longest name of a hook of another system, in a hooks file.
+const NAME_CHARS_MAX: usize = 256;
+
+/// A hook on its way: what it was, and what it is called here.
+struct Hook<'a> {
+    event: &'static EventName,
+    definition: &'a HookDefinition,
+    id: String,
+}
+
+/// A hook that was taken over.
+struct Taken {
+    hook: ImportedHook,
+    yaml: String,
+    remarks: Vec<Remark>,
+    /// What `commands.allow` has to name for it.
+    program: Option<String>,
+    event: &'static EventName,
+}
+
+/// Takes over what is in a `hooks.json`.
+///
+/// # Errors
+/// [`Refused`]: a file on which Kheish starts without hooks, or a hook that cannot be the same here. With
+/// [`Wish::is_lenient`] hooks that are wrong or cannot be the same are left out instead.
+pub(in crate::dialect) fn import(wish: &Wish<'_>) -> Result<Imported, Refused> {
+    let read = HookSettings::of_file_partly(wish.bytes).map_err(|faults| refused(wish, &faults))?;
+    if !read.faults.is_empty() && !wish.is_lenient {
+        return Err(refused(wish, &read.faults));
+    }
+    let mut left_out: Vec<LeftOut> = read.faults.iter().map(|fault| left_out_for(wish, fault)).collect();
+    let mut remarks = rules::of_file(&read);
+    let (mut ids, mut taken) = (Ids::new(wish.prefix), Vec::new());
+    let hooks = read.settings.by_event().flat_map(|(event, hooks)| hooks.iter().map(move |hook| (event, hook)));
+    for ((event, definition), origin) in hooks.zip(&read.origins) {
+        let hook = Hook { event, definition, id: ids.next(event.snake, &definition.name) };
+        match take(&hook, origin) {
+            Ok(one) => taken.push(one),
+            Err((way, reason)) => left_out.push(LeftOut { place: place_of(wish, &way), reason }),
+        }
+    }
+    if !left_out.is_empty() && !wish.is_lenient {
+        return Err(cannot(&left_out));
+    }
+    remarks.extend(rules::of_names(&taken));
+    remarks.extend(rules::of_orders(&taken));
+    remarks.extend(taken.iter().flat_map(|taken| taken.remarks.clone()));
+    let imported = finish(wish, &taken, gathered(remarks), left_out);
+    if imported.yaml.len() as u64 > BYTES_MAX {
+        let problems = vec![format!("{}: its hooks are more than a hooks file holds, {BYTES_MAX} bytes", wish.file)];
+        return Err(Refused { problems, notes: vec!["split it, and import the parts".to_owned()] });
+    }
+    Ok(imported)
+}
+
+fn take(hook: &Hook<'_>, origin: &Origin) -> Result<Taken, (Way, String)> {
+    let told =
+        |reason: String| format!("{}: {reason}", Fault::said_of(hook.event, origin.index, &hook.definition.name));
+    if hook.definition.name.chars().count() > NAME_CHARS_MAX {
+        let reason = format!("its name has more than {NAME_CHARS_MAX} characters, which a hooks file does not hold");
+        return Err((origin.way.field("name"), told(reason)));
+    }
+    let run = written::run(hook.definition)
+        .map_err(|(field, reason)| (origin.way.field("executor").field(field), told(reason)))?;
+    let remarks = rules::of_hook(hook, origin);
+    let yaml = written::hook(hook, &run, &remarks);
+    let imported = ImportedHook {
+        id: hook.id.clone(),
+        name: hook.definition.name.clone(),
+        event: hook.event.snake.to_owned(),
+        runs: hook.definition.executor.kind(),
+        enabled: run.is_enabled,
+    };
+    Ok(Taken { hook: imported, yaml, remarks, program: run.program, event: hook.event })
+}
+
+fn finish(wish: &Wish<'_>, taken: &[Taken], remarks: Vec<Remark>, left_out: Vec<LeftOut>) -> Imported {
+    let mut programs: Vec<String> = taken.iter().filter_map(|taken| taken.program.clone()).collect();
+    programs.sort();
+    programs.dedup();
+    let load = load::of(taken);
+    let mut yaml = comment(0, &format!("Hooks of Kheish, imported from {}.", wish.file));
+    if !programs.is_empty() {
+        yaml += &comment(0, &format!("Workers need commands.allow: {}", list(&programs)));
+    }
+    for sentence in &load {
+        yaml += &comment(0, sentence);
+    }
+    for remark in remarks.iter().filter(|remark| remark.is_general) {
+        yaml += &comment(0, &remark.sentences());
+    }
+    for LeftOut { place, reason } in &left_out {
+        yaml += &comment(0, &format!("Left out: {place}: {reason}."));
+    }
+    yaml += "version: 1\n";
+    yaml += if taken.is_empty() { "hooks: []\n" } else { "hooks:\n" };
+    yaml.extend(taken.iter().map(|taken| taken.yaml.as_str()));
+    let hooks = taken.iter().map(|taken| taken.hook.clone()).collect();
+    Imported { yaml, hooks, remarks, left_out, programs, load }
+}
+
+/// A list of programs, as settings have it.
+fn list(programs: &[String]) -> String {
+    format!("[{}]", programs.iter().map(|program| quoted(program)).collect::<Vec<_>>().join(", "))
+}
+
+fn place_of(wish: &Wish<'_>, way: &Way) -> String {
+    let spot = JsonText::read(wish.bytes).ok().map(|(text, _)| text.spot(way));
+    place(wish.file, spot, &way.to_string())
+}
+
+fn left_out_for(wish: &Wish<'_>, fault: &Fault) -> LeftOut {
+    LeftOut { place: place(wish.file, fault.spot, &fault.way.to_string()), reason: fault.shown() }
+}
+
+/// A file that Kheish itself does not use.
+fn refused(wish: &Wish<'_>, faults: &[Fault]) -> Refused {
+    let problem = |fault: &Fault| {
+        let LeftOut { place, reason } = left_out_for(wish, fault);
+        format!("{place}: {reason}")
+    };
+    let mut notes: Vec<String> = Vec::new();
+    for fault in faults {
+        let note = format!("{}: no hook of it runs there as it is", fault.kind.consequence());
+        let note = if fault.kind == FaultKind::Ambiguous { fault.kind.consequence().to_owned() } else { note };
+        if !notes.contains(&note) {
+            notes.push(note);
+        }
+    }
+    let is_of_hooks = faults.iter().all(|fault| fault.is_of_one_event());
+    if is_of_hooks {
+        notes.push("`--lenient` leaves out what is wrong, and takes over the rest".to_owned());
+    }
+    Refused { problems: faults.iter().map(problem).collect(), notes }
+}
+
+/// Hooks that run there, and cannot be the same here.
+fn cannot(left_out: &[LeftOut]) -> Refused {
+    let problems = left_out.iter().map(|LeftOut { place, reason }| format!("{place}: {reason}")).collect();
+    Refused { problems, notes: vec!["`--lenient` leaves these hooks out, and takes over the rest".to_owned()] }
+}
+
+#[cfg(test)]
+mod tests;
