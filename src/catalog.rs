@@ -32,6 +32,7 @@ mod event;
 mod headers;
 mod hooks;
 mod http;
+mod model;
 mod oauth;
 mod publish;
 mod retry;

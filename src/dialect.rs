@@ -96,7 +96,7 @@ pub fn answer(dialect: Dialect, kept: &str) -> String {
 
 /// How long a hook of this dialect may take that does not say so. `None`: as hooks of ours.
 #[must_use]
-pub const fn timeout(dialect: Dialect, action: &Action) -> Option<Duration> {
+pub fn timeout(dialect: Dialect, action: &Action) -> Option<Duration> {
     match dialect {
         Dialect::Native => None,
         Dialect::Kheish => Some(kheish::timeout(action)),

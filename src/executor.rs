@@ -201,6 +201,11 @@ impl Executors {
             // Next to starting a process a box is nothing, and every run has room for the largest.
             Action::Command(action) => Box::pin(self.commands.run(action, &attempt)).await,
             Action::Callback(name) => Box::pin(self.callbacks.run(name, &attempt)).await,
+            // The catalog lets no such hook be enabled.
+            Action::Model(model) => {
+                let error = format!("no executor of this version runs `{}`", model.kind());
+                Err(Outcome::never(Class::Invalid, error))
+            }
             Action::Publish(action) => Box::pin(self.publishing.run(action, &attempt)).await,
         }
     }

@@ -1,4 +1,4 @@
-//! What a hook runs: `http`, `command`, `callback` or `publish`.
+//! What a hook runs: `http`, `command`, `callback`, `publish`, `prompt`, `agent` or `mcp_tool`.
 
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::http::{self, Targets};
 use super::secret::resolve;
-use super::{Outside, publish};
+use super::{Outside, model, publish};
 use crate::domain::hook::{Action, CommandAction, Exit, ExitCodes, Fences, Files, Limits};
 use crate::domain::id::HookId;
 use crate::domain::secret::Secret;
@@ -26,17 +26,24 @@ pub(super) fn read(value: Value<'_>, outside: &Outside<'_>, targets: &Targets) -
     let command = fields.get("command").map(Value::secret_unless_map);
     let callback = fields.get("callback");
     let published = fields.get("publish").map(Value::secret_unless_map);
+    let [prompt, agent, tool] = ["prompt", "agent", "mcp_tool"].map(|name| fields.get(name));
     fields.end();
-    let named = [&http, &command, &callback, &published].into_iter().flatten().count();
+    let all = [&http, &command, &callback, &published, &prompt, &agent, &tool];
+    let named = all.into_iter().flatten().count();
     if named > 1 || empty {
         let found = if empty { "none" } else { "several" };
-        value.wrong(Mismatch::new("one of `http`, `command`, `callback` and `publish`").found(found));
+        let expected = "one of `http`, `command`, `callback`, `publish`, `prompt`, `agent` and `mcp_tool`";
+        value.wrong(Mismatch::new(expected).found(found));
     }
+    let prompt = prompt.map(|prompt| model::read_prompt(&prompt, outside));
+    let agent = agent.map(|agent| model::read_agent(&agent, outside));
+    let tool = tool.map(|tool| model::read_mcp_tool(&tool));
+    let model = prompt.or(agent).or(tool).map(|model| model.map(|model| Action::Model(Box::new(model))));
     let http = http.map(|http| http::read(&http, outside, targets).map(Action::Http));
     let command = command.map(|command| read_command(&command, outside).map(Action::Command));
     let callback = callback.map(|name| name.read(|name| read_callback(name, outside)).map(Action::Callback));
     let published = published.map(|published| publish::read(&published, outside).map(Action::Publish));
-    http.or(command).or(callback).or(published)?
+    http.or(command).or(callback).or(published).or(model)?
 }
 
 /// One that this program has, where that is known.

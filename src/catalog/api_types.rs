@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use crate::domain::dialect::Dialect;
 use crate::domain::expression::Expression;
-use crate::domain::hook::{Action, Compression, Hook, Limits, Mode, OncePer};
+use crate::domain::hook::{Action, Compression, Hook, Limits, Matcher, Mode, OncePer};
 use crate::domain::pattern::{Glob, Pattern};
 use crate::domain::retry::RetryPolicy;
 use crate::yaml::problem::{Place, Problem};
@@ -30,6 +31,15 @@ pub struct HookView {
     pub labels: BTreeMap<String, String>,
     pub order: i32,
     pub once_per: Option<OncePerView>,
+    /// The system whose contract its target speaks, such as kheish; none: ours.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dialect: Option<&'static str>,
+    /// What that system calls it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// What that system compares with an event's subject.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub matcher: Option<String>,
     pub run: RunView,
     /// Such as 10s.
     pub timeout: String,
@@ -96,6 +106,11 @@ pub enum RunView {
         /// Whether a message that no queue gets is a failure.
         mandatory: bool,
     },
+    /// Kept, and not run by this version.
+    Model {
+        /// `prompt`, `agent` or `mcp_tool`, and who answers.
+        target: String,
+    },
 }
 
 /// Bounds of a process; what is not there has none.
@@ -154,6 +169,9 @@ impl HookView {
             labels: hook.labels.clone(),
             order: hook.order,
             once_per: hook.once_per.as_ref().map(OncePerView::of),
+            dialect: (hook.dialect != Dialect::Native).then(|| hook.dialect.name()),
+            name: hook.name.clone(),
+            matcher: hook.matcher.as_ref().map(Matcher::as_str).map(str::to_owned),
             run: RunView::of(&hook.action),
             timeout: show_duration(hook.timeout),
             retry: RetryView::of(&hook.retry),
@@ -197,6 +215,7 @@ impl RunView {
                 headers: publish.headers.iter().map(|(name, _)| name.clone()).collect(),
                 mandatory: publish.mandatory,
             },
+            Action::Model(model) => Self::Model { target: model.target() },
         }
     }
 }

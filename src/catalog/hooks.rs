@@ -153,6 +153,11 @@ fn read_hook(value: &Value<'_>, reading: &mut Reading<'_>, shared: &Shared<'_>) 
     let once_per = fields.get("once_per");
     let run = fields.require("run");
     let action = run.as_ref().and_then(|run| action::read(run.clone(), reading.outside, shared.targets));
+    if let (Some(value), Some(Action::Model(model)), Some(true)) = (&run, &action, enabled) {
+        let found = format!("`{}` in a hook that is enabled", model.kind());
+        let mismatch = Mismatch::new("`enabled: false` beside what no version runs yet").found(found);
+        value.wrong(mismatch.help("a later version asks models; until then the hook can be kept, and is not run"));
+    }
     if matches!(mode, Some(Mode::Gate(_))) {
         let publishes = run.filter(|_| matches!(action, Some(Action::Publish(_))));
         check_gate(once_per.as_ref(), publishes.as_ref());

@@ -12,6 +12,7 @@ use crate::domain::retry::RetryPolicy;
 
 mod commands;
 mod conditions;
+mod dialects;
 mod events;
 mod http;
 mod publish;

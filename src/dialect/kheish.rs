@@ -25,7 +25,7 @@ use crate::domain::decision::Answer;
 use crate::domain::event::{Event, ForeignEvent};
 use crate::domain::excerpt::{excerpt, with_excerpt};
 use crate::domain::failure::Class;
-use crate::domain::hook::{Action, Hook};
+use crate::domain::hook::{Action, Hook, ModelAction};
 use crate::domain::invocation::Invocation;
 use crate::domain::outcome::{Again, Failure, Outcome};
 use crate::domain::redaction::Secrets;
@@ -60,7 +60,7 @@ pub(super) fn encode<'a>(hook: &'a Hook, invocation: &'a Invocation) -> Result<E
             Exchange { body: body.into(), default_headers: vec![JSON], headers, ..exchange }
         }
         Action::Command(_) | Action::Callback(_) => Exchange { body: called.wire().into(), ..exchange },
-        Action::Publish(_) => exchange,
+        Action::Publish(_) | Action::Model(_) => exchange,
     })
 }
 
@@ -131,10 +131,11 @@ pub(super) fn aggregation(event: &Event) -> Aggregation {
 }
 
 /// How long a hook may take that does not say so, over all its tries.
-pub(super) const fn timeout(action: &Action) -> Duration {
+pub(super) fn timeout(action: &Action) -> Duration {
     match action {
         Action::Http(_) | Action::Command(_) | Action::Publish(_) => Duration::from_secs(5),
-        Action::Callback(_) => Duration::from_secs(15),
+        Action::Model(model) if matches!(**model, ModelAction::Agent(_)) => Duration::from_secs(30),
+        Action::Callback(_) | Action::Model(_) => Duration::from_secs(15),
     }
 }
 

@@ -55,7 +55,7 @@ pub(super) fn encode<'a>(
         }
         Action::Command(_) => Exchange { body: payload(), env: variables(hook, invocation, key), ..exchange },
         Action::Callback(_) => Exchange { body: payload(), ..exchange },
-        Action::Publish(_) => exchange,
+        Action::Publish(_) | Action::Model(_) => exchange,
     })
 }
 

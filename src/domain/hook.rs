@@ -15,7 +15,10 @@ pub use action::{
     PublishAction, Server,
 };
 
+pub use model::{Agent, McpTool, Model, ModelAction, Prompt, ToolSurface};
+
 mod action;
+mod model;
 
 /// What to run when.
 #[derive(Debug, Clone, PartialEq)]

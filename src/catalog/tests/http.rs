@@ -210,7 +210,7 @@ hooks:
     let set = read(text).unwrap();
     let action = |number: usize| match &set.hooks()[number].action {
         Action::Http(http) => http,
-        Action::Command(_) | Action::Callback(_) | Action::Publish(_) => panic!("{set:?}"),
+        _ => panic!("{set:?}"),
     };
     let names = |number: usize| action(number).signing.headers().collect::<Vec<_>>();
     assert_eq!(action(0).method.name(), "PUT");
@@ -290,7 +290,7 @@ hooks:
     let set = read(&text).unwrap();
     let action = |number: usize| match &set.hooks()[number].action {
         Action::Http(http) => http,
-        Action::Command(_) | Action::Callback(_) | Action::Publish(_) => panic!("{set:?}"),
+        _ => panic!("{set:?}"),
     };
     let authorization = |number: usize| {
         let all = action(number).headers.iter().filter(|(name, _)| name == "authorization");
@@ -355,7 +355,7 @@ hooks:
     let set = read(text).unwrap();
     let found = set.hooks().iter().map(|hook| match &hook.action {
         Action::Http(http) => http.compression,
-        Action::Command(_) | Action::Callback(_) | Action::Publish(_) => panic!("{set:?}"),
+        _ => panic!("{set:?}"),
     });
     let (none, gzip) = (Compression::None, Compression::Gzip);
     assert_eq!(found.collect::<Vec<_>>(), [gzip, none, gzip, none]);
@@ -433,7 +433,7 @@ hooks:
     let set = read(text).unwrap();
     let action = |number: usize| match &set.hooks()[number].action {
         Action::Http(http) => http,
-        Action::Command(_) | Action::Callback(_) | Action::Publish(_) => panic!("{set:?}"),
+        _ => panic!("{set:?}"),
     };
     let shared = action(0).oauth.as_deref().unwrap();
     let values: Vec<&str> = shared.texts().map(Text::prefix).collect();

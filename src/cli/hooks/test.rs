@@ -203,6 +203,7 @@ fn would_run(hook: &Hook, invocation: &Invocation) -> Vec<String> {
             lines.extend(cwd.iter().map(|folder| format!("    in {}", folder.display())));
             lines.push(format!("    stdin: {}", payload()));
         }
+        Action::Model(model) => lines.push(format!("+ {}: {}, which no version runs yet", hook.id, model.target())),
         Action::Callback(name) => lines.push(format!("+ {}: the callback {name}", hook.id)),
         Action::Publish(action) => match publication::shown(action, hook, invocation, &key) {
             Ok(outgoing) => lines.extend(would_publish(hook, action, &outgoing)),

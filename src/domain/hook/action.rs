@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use url::Url;
 
+use super::model::ModelAction;
 use crate::domain::oauth::ClientCredentials;
 use crate::domain::secret::Secret;
 use crate::domain::signature::Signing;
@@ -23,6 +24,7 @@ pub enum Action {
     /// A function of the program that the worker is part of, by name.
     Callback(String),
     Publish(PublishAction),
+    Model(Box<ModelAction>),
 }
 
 /// How an http hook calls (RFC 9110, 9.3; RFC 5789).
@@ -312,6 +314,7 @@ impl Action {
             }
             Self::Command(command) => Sha256::digest(command.argv.join("\0")),
             Self::Callback(name) => Sha256::digest(name),
+            Self::Model(model) => Sha256::digest(model.target()),
             Self::Publish(publish) => {
                 let mut digest = Sha256::new();
                 if let Some(server) = &publish.server {
@@ -342,6 +345,7 @@ impl Action {
             Self::Command(command) => format!("command:{}", command.argv.first().map_or("", String::as_str)),
             Self::Callback(name) => format!("callback:{name}"),
             Self::Publish(publish) => publish.target(),
+            Self::Model(model) => model.target(),
         }
     }
 }
