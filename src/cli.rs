@@ -17,6 +17,7 @@ mod answer;
 mod api;
 mod backup;
 mod bench;
+mod bridge;
 mod by;
 mod connect;
 mod decide;
@@ -95,6 +96,9 @@ enum Command {
     Publish(publish::Publish),
     /// Ask the gates about one event: exit 0 if it may be done, 2 if not, 3 if somebody else is to be asked.
     Decide(decide::Decide),
+    /// A command hook of another system: hand its event to the fleet, and answer as that system reads it.
+    #[command(subcommand)]
+    Bridge(bridge::Bridge),
     /// See where an event is.
     #[command(subcommand)]
     Events(events::Events),
@@ -136,6 +140,7 @@ impl Command {
             | Self::Worker
             | Self::Server
             | Self::Settings
+            | Self::Bridge(_)
             | Self::Listen(_)
             | Self::Schema
             | Self::Openapi
@@ -163,6 +168,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Server => serve::server(settings).await,
         Command::Publish(publish) => publish::run(&settings, publish).await,
         Command::Decide(decide) => decide::run(&settings, decide).await,
+        Command::Bridge(bridge) => bridge::run(&settings, bridge).await,
         Command::Events(events) => events::run(&settings, events).await,
         Command::Hooks(hooks) => hooks::run(&settings, hooks).await,
         Command::Fleet(fleet) => fleet::run(&settings, fleet).await,

@@ -52,9 +52,7 @@ pub fn of_message(message: &Message) -> Result<Option<Dialect>, String> {
     let header = message.text(HEADER).map(Dialect::named).transpose();
     let header = header.map_err(|error| format!("header `{HEADER}`: {error}"))?;
     let content_type = message.properties.content_type.as_deref().unwrap_or_default();
-    let essence = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-    let named = essence.strip_prefix(MEDIA_TYPE.0).and_then(|rest| rest.strip_suffix(MEDIA_TYPE.1));
-    let named = named.map(Dialect::named).transpose().map_err(|error| format!("content type: {error}"))?;
+    let named = of_media_type(&content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase())?;
     match (header, named) {
         (Some(header), Some(named)) if header != named => Err(format!(
             "expected one dialect, found {} in the header `{HEADER}` and {} in the content type",
@@ -63,6 +61,15 @@ pub fn of_message(message: &Message) -> Result<Option<Dialect>, String> {
         )),
         (header, named) => Ok(header.or(named)),
     }
+}
+
+/// The dialect that a media type names, which is in lower case and without parameters; `None`: it names none.
+///
+/// # Errors
+/// One sentence: there is none of that name.
+pub fn of_media_type(essence: &str) -> Result<Option<Dialect>, String> {
+    let named = essence.strip_prefix(MEDIA_TYPE.0).and_then(|rest| rest.strip_suffix(MEDIA_TYPE.1));
+    named.map(Dialect::named).transpose().map_err(|error| format!("content type: {error}"))
 }
 
 #[cfg(test)]

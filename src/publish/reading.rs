@@ -41,6 +41,16 @@ pub enum Rejected {
     TooLarge(String),
 }
 
+impl Rejected {
+    /// Why, for the publisher.
+    #[must_use]
+    pub fn sentence(&self) -> &str {
+        let (Self::ContentType(sentence) | Self::Event(sentence) | Self::Coding(sentence) | Self::TooLarge(sentence)) =
+            self;
+        sentence
+    }
+}
+
 impl From<CodingError> for Rejected {
     fn from(error: CodingError) -> Self {
         match error {
@@ -82,8 +92,11 @@ pub fn read(headers: &[(&str, &[u8])], body: &Bytes, reading: &Reading) -> Resul
     if body.len() > max {
         return Err(Rejected::TooLarge(format!("the request has {} bytes, the limit is {max}", body.len())));
     }
-    let body = &decoded(headers, body, max)?;
     let essence = essence(content_type);
+    if let Some(dialect) = dialect::of_media_type(&essence).map_err(Rejected::ContentType)? {
+        return foreign(dialect, headers, body, &random_id(), reading).map(Request::One);
+    }
+    let body = &decoded(headers, body, max)?;
     if essence == BATCH {
         return batch(body, trace.as_ref(), reading).map(Request::Batch);
     }

@@ -1,5 +1,7 @@
 //! Hooks of Kheish, asked in its own words: over HTTP and AMQP, and answered in them.
 
+use std::io::Write as _;
+use std::process::Stdio;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -241,4 +243,82 @@ async fn over_amqp() {
     let letters = until_letters(&site, 1, "open").await;
     assert_eq!(letters[0]["letter"]["class"], "unidentified");
     assert_eq!(worker.stop().await, Some(0));
+}
+
+/// `hookfleet bridge kheish` as a command hook: what is on stdin, its exit code, and what it writes.
+fn bridge(site: &Site, arguments: &[&str], invocation: &str) -> (Option<i32>, String, String) {
+    let mut command = site.command();
+    command.args(["bridge", "kheish"]).args(arguments);
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(invocation.as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (output.status.code(), text(&output.stdout), text(&output.stderr))
+}
+
+async fn a_command_hook_of_theirs(place: Place) {
+    let sink = Sink::start().await;
+    let site = site(place).await.with_gateway().hooks(&hooks(&sink)).set("HOOKFLEET_COMMANDS_ALLOW", "/bin/bash");
+    let mut worker = site.worker().await;
+    let invocation = tool("bash", "rm -r x").to_string();
+    let (code, said, complained) = bridge(&site, &["--gate", "--deadline", "30s"], &invocation);
+    let outcome: Value = serde_json::from_str(&said).unwrap();
+    assert_eq!((code, &outcome["decision"], &*complained), (Some(0), &json!("block"), ""), "{place:?}: {said}");
+    assert_eq!(
+        bridge(&site, &["--deadline", "30s"], &invocation),
+        (Some(0), String::new(), String::new()),
+        "{place:?}"
+    );
+    sink.until("those who observe", Duration::from_secs(30), |calls| {
+        calls.iter().filter(|call| call.hook == "seen").count() == 2
+    })
+    .await;
+    for (arguments, code) in [(&["--gate"][..], 0), (&["--gate", "--closed"], 2)] {
+        let (ended, said, complained) = bridge(&site, arguments, r#"{"event": "PreToolUse"}"#);
+        assert_eq!((ended, &*said), (Some(code), ""), "{place:?}: {complained}");
+        assert!(complained.starts_with("hookfleet: expected one of the events of Kheish"), "{complained}");
+    }
+    assert_eq!(worker.stop().await, Some(0));
+}
+
+#[tokio::test]
+async fn a_command_hook_of_theirs_in_a_file() {
+    a_command_hook_of_theirs(Place::File).await;
+}
+
+#[tokio::test]
+async fn a_command_hook_of_theirs_on_servers() {
+    a_command_hook_of_theirs(Place::Servers).await;
+}
+
+/// Through a server, with a token that stands in a file; and where nobody is there.
+#[tokio::test]
+async fn a_command_hook_of_theirs_over_http() {
+    let site = site(Place::File).await.with_gateway();
+    let site = site.set("HOOKFLEET_HTTP_TOKENS", "decide:decide-decide-decide,publish:publish-publish-1").hooks("");
+    let mut worker = site.worker().await;
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str, token: &str| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, format!("{token}\n")).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let (decide, publish) = (file("decide", "decide-decide-decide"), file("publish", "publish-publish-1"));
+    let url = worker.url("/");
+    let ask =
+        |more: &[&str]| bridge(&site, &[&["--url", &url, "--deadline", "30s"], more].concat(), r#"{"event": "stop"}"#);
+    let (code, said, complained) = ask(&["--gate", "--token-file", &decide]);
+    assert!(code == Some(0) && said.contains("\"continue_execution\":true"), "{said} {complained}");
+    assert_eq!(ask(&["--token-file", &publish]), (Some(0), String::new(), String::new()));
+    let (code, said, complained) = ask(&["--gate", "--closed", "--token-file", &publish]);
+    assert_eq!((code, &*said), (Some(2), ""));
+    assert!(complained.contains("403") && complained.contains("takes decide"), "{complained}");
+    assert_eq!(worker.stop().await, Some(0));
+    let (code, said, complained) = ask(&["--gate", "--closed", "--token-file", &decide]);
+    assert_eq!((code, &*said), (Some(2), ""));
+    assert!(complained.contains("does not answer"), "{complained}");
+    let (code, printed, _) = bridge(&site, &["--gate", "--closed", "--print-settings"], "");
+    let printed: Value = serde_json::from_str(&printed).unwrap();
+    assert_eq!((code, &printed["failure_policy"]["mode"]), (Some(0), &json!("closed")));
+    assert_eq!(printed["executor"]["command"], "hookfleet bridge kheish --gate --closed --deadline 4000ms");
 }
