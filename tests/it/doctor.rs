@@ -1,5 +1,7 @@
 //! `hookfleet doctor` against real servers, sound and broken.
 
+use std::time::{Duration, Instant};
+
 use serde_json::Value;
 
 use crate::fleet::Site;
@@ -33,7 +35,11 @@ async fn a_doctor_finds_what_is_wrong() {
     assert!(shown.contains("RabbitMQ 3.") || shown.contains("RabbitMQ 4."), "{shown}");
 
     let mut worker = site.worker().await;
-    let (code, found, shown) = examine(&site, &["--rate", "500/s"]);
+    let (mut code, mut found, mut shown) = examine(&site, &["--rate", "500/s"]);
+    let began = Instant::now();
+    while found.contains(&"note workers".to_owned()) && began.elapsed() < Duration::from_secs(60) {
+        (code, found, shown) = examine(&site, &["--rate", "500/s"]); // on a starved machine heartbeats are late
+    }
     assert_eq!((code, found), (Some(0), always.map(str::to_owned).to_vec()), "{shown}");
     assert!(shown.contains("500/s for 86400s take"), "{shown}");
     assert_eq!(worker.stop().await, Some(0));

@@ -247,14 +247,14 @@ async fn the_fleet_proceeds_while_redis_is_away_if_told_to() {
     assert_eq!(sink.count(), 2);
 }
 
-/// Memory after 1,000 events and after many: within 10 MiB.
+/// Memory after 10,000 events, by which buffers and permits have been in full use, and after many more: within 10 MiB.
 async fn memory(place: Place) {
     let sink = Sink::start().await;
     let site = site(place).await.hooks(&hook(&sink, "h", "a", ", concurrency: 256"));
     let Stage { site, mut worker, publisher } = stage(place, site.set("HOOKFLEET_LOG", "hookfleet=warn")).await;
-    let warm = 1000;
+    let warm = 10_000;
     publisher.send_all((0..warm).map(|i| event("a", &format!("w{i}")))).await;
-    sink.until("the first 1,000", Duration::from_secs(30), |calls| calls.len() >= warm).await;
+    sink.until("the first 10,000", Duration::from_secs(300), |calls| calls.len() >= warm).await;
     let before = rss_kib(&worker);
     let many = MEMORY_EVENTS.count() - warm;
     publisher.send_all((0..many).map(|i| event("a", &format!("m{i}")))).await;

@@ -72,7 +72,7 @@ async fn many_kills_and_never_two_decisions() {
     let watched = |calls: &[Call]| {
         calls.iter().filter(|call| call.hook == "watch").map(|call| &call.event).collect::<HashSet<_>>().len()
     };
-    sink.until("the observer", WITHIN, |calls| watched(calls) == requests).await;
+    sink.until("the observer", 3 * WITHIN, |calls| watched(calls) == requests).await;
     for worker in &mut staying {
         assert_eq!(worker.stop().await, Some(0), "{}", worker.log()); // what they were at is done
     }
