@@ -31,7 +31,8 @@ pub(super) fn quoted(text: &str) -> String {
 }
 
 fn push_escaped(text: &mut String, c: char) {
-    text.push_str(&format!("\\u{:04x}", u32::from(c)));
+    let escape = format!("\\u{:04x}", u32::from(c));
+    text.push_str(&escape);
 }
 
 /// Words and names, and nothing that YAML reads as a number, a flag or nothing.
@@ -91,7 +92,8 @@ pub(super) fn comment(indent: usize, text: &str) -> String {
         line.push_str(&word);
     }
     lines.push(line);
-    lines.iter().map(|line| format!("{}\n", line.trim_end())).collect()
+    let ended: Vec<String> = lines.iter().map(|line| format!("{}\n", line.trim_end())).collect();
+    ended.concat()
 }
 
 #[cfg(test)]

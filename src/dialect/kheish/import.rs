@@ -155,7 +155,7 @@ fn refused(wish: &Wish<'_>, faults: &[Fault]) -> Refused {
             notes.push(note);
         }
     }
-    let is_of_hooks = faults.iter().all(|fault| fault.is_of_one_event());
+    let is_of_hooks = faults.iter().all(Fault::is_of_one_event);
     if is_of_hooks {
         notes.push("`--lenient` leaves out what is wrong, and takes over the rest".to_owned());
     }

@@ -158,6 +158,7 @@ impl ToolSurface {
 }
 
 impl FailurePolicy {
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks with a reference")]
     fn is_default(&self) -> bool {
         *self == Self::default()
     }

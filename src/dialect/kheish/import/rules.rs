@@ -5,7 +5,7 @@ use url::Url;
 use super::{Hook, Taken, machine};
 use crate::dialect::import::Remark;
 use crate::dialect::kheish::event_name::EventName;
-use crate::dialect::kheish::settings::{Executor, FailureMode, Origin, Read};
+use crate::dialect::kheish::settings::{Executor, FailureMode, Origin, Read, ToolSurface};
 use crate::domain::address::{literal, refusal};
 use crate::domain::escape::{name as shown, quoted};
 use crate::domain::hook::Matcher;
@@ -221,7 +221,7 @@ fn of_executor(hook: &Hook<'_>) -> Vec<Said> {
         Executor::Prompt { .. } => vec![of_model(hook)],
         Executor::Agent { tool_surface, .. } => {
             let mut remarks = vec![of_model(hook)];
-            if tool_surface.as_ref().is_none_or(|surface| surface.is_deny_all()) {
+            if tool_surface.as_ref().is_none_or(ToolSurface::is_deny_all) {
                 remarks.push(said("An agent hook without an allow list may use no tool", Remark::NOTHING));
             }
             remarks

@@ -50,14 +50,15 @@ pub(super) fn run(definition: &HookDefinition) -> Result<Run, (&'static str, Str
             Ok(Run::on(format!("      callback: {}\n", scalar(name))))
         }
         Executor::Prompt { template, system_prompt, model, .. } => {
-            let fields = [text("template", template), optional("system_prompt", system_prompt.as_ref()), of(model)];
+            let fields =
+                [text("template", Some(template)), text("system_prompt", system_prompt.as_ref()), of(model.as_ref())];
             asked("prompt", fields.into_iter().flatten())
         }
         Executor::Agent { template, system_prompt, model, tool_surface, max_turns, .. } => {
             let fields = [
-                text("template", template),
-                optional("system_prompt", system_prompt.as_ref()),
-                of(model),
+                text("template", Some(template)),
+                text("system_prompt", system_prompt.as_ref()),
+                of(model.as_ref()),
                 tool_surface.as_ref().map(|surface| ("tool_surface", of_surface(surface))),
                 max_turns.map(|turns| ("max_turns", json!(turns))),
             ];
@@ -68,17 +69,13 @@ pub(super) fn run(definition: &HookDefinition) -> Result<Run, (&'static str, Str
 
 type Entry = Option<(&'static str, Value)>;
 
-fn text(name: &'static str, text: &str) -> Entry {
-    Some((name, json!(text)))
-}
-
-fn optional(name: &'static str, text: Option<&String>) -> Entry {
+fn text(name: &'static str, text: Option<&String>) -> Entry {
     text.map(|text| (name, json!(text)))
 }
 
 /// What a model is asked for, without fields that have their defaults.
-fn of(model: &Option<Model>) -> Entry {
-    let Model { provider, generation } = model.as_ref()?;
+fn of(model: Option<&Model>) -> Entry {
+    let Model { provider, generation } = model?;
     let mut fields = Map::new();
     if let Some(provider) = provider {
         fields.insert("provider".to_owned(), json!(provider));
@@ -99,14 +96,14 @@ fn asked(
     kind: &'static str,
     fields: impl Iterator<Item = (&'static str, Value)>,
 ) -> Result<Run, (&'static str, String)> {
-    let mut yaml = format!("      {kind}:\n");
+    let mut lines = vec![format!("      {kind}:\n")];
     for (name, value) in fields {
         if depth(&value) > DEPTH_MAX {
             return Err((name, format!("it is nested more than {DEPTH_MAX} deep, which a hooks file does not hold")));
         }
-        yaml += &format!("        {name}: {}\n", flow(&value));
+        lines.push(format!("        {name}: {}\n", flow(&value)));
     }
-    Ok(Run { is_enabled: false, ..Run::on(yaml) })
+    Ok(Run { is_enabled: false, ..Run::on(lines.concat()) })
 }
 
 fn check_argument(argument: &str) -> Result<(), String> {
@@ -129,28 +126,28 @@ fn url_text(url: &str) -> String {
 /// The hook as an item of `hooks:`, with its remarks above it.
 pub(super) fn hook(hook: &Hook<'_>, run: &Run, remarks: &[Remark]) -> String {
     let HookDefinition { name, matcher, failure_policy, executor } = hook.definition;
-    let mut yaml = String::from("\n");
-    for remark in remarks.iter().filter(|remark| !remark.is_general) {
-        yaml += &comment(2, &remark.sentences());
-    }
-    yaml += &format!("  - id: {}\n    name: {}\n    dialect: kheish\n", scalar(&hook.id), scalar(name));
-    yaml += &format!("    on: {TYPE_PREFIX}{}\n", hook.event.snake);
+    let mut lines = vec![String::from("\n")];
+    let own = remarks.iter().filter(|remark| !remark.is_general);
+    lines.extend(own.map(|remark| comment(2, &remark.sentences())));
+    lines.push(format!("  - id: {}\n    name: {}\n    dialect: kheish\n", scalar(&hook.id), scalar(name)));
+    lines.push(format!("    on: {TYPE_PREFIX}{}\n", hook.event.snake));
     if let Some(matcher) = matcher.as_deref().filter(|matcher| !matcher.is_empty()) {
-        yaml += &format!("    matcher: {}\n", quoted(matcher));
+        lines.push(format!("    matcher: {}\n", quoted(matcher)));
     }
     if !rules::ignores_answers(hook.event) {
-        yaml += "    mode: gate\n";
+        lines.push("    mode: gate\n".to_owned());
         if failure_policy.mode == FailureMode::Closed {
-            yaml += "    on_failure: closed\n";
+            lines.push("    on_failure: closed\n".to_owned());
         }
     }
     if !run.is_enabled {
-        yaml += "    enabled: false\n";
+        lines.push("    enabled: false\n".to_owned());
     }
     let timeout = show_duration(Duration::from_millis(executor.timeout_ms()));
-    yaml += &format!("    timeout: {timeout}\n    retry: {{ attempts: {} }}\n", failure_policy.max_retries + 1);
+    lines.push(format!("    timeout: {timeout}\n    retry: {{ attempts: {} }}\n", failure_policy.max_retries + 1));
     if matches!(executor, Executor::Command { command, .. } if machine::sign(command).is_some()) {
-        yaml += "    # run_on: origin\n";
+        lines.push("    # run_on: origin\n".to_owned());
     }
-    yaml + "    run:\n" + &run.yaml
+    lines.push(format!("    run:\n{}", run.yaml));
+    lines.concat()
 }
