@@ -47,7 +47,7 @@ impl Dialect {
 /// The dialect that a message names by its header or its content type; `None`: it names none.
 ///
 /// # Errors
-/// One sentence: there is none of that name, or the two differ.
+/// One sentence: no dialect has that name, or header and content type name two.
 pub fn of_message(message: &Message) -> Result<Option<Dialect>, String> {
     let header = message.text(HEADER).map(Dialect::named).transpose();
     let header = header.map_err(|error| format!("header `{HEADER}`: {error}"))?;

@@ -30,7 +30,7 @@ use crate::telemetry::Metric;
 
 /// One fetch takes no longer, since others wait for it.
 const FETCH_MAX: Duration = Duration::from_secs(30);
-/// A renewal takes no longer: whoever makes it has a token that is good.
+/// Longest renewal. The attempt that makes it has a good token in hand, so that it need not wait longer.
 const RENEWAL_MAX: Duration = Duration::from_secs(3);
 /// What no hook has asked for in this long belongs to a revision that is gone.
 const UNUSED_AFTER_MS: u64 = 3_600_000;
@@ -96,7 +96,7 @@ impl Tokens {
     /// A token that is good now; another one than `refused`. Ends at the attempt's deadline. Cancel-safe.
     ///
     /// # Errors
-    /// There is none, which says nothing of the target.
+    /// No token was granted. That is no failure of the target.
     pub(super) async fn token(&self, need: &Need<'_>, refused: Option<u64>) -> Result<Arc<Held>, Outcome> {
         let (entry, now_ms) = (self.entry(need.credentials, need.tls), self.now_ms());
         let (held, seen) = entry.look(refused, now_ms);
@@ -127,7 +127,7 @@ impl Tokens {
         }
     }
 
-    /// The next token in place of one that is good for a moment only. If there is none yet, that one.
+    /// The token that replaces one which ends soon. If the renewal fails, the old token, which is still good.
     async fn renewed(&self, need: &Need<'_>, entry: &Entry, held: Arc<Held>) -> Arc<Held> {
         let latest = need.attempt.deadline.min(Instant::now() + RENEWAL_MAX);
         entry.state().put_off_ms = self.now_ms() + millis(RENEW_AGAIN); // also if this is cancelled

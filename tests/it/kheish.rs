@@ -90,7 +90,7 @@ async fn hooks_run_as_they_are(place: Place) {
     let expected =
         [json!("block"), json!(false), json!("hook command blocked execution: no rm here"), json!(["bash guard"])];
     assert_eq!(told(&blocked, &fields), expected, "{place:?}");
-    assert_eq!(sink.calls().iter().filter(|call| call.hook == "target").count(), 0, "nobody is asked behind a block");
+    assert_eq!(sink.calls().iter().filter(|call| call.hook == "target").count(), 0, "a block ends the questions");
 
     let asked = outcome(&worker, &tool("bash", "ls")).await;
     let fields = ["permission", "additional_contexts", "matched_hooks"];

@@ -27,7 +27,7 @@ pub struct HookInvocation<'a> {
     pub session_id: Option<Cow<'a, str>>,
     pub agent_id: Option<Cow<'a, str>>,
     pub run_id: Option<Cow<'a, str>>,
-    /// JSON without blanks, as it was written else; `None`: there is none, or it is null.
+    /// JSON without blanks between its parts. Each part is as it was written. `None`: the invocation has no payload, or null.
     pub payload: Option<String>,
 }
 

@@ -86,7 +86,7 @@ impl<'a> Plain<'a> {
     }
 }
 
-/// Who has sent a message, as far as it says so.
+/// The program or the user that a message names as its sender.
 pub(super) fn sender(message: &Message) -> &str {
     let Properties { app_id, user_id, .. } = &message.properties;
     app_id.as_deref().map(without_version).or(user_id.as_deref()).unwrap_or("anonymous")
