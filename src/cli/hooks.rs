@@ -143,7 +143,7 @@ fn number(text: &str) -> Result<u64, String> {
 pub(super) async fn run(settings: &Settings, hooks: Hooks) -> anyhow::Result<ExitCode> {
     match hooks {
         Hooks::Check { file } => return check(settings, &file.unwrap_or_else(|| settings.hooks.clone())),
-        Hooks::Import(import) => return import::run(&import),
+        Hooks::Import(import) => return import::run(&import, settings.hint_max),
         Hooks::List(list) => {
             let documents =
                 if let Some(file) = &list.file { catalog::open(file)? } else { documents(settings).await? };

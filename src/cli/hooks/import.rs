@@ -3,17 +3,20 @@
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, bail};
 use clap::Args;
 use serde_json::{Value, json};
 
+use crate::catalog::{self, Document};
 use crate::cli::exit::{Exit, usage};
 use crate::cli::output;
 use crate::dialect;
 use crate::dialect::import::{Imported, LeftOut, Refused, Remark, Source, Wish};
 use crate::domain::id::HookId;
 use crate::yaml::BYTES_MAX;
+use crate::yaml::problem::Problem;
 
 /// Longest prefix of ids, so that a name has room behind it.
 const PREFIX_CHARS_MAX: usize = 48;
@@ -61,7 +64,8 @@ fn prefix(text: &str) -> Result<String, String> {
     Ok(prefix)
 }
 
-pub(super) fn run(import: &Import) -> anyhow::Result<ExitCode> {
+/// `hint_max`: the longest `Retry-After` that hooks honour.
+pub(super) fn run(import: &Import, hint_max: Duration) -> anyhow::Result<ExitCode> {
     let path = import.file();
     if let Some(there) = import.output.as_deref().filter(|output| output.symlink_metadata().is_ok()) {
         return Err(usage(format!("{} is there already: name another file", there.display())));
@@ -70,10 +74,22 @@ pub(super) fn run(import: &Import) -> anyhow::Result<ExitCode> {
     let prefix = import.id_prefix.as_deref().unwrap_or(import.from.prefix());
     let file = path.display().to_string();
     let wish = Wish { bytes: &bytes, file: &file, prefix, is_lenient: import.lenient };
-    match dialect::import(import.from, &wish) {
-        Ok(imported) => tell(import, &file, &imported),
-        Err(refused) => refuse(&refused),
+    let imported = match dialect::import(import.from, &wish) {
+        Ok(imported) => imported,
+        Err(refused) => return refuse(&refused),
+    };
+    match unfit(&imported, hint_max) {
+        Some(refused) => refuse(&refused),
+        None => tell(import, &file, &imported),
     }
+}
+
+/// What the catalog says against the file that was made, such as that it has more hooks than a catalog takes.
+fn unfit(imported: &Imported, hint_max: Duration) -> Option<Refused> {
+    let made = Document { name: "the imported file".to_owned(), text: imported.yaml.clone() };
+    let problems = catalog::read_for_others(&[made], hint_max).err()?;
+    let problems = problems.list().iter().map(Problem::sentence).collect();
+    Some(Refused { problems, notes: vec!["no hooks file can have that: correct it in the original".to_owned()] })
 }
 
 fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
