@@ -41,16 +41,16 @@ pub(super) fn read_mcp_tool(value: &Value<'_>) -> Option<ModelAction> {
 
 fn prompt(fields: &mut Fields<'_>, outside: &Outside<'_>) -> Option<Prompt> {
     let template = fields.require("template").and_then(|template| template.read(text("what is asked")));
-    let system_prompt = optional(fields.get("system_prompt"), "what the model is told first");
+    let system_prompt = fields.read_or("system_prompt", None, optional("instructions that come before the prompt"));
     let model = fields.get("model").map_or(Some(None), |model| read_model(&model, outside).map(Some));
     Some(Prompt { template: template?, system_prompt: system_prompt?, model: model? })
 }
 
 fn read_model(value: &Value<'_>, outside: &Outside<'_>) -> Option<Model> {
     let mut fields = value.clone().secret_unless_map().fields()?;
-    let provider = optional(fields.get("provider"), "the name of a provider");
-    let name = optional(fields.get("name"), "the name of a model");
-    let base_url = optional(fields.get("base_url"), "the URL of a server");
+    let provider = fields.read_or("provider", None, optional("the name of a provider"));
+    let name = fields.read_or("name", None, optional("the name of a model"));
+    let base_url = fields.read_or("base_url", None, optional("the URL of a server"));
     let key = match fields.get("key").map(Value::secret) {
         Some(key) => key.read(|key| Ok(Some(Secret::new(resolve(key, outside)?)))),
         None => Some(None),
@@ -71,16 +71,15 @@ fn read_surface(value: &Value<'_>) -> Option<ToolSurface> {
     Some(ToolSurface { allowlist: allowlist?, denylist: denylist? })
 }
 
-fn optional(value: Option<Value<'_>>, what: &'static str) -> Option<Option<String>> {
-    value.map_or(Some(None), |value| value.read(text(what)).map(Some))
+fn optional(what: &'static str) -> impl Fn(&str) -> Result<Option<String>, Mismatch> {
+    move |written| text(what)(written).map(Some)
 }
 
 fn object(value: &Value<'_>) -> Option<Map<String, Json>> {
-    match value.json()? {
-        Json::Object(object) => Some(object),
-        _ => {
-            value.wrong(Mismatch::new("fields with their values").found("something else"));
-            None
-        }
+    let read = value.json()?;
+    if let Json::Object(object) = read {
+        return Some(object);
     }
+    value.wrong(Mismatch::new("fields with their values").found("something else"));
+    None
 }

@@ -233,14 +233,23 @@ fn retries() {
 
 #[test]
 fn actions() {
-    check("run: {}", &["5:10 hooks[0].run: expected one of `http`, `command`, `callback` and `publish`, found none"]);
+    check(
+        "run: {}",
+        &[
+            "5:10 hooks[0].run: expected one of `http`, `command`, `callback`, `publish`, `prompt`, `agent` and `mcp_tool`, found none",
+        ],
+    );
     check(
         "run: { htpt: {} }",
-        &["5:12 hooks[0].run.htpt: expected one of `http`, `command`, `callback`, `publish`, found `htpt`"],
+        &[
+            "5:12 hooks[0].run.htpt: expected one of `http`, `command`, `callback`, `publish`, `prompt`, `agent`, `mcp_tool`, found `htpt`",
+        ],
     );
     check(
         "run: { http: { url: 'http://a' }, command: { argv: [x] } }",
-        &["5:10 hooks[0].run: expected one of `http`, `command`, `callback` and `publish`, found several"],
+        &[
+            "5:10 hooks[0].run: expected one of `http`, `command`, `callback`, `publish`, `prompt`, `agent` and `mcp_tool`, found several",
+        ],
     );
     check(
         "run: { command: { argv: [], env: { 'A=B': x }, cwd: '', shall: true } }",

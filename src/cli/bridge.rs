@@ -50,7 +50,7 @@ pub(super) struct Flags {
     /// How long it may take in all: less than the hook's timeout
     #[arg(long, default_value = "4s", value_name = "DURATION", value_parser = deadline)]
     deadline: Duration,
-    /// A server of the fleet, such as https://hooks.example.com; without it the broker or the file of the settings
+    /// A server of the fleet, such as `https://hooks.example.com`; without it the broker or the file of the settings
     #[arg(long, value_name = "URL", requires = "token_file")]
     url: Option<reqwest::Url>,
     /// Where the token for it is: of role decide, or publish without --gate
@@ -82,7 +82,7 @@ pub(super) async fn run(settings: &Settings, bridge: Bridge) -> anyhow::Result<E
     };
     let ended = match timeout(flags.deadline, handed_on).await {
         Ok(ended) => ended,
-        Err(_) => Err(anyhow::anyhow!("no answer within {:?}", flags.deadline)),
+        Err(_elapsed) => Err(anyhow::anyhow!("no answer within {:?}", flags.deadline)),
     };
     match ended {
         Ok(outcome) => {
@@ -107,7 +107,7 @@ async fn directly(settings: &Settings, flags: &Flags, body: Bytes) -> anyhow::Re
         let decided = sink.publisher.decide(&event, flags.deadline).await;
         decided.map(|decision| Some(dialect::answer(Dialect::Kheish, &decision.to_json()))).map_err(Into::into)
     } else {
-        sink.publisher.publish(&event).await.map(|_| None).map_err(Into::into)
+        sink.publisher.publish(&event).await.map(|()| None).map_err(Into::into)
     };
     sink.close().await;
     outcome
@@ -147,12 +147,12 @@ fn settings_of_kheish(flags: &Flags) -> Value {
             command += flag;
         }
     }
-    let timeout_ms = u64::try_from(flags.deadline.as_millis()).unwrap_or(u64::MAX).saturating_add(1_000);
-    command += &format!(" --deadline {}ms", flags.deadline.as_millis());
+    let deadline_ms = flags.deadline.as_millis();
+    let timeout_ms = u64::try_from(deadline_ms).unwrap_or(u64::MAX).saturating_add(1_000);
     let policy = if flags.closed { "closed" } else { "open" };
     json!({
         "name": "hookfleet",
         "failure_policy": { "mode": policy, "max_retries": 0 },
-        "executor": { "type": "command", "command": command, "timeout_ms": timeout_ms.min(30_000) },
+        "executor": { "type": "command", "command": format!("{command} --deadline {deadline_ms}ms"), "timeout_ms": timeout_ms.min(30_000) },
     })
 }

@@ -1,6 +1,6 @@
 //! What an importer takes and gives: the definitions of another system, and our hooks of the same meaning.
 //!
-//! An importer is one pure function a dialect, from [`Wish`] to [`Imported`]; [`crate::dialect::import`] picks it.
+//! An importer is one pure function a dialect, from [`Wish`] to [`Imported`]; [`import()`](super::import()) picks it.
 
 use serde::Serialize;
 

@@ -64,7 +64,8 @@ impl Mismatch {
     /// From a sentence of the domain's: `expected A, found B`.
     #[must_use]
     pub fn from_sentence(sentence: &str) -> Self {
-        match sentence.strip_prefix("expected ").and_then(|rest| rest.split_once(", found ")) {
+        let sentence = sentence.strip_prefix("expected ").unwrap_or(sentence);
+        match sentence.split_once(", found ") {
             Some((expected, found)) => Self::new(expected).found(found),
             None => Self::new(sentence),
         }

@@ -31,13 +31,10 @@ fn a_dialect_has_its_own_defaults() {
 
 #[test]
 fn wrong_dialects() {
-    check(
-        "dialect: khesh",
-        &["6:14 hooks[0].dialect: expected `native` or `kheish`, found \"khesh\"; did you mean `kheish`?"],
-    );
+    check("dialect: khesh", &["6:14 hooks[0].dialect: expected `native` or `kheish`, found \"khesh\""]);
     check(
         "name: x",
-        &["6:5 hooks[0].name: expected `name` with another dialect than native only, found it without one"],
+        &["6:11 hooks[0].name: expected `name` with another dialect than native only, found it without one"],
     );
     check(
         "matcher: x",
@@ -65,5 +62,5 @@ fn models_are_kept_and_not_run() {
     assert_eq!(prompt.model.unwrap().generation["temperature"], 0.1);
     let found = "expected `enabled: false` beside what no version runs yet, found `prompt` in a hook that is enabled";
     check("run: { prompt: { template: x } }", &[&format!("5:10 hooks[0].run: {found}")]);
-    check("run: { agent: {} }\nenabled: false", &["5:19 hooks[0].run.agent.template: expected it, found none"]);
+    check("run: { agent: {} }\nenabled: false", &["5:19 hooks[0].run.agent: expected a field `template`, found none"]);
 }

@@ -199,6 +199,20 @@ mod tests {
     }
 
     #[test]
+    fn a_file_that_the_catalog_refuses_is_not_written() {
+        let hook = "  - { id: kheish.a, on: setup, run: { callback: c } }\n";
+        let imported = |hooks: &[&str]| Imported {
+            yaml: format!("version: 1\nhooks:\n{}", hooks.concat()),
+            ..Imported::default()
+        };
+        let unfit = |hooks: &[&str]| unfit(&imported(hooks), Duration::from_secs(30));
+        assert_eq!(unfit(&[hook]), None);
+        let Refused { problems, notes } = unfit(&[hook, hook]).unwrap();
+        assert!(matches!(&problems[..], [twice] if twice.contains("kheish.a")), "{problems:?}");
+        assert_eq!(notes.len(), 1);
+    }
+
+    #[test]
     fn remarks_become_a_table_of_80_columns() {
         let remark = |hooks: &[&str]| Remark {
             hooks: hooks.iter().map(|hook| (*hook).to_owned()).collect(),

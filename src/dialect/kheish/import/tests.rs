@@ -30,8 +30,8 @@ fn check(event: &str, hook: &Value, expected: &str) {
     let yaml = imported(&wish(&text)).unwrap_or_else(|refused| panic!("{refused:?}")).yaml;
     let (_, item) = yaml.split_once("hooks:\n").unwrap();
     let is_code = |line: &&str| !line.trim_start().starts_with('#') && !line.is_empty();
-    let item: String = item.lines().filter(is_code).map(|line| format!("{line}\n")).collect();
-    assert_eq!(item, expected, "{hook}");
+    let item: Vec<&str> = item.lines().filter(is_code).collect();
+    assert_eq!(item, expected.lines().collect::<Vec<_>>(), "{hook}");
 }
 
 /// All that is said of the only hook of a file, but for what is so for all of its kind.
@@ -206,7 +206,8 @@ fn the_load_is_told() {
 
 fn refused(text: &str) -> String {
     let Refused { problems, notes } = imported(&wish(text)).unwrap_err();
-    problems.iter().chain(&notes).map(|line| format!("{line}\n")).collect()
+    let lines: Vec<&str> = problems.iter().chain(&notes).map(String::as_str).collect();
+    lines.join("\n") + "\n"
 }
 
 #[test]
