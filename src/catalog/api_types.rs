@@ -31,7 +31,7 @@ pub struct HookView {
     pub labels: BTreeMap<String, String>,
     pub order: i32,
     pub once_per: Option<OncePerView>,
-    /// The system whose contract its target speaks, such as kheish; none: ours.
+    /// The system whose contract its target speaks, such as kheish; absent for native.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dialect: Option<&'static str>,
     /// What that system calls it.

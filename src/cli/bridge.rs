@@ -30,10 +30,10 @@ const DEADLINES: RangeInclusive<Duration> = Duration::from_millis(1)..=TIME_MAX;
 pub(super) enum Bridge {
     /// A command hook of Kheish: its invocation on stdin, an outcome or nothing on stdout.
     #[command(after_help = "Examples:
-  hookfleet bridge kheish                 # the event is published; the answer is nothing
-  hookfleet bridge kheish --gate          # the gates decide; what fails says nothing
-  hookfleet bridge kheish --gate --closed # what fails blocks
-  hookfleet bridge kheish --print-settings --gate >> hooks.json
+  hookfleet bridge kheish                     # publishes, and prints nothing
+  hookfleet bridge kheish --gate              # the gates decide
+  hookfleet bridge kheish --gate --closed     # a failure blocks
+  hookfleet bridge kheish --gate --print-settings
 
 Exit 0: stdout is empty, or an outcome. Exit 2, with --closed: it blocks, and stderr says why.")]
     Kheish(Flags),
@@ -44,7 +44,7 @@ pub(super) struct Flags {
     /// Ask the gates, and answer what they decide
     #[arg(long)]
     gate: bool,
-    /// What fails blocks; without it nothing is said
+    /// A failure blocks; without it a failure prints nothing
     #[arg(long)]
     closed: bool,
     /// How long it may take in all: less than the hook's timeout
