@@ -62,7 +62,7 @@ pub(super) struct CatalogView {
 /// The revision in force and every hook, without what nobody may see.
 #[utoipa::path(
     get,
-    path = "/v1/runtime/hooks",
+    path = "/v1/catalog",
     operation_id = "hooks",
     responses((status = 200, description = "The catalog in force in this process", body = CatalogView))
 )]
@@ -110,7 +110,7 @@ pub(super) struct Sent {
 /// Checked as a whole before it counts. It takes a process that has its hooks from Redis.
 #[utoipa::path(
     post,
-    path = "/v1/runtime/hooks",
+    path = "/v1/catalog",
     operation_id = "apply",
     params(Said),
     request_body(

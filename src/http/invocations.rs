@@ -85,7 +85,7 @@ pub(super) struct Cancel {
 /// No letter is written, and doing it twice does it once. What nothing is known of is left alone, unless that is asked for.
 #[utoipa::path(
     post,
-    path = "/v1/runtime/hooks/{hook}/cancel",
+    path = "/v1/catalog/hooks/{hook}/cancel",
     operation_id = "cancel",
     params(
         (

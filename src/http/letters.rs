@@ -94,7 +94,7 @@ const SOMEBODY: &str = "operator";
 /// Letters, newest first, without bodies.
 #[utoipa::path(
     get,
-    path = "/v1/runtime/hooks/dead-letter",
+    path = "/v1/dead-letters",
     operation_id = "letters",
     params(
         Asked,
@@ -116,7 +116,7 @@ pub(super) async fn list(
 /// Letters by cause.
 #[utoipa::path(
     get,
-    path = "/v1/runtime/hooks/dead-letter/groups",
+    path = "/v1/dead-letters/groups",
     operation_id = "groups",
     params(Asked),
     responses(
@@ -136,7 +136,7 @@ pub(super) async fn groups(
 /// One letter in full, with `?body=true` the event itself too.
 #[utoipa::path(
     get,
-    path = "/v1/runtime/hooks/dead-letter/{id}",
+    path = "/v1/dead-letters/{id}",
     operation_id = "letter",
     params(OfLetter, ("body" = Option<bool>, Query, description = "The event itself too")),
     responses(
@@ -159,7 +159,7 @@ pub(super) async fn show(
 /// Letters in full as NDJSON, oldest first.
 #[utoipa::path(
     get,
-    path = "/v1/runtime/hooks/dead-letter/export",
+    path = "/v1/dead-letters/export",
     operation_id = "export",
     params(Asked, ("body" = Option<bool>, Query, description = "The events themselves too")),
     responses(
@@ -208,7 +208,7 @@ async fn lines(
 /// Sends a letter's work out again. Doing it twice does it once.
 #[utoipa::path(
     post,
-    path = "/v1/runtime/hooks/dead-letter/{id}/replay",
+    path = "/v1/dead-letters/{id}/replay",
     operation_id = "replay",
     params(OfLetter),
     request_body = OneAsked,
@@ -233,7 +233,7 @@ pub(super) async fn replay(
 /// With `wait` the job goes on until all have ended, and says what has become of each.
 #[utoipa::path(
     post,
-    path = "/v1/runtime/hooks/dead-letter/replay",
+    path = "/v1/dead-letters/replay",
     operation_id = "replay_all",
     request_body = ReplayAsked,
     responses(
@@ -280,7 +280,7 @@ fn no_job(id: &str) -> Problem {
 /// How far a replay of many is.
 #[utoipa::path(
     get,
-    path = "/v1/runtime/hooks/dead-letter/jobs/{id}",
+    path = "/v1/dead-letters/jobs/{id}",
     operation_id = "job",
     params(OfJob),
     responses(
@@ -295,7 +295,7 @@ pub(super) async fn job(State(jobs): State<Jobs>, Path(OfJob { id }): Path<OfJob
 /// Stops a replay of many in order.
 #[utoipa::path(
     post,
-    path = "/v1/runtime/hooks/dead-letter/jobs/{id}/cancel",
+    path = "/v1/dead-letters/jobs/{id}/cancel",
     operation_id = "cancel_job",
     params(OfJob),
     responses(
@@ -313,7 +313,7 @@ pub(super) async fn cancel(
 /// Closes a letter. Of two reasons the first stays.
 #[utoipa::path(
     post,
-    path = "/v1/runtime/hooks/dead-letter/{id}/resolve",
+    path = "/v1/dead-letters/{id}/resolve",
     operation_id = "resolve",
     params(OfLetter),
     request_body = CloseAsked,
@@ -335,7 +335,7 @@ pub(super) async fn resolve(
 /// Closes many letters.
 #[utoipa::path(
     post,
-    path = "/v1/runtime/hooks/dead-letter/resolve",
+    path = "/v1/dead-letters/resolve",
     operation_id = "resolve_all",
     request_body = ResolveAsked,
     responses(
@@ -366,7 +366,7 @@ async fn close(
 /// The letter is resolved when that is done.
 #[utoipa::path(
     post,
-    path = "/v1/runtime/hooks/dead-letter/{id}/edit",
+    path = "/v1/dead-letters/{id}/edit",
     operation_id = "edit",
     params(OfLetter),
     request_body = EditAsked,

@@ -112,11 +112,11 @@ mod tests {
         check("POST", "/healthz", 405, "GET,HEAD", "expected GET for /healthz, found POST").await;
         let elsewhere = "POST /v1/events is served by `hookfleet server` and `hookfleet up`; this process is a `hookfleet worker`, which serves metrics, health, readiness and status";
         check("POST", "/v1/events", 404, "", elsewhere).await;
-        let elsewhere = "GET /v1/runtime/hooks/dead-letter/17 is served by `hookfleet server` and `hookfleet up`; this process is a \
+        let elsewhere = "GET /v1/dead-letters/17 is served by `hookfleet server` and `hookfleet up`; this process is a \
                          `hookfleet worker`, which serves metrics, health, readiness and status";
-        let path = "/v1/runtime/hooks/dead-letter/17";
+        let path = "/v1/dead-letters/17";
         check("GET", path, 404, "", elsewhere).await;
-        for path in ["/", "/v1", "/v1/event", "/v1/events/", "/v1/runtime/hooks/dead-letter//edit"] {
+        for path in ["/", "/v1", "/v1/event", "/v1/events/", "/v1/dead-letters//edit"] {
             let nowhere = format!(
                 "no process serves {path}: `hookfleet openapi` and GET /v1/openapi.json list every route; this process is \
                      a `hookfleet worker`, which serves metrics, health, readiness and status"

@@ -13,22 +13,22 @@ const READ: &str = "read-0123456789abcdef";
 const PUBLISH: &str = "publish-0123456789abcdef";
 const DECIDE: &str = "decide-0123456789abcdef";
 const OPERATE: &str = "operate-0123456789abcdef";
-const LETTERS: &str = "/v1/runtime/hooks/dead-letter";
+const LETTERS: &str = "/v1/dead-letters";
 
 /// The routes that take a role, with a body where one is needed, and the role.
 fn routes(letter: &str) -> Vec<(Method, String, Option<Vec<u8>>, &'static str)> {
     let digest = "0".repeat(32);
     vec![
         (Method::GET, "/v1/status".into(), None, READ),
-        (Method::GET, "/v1/runtime/hooks".into(), None, READ),
+        (Method::GET, "/v1/catalog".into(), None, READ),
         (Method::GET, LETTERS.into(), None, READ),
         (Method::GET, format!("{LETTERS}/{letter}"), None, READ),
         (Method::GET, "/v1/events?id=one".into(), None, READ),
         (Method::POST, "/v1/events".into(), Some(event("b.c", "by-http").to_vec()), PUBLISH),
         (Method::POST, "/v1/gates".into(), Some(event("b.c", "asked").to_vec()), DECIDE),
         (Method::POST, format!("{LETTERS}/{letter}/replay"), None, OPERATE),
-        (Method::POST, format!("/v1/runtime/hooks/h/cancel?event={digest}"), None, OPERATE),
-        (Method::POST, "/v1/runtime/hooks".into(), Some(b"version: 1".to_vec()), OPERATE),
+        (Method::POST, format!("/v1/catalog/hooks/h/cancel?event={digest}"), None, OPERATE),
+        (Method::POST, "/v1/catalog".into(), Some(b"version: 1".to_vec()), OPERATE),
     ]
 }
 

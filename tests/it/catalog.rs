@@ -119,7 +119,7 @@ async fn workers_follow_the_catalog() {
     site.ok(&["hooks", "apply", &site.file("h.yaml", &hook(&sink, "a", "a", ""))]);
     worker.until_ready().await;
     sink.until("what waited for a catalog", PATIENCE, |calls| calls.len() == 1).await;
-    let shown = worker.ask("/v1/runtime/hooks").await;
+    let shown = worker.ask("/v1/catalog").await;
     assert_eq!((&shown["revision"], &shown["hooks"][0]["id"]), (&"r1".into(), &"a".into()), "{shown:#}");
     assert!(!shown.to_string().contains(&sink.url("a")), "the path of a URL may be secret: {shown}");
 
@@ -157,7 +157,7 @@ async fn the_catalog_is_changed_over_http() {
     let worker = site.spawn(&[]);
     let has_started = |answer: &Value| answer["ready"] == false && !answer.to_string().contains("starting");
     worker.until("/readyz", has_started).await;
-    let url = worker.url("/v1/runtime/hooks");
+    let url = worker.url("/v1/catalog");
     let post = async |query: &str, kind: &str, body: String| {
         let sent = client().post(format!("{url}{query}")).header("content-type", kind).body(body).send().await.unwrap();
         (sent.status().as_u16(), sent.json::<Value>().await.unwrap())
@@ -199,8 +199,7 @@ async fn the_catalog_is_changed_over_http() {
 
     let alone = Site::embedded().hooks(&hook(&sink, "a", "a", ""));
     let worker = alone.worker().await;
-    let sent =
-        client().post(worker.url("/v1/runtime/hooks")).header("content-type", "application/yaml").body(yaml("b"));
+    let sent = client().post(worker.url("/v1/catalog")).header("content-type", "application/yaml").body(yaml("b"));
     let answer = sent.send().await.unwrap();
     assert_eq!(answer.status(), 409);
     assert!(answer.text().await.unwrap().contains("takes its hooks from a file"));

@@ -209,7 +209,7 @@ async fn what_cannot_be_done_is_said() {
         check(&["resolve", "--all", "--reason", "x"], "Give --yes");
         check(&["edit", "nobody", "--patch", "{"], "--patch: expected JSON");
         if owned {
-            http(&worker.url("/v1/runtime/hooks/dead-letter")).await;
+            http(&worker.url("/v1/dead-letters")).await;
             worker.process.kill();
         }
     }
@@ -249,7 +249,7 @@ async fn http(base: &str) {
 async fn a_job_is_stopped_and_gone_on_with() {
     let (sink, Stage { site, worker, .. }) = failed(Place::File).await;
     sink.behave(|_, _| Answer::status(200));
-    let base = worker.url("/v1/runtime/hooks/dead-letter");
+    let base = worker.url("/v1/dead-letters");
     let post = async |path: &str, body: &str| {
         let answer = client().post(format!("{base}{path}")).body(body.to_owned()).send().await.unwrap();
         parsed(&answer.text().await.unwrap())

@@ -238,7 +238,7 @@ async fn shows_nothing(site: &Site, worker: &Worker, letter: &str) {
         assert!(worker.metric(name, "").await < 0.5, "{name}");
     }
     let mut places = vec![("the log".to_owned(), worker.log())];
-    for path in ["/metrics", "/v1/status", "/v1/runtime/hooks", "/v1/runtime/hooks/dead-letter"] {
+    for path in ["/metrics", "/v1/status", "/v1/catalog", "/v1/dead-letters"] {
         let answer = client().get(worker.url(path)).send().await.unwrap().text().await.unwrap();
         places.push((path.to_owned(), answer));
     }

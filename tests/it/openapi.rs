@@ -11,7 +11,7 @@ use crate::publishing::event;
 use crate::servers::{client, shared};
 use crate::sink::{Answer, Sink};
 
-const LETTERS: &str = "/v1/runtime/hooks/dead-letter";
+const LETTERS: &str = "/v1/dead-letters";
 
 /// What is named may hold nothing that is not described.
 fn strict(value: &mut Value, in_all_of: bool) {
@@ -122,8 +122,8 @@ async fn of_events(served: &Served) {
 
 /// Queries that cannot be understood.
 async fn of_queries(served: &Served) {
-    let of_cancel = "/v1/runtime/hooks/{hook}/cancel";
-    let cancel = format!("/v1/runtime/hooks/h/cancel?event={}", "0".repeat(32));
+    let of_cancel = "/v1/catalog/hooks/{hook}/cancel";
+    let cancel = format!("/v1/catalog/hooks/h/cancel?event={}", "0".repeat(32));
     served.check(Method::POST, (of_cancel, &cancel), None, 404).await;
     served.check(Method::POST, (of_cancel, &format!("{cancel}&even_if_unknown=true")), None, 200).await;
     let events = async |query: &str, status| {
@@ -135,10 +135,10 @@ async fn of_queries(served: &Served) {
         events(query, 400).await;
     }
     for query in ["?event=x", "", "?event", "?events=1"] {
-        let cancel = format!("/v1/runtime/hooks/h/cancel{query}");
+        let cancel = format!("/v1/catalog/hooks/h/cancel{query}");
         served.check(Method::POST, (of_cancel, &cancel), None, 400).await;
     }
-    served.check(Method::POST, (of_cancel, "/v1/runtime/hooks/%ff/cancel?event=x"), None, 400).await;
+    served.check(Method::POST, (of_cancel, "/v1/catalog/hooks/%ff/cancel?event=x"), None, 400).await;
     for query in ["?x=1", "?deadline=1", "?deadline=5s&deadline=6s", "?deadline="] {
         let body = Some(("application/cloudevents+json", event("a.b", "1").to_vec()));
         served.check(Method::POST, ("/v1/gates", &format!("/v1/gates{query}")), body, 400).await;
@@ -158,7 +158,7 @@ async fn answers_are_as_described() {
     std::fs::write(site.hooks_file(), format!("{text}{events}\n")).unwrap();
     let Stage { site, worker, .. } = stage(Place::File, site).await;
     let served = Served::new(worker).await;
-    for path in ["/metrics", "/healthz", "/readyz", "/v1/status", "/v1/openapi.json", "/v1/runtime/hooks", LETTERS] {
+    for path in ["/metrics", "/healthz", "/readyz", "/v1/status", "/v1/openapi.json", "/v1/catalog", LETTERS] {
         served.get(path).await;
     }
 
@@ -182,7 +182,7 @@ async fn answers_are_as_described() {
 
     of_queries(&served).await;
     let yaml = ("application/yaml", b"version: 1\nhooks: []\n".to_vec());
-    served.check(Method::POST, ("/v1/runtime/hooks", "/v1/runtime/hooks"), Some(yaml), 409).await;
+    served.check(Method::POST, ("/v1/catalog", "/v1/catalog"), Some(yaml), 409).await;
 
     // Nothing is described that is not there.
     for (path, item) in served.document["paths"].as_object().unwrap() {
@@ -271,21 +271,21 @@ async fn answers_about_a_shared_catalog_are_as_described() {
     let site = Site::servers(rabbit, redis).with_gateway().set("HOOKFLEET_CATALOG_FROM", "redis");
     let sink = Sink::start().await;
     let served = Served::new(site.spawn(&[])).await;
-    let path = ("/v1/runtime/hooks", "/v1/runtime/hooks");
+    let path = ("/v1/catalog", "/v1/catalog");
     let text = format!("version: 1\nhooks:\n{}\n", hook(&sink, "h", "a", ", retry: { attempts: 3 }"));
     let yaml = |text: &str| Some(("application/yaml", text.as_bytes().to_vec()));
     assert_eq!(served.check(Method::POST, path, yaml(&text), 200).await["changed"], true);
     assert_eq!(served.check(Method::POST, path, yaml(&text), 200).await["changed"], false);
-    let dry = ("/v1/runtime/hooks", "/v1/runtime/hooks?dry_run=true");
+    let dry = ("/v1/catalog", "/v1/catalog?dry_run=true");
     assert_eq!(served.check(Method::POST, dry, yaml("version: 1\nhooks: []"), 200).await["applied"], Value::Null);
     let problems = served.check(Method::POST, path, yaml("version: 1\nhook: []"), 400).await;
     assert!(!problems["problems"].as_array().unwrap().is_empty(), "{problems}");
     served.check(Method::POST, path, Some(("text/plain", text.into())), 415).await;
-    let stale = ("/v1/runtime/hooks", "/v1/runtime/hooks?expected_revision=7");
+    let stale = ("/v1/catalog", "/v1/catalog?expected_revision=7");
     served.check(Method::POST, stale, yaml("version: 1\nhooks: []"), 409).await;
     served.worker.until("/v1/status", |status| status["catalog"]["revision"] == "r1").await;
     served.get("/v1/status").await;
-    served.get("/v1/runtime/hooks").await;
+    served.get("/v1/catalog").await;
 }
 
 /// A route that is added past the document would be behind no role either.

@@ -103,11 +103,11 @@ async fn outcomes(place: Place) {
 
 /// A job that waits ends when all it sent has ended.
 async fn over_http(worker: &Worker) {
-    let base = worker.url("/v1/runtime/hooks/dead-letter");
+    let base = worker.url("/v1/dead-letters");
     let asked = json!({ "all": true, "wait": true }).to_string();
     let job = client().post(format!("{base}/replay")).body(asked).send().await.unwrap();
     let job: Value = job.json().await.unwrap();
-    let path = format!("/v1/runtime/hooks/dead-letter/jobs/{}", job["id"].as_str().unwrap());
+    let path = format!("/v1/dead-letters/jobs/{}", job["id"].as_str().unwrap());
     let ended = worker.until(&path, |job| job["running"] == false).await;
     assert_eq!((&ended["sent"], &ended["done"], &ended["failed"]), (&json!(3), &json!(3), &json!(0)), "{ended}");
     let letters = ended["letters"].as_array().unwrap();
@@ -190,7 +190,7 @@ async fn another_hook_has_to_be_there(place: Place) {
             check(&["--to-hook", "nosuch", "--set", "catalog.from=redis"], "no hook nosuch in revision r1");
         }
         Place::File => {
-            let url = worker.url(&format!("/v1/runtime/hooks/dead-letter/{id}/replay"));
+            let url = worker.url(&format!("/v1/dead-letters/{id}/replay"));
             let answer = client().post(url).body(r#"{"to_hook":"nosuch"}"#).send().await.unwrap();
             assert_eq!(answer.status().as_u16(), 400);
             assert!(answer.text().await.unwrap().contains("the catalog has no hook nosuch"));

@@ -132,11 +132,11 @@ async fn nowhere(place: Place) {
         (path.to_owned(), answer.bytes().await.unwrap().to_vec())
     };
     let mut places = Vec::new();
-    for path in ["/metrics", "/v1/status", "/v1/runtime/hooks", "/v1/runtime/hooks/dead-letter"] {
+    for path in ["/metrics", "/v1/status", "/v1/catalog", "/v1/dead-letters"] {
         places.push(get(path).await);
     }
     for id in &ids {
-        places.push(get(&format!("/v1/runtime/hooks/dead-letter/{id}?body=true")).await);
+        places.push(get(&format!("/v1/dead-letters/{id}?body=true")).await);
         for show in [&["dead-letters", "show", id, "--body"][..], &["dead-letters", "show", id, "--body", "--json"]] {
             places.push(("show".to_owned(), site.ok(show).into_bytes()));
         }

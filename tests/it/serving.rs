@@ -16,8 +16,8 @@ use crate::publishing::{event, with_data};
 use crate::servers::{client, free_port, shared};
 use crate::sink::{Answer, Sink};
 
-const HOOKS: &str = "/v1/runtime/hooks";
-const LETTERS: &str = "/v1/runtime/hooks/dead-letter";
+const HOOKS: &str = "/v1/catalog";
+const LETTERS: &str = "/v1/dead-letters";
 const STRUCTURED: &str = "application/cloudevents+json";
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Events while a server is killed.
@@ -206,7 +206,7 @@ async fn letters(fleet: &Fleet) {
 /// A catalog that one server takes is in force for all.
 async fn catalog(fleet: &Fleet) {
     let more = hook(&fleet.sink, "late", "c.*", "");
-    let path = (HOOKS, "/v1/runtime/hooks?expected_revision=1");
+    let path = (HOOKS, "/v1/catalog?expected_revision=1");
     let applied = fleet.servers[1].check(Method::POST, path, Some(fleet.catalog(&more)), 200).await;
     assert_eq!((&applied["revision"], &applied["changed"]), (&json!("r2"), &json!(true)), "{applied}");
     let stale = fleet.servers[0].check(Method::POST, path, Some(fleet.catalog("")), 409).await;

@@ -30,7 +30,7 @@ pub(in crate::cli) struct Cancel {
 pub(in crate::cli) async fn run(settings: &Settings, wish: &Cancel) -> anyhow::Result<ExitCode> {
     let key = key(wish)?;
     let (hook, event, even_if_unknown) = (&key.hook, key.event, wish.even_if_unknown);
-    let path = format!("/v1/runtime/hooks/{hook}/cancel?event={event}&even_if_unknown={even_if_unknown}");
+    let path = format!("/v1/catalog/hooks/{hook}/cancel?event={event}&even_if_unknown={even_if_unknown}");
     let cancelled: Cancelled = match invocations::post(settings, &path).await {
         Err(error) if is_unknown(&error) => {
             output::err(&format!("error: {error}"));

@@ -20,7 +20,7 @@ use crate::operations::api_types::{
 };
 use crate::operations::{Edited, OperationError};
 
-const PATH: &str = "/v1/runtime/hooks/dead-letter";
+const PATH: &str = "/v1/dead-letters";
 /// Reading a whole log takes a core: workers on the same machine go first.
 const NICENESS: i32 = 10;
 /// What stands in the place of an id in other routes.
