@@ -5,7 +5,7 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -13,12 +13,13 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use utoipa::ToSchema;
 
+use crate::domain::dialect::Dialect;
 use crate::domain::event_type::EventTypes;
 use crate::domain::matching::HookSet;
 use crate::domain::redaction::Secrets;
 use crate::domain::revision::Revision;
 use crate::yaml;
-use crate::yaml::problem::{At, Problem, Problems};
+use crate::yaml::problem::{Problem, Problems};
 use crate::yaml::report::Report;
 use crate::yaml::value::Value;
 
@@ -29,6 +30,8 @@ pub mod apply;
 mod credentials;
 pub mod diff;
 mod event;
+pub mod files;
+mod foreign;
 mod headers;
 mod hooks;
 mod http;
@@ -57,6 +60,18 @@ pub struct Document {
     /// The name that problems show.
     pub name: String,
     pub text: String,
+    /// Whose words it is in.
+    #[serde(default, skip_serializing_if = "Dialect::is_native")]
+    #[schema(value_type = String)]
+    pub dialect: Dialect,
+}
+
+impl Document {
+    /// In this project's own words.
+    #[must_use]
+    pub fn native(name: impl Into<String>, text: impl Into<String>) -> Self {
+        Self { name: name.into(), text: text.into(), dialect: Dialect::Native }
+    }
 }
 
 /// A variable of this process.
@@ -88,45 +103,12 @@ pub struct Catalog {
     pub warnings: Vec<Problem>,
 }
 
-/// The documents of a hooks file, or of a folder: all of its `*.yaml` and `*.yml`, by name.
-///
-/// # Errors
-/// The file, the folder or one in it cannot be read.
-pub fn open(path: &Path) -> Result<Vec<Document>, Problems> {
-    let refuse = |path: &Path, mismatch| {
-        let name = path.display().to_string();
-        let report = Report::new(&name, "");
-        report.push(At::File, "", mismatch);
-        report.into_result::<()>(None).map(|()| Vec::new())
-    };
-    let paths = match yaml::files(path) {
-        Ok(paths) => paths,
-        Err(mismatch) => return refuse(path, mismatch),
-    };
-    let mut documents = Vec::new();
-    for path in paths {
-        match yaml::read_file(&path, yaml::BYTES_MAX) {
-            Ok(text) => documents.push(Document { name: path.display().to_string(), text }),
-            Err(mismatch) => return refuse(&path, mismatch),
-        }
-    }
-    Ok(documents)
-}
-
 /// Reads hooks from a text. `name` is what problems call it.
 ///
 /// # Errors
 /// Every problem of the text.
 pub fn parse(text: &str, name: &str, terms: &Terms<'_>) -> Result<Catalog, Problems> {
-    read(&[Document { name: name.to_owned(), text: text.to_owned() }], terms)
-}
-
-/// Reads a hooks file or a folder of them.
-///
-/// # Errors
-/// Every problem of all files.
-pub fn load(path: &Path, terms: &Terms<'_>) -> Result<Catalog, Problems> {
-    read(&open(path)?, terms)
+    read(&[Document::native(name, text)], terms)
 }
 
 /// Reads hooks from their documents.
@@ -207,7 +189,15 @@ fn read_with(
     let mut reading = hooks::Reading::new(hint_max, outside);
     let (mut hooks, mut warnings, mut problems) = (Vec::new(), Vec::new(), Vec::new());
     for document in documents {
-        let report = Report::new(&document.name, &document.text);
+        let native = match foreign::native(document) {
+            Ok(native) => native,
+            Err(wrong) => {
+                problems.push(wrong);
+                continue;
+            }
+        };
+        warnings.extend(native.warnings);
+        let report = Report::new(&native.name, &native.text);
         let root = yaml::parse(&report);
         let found = root.as_ref().and_then(|root| hooks::read(&Value::root(&report, root), &mut reading));
         match report.into_checked(found) {
@@ -234,7 +224,8 @@ fn read_with(
 /// Every problem of the event types.
 pub fn event_types(documents: &[Document]) -> Result<EventTypes, Problems> {
     let (mut declared, mut problems) = (types::Declared::default(), Vec::new());
-    for Document { name, text } in documents {
+    let ours = documents.iter().filter(|document| document.dialect.is_native());
+    for Document { name, text, .. } in ours {
         let report = Report::new(name, text);
         let found = yaml::parse(&report).and_then(|root| {
             let mut fields = Value::root(&report, &root).fields()?;
@@ -282,6 +273,9 @@ pub fn digest(documents: &[Document]) -> String {
     let mut hash = Sha256::new();
     for document in documents {
         hash.update(&document.text);
+        if !document.dialect.is_native() {
+            hash.update(document.dialect.name());
+        }
     }
     let mut digits = hex::encode(hash.finalize());
     digits.truncate(DIGEST_CHARS);

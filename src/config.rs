@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use url::Url;
 
+use crate::domain::dialect::Dialect;
 use crate::domain::event::Reading;
 use crate::domain::flow::BreakerPolicy;
 use crate::domain::hook::HookLane;
@@ -177,6 +178,8 @@ pub struct ClientCertificate {
 #[derive(Debug, Clone)]
 pub struct Catalog {
     pub from: CatalogFrom,
+    /// Whose words hooks files are in.
+    pub dialect: Dialect,
     /// Where the last good catalog of Redis is kept.
     pub cache: Option<PathBuf>,
     /// How long ago Redis may have confirmed what is kept there.

@@ -7,6 +7,7 @@ use tokio::sync::watch;
 
 use super::Backends;
 use crate::catalog::apply;
+use crate::catalog::files::Files;
 use crate::catalog::revisions::Revisions;
 use crate::catalog::{self, Catalog};
 use crate::config::{CatalogFrom, Settings};
@@ -29,7 +30,7 @@ pub async fn current_hooks(settings: &Settings, backends: &Backends) -> Hooks {
 async fn read(settings: &Settings, backends: &Backends) -> anyhow::Result<Catalog> {
     match settings.catalog.from {
         CatalogFrom::File => {
-            let documents = catalog::open(&settings.hooks);
+            let documents = Files::of(settings).open();
             let read = documents.and_then(|documents| catalog::read_for_others(&documents, settings.hint_max));
             read.map_err(|problems| {
                 let (file, why) = (settings.hooks.display(), problems.to_string());

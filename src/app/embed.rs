@@ -2,8 +2,9 @@
 
 use super::App;
 use super::start::Start;
+use crate::catalog::files::Files;
 use crate::catalog::watch::Source;
-use crate::catalog::{self, Terms, variable};
+use crate::catalog::{Terms, variable};
 use crate::config::{Backend, CatalogFrom, Settings};
 use crate::domain::decision::Answer;
 use crate::executor::callback::{Call, Callbacks, Failed};
@@ -119,9 +120,10 @@ pub fn source(settings: &Settings, callbacks: &Callbacks) -> anyhow::Result<Opti
         egress: &settings.egress.allow,
         callbacks: Some(&callbacks),
     };
-    let catalog = catalog::load(&settings.hooks, &terms)?;
+    let files = Files::of(settings);
+    let catalog = files.load(&terms)?;
     for warning in &catalog.warnings {
         tracing::warn!("{warning:#}");
     }
-    Ok(Some(Source::File(settings.hooks.clone(), catalog)))
+    Ok(Some(Source::File(files, catalog)))
 }

@@ -18,6 +18,7 @@ use super::routes::Parts;
 use super::start::{Start, first_ping};
 use super::{Backends, revisions_of, upkeep};
 use crate::broker::Broker;
+use crate::catalog::files::Files;
 use crate::catalog::watch::{Reader, Source, follow};
 use crate::config::{CatalogFrom, Settings, WhenAway};
 use crate::domain::matching::HookSet;
@@ -152,7 +153,7 @@ pub fn source(settings: &Settings) -> anyhow::Result<Option<Source>> {
     if settings.catalog.from == CatalogFrom::Redis {
         return Ok(None);
     }
-    let documents = catalog::open(&settings.hooks)?;
-    let read = catalog::read_for_others(&documents, settings.hint_max)?;
-    Ok(Some(Source::File(settings.hooks.clone(), read)))
+    let files = Files::of(settings);
+    let read = catalog::read_for_others(&files.open()?, settings.hint_max)?;
+    Ok(Some(Source::File(files, read)))
 }

@@ -229,7 +229,7 @@ mod tests {
         let nowhere = Redis { url, password_file: None, tls: Tls::default(), topology: Topology::Single };
         let revisions = Revisions::new(Link::new(nowhere), "test");
         let wish = Wish {
-            documents: vec![Document { name: "h.yaml".to_owned(), text: "version: 2".to_owned() }],
+            documents: vec![Document::native("h.yaml", "version: 2")],
             expected: None,
             by: "me".to_owned(),
             message: None,
@@ -259,7 +259,7 @@ mod tests {
     fn what_is_too_large_is_refused() {
         let check = |text: usize, by: usize, message: Option<usize>, expected: Option<&str>| {
             let wish = Wish {
-                documents: vec![Document { name: "h.yaml".to_owned(), text: "x".repeat(text) }; 2],
+                documents: vec![Document::native("h.yaml", "x".repeat(text)); 2],
                 expected: None,
                 by: "x".repeat(by),
                 message: message.map(|bytes| "x".repeat(bytes)),

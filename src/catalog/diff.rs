@@ -88,7 +88,7 @@ mod tests {
 
     #[test]
     fn documents() {
-        let document = |name: &str, text: &str| Document { name: name.to_owned(), text: text.to_owned() };
+        let document = |name: &str, text: &str| Document::native(name, text);
         let old = [document("gone.yaml", "x\n"), document("same.yaml", "y\n"), document("z.yaml", "1\n2\n")];
         let new = [document("same.yaml", "y\n"), document("z.yaml", "1\n3\n")];
         let expected = "--- a/gone.yaml\n+++ b/gone.yaml\n@@ -1 +0,0 @@\n-x\n--- a/z.yaml\n+++ b/z.yaml\n@@ -1,2 +1,2 @@\n 1\n-2\n+3\n";

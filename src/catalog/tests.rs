@@ -1,6 +1,8 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::path::Path;
 
+use super::files::Files;
 use super::*;
 use crate::domain::event::{self, Event};
 use crate::domain::hook::{Action, Hook, HookLane, HttpAction, Mode, OnFailure};
@@ -288,7 +290,7 @@ error: expected one of `id`, `on`, `source`, `subject`, `when`, `mode`, `on_fail
 
 #[test]
 fn a_file_that_is_not_there() {
-    let problems = load(Path::new("no/such.yaml"), &TERMS).unwrap_err();
+    let problems = Files::native(Path::new("no/such.yaml")).load(&TERMS).unwrap_err();
     let expected = "\
 error: expected a file that can be read, found No such file or directory (os error 2)
  --> no/such.yaml
@@ -301,7 +303,7 @@ error: expected a file that can be read, found No such file or directory (os err
 fn the_shipped_catalog_loads_without_any_variable() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/hooks.yaml");
     let terms = Terms { env: &|_| None, ..TERMS };
-    let set = load(&path, &terms).unwrap_or_else(|problems| panic!("{problems}")).hooks;
+    let set = Files::native(&path).load(&terms).unwrap_or_else(|problems| panic!("{problems}")).hooks;
     let ids: Vec<&str> = set.hooks().iter().map(|hook| hook.id.as_str()).collect();
     assert_eq!(ids, ["notify-oncall", "build-failed", "audit-log", "validate-task", "weekly-report"]);
     assert_eq!(set.revision().to_string().len(), DIGEST_CHARS);
@@ -313,14 +315,14 @@ fn a_folder_is_one_catalog() {
     let file = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
     let hook =
         |id: &str| format!("version: 1\nhooks:\n  - {{ id: {id}, on: a.b, run: {{ command: {{ argv: [x] }} }} }}\n");
-    let refused = || load(folder.path(), &TERMS).unwrap_err().to_string();
+    let refused = || Files::native(folder.path()).load(&TERMS).unwrap_err().to_string();
     assert!(refused().contains("expected a folder with *.yaml files, found none in it"));
     file("b.yml", &hook("b"));
     file("a.yaml", &hook("a"));
     file(".#a.yaml", "an editor's");
     file("notes.txt", "no hooks");
     let ids = |catalog: Catalog| catalog.hooks.hooks().iter().map(|hook| hook.id.to_string()).collect::<Vec<_>>();
-    assert_eq!(load(folder.path(), &TERMS).map(ids), Ok(vec!["a".to_owned(), "b".to_owned()]));
+    assert_eq!(Files::native(folder.path()).load(&TERMS).map(ids), Ok(vec!["a".to_owned(), "b".to_owned()]));
     file("c.yaml", &hook("a"));
     file("d.yaml", "version: 2");
     let (refused, first) = (refused(), folder.path().join("a.yaml"));

@@ -14,8 +14,9 @@ use tokio::sync::watch;
 use utoipa::ToSchema;
 
 use super::api_types::ProblemView;
+use super::files::Files;
 use super::revisions::About;
-use super::{Catalog, Document, Terms, attempt, attempt_for_others, beside, open};
+use super::{Catalog, Document, Terms, attempt, attempt_for_others, beside};
 use crate::domain::matching::HookSet;
 use crate::domain::revision::Revision;
 use crate::telemetry::{Metric, now_ms};
@@ -41,8 +42,8 @@ const UNSETTLED_MAX: Duration = Duration::from_secs(10);
 pub enum Source {
     /// These and no others.
     Fixed(HookSet),
-    /// A file or folder, and what was read of it at the start.
-    File(PathBuf, Catalog),
+    /// Files, and what was read of them at the start.
+    File(Files, Catalog),
     /// The revisions of the fleet.
     Redis(Shared),
 }
@@ -116,7 +117,7 @@ pub fn follow(source: Source, reader: impl Into<Reader>) -> (Followed, impl Futu
     let following = async move {
         match source {
             Source::Fixed(_) => std::future::pending().await,
-            Source::File(path, _) => files(board, path).await,
+            Source::File(files, _) => follow_files(board, files).await,
             Source::Redis(shared) => redis::follow(board, shared).await,
         }
     };
@@ -250,18 +251,18 @@ impl Board {
 }
 
 /// Follows a file or a folder.
-async fn files(board: Board, path: PathBuf) {
+async fn follow_files(board: Board, hooks: Files) {
     let (mut files, mut seen) = (BTreeSet::new(), None);
     loop {
         tokio::time::sleep(LOOK_EVERY).await;
-        let Some(found) = look(&path, &files).await else { continue };
+        let Some(found) = look(&hooks, &files).await else { continue };
         if seen.as_ref() == Some(&found) {
             continue;
         }
-        let fingerprint = settled(&board, &path, &files, found).await;
+        let fingerprint = settled(&board, &hooks, &files, found).await;
         let began = Instant::now();
-        let of = path.clone();
-        let named = match beside(move || open(&of)).await {
+        let of = hooks.clone();
+        let named = match beside(move || of.open()).await {
             None => continue,
             Some(Err(problems)) => {
                 board.refuse(&Revision::default(), &problems);
@@ -271,7 +272,7 @@ async fn files(board: Board, path: PathBuf) {
                 let revision = Revision::from(super::digest(&documents).as_str());
                 let Some(read) = board.read(revision.clone(), Arc::new(documents)).await else { continue };
                 // Half of a change that began meanwhile is no catalog: it is read once more.
-                if look(&path, &files).await.as_ref() != Some(&fingerprint) {
+                if look(&hooks, &files).await.as_ref() != Some(&fingerprint) {
                     continue;
                 }
                 let named = read.files.clone();
@@ -285,23 +286,18 @@ async fn files(board: Board, path: PathBuf) {
     }
 }
 
-async fn look(path: &std::path::Path, files: &BTreeSet<PathBuf>) -> Option<Fingerprint> {
-    let (path, files) = (path.to_owned(), files.clone());
-    beside(move || Fingerprint::of(Some(&path), &files)).await
+async fn look(hooks: &Files, files: &BTreeSet<PathBuf>) -> Option<Fingerprint> {
+    let (hooks, files) = (hooks.clone(), files.clone());
+    beside(move || Fingerprint::of(Some(&hooks), &files)).await
 }
 
 /// Waits until nobody writes any more: half of a folder would be a catalog too. Who never ends is told of.
-async fn settled(
-    board: &Board,
-    path: &std::path::Path,
-    files: &BTreeSet<PathBuf>,
-    mut fingerprint: Fingerprint,
-) -> Fingerprint {
+async fn settled(board: &Board, hooks: &Files, files: &BTreeSet<PathBuf>, mut fingerprint: Fingerprint) -> Fingerprint {
     let began = tokio::time::Instant::now();
     let mut since = began;
     while since.elapsed() < SETTLED_AFTER {
         tokio::time::sleep(SETTLING_EVERY).await;
-        match look(path, files).await {
+        match look(hooks, files).await {
             Some(found) if found == fingerprint => {}
             found => (fingerprint, since) = (found.unwrap_or(fingerprint), tokio::time::Instant::now()),
         }

@@ -10,6 +10,7 @@ use super::by::By;
 use super::exit::{Exit, usage};
 use super::output;
 use super::place::Place;
+use crate::catalog::files::Files;
 use crate::catalog::{self, Catalog, Document, Terms, variable};
 use crate::config::{Backend, CatalogFrom, Settings};
 use crate::domain::escape;
@@ -103,7 +104,7 @@ pub(super) struct Change {
 /// The documents of the catalog that these settings name.
 async fn documents(settings: &Settings) -> anyhow::Result<Vec<Document>> {
     match settings.catalog.from {
-        CatalogFrom::File => Ok(catalog::open(&settings.hooks)?),
+        CatalogFrom::File => Ok(Files::of(settings).open()?),
         CatalogFrom::Redis => shared(settings)?.documents().await,
     }
 }
@@ -145,8 +146,11 @@ pub(super) async fn run(settings: &Settings, hooks: Hooks) -> anyhow::Result<Exi
         Hooks::Check { file } => return check(settings, &file.unwrap_or_else(|| settings.hooks.clone())),
         Hooks::Import(import) => return import::run(&import, settings.hint_max),
         Hooks::List(list) => {
-            let documents =
-                if let Some(file) = &list.file { catalog::open(file)? } else { documents(settings).await? };
+            let documents = if let Some(file) = &list.file {
+                Files::at(file, settings).open()?
+            } else {
+                documents(settings).await?
+            };
             list::run(&catalog::read_for_others(&documents, settings.hint_max)?.hooks)?;
         }
         Hooks::Test(wish) => {
@@ -185,7 +189,7 @@ fn terms(settings: &Settings) -> Terms<'_> {
 /// What a worker would say of this file. Its owner may see all of it but the secrets in it.
 fn check(settings: &Settings, file: &Path) -> anyhow::Result<ExitCode> {
     let sentences = |problems: &[Problem]| problems.iter().map(Problem::sentence).collect::<Vec<_>>();
-    match catalog::load(file, &terms(settings)) {
+    match Files::at(file, settings).load(&terms(settings)) {
         Ok(Catalog { hooks: set, warnings, .. }) => {
             for warning in warnings.iter().filter(|_| !output::is_json()) {
                 output::err(&format!("{}\n", warning.for_owner()));

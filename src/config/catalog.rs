@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::raw::Raw;
 use super::{Catalog, CatalogFrom, parse};
+use crate::domain::dialect::Dialect;
 use crate::yaml::problem::Mismatch;
 use crate::yaml::scalar::{duration, one_of};
 
@@ -12,6 +13,7 @@ const AGES: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_h
 
 pub(super) fn catalog(raw: &Raw<'_>) -> Option<Catalog> {
     let from = raw.read("catalog.from", one_of(&[("file", CatalogFrom::File), ("redis", CatalogFrom::Redis)]));
+    let dialect = raw.read("catalog.dialect", one_of(&Dialect::ALL));
     let cache = raw.read("catalog.cache", parse::path);
     let max_age = raw.read("catalog.max_age", duration(AGES));
     let (from, cache) = (from?, cache?);
@@ -25,5 +27,5 @@ pub(super) fn catalog(raw: &Raw<'_>) -> Option<Catalog> {
         raw.wrong("catalog.cache", mismatch.help("a file needs no cache"));
         return None;
     }
-    Some(Catalog { from, cache, max_age: max_age? })
+    Some(Catalog { from, dialect: dialect?, cache, max_age: max_age? })
 }

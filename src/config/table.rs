@@ -67,7 +67,7 @@ const fn secret_urls(path: &'static str, doc: &'static str) -> Setting {
 }
 
 /// All settings; those of a section stand together.
-pub(super) static SETTINGS: [Setting; 60] = [
+pub(super) static SETTINGS: [Setting; 61] = [
     one(
         "namespace",
         "hookfleet",
@@ -80,6 +80,11 @@ pub(super) static SETTINGS: [Setting; 60] = [
         "file",
         "Where workers take their hooks from: file (the setting hooks, on each machine) or redis (one catalog for the\n\
          whole fleet, which `hookfleet hooks apply` changes).",
+    ),
+    one(
+        "catalog.dialect",
+        "native",
+        "Whose words hooks files are in: native, or kheish for a hooks.json of Kheish, which is followed as it is.",
     ),
     one(
         "catalog.cache",

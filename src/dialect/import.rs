@@ -2,9 +2,12 @@
 //!
 //! An importer is one pure function a dialect, from [`Wish`] to [`Imported`]; [`import()`](super::import()) picks it.
 
+use std::fmt;
+
 use serde::Serialize;
 
 use super::json_text::Spot;
+use crate::domain::dialect::Dialect;
 
 /// A system whose hooks can be taken over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,6 +36,23 @@ impl Source {
             Some((_, Some(source))) => Ok(*source),
             Some((_, None)) => Err(format!("hooks of {name} cannot be imported yet; those of {there} can")),
             None => Err(format!("expected a system whose hooks can be imported ({there})")),
+        }
+    }
+
+    /// The importer of a dialect; `None`: it is ours, or has none yet.
+    #[must_use]
+    pub const fn of(dialect: Dialect) -> Option<Self> {
+        match dialect {
+            Dialect::Native => None,
+            Dialect::Kheish => Some(Self::Kheish),
+        }
+    }
+
+    /// What its system calls itself.
+    #[must_use]
+    pub const fn system(self) -> &'static str {
+        match self {
+            Self::Kheish => "Kheish",
         }
     }
 
@@ -73,7 +93,7 @@ pub struct Imported {
     pub yaml: String,
     pub hooks: Vec<ImportedHook>,
     pub remarks: Vec<Remark>,
-    pub left_out: Vec<LeftOut>,
+    pub left_out: Vec<Misfit>,
     /// What `commands.allow` has to name.
     pub programs: Vec<String>,
     /// How often hooks run, a sentence each.
@@ -121,21 +141,30 @@ impl Remark {
     }
 }
 
-/// What was not taken over.
+/// What is wrong, or cannot be taken over.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct LeftOut {
+pub struct Misfit {
     /// The line of the file and the way to it, if that is known.
     pub place: String,
     pub reason: String,
 }
 
+impl fmt::Display for Misfit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { place, reason } = self;
+        write!(f, "{place}: {reason}")
+    }
+}
+
 /// Why nothing was imported.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refused {
-    /// Everything that is wrong, each with its place, fit for a terminal.
-    pub problems: Vec<String>,
+    /// Everything that is wrong, fit for a terminal.
+    pub problems: Vec<Misfit>,
     /// What follows from it in the other system, and what to do.
     pub notes: Vec<String>,
+    /// The rest would be imported with [`Wish::is_lenient`].
+    pub can_be_left_out: bool,
 }
 
 /// A place in a file, such as `hooks.json:3:7 (hooks.stop[0])`.

@@ -21,6 +21,7 @@ use crate::amqp::management::{Management, ManagementError, NodeFound};
 use crate::amqp::policy::harm::{harms, untold};
 use crate::amqp::policy::{compare, policies};
 use crate::amqp::topology::{Names, Topology};
+use crate::catalog::files::Files;
 use crate::catalog::revisions::Revisions;
 use crate::catalog::{self, Catalog, Lookup, Terms, apply};
 use crate::config::{self, Backend, BrokerServer, CatalogFrom, Egress, Redis, Settings};
@@ -86,7 +87,7 @@ async fn catalog(settings: &Settings, env: Lookup<'_>) -> Gathered<Catalog> {
             let revision = stored.about.pointer().revision();
             catalog::attempt(&revision, &stored.documents, &terms).0
         }
-        _ => catalog::load(&settings.hooks, &terms),
+        _ => Files::of(settings).load(&terms),
     };
     read.map_err(|problems| problems.to_string())
 }

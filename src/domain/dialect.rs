@@ -31,6 +31,12 @@ impl Dialect {
         Self::ALL.iter().find(|(_, dialect)| *dialect == self).map_or("", |(name, _)| name)
     }
 
+    /// Whether it is this project's own.
+    #[must_use]
+    pub fn is_native(&self) -> bool {
+        *self == Self::Native
+    }
+
     /// By its name.
     ///
     /// # Errors

@@ -172,7 +172,7 @@ fn read(headers: &HeaderMap, body: String, said: Said) -> Result<(Vec<Document>,
     let json = text_without_mark(&body);
     let has_documents = serde_json::from_str::<Value>(json).is_ok_and(|body| body.get("documents").is_some());
     if !has_documents {
-        return Ok((vec![Document { name: NAME.to_owned(), text: body }], said));
+        return Ok((vec![Document::native(NAME, body)], said));
     }
     let refuse = |detail: String| Problem::new(StatusCode::BAD_REQUEST, detail);
     let sent: Sent = serde_json::from_str(json).map_err(|error| refuse(format!("the body: {error}")))?;

@@ -220,18 +220,31 @@ impl Problem {
     /// All of it on one line, with the file.
     #[must_use]
     pub fn sentence(&self) -> String {
+        format!("{}: {}", self.location(), self.reason())
+    }
+
+    /// Where it is, with the file, such as `hooks.yaml:3:5 hooks[0].on`.
+    #[must_use]
+    pub fn location(&self) -> String {
         match &self.place {
-            Place::Line { file, .. } => format!("{file}:{self:#}"),
-            Place::Default | Place::File(_) | Place::Variable(_) | Place::Flag(_) => format!("{self:#}"),
+            Place::Line { file, .. } => format!("{file}:{}", self.place_and_path()),
+            Place::Default | Place::File(_) | Place::Variable(_) | Place::Flag(_) => self.place_and_path(),
         }
     }
 
+    /// What is wrong, without where it is.
+    #[must_use]
+    pub fn reason(&self) -> String {
+        format!("expected {}, found {}", self.expected, self.found)
+    }
+
+    fn place_and_path(&self) -> String {
+        let space = if self.path.is_empty() { "" } else { " " };
+        format!("{}{space}{}", self.place, self.path)
+    }
+
     fn fmt_short(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.place)?;
-        if !self.path.is_empty() {
-            write!(f, " {}", self.path)?;
-        }
-        write!(f, ": expected {}, found {}", self.expected, self.found)
+        write!(f, "{}: {}", self.place_and_path(), self.reason())
     }
 }
 

@@ -4,7 +4,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use hookfleet::catalog::{self, Terms};
+use hookfleet::catalog::Terms;
+use hookfleet::catalog::files::Files;
 use hookfleet::publish::Event;
 use serde_json::{Value, json};
 
@@ -160,7 +161,7 @@ async fn what_arrives_all_the_same_is_a_letter() {
 fn the_vocabularies_hold() {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/config/events");
     let terms = Terms { hint_max: Duration::from_secs(1), env: &|_| None, egress: &[], callbacks: None };
-    let catalog = catalog::load(folder.as_ref(), &terms).unwrap_or_else(|problems| panic!("{problems}"));
+    let catalog = Files::native(folder).load(&terms).unwrap_or_else(|problems| panic!("{problems}"));
     assert!(catalog.warnings.is_empty(), "{:#?}", catalog.warnings);
     let types = catalog.hooks.types();
     let mut counts = BTreeMap::new();

@@ -57,7 +57,7 @@ impl Run {
         let hook = json!({ "id": "h-1", "on": "a.b", "timeout": timeout, "run": { "command": self.command } });
         let text = json!({ "version": 1, "hooks": [hook] }).to_string();
         let terms = Terms { hint_max: Duration::ZERO, env: &|_| None, egress: &[], callbacks: None };
-        let catalog = read(&[Document { name: "hooks.yaml".into(), text }], &terms).unwrap();
+        let catalog = read(&[Document::native("hooks.yaml", text)], &terms).unwrap();
         Arc::clone(&catalog.hooks.hooks()[0])
     }
 

@@ -64,3 +64,51 @@ fn models_are_kept_and_not_run() {
     check("run: { prompt: { template: x } }", &[&format!("5:10 hooks[0].run: {found}")]);
     check("run: { agent: {} }\nenabled: false", &["5:19 hooks[0].run.agent: expected a field `template`, found none"]);
 }
+
+fn of_kheish(text: &str) -> Result<Catalog, Problems> {
+    super::super::read(&[Document { name: "hooks.json".into(), text: text.into(), dialect: Dialect::Kheish }], &TERMS)
+}
+
+#[test]
+fn documents_of_kheish_are_imported_as_they_are_read() {
+    let executor = r#""executor": { "type": "command", "command": "./guard.sh" }"#;
+    let text =
+        format!(r#"{{ "hooks": {{ "pre_tool_use": [{{ "name": "guard", "matcher": "bash*", {executor} }}] }} }}"#);
+    let Catalog { hooks, warnings, .. } = of_kheish(&text).unwrap();
+    let hook = &hooks.hooks()[0];
+    assert_eq!((hook.id.as_str(), hook.dialect), ("kheish.pre_tool_use.guard", Dialect::Kheish));
+    assert_eq!(hook.matcher, Some(Matcher::Wildcards("bash*".to_owned())));
+    let [warning] = &warnings[..] else { panic!("{warnings:?}") };
+    let expected =
+        "hooks.json kheish.pre_tool_use.guard: expected a hook that is the same as in Kheish, found The command acts";
+    assert!(warning.sentence().starts_with(expected), "{}", warning.sentence());
+    assert!(warning.help.as_deref().is_some_and(|help| help.contains("run_on: origin")), "{warning:?}");
+
+    // The same text in another dialect is another catalog.
+    let native = [Document::native("hooks.json", text.as_str())];
+    assert_ne!(digest(&native).as_str(), hooks.revision().to_string());
+    let problems = of_kheish(r#"{ "hooks": { "stop": [{ "name": "a" }, { "name": "b" }] } }"#).unwrap_err();
+    let [first, last] = problems.list() else { panic!("{problems}") };
+    let expected =
+        "hooks.json:1:23 (hooks.stop[0]): expected hooks of Kheish that run there and here, found Stop[0]:a: ";
+    assert!(first.sentence().starts_with(expected) && first.help.is_none(), "{problems}");
+    assert!(
+        last.help.as_deref().is_some_and(|help| help.contains("Kheish starts with all hooks disabled")),
+        "{problems}"
+    );
+}
+
+/// A catalog of both, such as a folder with `hooks.json` beside hooks files.
+#[test]
+fn documents_of_two_dialects_make_one_catalog() {
+    let ours = "version: 1\nevents: { a.b: { description: x } }\nhooks: [{ id: own, on: a.b, run: { callback: c } }]";
+    let text = r#"{ "hooks": { "setup": [{ "name": "a", "executor": { "type": "callback", "name": "c" } }] } }"#;
+    let documents = [
+        Document { name: "hooks.json".into(), text: text.into(), dialect: Dialect::Kheish },
+        Document::native("hooks.yaml", ours),
+    ];
+    let read = super::super::read(&documents, &TERMS).unwrap();
+    let ids: Vec<&str> = read.hooks.hooks().iter().map(|hook| hook.id.as_str()).collect();
+    assert_eq!(ids, ["kheish.setup.a", "own"]);
+    assert!(event_types(&documents).is_ok(), "a document of another system declares none");
+}

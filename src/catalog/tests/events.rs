@@ -6,7 +6,7 @@ use super::*;
 fn check_events(events: &str, expected: &[&str]) {
     let text = format!("version: 1\nevents:\n{events}\n");
     check_file(&text, expected);
-    let documents = [Document { name: "hooks.yaml".into(), text }];
+    let documents = [Document::native("hooks.yaml", text)];
     let problems = event_types(&documents).unwrap_err();
     let shown: Vec<String> = problems.list().iter().map(|problem| format!("{problem:#}")).collect();
     assert_eq!(shown, expected, "the same without the hooks");
@@ -28,8 +28,7 @@ fn event_types_are_read() {
         "note None warn None",
     ];
     assert_eq!(shown, expected);
-    let broken =
-        Document { name: "b.yaml".into(), text: "version: 1\nhooks: [{ url: '${env:NO}' }]\nevents: { a: {} }".into() };
+    let broken = Document::native("b.yaml", "version: 1\nhooks: [{ url: '${env:NO}' }]\nevents: { a: {} }");
     assert_eq!(event_types(&[broken]).unwrap().all().len(), 1, "hooks are nothing to a publisher");
 }
 
@@ -71,7 +70,7 @@ fn event_types_that_are_wrong() {
 
 #[test]
 fn an_event_type_is_declared_once() {
-    let document = |name: &str, text: &str| Document { name: name.into(), text: text.into() };
+    let document = |name: &str, text: &str| Document::native(name, text);
     let one = document("a.yaml", "version: 1\nevents:\n  a: {}\n");
     let two = document("b.yaml", "version: 1\nevents:\n  b: {}\n  a: {}\n");
     let problems = crate::catalog::read(&[one, two], &TERMS).unwrap_err();

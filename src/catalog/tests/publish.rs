@@ -96,7 +96,7 @@ fn unknown_values() {
     let read = |url: &str| {
         let text =
             format!("version: 1\nhooks: [{{ id: a, on: a, run: {{ publish: {{ url: '{url}', exchange: x }} }} }}]");
-        read_for_others(&[Document { name: "hooks.yaml".to_owned(), text }], HINT_MAX).map(|catalog| catalog.hooks)
+        read_for_others(&[Document::native("hooks.yaml", text)], HINT_MAX).map(|catalog| catalog.hooks)
     };
     let set = read("${env:BROKER}").unwrap();
     assert_eq!(set.hooks()[0].action.target(), "${env:BROKER}/x");

@@ -79,7 +79,7 @@ fn a_misspelt_field_shows_no_secret() {
 fn what_others_know_is_not_judged() {
     let check = |url: &str, expected: &[&str]| {
         let text = format!("version: 1\nhooks: [{{ id: a, on: a, run: {{ http: {{ url: \"{url}\" }} }} }}]");
-        let documents = [Document { name: "t.yaml".to_owned(), text }];
+        let documents = [Document::native("t.yaml", text)];
         let found = match read_for_others(&documents, Duration::ZERO) {
             Ok(_) => Vec::new(),
             Err(problems) => problems.list().iter().map(|problem| problem.found.clone()).collect(),
@@ -97,7 +97,7 @@ fn what_others_know_is_not_judged() {
 
     let hooks_of = |url: &str| {
         let text = format!("version: 1\nhooks: [{{ id: a, on: a, run: {{ http: {{ url: \"{url}\" }} }} }}]");
-        read_for_others(&[Document { name: "t.yaml".to_owned(), text }], Duration::ZERO).unwrap().hooks.hooks().to_vec()
+        read_for_others(&[Document::native("t.yaml", text)], Duration::ZERO).unwrap().hooks.hooks().to_vec()
     };
     let target = |url: &str| hooks_of(url)[0].action.target();
     assert_eq!(target("${env:URL}/a"), "${env:URL}");
@@ -114,7 +114,7 @@ fn what_others_know_is_not_judged() {
 fn what_others_know_tells_hooks_apart() {
     let hook = |more: &str| {
         let text = format!("version: 1\nhooks: [{{ id: a, on: a, run: {{ http: {{ url: 'https://h/', {more} }} }} }}]");
-        let read = read_for_others(&[Document { name: "t.yaml".to_owned(), text }], Duration::ZERO);
+        let read = read_for_others(&[Document::native("t.yaml", text)], Duration::ZERO);
         read.unwrap_or_else(|problems| panic!("{more}: {problems}")).hooks.hooks()[0].clone()
     };
     let same = "auth: { basic: { user: 'a', password: '${env:P}' } }";

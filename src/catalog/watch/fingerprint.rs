@@ -2,9 +2,9 @@
 
 use std::collections::BTreeSet;
 use std::os::unix::fs::MetadataExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use crate::yaml;
+use crate::catalog::files::Files;
 
 /// Every file with its stamp. Links are followed: Kubernetes changes what a link leads to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,9 +20,9 @@ struct Stamp {
 }
 
 impl Fingerprint {
-    /// Of the hooks files at a path, and of others.
-    pub(super) fn of(hooks: Option<&Path>, others: &BTreeSet<PathBuf>) -> Self {
-        let hooks = hooks.map(|path| yaml::files(path).unwrap_or_else(|_| vec![path.to_owned()])).unwrap_or_default();
+    /// Of hooks files, and of others.
+    pub(super) fn of(hooks: Option<&Files>, others: &BTreeSet<PathBuf>) -> Self {
+        let hooks = hooks.map(Files::paths).unwrap_or_default();
         let stamp = |path: PathBuf| {
             let stamp = std::fs::metadata(&path).ok().map(|found| Stamp {
                 size: found.size(),

@@ -5,7 +5,7 @@ use tempfile::TempDir;
 use tokio::time::timeout;
 
 use super::*;
-use crate::catalog::load;
+use crate::domain::dialect::Dialect;
 
 /// Far more than a change takes to be seen.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -35,14 +35,18 @@ fn hooks(ids: &[&str], more: &str) -> String {
 impl Scene {
     /// Follows `path` of a folder that `prepare` fills.
     fn start(path: &str, prepare: impl Fn(&Path)) -> Self {
+        Self::start_in(Dialect::Native, path, prepare)
+    }
+
+    fn start_in(dialect: Dialect, path: &str, prepare: impl Fn(&Path)) -> Self {
         let folder = tempfile::tempdir().unwrap();
         prepare(folder.path());
-        let path = folder.path().join(path);
+        let files = Files { path: folder.path().join(path), dialect };
         let local =
             Local { hint_max: Duration::ZERO, egress: Arc::default(), callbacks: Arc::default(), env: no_variable };
         let catalog =
-            load(&path, &Terms { hint_max: Duration::ZERO, env: &no_variable, egress: &[], callbacks: None }).unwrap();
-        let (followed, following) = follow(Source::File(path, catalog), local);
+            files.load(&Terms { hint_max: Duration::ZERO, env: &no_variable, egress: &[], callbacks: None }).unwrap();
+        let (followed, following) = follow(Source::File(files, catalog), local);
         Self { folder, followed, work: tokio::spawn(following) }
     }
 
@@ -174,7 +178,7 @@ async fn a_secret_in_a_file_is_read_again() {
 #[test]
 fn a_cache_is_of_use_for_a_while() {
     let folder = tempfile::tempdir().unwrap();
-    let documents = vec![Document { name: "h.yaml".to_owned(), text: hooks(&["a"], "") }];
+    let documents = vec![Document::native("h.yaml", hooks(&["a"], ""))];
     let stored = crate::catalog::revisions::Stored::new(17, documents, 1, "me", None, 0);
     let of = |namespace: &str, max_age| Cache {
         path: folder.path().join("catalog.json"),
@@ -196,4 +200,36 @@ fn a_cache_is_of_use_for_a_while() {
     fs::write(folder.path().join("catalog.json"), "{").unwrap();
     assert!(young.load().unwrap_err().contains("holds no catalog"));
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "nothing is left beside it");
+}
+
+/// The settings of Kheish with a command hook of each name.
+fn hooks_of_kheish(names: &[&str]) -> String {
+    let hook =
+        |name: &&str| format!(r#"{{ "name": "{name}", "executor": {{ "type": "command", "command": "true" }} }}"#);
+    let hooks: Vec<String> = names.iter().map(hook).collect();
+    format!(r#"{{ "schema_version": 1, "hooks": {{ "stop": [{}] }} }}"#, hooks.join(", "))
+}
+
+#[tokio::test]
+async fn settings_of_kheish_are_followed_as_they_are() {
+    let prepare = |folder: &Path| fs::write(folder.join("hooks.json"), hooks_of_kheish(&["a"])).unwrap();
+    for path in ["hooks.json", "."] {
+        let mut scene = Scene::start_in(Dialect::Kheish, path, prepare);
+        assert_eq!(scene.ids(), ["kheish.stop.a"]);
+        scene.write("hooks.json", &hooks_of_kheish(&["a", "b"]));
+        scene.until(&["kheish.stop.a", "kheish.stop.b"]).await;
+        // What Kheish would start without is refused here, and the last good one goes on.
+        scene.write("hooks.json", &hooks_of_kheish(&[" "]));
+        let refused = |standing: &Standing| standing.refused.is_some();
+        let standing = timeout(PATIENCE, scene.followed.standing.wait_for(refused)).await.unwrap().unwrap().clone();
+        let reason = standing.refused.unwrap().reason;
+        assert!(reason.contains("found Stop[0]: ") && reason.contains("hook name"), "{reason}");
+        assert_eq!(scene.ids(), ["kheish.stop.a", "kheish.stop.b"]);
+        scene.write("hooks.json", &hooks_of_kheish(&["c"]));
+        scene.until(&["kheish.stop.c"]).await;
+        if path == "." {
+            scene.write("ours.yaml", &hooks(&["ours"], ""));
+            scene.until(&["kheish.stop.c", "ours"]).await;
+        }
+    }
 }

@@ -13,7 +13,7 @@ use crate::catalog::{self, Document};
 use crate::cli::exit::{Exit, usage};
 use crate::cli::output;
 use crate::dialect;
-use crate::dialect::import::{Imported, LeftOut, Refused, Remark, Source, Wish};
+use crate::dialect::import::{Imported, Misfit, Refused, Remark, Source, Wish};
 use crate::domain::id::HookId;
 use crate::yaml::BYTES_MAX;
 use crate::yaml::problem::Problem;
@@ -76,20 +76,22 @@ pub(super) fn run(import: &Import, hint_max: Duration) -> anyhow::Result<ExitCod
     let wish = Wish { bytes: &bytes, file: &file, prefix, is_lenient: import.lenient };
     let imported = match dialect::import(import.from, &wish) {
         Ok(imported) => imported,
-        Err(refused) => return refuse(&refused),
+        Err(refused) => return refuse(refused),
     };
     match unfit(&imported, hint_max) {
-        Some(refused) => refuse(&refused),
+        Some(refused) => refuse(refused),
         None => tell(import, &file, &imported),
     }
 }
 
 /// What the catalog says against the file that was made, such as that it has more hooks than a catalog takes.
 fn unfit(imported: &Imported, hint_max: Duration) -> Option<Refused> {
-    let made = Document { name: "the imported file".to_owned(), text: imported.yaml.clone() };
+    let made = Document::native("the imported file", &*imported.yaml);
     let problems = catalog::read_for_others(&[made], hint_max).err()?;
-    let problems = problems.list().iter().map(Problem::sentence).collect();
-    Some(Refused { problems, notes: vec!["no hooks file can have that: correct it in the original".to_owned()] })
+    let misfit = |problem: &Problem| Misfit { place: problem.location(), reason: problem.reason() };
+    let problems = problems.list().iter().map(misfit).collect();
+    let notes = vec!["no hooks file can have that: correct it in the original".to_owned()];
+    Some(Refused { problems, notes, can_be_left_out: false })
 }
 
 fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
@@ -101,8 +103,12 @@ fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
     std::fs::read(path).with_context(unreadable)
 }
 
-fn refuse(refused: &Refused) -> anyhow::Result<ExitCode> {
-    let Refused { problems, notes } = refused;
+fn refuse(refused: Refused) -> anyhow::Result<ExitCode> {
+    let Refused { problems, mut notes, can_be_left_out } = refused;
+    if can_be_left_out {
+        notes.push("`--lenient` leaves out what is wrong, and takes over the rest".to_owned());
+    }
+    let problems: Vec<String> = problems.iter().map(Misfit::to_string).collect();
     if output::is_json() {
         output::answer(&json!({ "problems": problems, "notes": notes }), String::new)?;
         return Ok(Exit::Failed.into());
@@ -165,7 +171,7 @@ fn about(imported: &Imported) -> String {
     if !remarks.is_empty() {
         parts.push(output::table_for_people(&["HOOK", "EVENT", "DIFFERENT", "TO DO"], &rows(remarks)));
     }
-    let left_out = left_out.iter().map(|LeftOut { place, reason }| format!("left out: {place}: {reason}"));
+    let left_out = left_out.iter().map(|misfit| format!("left out: {misfit}"));
     let mut lines: Vec<String> = left_out.collect();
     if !programs.is_empty() {
         let quoted = programs.iter().map(|program| format!("{program:?}")).collect::<Vec<_>>().join(", ");
@@ -207,9 +213,9 @@ mod tests {
         };
         let unfit = |hooks: &[&str]| unfit(&imported(hooks), Duration::from_secs(30));
         assert_eq!(unfit(&[hook]), None);
-        let Refused { problems, notes } = unfit(&[hook, hook]).unwrap();
-        assert!(matches!(&problems[..], [twice] if twice.contains("kheish.a")), "{problems:?}");
-        assert_eq!(notes.len(), 1);
+        let refused = unfit(&[hook, hook]).unwrap();
+        assert!(matches!(&refused.problems[..], [twice] if twice.reason.contains("kheish.a")), "{refused:?}");
+        assert_eq!((refused.notes.len(), refused.can_be_left_out), (1, false));
     }
 
     #[test]
@@ -224,7 +230,7 @@ mod tests {
         let imported = Imported {
             remarks: vec![remark(&[]), remark(&["kheish.stop.one", "kheish.stop.two"])],
             programs: vec!["/bin/bash".to_owned()],
-            left_out: vec![LeftOut { place: "hooks.json:3:4".to_owned(), reason: "why".to_owned() }],
+            left_out: vec![Misfit { place: "hooks.json:3:4".to_owned(), reason: "why".to_owned() }],
             load: vec!["Load: none.".to_owned()],
             ..Imported::default()
         };

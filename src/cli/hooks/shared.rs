@@ -9,6 +9,7 @@ use serde_json::json;
 use super::Change;
 use crate::catalog::apply::{self, Applied, Done, Refused, Wish, apply};
 use crate::catalog::diff::{self, Changes};
+use crate::catalog::files::Files;
 use crate::catalog::revisions::{About, Revisions, Stored};
 use crate::catalog::{self, Document};
 use crate::cli::output;
@@ -36,7 +37,7 @@ impl<'s> Shared<'s> {
     }
 
     pub(super) async fn apply(&self, path: &Path, change: Change, dry_run: bool) -> anyhow::Result<()> {
-        self.change(documents(path)?, change, dry_run).await
+        self.change(documents(&Files::at(path, self.settings))?, change, dry_run).await
     }
 
     pub(super) async fn rollback(&self, number: u64, change: Change) -> anyhow::Result<()> {
@@ -74,7 +75,7 @@ impl<'s> Shared<'s> {
     }
 
     pub(super) async fn diff(&self, path: &Path) -> anyhow::Result<()> {
-        let new = documents(path)?;
+        let new = documents(&Files::at(path, self.settings))?;
         let hint_max = self.settings.hint_max;
         let hooks = catalog::read_for_others(&new, hint_max)?.hooks;
         let current = apply::current(&self.revisions).await?;
@@ -139,8 +140,8 @@ fn line(about: &About) -> String {
 }
 
 /// The documents at a path, under the names that they have in any folder.
-fn documents(path: &Path) -> anyhow::Result<Vec<Document>> {
-    let mut documents = catalog::open(path)?;
+fn documents(files: &Files) -> anyhow::Result<Vec<Document>> {
+    let mut documents = files.open()?;
     for document in &mut documents {
         if let Some(name) = Path::new(&document.name).file_name() {
             document.name = name.to_string_lossy().into_owned();
@@ -152,12 +153,14 @@ fn documents(path: &Path) -> anyhow::Result<Vec<Document>> {
 /// Writes documents as the files of a folder, which `apply` takes back, or none if one is there already.
 fn save(folder: &Path, documents: &[Document]) -> anyhow::Result<()> {
     let mut paths = Vec::new();
-    for Document { name, .. } in documents {
+    for Document { name, dialect, .. } in documents {
         if Path::new(name).file_name() != Some(name.as_ref()) {
             bail!("expected documents that are named as files of one folder, found {name:?}");
         }
-        let is_yaml = Path::new(name).extension().is_some_and(|extension| extension == "yaml" || extension == "yml");
-        let path = folder.join(if is_yaml { name.clone() } else { format!("{name}.yaml") });
+        // `apply` takes *.yaml of a folder, and of another system the file that its hooks are in.
+        let is_named = !dialect.is_native()
+            || Path::new(name).extension().is_some_and(|extension| extension == "yaml" || extension == "yml");
+        let path = folder.join(if is_named { name.clone() } else { format!("{name}.yaml") });
         if path.symlink_metadata().is_ok() {
             bail!("{} is there already: name another folder", path.display());
         }
@@ -174,19 +177,18 @@ fn save(folder: &Path, documents: &[Document]) -> anyhow::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::dialect::Dialect;
 
     #[test]
     fn documents_become_files_again() {
         let place = tempfile::tempdir().unwrap();
         let folder = place.path().join("catalog");
         let documents = |names: &[&str]| -> Vec<Document> {
-            names
-                .iter()
-                .map(|name| Document { name: (*name).to_owned(), text: format!("version: 1 # {name}") })
-                .collect()
+            names.iter().map(|name| Document::native(*name, format!("version: 1 # {name}"))).collect()
         };
+        let read = |dialect| super::documents(&Files { path: folder.clone(), dialect }).unwrap();
         save(&folder, &documents(&["1.yaml", "2.yml"])).unwrap();
-        assert_eq!(super::documents(&folder).unwrap(), documents(&["1.yaml", "2.yml"]));
+        assert_eq!(read(Dialect::Kheish), documents(&["1.yaml", "2.yml"]));
         let refused = save(&folder, &documents(&["0.yaml", "2.yml"])).unwrap_err().to_string();
         assert!(refused.contains("2.yml is there already"), "{refused}");
         assert!(!folder.join("0.yaml").exists(), "all or none");
@@ -196,5 +198,9 @@ mod tests {
         }
         save(&folder, &documents(&["plain"])).unwrap();
         assert!(folder.join("plain.yaml").exists(), "apply takes *.yaml of a folder");
+        let foreign = Document { name: "hooks.json".into(), text: "{}".into(), dialect: Dialect::Kheish };
+        save(&folder, std::slice::from_ref(&foreign)).unwrap();
+        assert_eq!(read(Dialect::Kheish)[0], foreign);
+        assert_eq!(read(Dialect::Native).len(), 3, "another system's file is for those who name its dialect");
     }
 }

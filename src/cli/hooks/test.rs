@@ -325,7 +325,7 @@ mod tests {
             let text = format!("version: 1\nhooks: [{{ id: a, on: t, run: {{ http: {http} }} }}]");
             let env = |name: &str| set.iter().find(|(it, _)| *it == name).map(|(_, value)| (*value).to_owned());
             let terms = Terms { hint_max: std::time::Duration::from_secs(1), env: &env, egress: &[], callbacks: None };
-            let hooks = read_partly(&[Document { name: "hooks.yaml".to_owned(), text }], &terms).unwrap().hooks;
+            let hooks = read_partly(&[Document::native("hooks.yaml", text)], &terms).unwrap().hooks;
             let event = Bytes::from(r#"{"id":"1","source":"/s","type":"t","data":{"n":"1/2"}}"#);
             let told = told(&read(&event, &Reading::default()).unwrap(), &hooks, None);
             let lines: Vec<&str> = told.lines().skip(1).filter(|line| !line.contains("idempotency-key: ")).collect();

@@ -14,7 +14,7 @@
 
 use super::event_name::EventName;
 use super::settings::{Fault, FaultKind, HookDefinition, HookSettings, Origin};
-use crate::dialect::import::{Imported, ImportedHook, LeftOut, Refused, Remark, Wish, gathered, place};
+use crate::dialect::import::{Imported, ImportedHook, Misfit, Refused, Remark, Wish, gathered, place};
 use crate::dialect::json_text::{JsonText, Way};
 use crate::dialect::yaml_text::{comment, quoted};
 use crate::yaml::BYTES_MAX;
@@ -56,7 +56,7 @@ pub(in crate::dialect) fn import(wish: &Wish<'_>) -> Result<Imported, Refused> {
     if !read.faults.is_empty() && !wish.is_lenient {
         return Err(refused(wish, &read.faults));
     }
-    let mut left_out: Vec<LeftOut> = read.faults.iter().map(|fault| left_out_for(wish, fault)).collect();
+    let mut left_out: Vec<Misfit> = read.faults.iter().map(|fault| misfit(wish, fault)).collect();
     let mut remarks = rules::of_file(&read);
     let (mut ids, mut taken) = (Ids::new(wish.prefix), Vec::new());
     let hooks = read.settings.by_event().flat_map(|(event, hooks)| hooks.iter().map(move |hook| (event, hook)));
@@ -64,19 +64,22 @@ pub(in crate::dialect) fn import(wish: &Wish<'_>) -> Result<Imported, Refused> {
         let hook = Hook { event, definition, id: ids.next(event.snake, &definition.name) };
         match take(&hook, origin) {
             Ok(one) => taken.push(one),
-            Err((way, reason)) => left_out.push(LeftOut { place: place_of(wish, &way), reason }),
+            Err((way, reason)) => left_out.push(Misfit { place: place_of(wish, &way), reason }),
         }
     }
     if !left_out.is_empty() && !wish.is_lenient {
-        return Err(cannot(&left_out));
+        // They run there, and cannot be the same here.
+        return Err(Refused { problems: left_out, notes: Vec::new(), can_be_left_out: true });
     }
     remarks.extend(rules::of_names(&taken));
     remarks.extend(rules::of_orders(&taken));
     remarks.extend(taken.iter().flat_map(|taken| taken.remarks.clone()));
     let imported = finish(wish, &taken, gathered(remarks), left_out);
     if imported.yaml.len() as u64 > BYTES_MAX {
-        let problems = vec![format!("{}: its hooks are more than a hooks file holds, {BYTES_MAX} bytes", wish.file)];
-        return Err(Refused { problems, notes: vec!["split it, and import the parts".to_owned()] });
+        let reason = format!("its hooks are more than a hooks file holds, {BYTES_MAX} bytes");
+        let problems = vec![Misfit { place: wish.file.to_owned(), reason }];
+        let notes = vec!["split it, and import the parts".to_owned()];
+        return Err(Refused { problems, notes, can_be_left_out: false });
     }
     Ok(imported)
 }
@@ -102,7 +105,7 @@ fn take(hook: &Hook<'_>, origin: &Origin) -> Result<Taken, (Way, String)> {
     Ok(Taken { hook: imported, yaml, remarks, program: run.program, event: hook.event })
 }
 
-fn finish(wish: &Wish<'_>, taken: &[Taken], remarks: Vec<Remark>, left_out: Vec<LeftOut>) -> Imported {
+fn finish(wish: &Wish<'_>, taken: &[Taken], remarks: Vec<Remark>, left_out: Vec<Misfit>) -> Imported {
     let mut programs: Vec<String> = taken.iter().filter_map(|taken| taken.program.clone()).collect();
     programs.sort();
     programs.dedup();
@@ -117,7 +120,7 @@ fn finish(wish: &Wish<'_>, taken: &[Taken], remarks: Vec<Remark>, left_out: Vec<
     for remark in remarks.iter().filter(|remark| remark.is_general) {
         yaml += &comment(0, &remark.sentences());
     }
-    for LeftOut { place, reason } in &left_out {
+    for Misfit { place, reason } in &left_out {
         yaml += &comment(0, &format!("Left out: {place}: {reason}."));
     }
     yaml += "version: 1\n";
@@ -137,16 +140,12 @@ fn place_of(wish: &Wish<'_>, way: &Way) -> String {
     place(wish.file, spot, &way.to_string())
 }
 
-fn left_out_for(wish: &Wish<'_>, fault: &Fault) -> LeftOut {
-    LeftOut { place: place(wish.file, fault.spot, &fault.way.to_string()), reason: fault.shown() }
+fn misfit(wish: &Wish<'_>, fault: &Fault) -> Misfit {
+    Misfit { place: place(wish.file, fault.spot, &fault.way.to_string()), reason: fault.shown() }
 }
 
 /// A file that Kheish itself does not use.
 fn refused(wish: &Wish<'_>, faults: &[Fault]) -> Refused {
-    let problem = |fault: &Fault| {
-        let LeftOut { place, reason } = left_out_for(wish, fault);
-        format!("{place}: {reason}")
-    };
     let mut notes: Vec<String> = Vec::new();
     for fault in faults {
         let note = format!("{}: no hook of it runs there as it is", fault.kind.consequence());
@@ -155,17 +154,8 @@ fn refused(wish: &Wish<'_>, faults: &[Fault]) -> Refused {
             notes.push(note);
         }
     }
-    let is_of_hooks = faults.iter().all(Fault::is_of_one_event);
-    if is_of_hooks {
-        notes.push("`--lenient` leaves out what is wrong, and takes over the rest".to_owned());
-    }
-    Refused { problems: faults.iter().map(problem).collect(), notes }
-}
-
-/// Hooks that run there, and cannot be the same here.
-fn cannot(left_out: &[LeftOut]) -> Refused {
-    let problems = left_out.iter().map(|LeftOut { place, reason }| format!("{place}: {reason}")).collect();
-    Refused { problems, notes: vec!["`--lenient` leaves these hooks out, and takes over the rest".to_owned()] }
+    let problems = faults.iter().map(|fault| misfit(wish, fault)).collect();
+    Refused { problems, notes, can_be_left_out: faults.iter().all(Fault::is_of_one_event) }
 }
 
 #[cfg(test)]

@@ -56,7 +56,7 @@ impl Scene {
     }
 
     async fn apply(&self, expected: Option<u64>, step: usize, wrong: &str) -> Result<u64, Refused> {
-        let documents = vec![Document { name: "h.yaml".to_owned(), text: self.hooks(step, wrong) }];
+        let documents = vec![Document::native("h.yaml", self.hooks(step, wrong))];
         let hint_max = Duration::from_secs(60);
         let wish = Wish { documents, expected, by: "me".to_owned(), message: None, dry_run: false, at_ms: 0, hint_max };
         match apply(&self.revisions, &self.flow, wish).await?.done {

@@ -4,7 +4,7 @@ use hookfleet::catalog::Document;
 use hookfleet::catalog::revisions::{BYTES_MAX, KEPT, Revisions, RevisionsError, Stored};
 
 fn revision(number: u64, text: &str) -> Stored {
-    let documents = vec![Document { name: "h.yaml".to_owned(), text: text.to_owned() }];
+    let documents = vec![Document::native("h.yaml", text)];
     Stored::new(number, documents, 3, "me", Some("why"), number)
 }
 

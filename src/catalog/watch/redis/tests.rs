@@ -26,7 +26,7 @@ fn secret(file: &Path) -> String {
 }
 
 fn revision(number: u64, text: String) -> Stored {
-    Stored::new(number, vec![Document { name: "h.yaml".to_owned(), text }], 1, "me", None, 0)
+    Stored::new(number, vec![Document::native("h.yaml", text)], 1, "me", None, 0)
 }
 
 type Current = Result<Option<Pointer>, RevisionsError>;

@@ -205,8 +205,9 @@ fn the_load_is_told() {
 }
 
 fn refused(text: &str) -> String {
-    let Refused { problems, notes } = imported(&wish(text)).unwrap_err();
-    let lines: Vec<&str> = problems.iter().chain(&notes).map(String::as_str).collect();
+    let Refused { problems, mut notes, can_be_left_out } = imported(&wish(text)).unwrap_err();
+    notes.extend(can_be_left_out.then(|| "the rest can be taken over".to_owned()));
+    let lines: Vec<String> = problems.iter().map(Misfit::to_string).chain(notes).collect();
     lines.join("\n") + "\n"
 }
 
@@ -218,7 +219,7 @@ fn files_that_kheish_does_not_use_are_refused() {
     assert_eq!(refused("{"), format!("hooks.json:1:1: expected JSON: EOF while parsing an object\n{aside}"));
     let version = "hooks.json:1:20 (schema_version): unsupported hook settings schema_version 2; expected 1\n";
     assert_eq!(refused("{\"schema_version\": 2}"), format!("{version}{disabled}"));
-    let lenient = "`--lenient` leaves out what is wrong, and takes over the rest\n";
+    let lenient = "the rest can be taken over\n";
     let hook = json!({ "name": "h", "executor": { "type": "http", "url": "http://10.0.0.1/" } });
     let private = "SessionEnd[0]:h: HTTP hook URL must not target private or local addresses\n";
     let found = refused(&one("session_end", &hook));
@@ -238,7 +239,7 @@ fn hooks_that_cannot_be_the_same_are_refused() {
     let check = |hook: &Value, place: &str, reason: &str| {
         let found = refused(&one("stop", hook));
         assert!(found.contains(&format!("(hooks.stop[0].executor.{place}): Stop[0]:h: ")), "{found}");
-        assert!(found.contains(reason) && found.contains("`--lenient` leaves these hooks out"), "{found}");
+        assert!(found.contains(reason) && found.contains("the rest can be taken over"), "{found}");
         let text = one("stop", hook);
         let lenient = imported(&Wish { is_lenient: true, ..wish(&text) }).unwrap();
         assert!(
