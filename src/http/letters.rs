@@ -1,4 +1,4 @@
-//! Dead letters over HTTP; the paths are Kheish's.
+//! Dead letters over HTTP.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;

@@ -2,6 +2,8 @@
 
 use std::collections::HashSet;
 use std::process::Output;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use futures_util::{StreamExt as _, stream};
@@ -48,13 +50,15 @@ fn delivered(calls: &[Call], id: &str) -> bool {
 async fn a_worker_comes_back_from_every_loss() {
     let mut rabbit = Rabbit::make(Make { cluster: false, ..Make::of_environment() }).await;
     let sink = Sink::start().await;
-    sink.behave(|hook, before| match (hook, before) {
-        ("retried", 0) => Answer { status: 503, ..Answer::after(Duration::from_secs(3)) },
-        _ => Answer::status(200),
+    let is_well = Arc::new(AtomicBool::new(false));
+    let answers_well = Arc::clone(&is_well);
+    sink.behave(move |hook, _| {
+        let fails = hook == "retried" && !answers_well.load(Ordering::Relaxed);
+        Answer::status(if fails { 503 } else { 200 })
     });
     let hooks = [
         hook(&sink, "h", "a", ""),
-        hook(&sink, "retried", "b", ", retry: { attempts: 5, backoff: { initial: 500ms } }"),
+        hook(&sink, "retried", "b", ", retry: { attempts: 100, backoff: { initial: 1s, max: 1s } }"),
     ];
     let site = Site::servers(&rabbit, &shared().await.1).hooks(&hooks.join("\n"));
     let mut worker = site.worker().await;
@@ -82,10 +86,11 @@ async fn a_worker_comes_back_from_every_loss() {
         calls.iter().any(|call| call.event == "blocked")
     })
     .await;
-    rabbit.ctl(&["set_vm_memory_high_watermark", "0"]);
-    let reason = until_not_ready(&worker, "the retry is published into an alarm").await;
+    rabbit.ctl(&["set_vm_memory_high_watermark", "0"]); // takes its time; until then retries go on
+    let reason = until_not_ready(&worker, "a retry is published into an alarm").await;
     assert!(reason.contains("takes no messages"), "{reason}");
     assert!(!delivered(&sink.calls(), "blocked"));
+    is_well.store(true, Ordering::Relaxed);
     rabbit.ctl(&["set_vm_memory_high_watermark", "0.6"]);
     sink.until("the retry", Duration::from_secs(40), |calls| delivered(calls, "blocked")).await;
     works("after a memory alarm").await;

@@ -322,3 +322,42 @@ async fn a_command_hook_of_theirs_over_http() {
     assert_eq!((code, &printed["failure_policy"]["mode"]), (Some(0), &json!("closed")));
     assert_eq!(printed["executor"]["command"], "hookfleet bridge kheish --gate --closed --deadline 4000ms");
 }
+
+/// A `hooks.json` of Kheish with a command hook of `pre_tool_use`.
+fn settings(command: &str) -> String {
+    let executor = json!({ "type": "command", "command": command, "shell": "/bin/sh" });
+    let hook = json!({ "name": "guard", "matcher": "bash*", "executor": executor });
+    json!({ "schema_version": 1, "hooks": { "pre_tool_use": [hook] } }).to_string()
+}
+
+/// `hooks.json` itself is the catalog: it is read by a worker, checked by a command, and an edit of it counts.
+#[tokio::test]
+async fn settings_are_followed_as_they_are() {
+    let site = Site::embedded();
+    let file = site.folder.path().join("hooks.json");
+    std::fs::write(&file, settings(r#"echo '{"decision":"block","stop_reason":"first"}'"#)).unwrap();
+    let site = site.set("HOOKFLEET_HOOKS", file.to_str().unwrap()).set("HOOKFLEET_CATALOG_DIALECT", "kheish");
+    let site = site.set("HOOKFLEET_COMMANDS_ALLOW", "/bin/sh");
+    let checked = site.ok(&["hooks", "check"]);
+    assert!(checked.contains("hooks.json: 1 hooks, revision "), "{checked}");
+    let listed = site.ok(&["hooks", "list"]);
+    assert!(listed.contains("kheish.pre_tool_use.guard"), "{listed}");
+
+    let mut worker = site.worker().await;
+    let found = outcome(&worker, &tool("bash", "ls")).await;
+    assert_eq!((&found["decision"], &found["stop_reason"]), (&json!("block"), &json!("first")));
+    assert_eq!(outcome(&worker, &tool("read", "ls")).await["decision"], Value::Null);
+
+    // Kheish would start without hooks on such a file; here the last good one goes on, and the status says why.
+    std::fs::write(&file, settings(" ")).unwrap();
+    let refused = worker.until("/v1/catalog", |catalog| !catalog["refused"].is_null()).await;
+    let found = refused.pointer("/refused/problems/0/found").unwrap();
+    assert!(found.as_str().unwrap().starts_with("PreToolUse[0]:guard: "), "{refused:#}");
+    assert_eq!(outcome(&worker, &tool("bash", "ls")).await["stop_reason"], "first");
+
+    let before = refused["revision"].clone();
+    std::fs::write(&file, settings(r#"echo '{"decision":"block","stop_reason":"second"}'"#)).unwrap();
+    worker.until("/v1/catalog", |catalog| catalog["revision"] != before && catalog["refused"].is_null()).await;
+    assert_eq!(outcome(&worker, &tool("bash", "ls")).await["stop_reason"], "second");
+    assert_eq!(worker.stop().await, Some(0));
+}

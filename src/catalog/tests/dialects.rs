@@ -90,7 +90,7 @@ fn documents_of_kheish_are_imported_as_they_are_read() {
     let problems = of_kheish(r#"{ "hooks": { "stop": [{ "name": "a" }, { "name": "b" }] } }"#).unwrap_err();
     let [first, last] = problems.list() else { panic!("{problems}") };
     let expected =
-        "hooks.json:1:23 (hooks.stop[0]): expected hooks of Kheish that run there and here, found Stop[0]:a: ";
+        "hooks.json:1:23 (hooks.stop[0].executor): expected hooks of Kheish that run there and here, found Stop[0]:a: ";
     assert!(first.sentence().starts_with(expected) && first.help.is_none(), "{problems}");
     assert!(
         last.help.as_deref().is_some_and(|help| help.contains("Kheish starts with all hooks disabled")),
