@@ -35,6 +35,8 @@ mod event_name;
 pub(super) mod import;
 mod invocation;
 mod outcome;
+pub mod record;
+pub mod request;
 pub mod settings;
 
 pub(super) use outcome::outcome;

@@ -19,6 +19,7 @@ mod fault;
 mod fields;
 pub mod generation;
 mod read;
+mod redacted;
 mod target;
 mod validate;
 

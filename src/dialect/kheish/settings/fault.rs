@@ -63,6 +63,12 @@ impl Fault {
         matches!(self.kind, FaultKind::Incompatible | FaultKind::Invalid) && self.way.len() > 1
     }
 
+    /// Whether a rule of their settings is broken, and their API would answer `invalid_hook_settings`.
+    #[must_use]
+    pub fn is_of_a_rule(&self) -> bool {
+        self.kind == FaultKind::Invalid
+    }
+
     /// The message, fit for a terminal.
     #[must_use]
     pub fn shown(&self) -> String {

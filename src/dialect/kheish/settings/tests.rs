@@ -297,3 +297,30 @@ fn fields_that_are_passed_over_are_known() {
         [format!("{at}.failure_policy.retries"), format!("{model}.generation.top_p"), format!("{model}.url")]
     );
 }
+
+#[test]
+fn readers_see_what_is_no_secret() {
+    let hooks = |command: &str, url: &str, prompt: serde_json::Value, agent: serde_json::Value| {
+        json!({ "hooks": { "stop": [
+            { "name": "a", "matcher": "x*", "executor": { "type": "command", "command": command, "timeout_ms": 7 } },
+            { "name": "b", "executor": { "type": "http", "url": url } },
+            { "name": "c", "failure_policy": { "mode": "closed" }, "executor": prompt },
+            { "name": "d", "executor": agent },
+            { "name": "e", "executor": { "type": "callback", "name": "cb" } },
+        ] } })
+    };
+    let whole = hooks(
+        "curl -H 'token: t'",
+        "https://example.com:8443/secret?x=y",
+        json!({ "type": "prompt", "template": "t", "system_prompt": "s" }),
+        json!({ "type": "agent", "template": "t", "system_prompt": "s", "max_turns": 2 }),
+    );
+    let shown = hooks(
+        "[redacted hook command]",
+        "https://example.com:8443",
+        json!({ "type": "prompt", "template": "[redacted hook prompt template]" }),
+        json!({ "type": "agent", "template": "[redacted hook agent template]", "max_turns": 2 }),
+    );
+    assert_eq!(HookSettings::of_value(&whole).unwrap().settings.redacted(), shown);
+    assert_eq!(HookSettings::default().redacted(), json!({}));
+}
