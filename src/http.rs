@@ -27,6 +27,7 @@ pub mod gates;
 pub mod gateway;
 mod intake;
 pub mod invocations;
+pub mod kheish;
 pub mod letters;
 pub mod openapi;
 pub mod probes;
@@ -46,6 +47,7 @@ use connections::Site;
 use gates::Gates;
 use gateway::Gateway;
 use invocations::Invocations;
+use kheish::Kheish;
 use letters::Letters;
 use probes::Probes;
 use serving::Starting;
@@ -80,10 +82,13 @@ pub enum Group {
     Gateway,
     /// Decisions.
     Gates,
+    /// Kheish's own paths, where `http.kheish_api` is set.
+    Kheish,
 }
 
 impl Group {
-    const ALL: [Self; 6] = [Self::Probes, Self::Catalog, Self::Invocations, Self::Letters, Self::Gateway, Self::Gates];
+    const ALL: [Self; 7] =
+        [Self::Probes, Self::Catalog, Self::Invocations, Self::Letters, Self::Gateway, Self::Gates, Self::Kheish];
 
     /// What it is, in a word or two.
     const fn what(self) -> &'static str {
@@ -94,6 +99,7 @@ impl Group {
             Self::Letters => "dead letters",
             Self::Gateway => "events",
             Self::Gates => "decisions of gates",
+            Self::Kheish => "paths of Kheish (with `http.kheish_api`)",
         }
     }
 
@@ -106,6 +112,7 @@ impl Group {
             Self::Letters => letters::router(None).into_openapi(),
             Self::Gateway => gateway::router(None).into_openapi(),
             Self::Gates => gates::router(None).merge(dialects::router(None)).into_openapi(),
+            Self::Kheish => kheish::router(None).into_openapi(),
         };
         OpenApiRouter::with_openapi(document)
     }
@@ -143,6 +150,7 @@ pub enum Routes {
     Letters(Letters),
     Gateway(Gateway),
     Gates(Gates),
+    Kheish(Kheish),
 }
 
 impl Routes {
@@ -155,6 +163,7 @@ impl Routes {
             Self::Letters(state) => letters::router(door).with_state(state),
             Self::Gateway(state) => gateway::router(door).with_state(state),
             Self::Gates(state) => gates::router(door).merge(dialects::router(door)).with_state(state),
+            Self::Kheish(state) => kheish::router(door).with_state(state),
         }
     }
 }

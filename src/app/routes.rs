@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::app::Backends;
+use crate::catalog::files::Files;
 use crate::catalog::revisions::Revisions;
 use crate::catalog::watch::Followed;
 use crate::config::Settings;
@@ -10,6 +11,7 @@ use crate::http::catalog::Catalog;
 use crate::http::gates::Gates;
 use crate::http::gateway::{self, Gateway};
 use crate::http::invocations::Invocations;
+use crate::http::kheish::Kheish;
 use crate::http::letters::Letters;
 use crate::http::probes::Probes;
 use crate::http::{Group, Intake, Kind, Routes};
@@ -30,15 +32,19 @@ pub(super) struct Parts<'a> {
 impl Parts<'_> {
     /// The groups that this kind of process serves; how it is doing and who decides is its own.
     pub(super) fn routes(&self, kind: Kind, probes: &Probes, gates: impl Fn(Intake) -> Gates) -> Vec<Routes> {
-        let routes = |group: &Group| match group {
-            Group::Probes => Routes::Probes(probes.clone()),
-            Group::Catalog => Routes::Catalog(self.catalog()),
-            Group::Invocations => Routes::Invocations(self.invocations()),
-            Group::Letters => Routes::Letters(self.letters()),
-            Group::Gateway => Routes::Gateway(self.gateway()),
-            Group::Gates => Routes::Gates(gates(self.intake())),
+        let routes = |group: &Group| {
+            Some(match group {
+                Group::Probes => Routes::Probes(probes.clone()),
+                Group::Catalog => Routes::Catalog(self.catalog()),
+                Group::Invocations => Routes::Invocations(self.invocations()),
+                Group::Letters => Routes::Letters(self.letters()),
+                Group::Gateway => Routes::Gateway(self.gateway()),
+                Group::Gates => Routes::Gates(gates(self.intake())),
+                Group::Kheish if !self.settings.http.kheish_api => return None,
+                Group::Kheish => Routes::Kheish(Kheish { catalog: self.catalog(), files: Files::of(self.settings) }),
+            })
         };
-        kind.groups().iter().map(routes).collect()
+        kind.groups().iter().filter_map(routes).collect()
     }
 
     fn intake(&self) -> Intake {

@@ -23,6 +23,8 @@ pub struct Http {
     pub tokens: Vec<Token>,
     /// A file with more of them. What it holds may change at any time.
     pub tokens_file: Option<PathBuf>,
+    /// Kheish's own paths are served too.
+    pub kheish_api: bool,
     /// Connections are encrypted with it, if it is there.
     pub certificate: Option<ServerCertificate>,
 }
@@ -42,6 +44,7 @@ pub(super) fn http(raw: &Raw<'_>) -> Option<Http> {
         text.parse::<SocketAddr>().map_err(|_| Mismatch::new("an address and port such as 127.0.0.1:8733"))
     });
     let expose = raw.read("http.expose", flag);
+    let kheish_api = raw.read("http.kheish_api", flag);
     let tokens = raw.read_list("http.tokens", |text| Token::parse(text).map_err(Mismatch::from));
     let tokens_file = raw.read("http.tokens_file", parse::path);
     let chain = raw.read("http.tls_cert", parse::path);
@@ -53,7 +56,7 @@ pub(super) fn http(raw: &Raw<'_>) -> Option<Http> {
         (None, Some(_)) => return alone(raw, "http.tls_key", "http.tls_cert"),
     };
     let expose = expose?;
-    let http = Http { bind: bind?, tokens: tokens?, tokens_file: tokens_file?, certificate };
+    let http = Http { bind: bind?, tokens: tokens?, tokens_file: tokens_file?, kheish_api: kheish_api?, certificate };
     if !http.bind.ip().is_loopback() && !http.has_tokens() && !expose {
         let mismatch = Mismatch::new("a loopback address such as 127.0.0.1:8733");
         raw.wrong(

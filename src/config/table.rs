@@ -67,7 +67,7 @@ const fn secret_urls(path: &'static str, doc: &'static str) -> Setting {
 }
 
 /// All settings; those of a section stand together.
-pub(super) static SETTINGS: [Setting; 61] = [
+pub(super) static SETTINGS: [Setting; 62] = [
     one(
         "namespace",
         "hookfleet",
@@ -174,6 +174,11 @@ pub(super) static SETTINGS: [Setting; 61] = [
         "false",
         "Allow an address that others can reach without tokens: /metrics, /healthz and /readyz are served there, nothing\n\
          else.",
+    ),
+    one(
+        "http.kheish_api",
+        "false",
+        "In `up` and `server`: serve Kheish's own paths (/v1/runtime/hooks) in its shapes, for its tools.",
     ),
     Setting {
         path: "http.tokens",

@@ -168,7 +168,7 @@ mod tests {
 
     fn http(tokens: &[&str]) -> Http {
         let tokens = tokens.iter().map(|token| Token::parse(token).unwrap()).collect();
-        Http { bind: "127.0.0.1:0".parse().unwrap(), tokens, tokens_file: None, certificate: None }
+        Http { bind: "127.0.0.1:0".parse().unwrap(), tokens, tokens_file: None, kheish_api: false, certificate: None }
     }
 
     async fn answer(door: &Door, authorization: Option<&str>, needed: Role) -> (u16, Option<String>) {

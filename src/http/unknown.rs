@@ -61,6 +61,10 @@ fn not_found(known: &[Known], kind: Kind, method: &Method, path: &str) -> Proble
         return Problem::new(StatusCode::NOT_FOUND, detail);
     };
     let serve = |kind: &Kind| kind.groups().contains(&found.group);
+    if found.group == Group::Kheish && serve(&kind) {
+        let detail = format!("{path} is a path of Kheish, which is served with `http.kheish_api: true`");
+        return Problem::new(StatusCode::NOT_FOUND, detail);
+    }
     let commands: Vec<_> =
         Kind::ALL.iter().filter(|kind| serve(kind)).map(|kind| format!("`{}`", kind.command())).collect();
     let detail = format!(

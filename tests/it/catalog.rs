@@ -32,7 +32,7 @@ impl Site {
         path.to_str().unwrap().to_owned()
     }
 
-    fn of_redis(self) -> Self {
+    pub(crate) fn of_redis(self) -> Self {
         self.set("HOOKFLEET_CATALOG_FROM", "redis")
     }
 }
@@ -49,7 +49,7 @@ impl Worker {
         self.until("/readyz", said).await;
     }
 
-    async fn until_revision(&self, revision: &str) {
+    pub(crate) async fn until_revision(&self, revision: &str) {
         self.until("/v1/status", |status| status.pointer("/catalog/revision").is_some_and(|found| found == revision))
             .await;
     }

@@ -11,6 +11,8 @@ use clap::error::ErrorKind;
 use hookfleet::catalog::{self, Terms};
 use hookfleet::cli::Cli;
 use hookfleet::config::{Environment, Overrides, Settings};
+use hookfleet::dialect::kheish::HookInvocation;
+use hookfleet::dialect::kheish::request::SetHooks;
 use hookfleet::domain::event::Reading;
 use hookfleet::publish::prepare;
 use hookfleet::{Event, Failed, Fleet, Publisher};
@@ -170,7 +172,7 @@ fn json_is_json() {
     }
 }
 
-/// What README has curl send is an event.
+/// What README has curl send is an event, or what the route takes in its place.
 #[test]
 fn events_for_curl_are_events() {
     let mut count = 0;
@@ -179,8 +181,11 @@ fn events_for_curl_are_events() {
         let sent = line.iter().position(|word| word == "-d").map(|at| line[at + 1].clone());
         if let Some(body) = sent.filter(|body| body.starts_with('{')) {
             count += 1;
-            if line.iter().any(|word| word.contains("/v1/hooks/kheish")) {
-                hookfleet::dialect::kheish::HookInvocation::read(body.as_bytes()).unwrap();
+            let is_to = |path: &str| line.iter().any(|word| word.contains(path));
+            if is_to("/v1/hooks/kheish") {
+                HookInvocation::read(body.as_bytes()).unwrap();
+            } else if is_to("/v1/runtime/hooks") {
+                SetHooks::read(body.as_bytes()).unwrap();
             } else {
                 prepared(&body);
             }

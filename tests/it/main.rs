@@ -49,6 +49,7 @@ mod https;
 mod imports;
 mod input;
 mod kheish;
+mod kheish_api;
 mod language;
 mod letters;
 mod library;

@@ -222,6 +222,21 @@ impl HookSettings {
         self.hooks.iter().map(|(event, hooks)| (*event, hooks.as_slice()))
     }
 
+    /// Those of several as one: of each event, the hooks of the first before those of the next.
+    #[must_use]
+    pub fn joined(all: &[Self]) -> Self {
+        let mut hooks: Vec<(&'static EventName, Vec<HookDefinition>)> = Vec::new();
+        for event in &EventName::ALL {
+            let is_this = |(other, _): &&(&EventName, Vec<HookDefinition>)| other.snake == event.snake;
+            let named = all.iter().flat_map(|settings| settings.hooks.iter().filter(is_this));
+            let of_event: Vec<&Vec<HookDefinition>> = named.map(|(_, hooks)| hooks).collect();
+            if !of_event.is_empty() {
+                hooks.push((event, of_event.into_iter().flatten().cloned().collect()));
+            }
+        }
+        Self { hooks }
+    }
+
     /// How many hooks there are.
     #[must_use]
     pub fn count(&self) -> usize {

@@ -1,0 +1,131 @@
+//! Kheish's own paths, as its tools call them.
+
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use crate::fleet::{Site, Worker};
+use crate::pipeline::hook;
+use crate::servers::{client, shared};
+use crate::sink::Sink;
+
+const HOOKS: &str = "/v1/runtime/hooks";
+
+/// Status and body of an answer.
+async fn call(worker: &Worker, method: Method, body: Option<&Value>) -> (u16, Value) {
+    let request = client().request(method, worker.url(HOOKS));
+    let request = match body {
+        Some(body) => request.header("content-type", "application/json").body(body.to_string()),
+        None => request,
+    };
+    let answer = request.send().await.unwrap();
+    (answer.status().as_u16(), answer.json().await.unwrap())
+}
+
+async fn set(worker: &Worker, body: &Value) -> (u16, Value) {
+    call(worker, Method::POST, Some(body)).await
+}
+
+/// Bare settings with a command hook of `stop` that blocks, and says so.
+fn settings(name: &str, said: &str) -> Value {
+    let command = format!("echo '{{\"decision\":\"block\",\"stop_reason\":\"{said}\"}}'");
+    let executor = json!({ "type": "command", "command": command, "shell": "/bin/sh" });
+    json!({ "hooks": { "stop": [{ "name": name, "executor": executor }] } })
+}
+
+async fn stop_reason(worker: &Worker) -> Value {
+    let stop = json!({ "event": "stop" }).to_string();
+    let answer = client().post(worker.url("/v1/hooks/kheish")).body(stop).send().await.unwrap();
+    assert_eq!(answer.status(), 200);
+    answer.json::<Value>().await.unwrap()["stop_reason"].clone()
+}
+
+/// A new daemon's first settings, an update of them, one that comes too late, and the way back to none.
+#[tokio::test]
+async fn settings_are_read_and_replaced() {
+    let (rabbit, redis) = shared().await;
+    let sink = Sink::start().await;
+    let site = Site::servers(rabbit, redis).of_redis().with_gateway().hooks(&hook(&sink, "ours", "kheish.stop", ""));
+    let site = site.set("HOOKFLEET_HTTP_KHEISH_API", "true").set("HOOKFLEET_COMMANDS_ALLOW", "/bin/sh");
+    site.ok(&["hooks", "apply", site.hooks_file().to_str().unwrap()]);
+    let mut worker = site.worker().await;
+    worker.until_revision("r1").await;
+    assert_eq!(call(&worker, Method::GET, None).await, (200, json!({})));
+
+    let first = settings("a", "first");
+    let (status, answer) = set(&worker, &first).await;
+    assert_eq!((status, &answer["config"]["revision"]), (200, &json!(2)), "{answer:#}");
+    assert_eq!((&answer["config"]["persisted"], &answer["config"]["history_len"]), (&json!(true), &json!(2)));
+    assert_eq!(answer["hooks"]["hooks"]["stop"][0]["executor"]["command"], "[redacted hook command]");
+    assert_eq!(call(&worker, Method::GET, None).await, (200, first.clone()), "whole for who may operate");
+    worker.until_revision("r2").await;
+    assert_eq!(stop_reason(&worker).await, "first");
+    sink.until("our own hook, which stays", std::time::Duration::from_secs(30), |calls| calls.len() == 1).await;
+
+    let second = json!({ "settings": settings("a", "second"), "expected_revision": 2, "skip_hooks": true });
+    let (status, answer) = set(&worker, &second).await;
+    assert_eq!((status, &answer["config"]["revision"]), (200, &json!(3)), "{answer:#}");
+    worker.until_revision("r3").await;
+    assert_eq!(stop_reason(&worker).await, "second");
+    let (status, late) = set(&worker, &second).await;
+    assert_eq!((status, &late["code"], &late["domain"]), (409, &json!("runtime_revision_conflict"), &json!("runtime")));
+    assert_eq!(late["detail"], "runtime config revision conflict: expected 2, current 3");
+    assert_eq!(late["type"], "urn:kheish:problem:runtime_revision_conflict");
+
+    let (status, answer) = set(&worker, &json!({ "settings": {} })).await;
+    assert_eq!((status, &answer["hooks"]), (200, &json!({})));
+    worker.until_revision("r4").await;
+    assert_eq!(stop_reason(&worker).await, Value::Null);
+    assert_eq!(worker.stop().await, Some(0));
+}
+
+/// What is wrong is answered with its code, and changes nothing.
+#[tokio::test]
+async fn wrong_settings_change_nothing() {
+    let (rabbit, redis) = shared().await;
+    let site = Site::servers(rabbit, redis).of_redis().with_gateway().hooks("");
+    let site = site.set("HOOKFLEET_HTTP_KHEISH_API", "true");
+    site.ok(&["hooks", "apply", site.hooks_file().to_str().unwrap()]);
+    let worker = site.worker().await;
+    let blank = json!({ "hooks": { "pre_tool_use": [{ "name": "x",
+        "executor": { "type": "command", "command": "true", "timeout_ms": 0 } }] } });
+    for (body, status, code, detail) in [
+        (json!({}), 422, "daemon_error", "hooks request must include settings or legacy hooks"),
+        (json!({ "expected_revision": 1 }), 422, "daemon_error", "hooks request must include settings or legacy hooks"),
+        (json!([]), 422, "daemon_error", "hooks request must be an object"),
+        (blank, 400, "invalid_hook_settings", "PreToolUse[0]:x: hook timeout_ms must be greater than zero"),
+    ] {
+        let (found, problem) = set(&worker, &body).await;
+        assert_eq!((found, &problem["code"], &problem["detail"]), (status, &json!(code), &json!(detail)), "{body}");
+    }
+    let answer = client().post(worker.url(HOOKS)).body("{").send().await.unwrap();
+    assert_eq!(answer.headers()["content-type"], "application/problem+json");
+    assert_eq!(
+        (answer.status().as_u16(), &answer.json::<Value>().await.unwrap()["code"]),
+        (400, &json!("bad_request"))
+    );
+    assert_eq!(call(&worker, Method::GET, None).await, (200, json!({})));
+    assert_eq!(worker.ask("/v1/catalog").await["revision"], "r1");
+}
+
+/// A process that follows a file shows it, and does not write to it; one without the setting has no such paths.
+#[tokio::test]
+async fn a_file_is_shown_and_not_written() {
+    let site = Site::embedded();
+    let file = site.folder.path().join("hooks.json");
+    let text = settings("a", "x").to_string();
+    std::fs::write(&file, &text).unwrap();
+    let site = site.set("HOOKFLEET_HOOKS", file.to_str().unwrap()).set("HOOKFLEET_CATALOG_DIALECT", "kheish");
+    let site = site.set("HOOKFLEET_COMMANDS_ALLOW", "/bin/sh");
+    let mut worker = site.worker().await;
+    let (status, problem) = call(&worker, Method::GET, None).await;
+    assert_eq!(status, 404);
+    assert!(problem["detail"].as_str().unwrap().contains("http.kheish_api: true"), "{problem:#}");
+    assert_eq!(worker.stop().await, Some(0));
+
+    let site = site.set("HOOKFLEET_HTTP_KHEISH_API", "true");
+    let worker = site.worker().await;
+    assert_eq!(call(&worker, Method::GET, None).await, (200, settings("a", "x")));
+    let (status, problem) = set(&worker, &settings("a", "y")).await;
+    assert_eq!((status, &problem["code"]), (409, &json!("runtime_change_blocked")));
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), text);
+}
