@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use axum::extract::State;
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Json, Response};
 use serde::Serialize;
 use serde_json::Value;
@@ -74,6 +74,8 @@ async fn hooks(State(kheish): State<Kheish>) -> Result<Json<Value>, Failed> {
         (status = 409, description = "`runtime_revision_conflict`, `runtime_change_blocked`: nothing was changed",
          body = OfKheish, content_type = "application/problem+json"),
         (status = 413, description = "They are too large", body = OfKheish, content_type = "application/problem+json"),
+        (status = 415, description = "The content type is not application/json", body = OfKheish,
+         content_type = "application/problem+json"),
         (status = 422, description = "It is JSON of another shape", body = OfKheish,
          content_type = "application/problem+json"),
         (status = 503, description = "Redis is away", body = OfKheish, content_type = "application/problem+json"),
@@ -81,6 +83,7 @@ async fn hooks(State(kheish): State<Kheish>) -> Result<Json<Value>, Failed> {
 )]
 async fn set_hooks(
     State(kheish): State<Kheish>,
+    headers: HeaderMap,
     Whole(body): Whole<{ 2 * BYTES_MAX }>,
 ) -> Result<Json<RuntimeSettings>, Failed> {
     let Some(revisions) = kheish.catalog.revisions.clone() else {
@@ -89,6 +92,7 @@ async fn set_hooks(
             format!("this process follows the hooks file {file}: change that one, or set catalog.from to redis");
         return Err(Failed::new(StatusCode::CONFLICT, "runtime_change_blocked", detail));
     };
+    check_type(&headers)?;
     let asked = SetHooks::read(&body)?;
     let (documents, about) = kheish.current().await?;
     let current = about.map_or(0, |about| about.number);
@@ -109,6 +113,19 @@ async fn set_hooks(
         return Err(Failed::new(StatusCode::INTERNAL_SERVER_ERROR, "daemon_error", "nothing was changed"));
     };
     RuntimeSettings::of(&asked.settings, &about, &revisions).await.map(Json)
+}
+
+/// Pages in a browser may send other types than this to loopback unasked.
+fn check_type(headers: &HeaderMap) -> Result<(), Failed> {
+    let named = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    match named.split(';').next().unwrap_or_default().trim() {
+        "application/json" => Ok(()),
+        other => {
+            let found = if other.is_empty() { "none" } else { other };
+            let detail = format!("expected the content type application/json, found {found}");
+            Err(Failed::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "daemon_error", detail))
+        }
+    }
 }
 
 impl Kheish {

@@ -97,7 +97,9 @@ async fn wrong_settings_change_nothing() {
         let (found, problem) = set(&worker, &body).await;
         assert_eq!((found, &problem["code"], &problem["detail"]), (status, &json!(code), &json!(detail)), "{body}");
     }
-    let answer = client().post(worker.url(HOOKS)).body("{").send().await.unwrap();
+    let post = |kind: &'static str| client().post(worker.url(HOOKS)).header("content-type", kind).body("{");
+    assert_eq!(post("text/plain").send().await.unwrap().status(), 415, "a page in a browser may send it unasked");
+    let answer = post("application/json").send().await.unwrap();
     assert_eq!(answer.headers()["content-type"], "application/problem+json");
     assert_eq!(
         (answer.status().as_u16(), &answer.json::<Value>().await.unwrap()["code"]),

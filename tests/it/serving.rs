@@ -37,6 +37,7 @@ impl Fleet {
         let sink = Sink::start().await;
         sink.behave(|hook, _| Answer::status(if hook == "broken" { 404 } else { 200 }));
         let site = Site::servers(rabbit, redis).set("HOOKFLEET_CATALOG_FROM", "redis");
+        let site = site.set("HOOKFLEET_HTTP_KHEISH_API", "true");
         let site = site.set("HOOKFLEET_COMMANDS_ALLOW", "sh");
         let workers: Vec<Worker> = (0..3).map(|_| site.spawn(&[])).collect();
         let servers = [Served::new(site.server().await).await, Served::new(site.server().await).await];
