@@ -7,6 +7,9 @@ use crate::domain::escape;
 use crate::domain::secret::Secret;
 use crate::domain::text_error::Refusal;
 
+/// More problems than this are counted only.
+pub(super) const PROBLEMS_MAX: usize = 100;
+
 /// Where a value comes from, in the words of the one who reads it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum At {
@@ -271,12 +274,12 @@ impl Problems {
         Self { list, total }
     }
 
-    /// Those of several texts, one text after the other.
+    /// Those of several texts, one text after the other; of very many, the first.
     #[doc(hidden)]
     #[must_use]
     pub fn join(all: Vec<Self>) -> Self {
         let total = all.iter().map(|problems| problems.total).sum();
-        Self { list: all.into_iter().flat_map(|problems| problems.list).collect(), total }
+        Self { list: all.into_iter().flat_map(|problems| problems.list).take(PROBLEMS_MAX).collect(), total }
     }
 
     /// The problems one by one; the first hundred of them if there are more.

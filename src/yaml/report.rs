@@ -5,12 +5,10 @@ use std::collections::HashMap;
 use std::iter;
 use std::ops::Range;
 
-use super::problem::{At, Mismatch, Place, Problem, Problems, Severity, Snippet};
+use super::problem::{At, Mismatch, PROBLEMS_MAX, Place, Problem, Problems, Severity, Snippet};
 use crate::domain::escape;
 use crate::domain::secret::Secret;
 
-/// More problems than this are counted only.
-const PROBLEMS_MAX: usize = 100;
 /// Longest piece of a line that is shown.
 const SNIPPET_CHARS_MAX: usize = 140;
 

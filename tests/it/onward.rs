@@ -280,7 +280,8 @@ async fn another_broker_dies(queue_type: &str) {
         }
         assert!(
             began.elapsed() < Duration::from_secs(120),
-            "the broker was started again, and its queue cannot be consumed from"
+            "the broker was started again, and its queue cannot be consumed from\n{}",
+            other.log()
         );
     };
     while seen.len() < count {

@@ -267,6 +267,20 @@ impl Rabbit {
         }
     }
 
+    /// The last lines of each node's log, for failures that only the broker can explain.
+    pub(crate) fn log(&self) -> String {
+        const LINES_MAX: usize = 300;
+        let read = |node: &Node| {
+            let path = self.folder.of(node).join("log").join(format!("{}.log", node.name()));
+            let text = fs::read(&path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+            let text = text.unwrap_or_else(|error| format!("{}: {error}", path.display()));
+            let lines: Vec<&str> = text.lines().collect();
+            let last = &lines[lines.len().saturating_sub(LINES_MAX)..];
+            format!("--- log of {}\n{}\n", node.name(), last.join("\n"))
+        };
+        self.nodes.iter().map(read).collect()
+    }
+
     /// The place of the node that leads a queue.
     pub(crate) fn leader(&self, queue: &str) -> usize {
         let listed = self.ctl(&["-q", "list_queues", "name", "pid", "--no-table-headers"]);

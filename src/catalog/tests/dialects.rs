@@ -112,3 +112,12 @@ fn documents_of_two_dialects_make_one_catalog() {
     assert_eq!(ids, ["kheish.setup.a", "own"]);
     assert!(event_types(&documents).is_ok(), "a document of another system declares none");
 }
+
+/// A file of nothing but mistakes is told of as briefly as one of ours.
+#[test]
+fn many_mistakes_are_counted() {
+    let hooks = vec!["{}"; 1_000].join(",");
+    let problems = of_kheish(&format!(r#"{{ "hooks": {{ "stop": [{hooks}] }} }}"#)).unwrap_err();
+    assert_eq!(problems.list().len(), 100);
+    assert!(problems.to_string().ends_with("1000 problems, 100 of them shown"));
+}
