@@ -46,11 +46,23 @@ impl Files {
     fn each(&self) -> Result<Vec<(PathBuf, Dialect)>, Mismatch> {
         let foreign = Source::of(self.dialect).filter(|_| self.path.is_dir());
         let Some(foreign) = foreign.map(|source| self.path.join(source.file())).filter(|path| path.exists()) else {
-            let dialect = if self.path.is_dir() { Dialect::Native } else { self.dialect };
-            return Ok(yaml::files(&self.path)?.into_iter().map(|path| (path, dialect)).collect());
+            return self.without_foreign();
         };
         let ours = yaml::files(&self.path).unwrap_or_default().into_iter().map(|path| (path, Dialect::Native));
         Ok(std::iter::once((foreign, self.dialect)).chain(ours).collect())
+    }
+
+    /// The file itself, or those of ours in the folder.
+    fn without_foreign(&self) -> Result<Vec<(PathBuf, Dialect)>, Mismatch> {
+        let dialect = if self.path.is_dir() { Dialect::Native } else { self.dialect };
+        match (yaml::files(&self.path), Source::of(self.dialect)) {
+            (Ok(files), _) => Ok(files.into_iter().map(|path| (path, dialect)).collect()),
+            (Err(mismatch), Some(source)) if self.path.is_dir() => {
+                let expected = format!("a folder with {} or *.yaml files", source.file());
+                Err(Mismatch { expected, ..mismatch })
+            }
+            (Err(mismatch), _) => Err(mismatch),
+        }
     }
 
     /// All files, or the path itself where they cannot be listed.

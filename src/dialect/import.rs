@@ -2,6 +2,7 @@
 //!
 //! An importer is one pure function a dialect, from [`Wish`] to [`Imported`]; [`import()`](super::import()) picks it.
 
+use std::collections::HashMap;
 use std::fmt;
 
 use serde::Serialize;
@@ -178,21 +179,22 @@ pub fn place(file: &str, spot: Option<Spot>, way: &str) -> String {
 /// Remarks of many hooks: those that say the same become one, at the place of the first.
 #[must_use]
 pub fn gathered(remarks: impl IntoIterator<Item = Remark>) -> Vec<Remark> {
-    let mut gathered: Vec<Remark> = Vec::new();
+    let (mut gathered, mut places) = (Vec::<Remark>::new(), HashMap::new());
     for remark in remarks {
-        let same = |other: &&mut Remark| {
-            other.change == remark.change && other.advice == remark.advice && !other.hooks.is_empty()
+        if remark.hooks.is_empty() {
+            gathered.push(remark); // of the whole file
+            continue;
+        }
+        let place = *places.entry((remark.change.clone(), remark.advice.clone())).or_insert(gathered.len());
+        let Some(first) = gathered.get_mut(place) else {
+            gathered.push(remark);
+            continue;
         };
-        match gathered.iter_mut().find(same) {
-            Some(first) if !remark.hooks.is_empty() => {
-                first.hooks.extend(remark.hooks);
-                for event in remark.events {
-                    if !first.events.contains(&event) {
-                        first.events.push(event);
-                    }
-                }
+        first.hooks.extend(remark.hooks);
+        for event in remark.events {
+            if !first.events.contains(&event) {
+                first.events.push(event);
             }
-            _ => gathered.push(remark),
         }
     }
     gathered

@@ -9,6 +9,9 @@ use serde_json::value::RawValue;
 use crate::domain::escape;
 use crate::yaml::value::{field_path, item_path};
 
+/// To find a place costs a reading of the text: of more mistakes than these, a report has the ways only.
+pub const SPOTS_MAX: usize = 100;
+
 /// A line and a column of a text, both from 1. Columns are counted in characters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Spot {
@@ -108,7 +111,7 @@ impl<'t> JsonText<'t> {
         spot(self.0, self.offset(here))
     }
 
-    /// Every key that its object has had before, at the later of both places.
+    /// The keys that their objects have had before, at the later of both places: the first [`SPOTS_MAX`] of them.
     #[must_use]
     pub fn repeated_keys(&self) -> Vec<(Way, Spot)> {
         let mut found = Vec::new();
@@ -122,6 +125,9 @@ impl<'t> JsonText<'t> {
                 let mut seen = std::collections::HashSet::new();
                 for (name, value) in fields {
                     let way = way.field(&name);
+                    if found.len() >= SPOTS_MAX {
+                        return;
+                    }
                     if !seen.insert(name) {
                         found.push((way.clone(), spot(self.0, self.offset(value))));
                     }

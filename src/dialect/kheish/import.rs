@@ -15,7 +15,7 @@
 use super::event_name::EventName;
 use super::settings::{Fault, FaultKind, HookDefinition, HookSettings, Origin};
 use crate::dialect::import::{Imported, ImportedHook, Misfit, Refused, Remark, Wish, gathered, place};
-use crate::dialect::json_text::{JsonText, Way};
+use crate::dialect::json_text::{JsonText, SPOTS_MAX, Way};
 use crate::dialect::yaml_text::{comment, quoted};
 use crate::yaml::BYTES_MAX;
 use ids::Ids;
@@ -58,15 +58,16 @@ pub(in crate::dialect) fn import(wish: &Wish<'_>) -> Result<Imported, Refused> {
     }
     let mut left_out: Vec<Misfit> = read.faults.iter().map(|fault| misfit(wish, fault)).collect();
     let mut remarks = rules::of_file(&read);
-    let (mut ids, mut taken) = (Ids::new(wish.prefix), Vec::new());
+    let (mut ids, mut taken, mut unfit) = (Ids::new(wish.prefix), Vec::new(), Vec::new());
     let hooks = read.settings.by_event().flat_map(|(event, hooks)| hooks.iter().map(move |hook| (event, hook)));
     for ((event, definition), origin) in hooks.zip(&read.origins) {
         let hook = Hook { event, definition, id: ids.next(event.snake, &definition.name) };
         match take(&hook, origin) {
             Ok(one) => taken.push(one),
-            Err((way, reason)) => left_out.push(Misfit { place: place_of(wish, &way), reason }),
+            Err(one) => unfit.push(one),
         }
     }
+    left_out.extend(placed(wish, unfit));
     if !left_out.is_empty() && !wish.is_lenient {
         // They run there, and cannot be the same here.
         return Err(Refused { problems: left_out, notes: Vec::new(), can_be_left_out: true });
@@ -135,9 +136,18 @@ fn list(programs: &[String]) -> String {
     format!("[{}]", programs.iter().map(|program| quoted(program)).collect::<Vec<_>>().join(", "))
 }
 
-fn place_of(wish: &Wish<'_>, way: &Way) -> String {
-    let spot = JsonText::read(wish.bytes).ok().map(|(text, _)| text.spot(way));
-    place(wish.file, spot, &way.to_string())
+/// Hooks that cannot be taken over, with their places.
+fn placed(wish: &Wish<'_>, unfit: Vec<(Way, String)>) -> Vec<Misfit> {
+    if unfit.is_empty() {
+        return Vec::new();
+    }
+    let text = JsonText::read(wish.bytes).ok().map(|(text, _)| text);
+    let spot = |at: usize, way: &Way| text.filter(|_| at < SPOTS_MAX).map(|text| text.spot(way));
+    let misfit = |(at, (way, reason)): (usize, (Way, String))| Misfit {
+        place: place(wish.file, spot(at, &way), &way.to_string()),
+        reason,
+    };
+    unfit.into_iter().enumerate().map(misfit).collect()
 }
 
 fn misfit(wish: &Wish<'_>, fault: &Fault) -> Misfit {

@@ -1,6 +1,6 @@
 //! Ids for hooks that have names only.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 /// Longest id of a hook.
 const CHARS_MAX: usize = 128;
@@ -9,25 +9,31 @@ const CHARS_MAX: usize = 128;
 pub(super) struct Ids<'a> {
     prefix: &'a str,
     given: HashSet<String>,
+    /// The last number behind each id, so that a thousand hooks of one name do not try a thousand numbers each.
+    numbers: HashMap<String, usize>,
 }
 
 impl<'a> Ids<'a> {
     pub(super) fn new(prefix: &'a str) -> Self {
-        Self { prefix, given: HashSet::new() }
+        Self { prefix, given: HashSet::new(), numbers: HashMap::new() }
     }
 
     /// `{prefix}.{event}.{name}`, with `-2` behind the second of the same, `-3` behind the third.
     pub(super) fn next(&mut self, event: &str, name: &str) -> String {
         let whole = format!("{}.{event}.{}", self.prefix, legal(name));
         let cut = |room: usize| whole.chars().take(CHARS_MAX - room).collect::<String>();
-        let mut id = cut(0);
-        let mut number = 1_usize;
-        while !self.given.insert(id.clone()) {
-            number += 1;
-            let end = format!("-{number}");
-            id = format!("{}{end}", cut(end.len()));
+        let with_number = |number: usize| {
+            let end = if number == 1 { String::new() } else { format!("-{number}") };
+            format!("{}{end}", cut(end.len()))
+        };
+        let number = self.numbers.entry(cut(0)).or_insert(0);
+        loop {
+            *number += 1;
+            let id = with_number(*number);
+            if self.given.insert(id.clone()) {
+                return id;
+            }
         }
-        id
     }
 }
 
@@ -58,6 +64,8 @@ mod tests {
             ("second opinion", "kheish.stop.second-opinion"),
             ("second/opinion", "kheish.stop.second-opinion-2"),
             ("second-opinion-2", "kheish.stop.second-opinion-2-2"),
+            ("second.opinion", "kheish.stop.second.opinion"),
+            ("second opinion", "kheish.stop.second-opinion-3"),
             (" -ä- ", "kheish.stop.hook"),
             ("日本", "kheish.stop.hook-2"),
             ("a__b..c", "kheish.stop.a__b..c"),

@@ -26,8 +26,9 @@ pub(super) fn of(taken: &[Taken]) -> Vec<String> {
     let of_tools =
         |event: &str| event.contains("tool_use") || event.starts_with("permission_") || event == "file_changed";
     let mut others: Vec<(&str, usize)> = Vec::new();
-    for event in taken.iter().map(|taken| taken.event.snake).filter(|event| !of_tools(event)) {
-        if count(event) > 0 && !others.iter().any(|(known, _)| *known == event) {
+    let enabled = taken.iter().filter(|taken| taken.hook.enabled).map(|taken| taken.event.snake);
+    for event in enabled.filter(|event| !of_tools(event)) {
+        if !others.iter().any(|(known, _)| *known == event) {
             others.push((event, count(event)));
         }
     }

@@ -1,5 +1,7 @@
 //! The rules that are not the same here and there, as remarks.
 
+use std::collections::HashMap;
+
 use url::Url;
 
 use super::{Hook, Taken, machine};
@@ -74,26 +76,25 @@ pub(super) fn of_file(read: &Read) -> Vec<Remark> {
     remarks
 }
 
-/// Hooks of one event that have one name: what tells them apart here does not there.
+/// Hooks of one event that have the same name. Their ids differ here; there nothing does.
 pub(super) fn of_names(taken: &[Taken]) -> Vec<Remark> {
-    let mut remarks: Vec<Remark> = Vec::new();
-    for (at, one) in taken.iter().enumerate() {
-        let is_same = |other: &&Taken| other.event == one.event && other.hook.name == one.hook.name;
-        let same: Vec<&Taken> = taken.iter().filter(is_same).collect();
-        let is_first = taken.iter().position(|other| is_same(&other)) == Some(at);
-        if is_first && same.len() > 1 {
-            remarks.push(Remark {
-                hooks: same.iter().map(|taken| taken.hook.id.clone()).collect(),
-                events: vec![one.event.snake.to_owned()],
-                change:
-                    "Several hooks of one event have the same name: receivers get the same Idempotency-Key from each"
-                        .to_owned(),
-                advice: "give each a name of its own".to_owned(),
-                is_general: false,
-            });
+    let (mut groups, mut places) = (Vec::<Vec<&Taken>>::new(), HashMap::new());
+    for one in taken {
+        let place = *places.entry((one.event.snake, &one.hook.name)).or_insert(groups.len());
+        match groups.get_mut(place) {
+            Some(group) => group.push(one),
+            None => groups.push(vec![one]),
         }
     }
-    remarks
+    let remark = |group: &Vec<&Taken>| Remark {
+        hooks: group.iter().map(|taken| taken.hook.id.clone()).collect(),
+        events: group.iter().take(1).map(|taken| taken.event.snake.to_owned()).collect(),
+        change: "Several hooks of one event have the same name: receivers get the same Idempotency-Key from each"
+            .to_owned(),
+        advice: "give each a name of its own".to_owned(),
+        is_general: false,
+    };
+    groups.iter().filter(|group| group.len() > 1).map(remark).collect()
 }
 
 /// In which order the hooks of each event run.

@@ -42,7 +42,7 @@ pub struct Fault {
     pub message: String,
     /// The way to it.
     pub way: Way,
-    /// Where it stands, if it was read from a text.
+    /// Where it stands, if it was read from a text: of very many faults, the first have it.
     pub spot: Option<Spot>,
 }
 

@@ -1,9 +1,9 @@
-//! Reads settings. The types themselves say what is taken; what is told of a mistake is worked out afterwards.
+//! Reads settings. Their types decide what is taken. The message about a mistake is made afterwards.
 
 use serde_json::Value;
 
 use super::{Fault, FaultKind, HookDefinition, HookSettings, SCHEMA_VERSION, fields, validate};
-use crate::dialect::json_text::{JsonText, NotJson, Way};
+use crate::dialect::json_text::{JsonText, NotJson, SPOTS_MAX, Way};
 use crate::dialect::kheish::event_name::EventName;
 use crate::domain::escape::quoted;
 use crate::yaml::problem::Mismatch;
@@ -43,7 +43,7 @@ impl HookSettings {
         Self::of_file_partly(bytes).and_then(whole)
     }
 
-    /// As [`Self::of_file`], but hooks that are wrong are left out, and told in [`Read::faults`].
+    /// As [`Self::of_file`], but hooks that are wrong are left out, and [`Read::faults`] says why.
     ///
     /// # Errors
     /// What is wrong with the file as a whole.
@@ -58,7 +58,9 @@ impl HookSettings {
             return Err(repeated);
         }
         let place = |faults: Vec<Fault>| -> Vec<Fault> {
-            faults.into_iter().map(|fault| Fault { spot: Some(text.spot(&fault.way)), ..fault }).collect()
+            let spot = |(at, fault): (usize, &Fault)| (at < SPOTS_MAX).then(|| text.spot(&fault.way));
+            let spots: Vec<_> = faults.iter().enumerate().map(spot).collect();
+            faults.into_iter().zip(spots).map(|(fault, spot)| Fault { spot, ..fault }).collect()
         };
         let read = of_root(&value, true).map_err(place)?;
         Ok(Read { faults: place(read.faults), ..read })

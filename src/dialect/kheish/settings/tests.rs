@@ -2,7 +2,7 @@ use serde_json::json;
 
 use super::*;
 
-/// What is told of a file: settings as JSON, or a fault a line.
+/// A file as it was read: its settings as JSON, or its faults, one on each line.
 fn check(file: &str, expected: &str) {
     let found = match HookSettings::of_file(file.as_bytes()) {
         Ok(read) => read.settings.to_value().to_string(),
@@ -323,4 +323,15 @@ fn readers_see_what_is_no_secret() {
     );
     assert_eq!(HookSettings::of_value(&whole).unwrap().settings.redacted(), shown);
     assert_eq!(HookSettings::default().redacted(), json!({}));
+}
+
+/// To find the place of each of very many mistakes would take hours.
+#[test]
+fn the_first_of_many_mistakes_have_places() {
+    let file = format!(r#"{{ "hooks": {{ "stop": [{}] }} }}"#, vec!["{}"; 150].join(","));
+    let faults = HookSettings::of_file(file.as_bytes()).unwrap_err();
+    assert_eq!((faults.len(), faults.iter().filter(|fault| fault.spot.is_some()).count()), (150, 100));
+    assert_eq!(faults[149].way.to_string(), "hooks.stop[149]");
+    let repeated = format!("{{{}}}", vec![r#""a":1"#; 150].join(","));
+    assert_eq!(HookSettings::of_file(repeated.as_bytes()).unwrap_err().len(), 100);
 }
