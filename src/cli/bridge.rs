@@ -11,6 +11,7 @@ use bytes::Bytes;
 use clap::{Args, Subcommand};
 use reqwest::Client;
 use serde_json::{Value, json};
+use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use super::exit::Exit;
@@ -72,12 +73,11 @@ pub(super) async fn run(settings: &Settings, bridge: Bridge) -> anyhow::Result<E
         output::answer(&printed, || serde_json::to_string_pretty(&printed).unwrap_or_default())?;
         return Ok(Exit::Done.into());
     }
-    let mut body = Vec::new();
-    std::io::stdin().read_to_end(&mut body).context("stdin cannot be read")?;
     let handed_on = async {
+        let body = stdin(settings.events.body_bytes_max).await?;
         match &flags.url {
-            Some(url) => over_http(url, &flags, body.into()).await,
-            None => directly(settings, &flags, body.into()).await,
+            Some(url) => over_http(url, &flags, body).await,
+            None => directly(settings, &flags, body).await,
         }
     };
     let ended = match timeout(flags.deadline, handed_on).await {
@@ -96,6 +96,22 @@ pub(super) async fn run(settings: &Settings, bridge: Bridge) -> anyhow::Result<E
             Ok(if flags.closed { Exit::Denied.into() } else { Exit::Done.into() })
         }
     }
+}
+
+/// All of stdin. A thread of its own reads it, so that a stdin which is never closed costs the deadline and no more.
+async fn stdin(bytes_max: usize) -> anyhow::Result<Bytes> {
+    let (sender, read) = oneshot::channel();
+    std::thread::spawn(move || {
+        let mut body = Vec::new();
+        let most = u64::try_from(bytes_max).unwrap_or(u64::MAX).saturating_add(1);
+        let done = std::io::stdin().take(most).read_to_end(&mut body).map(|_| body);
+        let _ = sender.send(done); // nobody waits behind the deadline
+    });
+    let body = read.await.context("stdin cannot be read")?.context("stdin cannot be read")?;
+    if body.len() > bytes_max {
+        bail!("expected at most {bytes_max} bytes on stdin (events.body_bytes_max), found more");
+    }
+    Ok(body.into())
 }
 
 /// By the broker or the file that the settings name. Returns what to answer.

@@ -15,7 +15,7 @@ use utoipa_axum::routes;
 use super::access::Door;
 use super::catalog::Catalog;
 use super::openapi;
-use super::problem::Whole;
+use super::problem::{self, Whole};
 use crate::catalog::apply::{self, Applied, Done, Refused, Wish};
 use crate::catalog::files::Files;
 use crate::catalog::revisions::{About, BYTES_MAX, KEPT, Revisions};
@@ -27,6 +27,10 @@ use crate::domain::access::Role;
 use crate::domain::dialect::Dialect;
 use crate::telemetry::now_ms;
 use crate::yaml::problem::Problem;
+
+const CONFLICT: &str = "runtime_revision_conflict";
+/// How often a change that expects no revision is tried while others change the catalog.
+const TRIES_MAX: u32 = 10;
 
 /// What the handlers work with.
 #[derive(Clone)]
@@ -48,12 +52,15 @@ pub(super) fn router(door: Option<&Arc<Door>>) -> OpenApiRouter<Kheish> {
     operation_id = "kheish_hooks",
     responses(
         (status = 200, description = "The bare settings: `{\"hooks\": {EVENT: [HOOK]}}`, without hooks `{}`", body = Object),
+        (status = 500, description = "A fault of this program: its log says which", body = OfKheish,
+         content_type = "application/problem+json"),
         (status = 503, description = "The catalog cannot be read", body = OfKheish, content_type = "application/problem+json"),
     )
 )]
 async fn hooks(State(kheish): State<Kheish>) -> Result<Json<Value>, Failed> {
     let (documents, _) = kheish.current().await?;
-    Ok(Json(settings(&documents)?.to_value()))
+    let settings = beside(move || settings(&documents)).await.ok_or(Refused::Panicked)??;
+    Ok(Json(settings.to_value()))
 }
 
 /// New settings in place of all of Kheish's hooks. Hooks files of this project stay.
@@ -78,13 +85,15 @@ async fn hooks(State(kheish): State<Kheish>) -> Result<Json<Value>, Failed> {
          content_type = "application/problem+json"),
         (status = 422, description = "It is JSON of another shape", body = OfKheish,
          content_type = "application/problem+json"),
+        (status = 500, description = "A fault of this program: its log says which", body = OfKheish,
+         content_type = "application/problem+json"),
         (status = 503, description = "Redis is away", body = OfKheish, content_type = "application/problem+json"),
     )
 )]
 async fn set_hooks(
     State(kheish): State<Kheish>,
     headers: HeaderMap,
-    Whole(body): Whole<{ 2 * BYTES_MAX }>,
+    body: Result<Whole<{ 2 * BYTES_MAX }>, problem::Problem>,
 ) -> Result<Json<RuntimeSettings>, Failed> {
     let Some(revisions) = kheish.catalog.revisions.clone() else {
         let file = kheish.files.path.display();
@@ -93,24 +102,15 @@ async fn set_hooks(
         return Err(Failed::new(StatusCode::CONFLICT, "runtime_change_blocked", detail));
     };
     check_type(&headers)?;
-    let asked = SetHooks::read(&body)?;
-    let (documents, about) = kheish.current().await?;
-    let current = about.map_or(0, |about| about.number);
-    if let Some(expected) = asked.expected_revision.filter(|expected| *expected != current) {
-        return Err(conflict(expected, current));
-    }
-    let wish = Wish {
-        documents: with(&asked.settings, documents),
-        expected: Some(current), // what was read above may have been changed since
-        by: "kheish".to_owned(),
-        message: None,
-        dry_run: false,
-        at_ms: now_ms(),
-        hint_max: kheish.catalog.hint_max,
-    };
-    let Applied { done, .. } = apply::apply(&revisions, kheish.catalog.flow.as_ref(), wish).await?;
-    let (Done::New(about) | Done::Same(about)) = done else {
-        return Err(Failed::new(StatusCode::INTERNAL_SERVER_ERROR, "daemon_error", "nothing was changed"));
+    let Whole(body) = body?;
+    let asked = beside(move || SetHooks::read(&body)).await.ok_or(Refused::Panicked)??;
+    let mut tries = 1;
+    let about = loop {
+        match kheish.replace(&revisions, &asked).await {
+            // Another change came between. Who expects no revision wants this one behind it.
+            Err(failed) if failed.is_conflict() && asked.expected_revision.is_none() && tries < TRIES_MAX => tries += 1,
+            done => break done?,
+        }
     };
     RuntimeSettings::of(&asked.settings, &about, &revisions).await.map(Json)
 }
@@ -129,6 +129,29 @@ fn check_type(headers: &HeaderMap) -> Result<(), Failed> {
 }
 
 impl Kheish {
+    /// Puts settings in place of those of Kheish. Fails with a conflict if the catalog changes meanwhile.
+    async fn replace(&self, revisions: &Revisions, asked: &SetHooks) -> Result<About, Failed> {
+        let (documents, about) = self.current().await?;
+        let current = about.map_or(0, |about| about.number);
+        if let Some(expected) = asked.expected_revision.filter(|expected| *expected != current) {
+            return Err(conflict(expected, current));
+        }
+        let wish = Wish {
+            documents: with(&asked.settings, documents),
+            expected: Some(current),
+            by: "kheish".to_owned(),
+            message: None,
+            dry_run: false,
+            at_ms: now_ms(),
+            hint_max: self.catalog.hint_max,
+        };
+        let Applied { done, .. } = apply::apply(revisions, self.catalog.flow.as_ref(), wish).await?;
+        match done {
+            Done::New(about) | Done::Same(about) => Ok(about),
+            Done::Tried => Err(Failed::new(StatusCode::INTERNAL_SERVER_ERROR, "daemon_error", "nothing was changed")),
+        }
+    }
+
     /// The documents of the current catalog, and which revision it is, if it has one.
     async fn current(&self) -> Result<(Vec<Document>, Option<About>), Failed> {
         if let Some(revisions) = &self.catalog.revisions {
@@ -137,7 +160,11 @@ impl Kheish {
         }
         let files = self.files.clone();
         let read = beside(move || files.open()).await.ok_or(Refused::Panicked)?;
-        Ok((read.map_err(Refused::Invalid)?, None))
+        let read = read.map_err(|problems| {
+            let detail = problems.list().first().map(Problem::sentence).unwrap_or_default();
+            Failed::new(StatusCode::SERVICE_UNAVAILABLE, "daemon_error", detail)
+        });
+        Ok((read?, None))
     }
 }
 
@@ -219,11 +246,15 @@ impl Failed {
     fn new(status: StatusCode, code: &'static str, detail: impl Into<String>) -> Self {
         Self { status, code, detail: detail.into() }
     }
+
+    fn is_conflict(&self) -> bool {
+        self.code == CONFLICT
+    }
 }
 
 fn conflict(expected: u64, current: u64) -> Failed {
     let detail = format!("runtime config revision conflict: expected {expected}, current {current}");
-    Failed::new(StatusCode::CONFLICT, "runtime_revision_conflict", detail)
+    Failed::new(StatusCode::CONFLICT, CONFLICT, detail)
 }
 
 impl IntoResponse for Failed {
@@ -241,6 +272,14 @@ impl IntoResponse for Failed {
         let problem = header::HeaderValue::from_static("application/problem+json");
         response.headers_mut().insert(header::CONTENT_TYPE, problem);
         response
+    }
+}
+
+impl From<problem::Problem> for Failed {
+    fn from(problem: problem::Problem) -> Self {
+        let (status, detail) = problem.into_parts();
+        let code = if status == StatusCode::BAD_REQUEST { "bad_request" } else { "daemon_error" };
+        Self { status, code, detail }
     }
 }
 

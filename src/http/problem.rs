@@ -38,6 +38,11 @@ impl Problem {
         Self { names_codings: true, ..Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail) }
     }
 
+    /// Its status and its sentence, for an API that words problems in its own way.
+    pub(super) fn into_parts(self) -> (StatusCode, String) {
+        (self.status, self.detail)
+    }
+
     /// Adds a member; chainable.
     pub(super) fn with(mut self, name: &str, value: Value) -> Self {
         self.more.insert(name.to_owned(), value);

@@ -291,7 +291,7 @@ async fn a_command_hook_of_theirs_on_servers() {
     a_command_hook_of_theirs(Place::Servers).await;
 }
 
-/// Through a server, with a token that stands in a file; and where nobody is there.
+/// The bridge asks a server with a token from a file. With `--closed` it blocks where no server answers.
 #[tokio::test]
 async fn a_command_hook_of_theirs_over_http() {
     let site = site(Place::File).await.with_gateway();
@@ -321,6 +321,27 @@ async fn a_command_hook_of_theirs_over_http() {
     let printed: Value = serde_json::from_str(&printed).unwrap();
     assert_eq!((code, &printed["failure_policy"]["mode"]), (Some(0), &json!("closed")));
     assert_eq!(printed["executor"]["command"], "hookfleet bridge kheish --gate --closed --deadline 4000ms");
+}
+
+/// A stdin that is never closed costs the deadline, and one without end a sentence.
+#[test]
+fn a_bridge_does_not_wait_for_its_stdin() {
+    let site = Site::embedded().hooks("");
+    let mut command = site.command();
+    command.args(["bridge", "kheish", "--closed", "--deadline", "300ms"]);
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let stdin = child.stdin.take();
+    let output = child.wait_with_output().unwrap();
+    drop(stdin);
+    let complained = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{complained}");
+    assert!(complained.contains("no answer within 300ms"), "{complained}");
+
+    let site = site.set("HOOKFLEET_EVENTS_BODY_BYTES_MAX", "1024");
+    let long = json!({ "event": "stop", "payload": "x".repeat(1024) }).to_string();
+    let (code, said, complained) = bridge(&site, &["--deadline", "30s"], &long);
+    assert_eq!((code, &*said), (Some(0), ""));
+    assert!(complained.contains("at most 1024 bytes on stdin"), "{complained}");
 }
 
 /// A `hooks.json` of Kheish with a command hook of `pre_tool_use`.

@@ -1,5 +1,7 @@
 //! Kheish's own paths, as its tools call them.
 
+use std::collections::BTreeSet;
+
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -71,9 +73,16 @@ async fn settings_are_read_and_replaced() {
     assert_eq!(late["detail"], "runtime config revision conflict: expected 2, current 3");
     assert_eq!(late["type"], "urn:kheish:problem:runtime_revision_conflict");
 
+    // Operators that expect no revision all have their way, one behind the other.
+    let wishes: Vec<Value> = (0..4).map(|number| settings("a", &number.to_string())).collect();
+    let answers = futures_util::future::join_all(wishes.iter().map(|wish| set(&worker, wish))).await;
+    assert!(answers.iter().all(|(status, _)| *status == 200), "{answers:#?}");
+    let revisions = answers.iter().map(|(_, answer)| answer["config"]["revision"].as_u64().unwrap());
+    assert_eq!(revisions.collect::<BTreeSet<_>>(), BTreeSet::from([4, 5, 6, 7]));
+
     let (status, answer) = set(&worker, &json!({ "settings": {} })).await;
     assert_eq!((status, &answer["hooks"]), (200, &json!({})));
-    worker.until_revision("r4").await;
+    worker.until_revision("r8").await;
     assert_eq!(stop_reason(&worker).await, Value::Null);
     assert_eq!(worker.stop().await, Some(0));
 }
@@ -99,6 +108,10 @@ async fn wrong_settings_change_nothing() {
     }
     let post = |kind: &'static str| client().post(worker.url(HOOKS)).header("content-type", kind).body("{");
     assert_eq!(post("text/plain").send().await.unwrap().status(), 415, "a page in a browser may send it unasked");
+    let large = client().post(worker.url(HOOKS)).header("content-type", "application/json");
+    let large = large.body("x".repeat(8 * 1024 * 1024 + 1)).send().await.unwrap();
+    assert_eq!(large.status(), 413);
+    assert_eq!(large.json::<Value>().await.unwrap()["type"], "urn:kheish:problem:daemon_error");
     let answer = post("application/json").send().await.unwrap();
     assert_eq!(answer.headers()["content-type"], "application/problem+json");
     assert_eq!(
@@ -130,4 +143,7 @@ async fn a_file_is_shown_and_not_written() {
     let (status, problem) = set(&worker, &settings("a", "y")).await;
     assert_eq!((status, &problem["code"]), (409, &json!("runtime_change_blocked")));
     assert_eq!(std::fs::read_to_string(&file).unwrap(), text);
+    std::fs::remove_file(&file).unwrap();
+    let (status, problem) = call(&worker, Method::GET, None).await;
+    assert_eq!((status, &problem["code"]), (503, &json!("daemon_error")), "{problem:#}");
 }
