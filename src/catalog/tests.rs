@@ -14,6 +14,7 @@ use crate::domain::retry::RetryPolicy;
 
 mod commands;
 mod conditions;
+mod credentials;
 mod dialects;
 mod events;
 mod http;

@@ -72,7 +72,7 @@ pub fn of_message(message: &Message) -> Result<Option<Dialect>, String> {
 /// The dialect that a media type names, which is in lower case and without parameters; `None`: it names none.
 ///
 /// # Errors
-/// One sentence: there is none of that name.
+/// One sentence: no dialect has the name in this media type.
 pub fn of_media_type(essence: &str) -> Result<Option<Dialect>, String> {
     let named = essence.strip_prefix(MEDIA_TYPE.0).and_then(|rest| rest.strip_suffix(MEDIA_TYPE.1));
     named.map(Dialect::named).transpose().map_err(|error| format!("content type: {error}"))
