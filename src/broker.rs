@@ -129,6 +129,13 @@ pub trait Broker: Send + Sync {
     /// Acks a delivery, some time soon. A void receipt is ignored.
     fn ack(&self, receipt: Receipt);
 
+    /// Whether a delivery of this queue may have come again because of another message: one that the broker cannot hand out,
+    /// for which it ends the connection of each consumer with all that this had in hand. Waits for the news up to two
+    /// seconds, since a delivery comes again before its last worker has noticed the end.
+    async fn refuses_another(&self, _queue: Queue) -> bool {
+        false
+    }
+
     /// The current state and its changes.
     fn health(&self) -> watch::Receiver<Health>;
 

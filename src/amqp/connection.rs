@@ -340,6 +340,12 @@ pub fn is_internal_error(reason: &str) -> bool {
     reason.contains("INTERNAL-ERROR") || reason.contains("INTERNAL_ERROR")
 }
 
+/// Whether another connection has the exclusive queue that was asked for (405).
+#[must_use]
+pub fn is_locked(reason: &str) -> bool {
+    reason.contains("RESOURCE_LOCKED") || reason.contains("RESOURCE-LOCKED")
+}
+
 /// Says goodbye to the broker. The connection may be lost already.
 pub async fn close(connection: &Connection) {
     let _ = timeout(CLOSE_TIMEOUT, connection.close(200, "bye".into())).await;

@@ -23,7 +23,7 @@ use crate::amqp::size::Limit;
 use crate::amqp::supervised::Supervisor;
 use crate::amqp::topology::{Names, Topology};
 use crate::config::BrokerServer;
-use crate::domain::message::{Destination, Message, Outgoing};
+use crate::domain::message::{Destination, Message, Outgoing, Queue};
 use apart::{Apart, HandedOn};
 use asker::Asker;
 use consumer::{Command, Consuming};
@@ -35,6 +35,7 @@ mod acks;
 mod apart;
 mod asker;
 mod consumer;
+mod excuse;
 mod publisher;
 mod replies;
 mod search;
@@ -53,6 +54,7 @@ const REPLY_AGAIN_AFTER: Duration = Duration::from_millis(600);
 
 /// A broker reached over AMQP.
 pub struct AmqpBroker {
+    dial: Arc<Dial>,
     publisher: Arc<Publisher>,
     asker: Asker,
     status: Arc<Status>,
@@ -62,7 +64,6 @@ pub struct AmqpBroker {
     deliveries: Mutex<mpsc::UnboundedReceiver<Delivery>>,
     epoch: Arc<AtomicU64>,
     handed_on: HandedOn,
-    names: Names,
     limit: Arc<Limit>,
     /// Held by the one answer that is sent again.
     alone: Mutex<()>,
@@ -163,7 +164,7 @@ impl AmqpBroker {
                 is_due: Arc::default(),
                 seen: None,
             },
-            dial,
+            dial: Arc::clone(&dial),
             wanted: wanted_now,
             commands: commanded,
             deliveries: sender,
@@ -173,8 +174,9 @@ impl AmqpBroker {
             closing: None,
         };
         tokio::spawn(consuming.serve(supervisor(Part::Consume)));
-        let (names, deliveries) = (Names::new(namespace), Mutex::new(deliveries));
+        let deliveries = Mutex::new(deliveries);
         Ok(Self {
+            dial,
             publisher,
             asker,
             status,
@@ -184,7 +186,6 @@ impl AmqpBroker {
             deliveries,
             epoch,
             handed_on,
-            names,
             limit,
             alone: Mutex::default(),
         })
@@ -261,7 +262,7 @@ impl Broker for AmqpBroker {
     /// a time, by the other connection, and if it ends that too, and again, it is given up.
     async fn reply(&self, delivery: &Delivery, reply: Outgoing, until: Instant) -> Result<(), PublishError> {
         if let Destination::Reply(queue) = &reply.to
-            && self.names.is_ours(queue)
+            && self.dial.names.is_ours(queue)
         {
             return Err(PublishError::Invalid(format!("queue {queue} is the fleet's own: no answer goes there")));
         }
@@ -290,6 +291,10 @@ impl Broker for AmqpBroker {
         if !self.handed_on.ack(receipt) {
             let _ = self.commands.send(Command::Ack(receipt));
         }
+    }
+
+    async fn refuses_another(&self, queue: Queue) -> bool {
+        excuse::refuses_another(&self.dial, queue).await
     }
 
     fn health(&self) -> watch::Receiver<Health> {

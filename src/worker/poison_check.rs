@@ -3,7 +3,8 @@
 //! The broker counts deliveries, and a worker that dies takes with it all that it merely held: where workers die often,
 //! that count would bury the innocent. So on lane `suspect` the reading itself is claimed, as a run is, and only workers
 //! that died in the middle of it count. A message that was delivered before and is read without harm goes back to the lane
-//! with its count at zero, so that the broker does not bury it either.
+//! with its count at zero, so that the broker does not bury it either. A message that has come often because the broker ends
+//! connections at another one does not go there at all.
 
 use std::time::Duration;
 
@@ -40,7 +41,8 @@ impl Worker {
         let alone = *queue == Queue::Lane(Lane::Suspect);
         // A delivery from overflow is held for long, so that its count says less.
         let waited = matches!(queue, Queue::Lane(Lane::Overflow(_)));
-        if !alone && !waited && *deliveries >= SUSPECT_DELIVERIES {
+        let came_often = !alone && !waited && *deliveries >= SUSPECT_DELIVERIES;
+        if came_often && !self.broker.refuses_another(*queue).await {
             return Err(Aside::Suspect);
         }
         if matches!(queue, Queue::Lane(_)) {

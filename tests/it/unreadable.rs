@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
-use futures_util::StreamExt as _;
+use futures_util::{StreamExt as _, future};
 use hookfleet::domain::dead_letter::{Letter, Mark, Record};
 use hookfleet::domain::event::Malformed;
 use hookfleet::domain::failure::Class;
@@ -188,7 +188,7 @@ fn all_delivered(count: usize) -> impl Fn(&[Call]) -> bool {
 }
 
 /// Events before and behind one that cannot be handed out: each runs, none becomes suspect, the one is set apart.
-async fn among_events(limit: Option<u32>, others: usize) {
+async fn among_events(workers: usize, limit: Option<u32>, others: usize) {
     let (rabbit, _) = shared().await;
     let (proxy, site) = refused().await;
     let sink = Sink::start().await;
@@ -198,8 +198,7 @@ async fn among_events(limit: Option<u32>, others: usize) {
         let definition = format!("{{\"delivery-limit\":{limit}}}");
         rabbit.ctl(&["set_policy", "--apply-to", "queues", &name, &pattern, &definition]);
     }
-    let worker = site.worker().await;
-    let other = site.worker().await;
+    let workers = future::join_all((0..workers).map(|_| site.worker())).await;
     let (hand, publisher) = (Hand::at(&site).await, Publisher::amqp(rabbit, &site).await);
     let began = Instant::now();
     publisher.send_all((0..others / 2).map(|i| event("a", &format!("before-{i}")))).await;
@@ -212,7 +211,7 @@ async fn among_events(limit: Option<u32>, others: usize) {
         proxy.ended()
     );
     if limit.is_some() {
-        told(&site, worker_of(&worker, &other).await, &hand).await;
+        told(&site, keeper_of(&workers).await, &hand).await;
         assert!(site.letters().is_empty());
     } else {
         let letter = until_letters(&site, 1, "open").await.remove(0);
@@ -220,7 +219,7 @@ async fn among_events(limit: Option<u32>, others: usize) {
         assert!(letter["letter"]["error"].as_str().unwrap().contains("has no limit of deliveries"), "{letter:#}");
         hand.until_waiting("events", 0).await;
     }
-    for worker in [&worker, &other] {
+    for worker in &workers {
         worker.until_ready().await;
         assert!(worker.metric("hookfleet_deliveries_total", "suspect").await < 1.0, "{}", worker.log());
     }
@@ -229,14 +228,12 @@ async fn among_events(limit: Option<u32>, others: usize) {
     assert!(sink.calls().iter().all(|call| call.event != "bad"));
 }
 
-/// Of two workers the one that keeps the letters.
-async fn worker_of<'w>(one: &'w Worker, other: &'w Worker) -> &'w Worker {
+/// The worker that keeps the letters.
+async fn keeper_of(workers: &[Worker]) -> &Worker {
     let began = Instant::now();
     loop {
-        for worker in [one, other] {
-            if worker.log().contains("keeper of the dead letters now") {
-                return worker;
-            }
+        if let Some(keeper) = workers.iter().find(|it| it.log().contains("keeper of the dead letters now")) {
+            return keeper;
         }
         assert!(began.elapsed() < Duration::from_secs(60), "nobody keeps the letters");
         sleep(Duration::from_millis(50)).await;
@@ -245,18 +242,24 @@ async fn worker_of<'w>(one: &'w Worker, other: &'w Worker) -> &'w Worker {
 
 #[tokio::test]
 async fn one_among_events_is_set_apart() {
-    among_events(Some(20), 400).await;
+    among_events(2, Some(20), 400).await;
+}
+
+/// The last of the workers is handed what has come three times already, before it meets the one itself.
+#[tokio::test]
+async fn one_among_events_of_a_larger_fleet_is_set_apart() {
+    among_events(6, Some(100), 400).await;
 }
 
 #[tokio::test]
 #[ignore = "left to tests/run --all"]
 async fn one_among_events_is_set_apart_by_our_policies() {
-    among_events(Some(200), 400).await;
+    among_events(2, Some(200), 400).await;
 }
 
 #[tokio::test]
 async fn one_among_events_is_removed_where_there_is_no_limit() {
-    among_events(None, 100).await;
+    among_events(2, None, 100).await;
 }
 
 /// A request that cannot be handed out: the others are decided, and readiness says it meanwhile.

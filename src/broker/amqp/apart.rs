@@ -29,7 +29,7 @@ use super::search::{Got, Search, Step};
 use super::status::Status;
 use super::{Dial, name};
 use crate::amqp::arrival;
-use crate::amqp::connection::{self, call, close, is_internal_error};
+use crate::amqp::connection::{self, call, close, is_internal_error, is_locked};
 use crate::domain::dead_letter::{Letter, Record};
 use crate::domain::event::Malformed;
 use crate::domain::failure::Class;
@@ -55,11 +55,17 @@ pub(super) struct Apart {
     pub(super) queues: watch::Sender<BTreeSet<Queue>>,
     /// When the broker last ended a connection at a delivery.
     refused: Arc<Mutex<Option<Instant>>>,
+    /// Held while one task looks whether others have left a queue.
+    looking: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl Apart {
     pub(super) fn refused(&self) {
         *self.refused.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+    }
+
+    pub(super) async fn looking(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.looking.lock().await
     }
 
     /// Whether deliveries that come again may do so for that reason.
@@ -100,6 +106,11 @@ impl HandedOn {
     pub(super) fn ack(&self, receipt: Receipt) -> bool {
         self.lock().remove(&receipt.epoch).map(|sender| sender.send(())).is_some()
     }
+}
+
+/// The exclusive queue that a worker has while it takes this one message by message.
+pub(super) fn lock_of(queue: &str) -> String {
+    format!("{queue}.apart")
 }
 
 /// Takes one queue message by message.
@@ -159,7 +170,7 @@ impl Seeker {
     /// The right to seek in this queue, which one of all workers has. `None`: another one had it, and has ended.
     async fn lock(&self, queue: &str) -> Result<Option<Connection>, String> {
         let connection = self.connect().await?;
-        let lock = format!("{queue}.apart");
+        let lock = lock_of(queue);
         let mut waited = false;
         loop {
             let channel = call("open a channel", connection.create_channel()).await?;
@@ -170,7 +181,7 @@ impl Seeker {
                     return Ok(None);
                 }
                 Ok(_) => return Ok(Some(connection)),
-                Err(error) if error.contains("RESOURCE_LOCKED") || error.contains("RESOURCE-LOCKED") => waited = true,
+                Err(error) if is_locked(&error) => waited = true,
                 Err(error) => return Err(error),
             }
             sleep(AGAIN_AFTER * 5).await;

@@ -8,7 +8,7 @@ use lapin::types::FieldTable;
 use lapin::{Channel, Connection};
 
 use super::super::Keeping;
-use crate::amqp::connection::{call, connect};
+use crate::amqp::connection::{call, connect, is_locked};
 use crate::config::BrokerServer;
 
 /// Held until dropped.
@@ -25,7 +25,7 @@ pub(super) async fn take(server: &BrokerServer, purpose: &str, name: &str) -> Re
     let declared = channel.queue_declare(name.into(), options, FieldTable::default());
     match call("lock", declared).await {
         Ok(_) => Ok(Some(Lock { connection, _channel: channel })),
-        Err(error) if error.contains("RESOURCE_LOCKED") || error.contains("RESOURCE-LOCKED") => Ok(None),
+        Err(error) if is_locked(&error) => Ok(None),
         Err(error) => Err(error),
     }
 }
