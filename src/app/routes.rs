@@ -35,13 +35,16 @@ impl Parts<'_> {
         let routes = |group: &Group| {
             Some(match group {
                 Group::Probes => Routes::Probes(probes.clone()),
-                Group::Catalog => Routes::Catalog(self.catalog()),
+                Group::Catalog => Routes::Catalog(self.catalog(gates(self.intake()))),
                 Group::Invocations => Routes::Invocations(self.invocations()),
                 Group::Letters => Routes::Letters(self.letters()),
                 Group::Gateway => Routes::Gateway(self.gateway()),
                 Group::Gates => Routes::Gates(gates(self.intake())),
                 Group::Kheish if !self.settings.http.kheish_api => return None,
-                Group::Kheish => Routes::Kheish(Kheish { catalog: self.catalog(), files: Files::of(self.settings) }),
+                Group::Kheish => {
+                    let catalog = self.catalog(gates(self.intake()));
+                    Routes::Kheish(Kheish { catalog, files: Files::of(self.settings) })
+                }
             })
         };
         kind.groups().iter().filter_map(routes).collect()
@@ -56,8 +59,10 @@ impl Parts<'_> {
         Gateway { intake: self.intake(), publisher }
     }
 
-    fn catalog(&self) -> Catalog {
+    /// Changes of the catalog are asked about at these gates.
+    fn catalog(&self, gates: Gates) -> Catalog {
         Catalog {
+            consent: Arc::new(gates),
             followed: self.catalog.clone(),
             revisions: self.revisions.clone(),
             flow: Arc::clone(&self.backends.flow),

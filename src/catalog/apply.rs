@@ -4,6 +4,9 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
+
+use super::consent::{self, CONFIG_CHANGE, Consent, Seen, Way};
 use super::diff::Changes;
 use super::revisions::{About, BYTES_MAX, Pointer, Revisions, RevisionsError, Stored};
 use super::{Catalog, Document, FORMAT, beside, digest, read_for_others};
@@ -26,6 +29,10 @@ pub struct Wish {
     pub at_ms: u64,
     /// Longest `Retry-After` that hooks honour.
     pub hint_max: Duration,
+    /// The way by which it comes.
+    pub way: Way,
+    /// Gates on `config_change` are not asked, and the history says so.
+    pub skip_hooks: bool,
 }
 
 /// What became of it.
@@ -63,6 +70,13 @@ pub enum Refused {
     /// Workers that would refuse it.
     #[error("expected workers that read catalogs of format {FORMAT}, found {}: update them first", .0.join(", "))]
     Unreadable(Vec<String>),
+    /// By a gate, and why.
+    #[error("config change blocked by hook: hooks: {0}")]
+    Blocked(String),
+    #[error(
+        "the gates on config_change cannot be asked: {0}; skip them (--skip-hooks, `skip_hooks`) if nobody can answer"
+    )]
+    Unasked(String),
     #[error(transparent)]
     Revisions(#[from] RevisionsError),
     #[error("expected to read the catalogs, found a fault of this program: its log says which")]
@@ -82,6 +96,8 @@ pub struct Oversize {
 
 /// Bytes of what is said of a revision, each.
 const SAID_BYTES_MAX: usize = 1024;
+/// Behind the name of who has applied a revision without asking the gates.
+const SKIPPED: &str = " (hooks skipped)";
 
 fn check_size(wish: &Wish) -> Result<(), Refused> {
     let texts = wish.documents.iter().map(|document| document.text.len()).sum();
@@ -113,13 +129,18 @@ fn stale(expected: u64, current: Option<&About>, since: Option<&Changes>) -> Str
     format!("expected {} to be the current one, found {found}{since}", name(expected))
 }
 
-/// Makes a wish come true, if nothing is wrong with it and nobody was faster.
+/// Makes a wish come true, if nothing is wrong with it, no gate is against it and nobody was faster.
 ///
 /// # Errors
 /// Why nothing was changed. Only with [`Refused::Revisions`] it may have been.
-pub async fn apply(revisions: &Revisions, flow: &dyn Flow, wish: Wish) -> Result<Applied, Refused> {
+pub async fn apply(
+    revisions: &Revisions,
+    flow: &dyn Flow,
+    consent: &dyn Consent,
+    mut wish: Wish,
+) -> Result<Applied, Refused> {
     check_size(&wish)?;
-    let Wish { documents, hint_max, .. } = wish;
+    let (documents, hint_max, way) = (std::mem::take(&mut wish.documents), wish.hint_max, wish.way);
     let read = beside(move || (read_for_others(&documents, hint_max), documents)).await;
     let (read, documents) = read.ok_or(Refused::Panicked)?;
     let catalog = read.map_err(Refused::Invalid)?;
@@ -130,7 +151,8 @@ pub async fn apply(revisions: &Revisions, flow: &dyn Flow, wish: Wish) -> Result
         return Err(refuse_stale(revisions, expected, current, hint_max).await);
     }
     let was = current.as_ref().map(|stored| stored.about.clone());
-    let Compared { changes, warnings, hooks } = compare(current, catalog, hint_max).await?;
+    let compared = beside(move || Compared::of(current, catalog, documents, hint_max, way)).await;
+    let Compared { changes, warnings, hooks, documents, asked } = compared.ok_or(Refused::Panicked)?;
     let applied = |done| Applied { done, changes, warnings };
     if let Some(about) = was.filter(|about| about.digest == digest(&documents)) {
         return Ok(applied(Done::Same(about)));
@@ -139,6 +161,11 @@ pub async fn apply(revisions: &Revisions, flow: &dyn Flow, wish: Wish) -> Result
     check_crew(&crew)?;
     if wish.dry_run {
         return Ok(applied(Done::Tried));
+    }
+    match asked {
+        Some(_) if wish.skip_hooks => wish.by += SKIPPED,
+        Some(invocation) => ask(consent, invocation).await?,
+        None => {}
     }
     let number = next_number(number, &crew);
     let new = Stored::new(number, documents, hooks, &wish.by, wish.message.as_deref(), wish.at_ms);
@@ -149,21 +176,34 @@ pub async fn apply(revisions: &Revisions, flow: &dyn Flow, wish: Wish) -> Result
     Err(refuse_stale(revisions, expected, current, hint_max).await)
 }
 
+async fn ask(consent: &dyn Consent, invocation: Bytes) -> Result<(), Refused> {
+    let decision = consent.decide(invocation).await.map_err(Refused::Unasked)?;
+    consent::refusal(&decision).map_or(Ok(()), |reason| Err(Refused::Blocked(reason)))
+}
+
 /// A new catalog beside the current one.
 struct Compared {
     changes: Changes,
     warnings: Vec<Problem>,
     /// How many hooks the new one has.
     hooks: usize,
+    /// Those of the new one.
+    documents: Vec<Document>,
+    /// What the gates on such changes are asked, if the current one has any.
+    asked: Option<Bytes>,
 }
 
-async fn compare(current: Option<Stored>, catalog: Catalog, hint_max: Duration) -> Result<Compared, Refused> {
-    let compare = move || {
-        let Catalog { hooks: new, warnings, .. } = catalog;
-        let changes = Changes::between(&hooks(current.as_ref(), hint_max), &new);
-        Compared { changes, warnings, hooks: new.hooks().len() }
-    };
-    beside(compare).await.ok_or(Refused::Panicked)
+impl Compared {
+    fn of(current: Option<Stored>, new: Catalog, documents: Vec<Document>, hint_max: Duration, way: Way) -> Self {
+        let Catalog { hooks: new, warnings, .. } = new;
+        let old = hooks(current.as_ref(), hint_max);
+        let changes = Changes::between(&old, &new);
+        let asked = current.filter(|_| old.has_gates_on(CONFIG_CHANGE)).map(|current| {
+            let previous = Seen { about: Some(&current.about), documents: &current.documents };
+            consent::invocation(way, previous, Seen { about: None, documents: &documents }, &changes)
+        });
+        Self { changes, warnings, hooks: new.hooks().len(), documents, asked }
+    }
 }
 
 /// The current revision, whole.
@@ -214,13 +254,24 @@ fn next_number(current: u64, crew: &[Card]) -> u64 {
 mod tests {
     use std::pin::pin;
 
+    use async_trait::async_trait;
     use futures_util::poll;
 
     use super::*;
     use crate::config::{Redis, Tls, Topology};
+    use crate::domain::decision::Decision;
     use crate::domain::secret::Secret;
     use crate::flow::local::LocalFlow;
     use crate::redis::connection::Link;
+
+    struct Nobody;
+
+    #[async_trait]
+    impl Consent for Nobody {
+        async fn decide(&self, _: Bytes) -> Result<Decision, String> {
+            Err("nobody is here".to_owned())
+        }
+    }
 
     /// Reading takes its time, and the thread that asks for it runs hooks meanwhile. What is wrong is told without Redis.
     #[tokio::test]
@@ -236,9 +287,11 @@ mod tests {
             dry_run: false,
             at_ms: 0,
             hint_max: Duration::ZERO,
+            way: Way::CommandLine,
+            skip_hooks: false,
         };
         let flow = LocalFlow::default();
-        let mut applied = pin!(apply(&revisions, &flow, wish));
+        let mut applied = pin!(apply(&revisions, &flow, &Nobody, wish));
         assert!(poll!(&mut applied).is_pending());
         assert!(matches!(applied.await, Err(Refused::Invalid(_))));
     }
@@ -266,6 +319,8 @@ mod tests {
                 dry_run: false,
                 at_ms: 0,
                 hint_max: Duration::ZERO,
+                way: Way::CommandLine,
+                skip_hooks: false,
             };
             assert_eq!(check_size(&wish).map_err(|refused| refused.to_string()).err().as_deref(), expected);
         };

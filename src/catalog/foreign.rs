@@ -7,6 +7,8 @@ use super::Document;
 use super::files::problem;
 use crate::dialect;
 use crate::dialect::import::{Imported, Misfit, Refused, Remark, Source, Wish};
+use crate::dialect::kheish::settings::{Fault, HookSettings};
+use crate::domain::dialect::Dialect;
 use crate::yaml::problem::{Mismatch, Place, Problem, Problems, Severity};
 
 /// A document in this project's words.
@@ -15,6 +17,17 @@ pub(super) struct Native<'a> {
     pub text: Cow<'a, str>,
     /// The rules that are not the same here.
     pub warnings: Vec<Problem>,
+}
+
+/// All settings of Kheish among documents. More than one document of it makes one, in their order.
+///
+/// # Errors
+/// What is wrong with the first that is not valid.
+pub fn kheish(documents: &[Document]) -> Result<HookSettings, Vec<Fault>> {
+    let of_kheish = documents.iter().filter(|document| document.dialect == Dialect::Kheish);
+    let read = of_kheish.map(|document| HookSettings::of_file(document.text.as_bytes()).map(|read| read.settings));
+    let read: Result<Vec<HookSettings>, _> = read.collect();
+    read.map(|all| HookSettings::joined(&all))
 }
 
 /// The document as it is, or what it is imported as.

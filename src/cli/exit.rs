@@ -8,6 +8,7 @@ use super::answer::Refused;
 use crate::amqp::connection::ConnectError;
 use crate::amqp::management::ManagementError;
 use crate::broker::PublishError;
+use crate::catalog::apply;
 use crate::catalog::revisions::RevisionsError;
 use crate::flow::FlowError;
 use crate::idempotency::StoreError;
@@ -90,6 +91,11 @@ fn known(cause: &(dyn std::error::Error + 'static)) -> Option<Exit> {
     }
     if let Some(error) = cause.downcast_ref::<reqwest::Error>() {
         return Some(if error.is_timeout() { Exit::TryAgain } else { Exit::ServerAway });
+    }
+    match cause.downcast_ref() {
+        Some(apply::Refused::Blocked(_)) => return Some(Exit::Denied),
+        Some(apply::Refused::Unasked(_)) => return Some(Exit::TryAgain),
+        _ => {}
     }
     let is_away = matches!(cause.downcast_ref(), Some(ConnectError::Away(_)))
         || matches!(cause.downcast_ref(), Some(StoreError::Away(_) | StoreError::Timeout))

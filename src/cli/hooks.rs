@@ -99,6 +99,9 @@ pub(super) struct Change {
     message: Option<String>,
     #[command(flatten)]
     by: By,
+    /// Do not ask the gates on `config_change`; the history says so
+    #[arg(long)]
+    skip_hooks: bool,
 }
 
 /// The documents of the catalog that these settings name.

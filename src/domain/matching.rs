@@ -133,6 +133,12 @@ impl HookSet {
             .collect()
     }
 
+    /// Whether a gate may be asked about events of this type.
+    #[must_use]
+    pub fn has_gates_on(&self, kind: &str) -> bool {
+        !self.gates.find(kind).is_empty()
+    }
+
     fn wanting_type(&self, event: &Event) -> impl Iterator<Item = &Arc<Hook>> {
         self.index.find(&event.kind).into_iter().map(|index| &self.hooks[index])
     }

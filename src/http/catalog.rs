@@ -18,6 +18,7 @@ use super::openapi;
 use super::problem::{Details, Problem, Whole};
 use crate::catalog::api_types::{HookView, ProblemView};
 use crate::catalog::apply::{Applied, Done, Refused, Wish, apply as apply_wish};
+use crate::catalog::consent::{Consent, Way};
 use crate::catalog::diff::Changes;
 use crate::catalog::revisions::{About, BYTES_MAX, Revisions};
 use crate::catalog::watch::{Followed, Standing};
@@ -39,6 +40,8 @@ pub struct Catalog {
     /// The fleet's catalog, if that is what is followed.
     pub revisions: Option<Arc<Revisions>>,
     pub flow: Arc<dyn Flow>,
+    /// Where the gates on a change of the catalog are asked.
+    pub consent: Arc<dyn Consent>,
     /// Longest `Retry-After` that hooks honour.
     pub hint_max: Duration,
 }
@@ -89,6 +92,9 @@ pub(super) struct Said {
     /// Only say what would change.
     #[serde(default)]
     dry_run: bool,
+    /// Do not ask the gates on `config_change`; the history says so.
+    #[serde(default)]
+    skip_hooks: bool,
 }
 
 /// Several documents, and what is said about them.
@@ -103,6 +109,9 @@ pub(super) struct Sent {
     by: Option<String>,
     #[serde(default)]
     dry_run: bool,
+    /// Do not ask the gates on `config_change`.
+    #[serde(default)]
+    skip_hooks: bool,
 }
 
 /// The whole catalog, as a hooks file in YAML or JSON, or as `{"documents": [{"name", "text"}]}`.
@@ -122,11 +131,12 @@ pub(super) struct Sent {
         (status = 400, description = "Nothing was changed; `problems` lists what is wrong (Mistake), each with its place",
          body = Details, content_type = "application/problem+json"),
         (status = 409, description = "Another revision is the current one (`current`, `changes`); or workers cannot read \
-         it (`workers`); or the hooks come from a file", body = Details, content_type = "application/problem+json"),
+         it (`workers`); or a gate on `config_change` is against it; or the hooks come from a file", body = Details, content_type = "application/problem+json"),
         (status = 413, description = "It is too large", body = Details, content_type = "application/problem+json"),
         (status = 415, description = "It is neither YAML nor JSON", body = Details,
          content_type = "application/problem+json"),
-        (status = 503, description = "Redis is away", body = Details, content_type = "application/problem+json"),
+        (status = 503, description = "Redis is away, or the gates on `config_change` cannot be asked", body = Details,
+         content_type = "application/problem+json"),
     )
 )]
 pub(super) async fn apply(
@@ -151,8 +161,10 @@ pub(super) async fn apply(
         dry_run: said.dry_run,
         at_ms: now_ms(),
         hint_max: catalog.hint_max,
+        way: Way::CatalogApi,
+        skip_hooks: said.skip_hooks,
     };
-    let applied = apply_wish(revisions, catalog.flow.as_ref(), wish).await?;
+    let applied = apply_wish(revisions, catalog.flow.as_ref(), catalog.consent.as_ref(), wish).await?;
     Ok(Json(Answer::of(applied)))
 }
 
@@ -189,6 +201,7 @@ fn read(headers: &HeaderMap, body: String, said: Said) -> Result<(Vec<Document>,
         message: sent.message.or(said.message),
         by: sent.by.or(said.by),
         dry_run: sent.dry_run || said.dry_run,
+        skip_hooks: sent.skip_hooks || said.skip_hooks,
     };
     Ok((sent.documents, merged))
 }
@@ -237,8 +250,11 @@ impl From<Refused> for Problem {
                 Self::new(StatusCode::CONFLICT, detail).with("current", json!(current)).with("changes", json!(since))
             }
             Refused::Unreadable(workers) => Self::new(StatusCode::CONFLICT, detail).with("workers", workers.into()),
+            Refused::Blocked(_) => Self::new(StatusCode::CONFLICT, detail),
             Refused::Panicked => Self::new(StatusCode::INTERNAL_SERVER_ERROR, detail),
-            Refused::Revisions(_) | Refused::Fleet(_) => Self::new(StatusCode::SERVICE_UNAVAILABLE, detail),
+            Refused::Revisions(_) | Refused::Fleet(_) | Refused::Unasked(_) => {
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, detail)
+            }
         }
     }
 }

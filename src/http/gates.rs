@@ -4,6 +4,8 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
+use axum::body::Bytes;
 use axum::extract::{FromRef, Request, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -22,9 +24,11 @@ use super::problem::{Details, Problem};
 use super::process::{CellView, Process};
 use super::repeats::Repeats;
 use crate::broker::{Broker, PublishError};
+use crate::catalog::consent::Consent;
 use crate::domain::access::Role;
 use crate::domain::asking::{self, Answered, TIME_MAX};
 use crate::domain::decision::{CONFLICT, Decision};
+use crate::domain::dialect::Dialect;
 use crate::publish::{self, Event};
 use crate::worker::gates::Undecided;
 use crate::yaml::scalar::duration;
@@ -145,6 +149,21 @@ impl Gates {
         decided.ok_or_else(|| {
             Problem::new(StatusCode::GATEWAY_TIMEOUT, format!("not decided within {deadline:?}: ask again"))
         })
+    }
+}
+
+#[async_trait]
+impl Consent for Gates {
+    async fn decide(&self, invocation: Bytes) -> Result<Decision, String> {
+        let event = publish::foreign(Dialect::Kheish, &[], &invocation, &publish::random_id(), &self.intake.reading);
+        let event = event.map_err(|rejected| rejected.sentence().to_owned())?;
+        let decided = async {
+            let deadline = self.begin(&Asked { deadline: None })?;
+            self.decision(&event, Instant::now() + deadline, deadline).await
+        };
+        let decided: Result<String, Problem> = decided.await;
+        let decided = decided.map_err(|problem| problem.into_parts().1)?;
+        serde_json::from_str(&decided).map_err(|error| format!("the decision cannot be read: {error}"))
     }
 }
 

@@ -17,9 +17,10 @@ use super::catalog::Catalog;
 use super::openapi;
 use super::problem::{self, Whole};
 use crate::catalog::apply::{self, Applied, Done, Refused, Wish};
+use crate::catalog::consent::Way;
 use crate::catalog::files::Files;
 use crate::catalog::revisions::{About, BYTES_MAX, KEPT, Revisions};
-use crate::catalog::{Document, beside};
+use crate::catalog::{Document, beside, foreign};
 use crate::dialect::import::Source;
 use crate::dialect::kheish::request::{NotTaken, SetHooks};
 use crate::dialect::kheish::settings::HookSettings;
@@ -87,7 +88,7 @@ async fn hooks(State(kheish): State<Kheish>) -> Result<Json<Value>, Failed> {
          content_type = "application/problem+json"),
         (status = 500, description = "A fault of this program: its log says which", body = OfKheish,
          content_type = "application/problem+json"),
-        (status = 503, description = "Redis is away", body = OfKheish, content_type = "application/problem+json"),
+        (status = 503, description = "Redis is away, or the gates on `config_change` cannot be asked", body = OfKheish, content_type = "application/problem+json"),
     )
 )]
 async fn set_hooks(
@@ -144,8 +145,11 @@ impl Kheish {
             dry_run: false,
             at_ms: now_ms(),
             hint_max: self.catalog.hint_max,
+            way: Way::RuntimeApi,
+            skip_hooks: asked.skip_hooks,
         };
-        let Applied { done, .. } = apply::apply(revisions, self.catalog.flow.as_ref(), wish).await?;
+        let Catalog { flow, consent, .. } = &self.catalog;
+        let Applied { done, .. } = apply::apply(revisions, flow.as_ref(), consent.as_ref(), wish).await?;
         match done {
             Done::New(about) | Done::Same(about) => Ok(about),
             Done::Tried => Err(Failed::new(StatusCode::INTERNAL_SERVER_ERROR, "daemon_error", "nothing was changed")),
@@ -168,12 +172,9 @@ impl Kheish {
     }
 }
 
-/// All settings of Kheish among documents. More than one document of it makes one, in their order.
+/// All settings of Kheish among documents.
 fn settings(documents: &[Document]) -> Result<HookSettings, Failed> {
-    let of_kheish = documents.iter().filter(|document| document.dialect == Dialect::Kheish);
-    let read = of_kheish.map(|document| HookSettings::of_file(document.text.as_bytes()).map(|read| read.settings));
-    let read: Result<Vec<HookSettings>, _> = read.collect();
-    read.map(|all| HookSettings::joined(&all)).map_err(|faults| {
+    foreign::kheish(documents).map_err(|faults| {
         let detail = faults.first().map(ToString::to_string).unwrap_or_default();
         Failed::new(StatusCode::SERVICE_UNAVAILABLE, "daemon_error", format!("the file in use is wrong now: {detail}"))
     })
@@ -303,9 +304,11 @@ impl From<Refused> for Failed {
             }
             Refused::Stale { expected, current, .. } => conflict(expected, current.map_or(0, |about| about.number)),
             Refused::TooLarge(_) => Self::new(StatusCode::PAYLOAD_TOO_LARGE, "daemon_error", detail),
-            Refused::Unreadable(_) => Self::new(StatusCode::CONFLICT, "runtime_change_blocked", detail),
+            Refused::Unreadable(_) | Refused::Blocked(_) => {
+                Self::new(StatusCode::CONFLICT, "runtime_change_blocked", detail)
+            }
             Refused::Panicked => Self::new(StatusCode::INTERNAL_SERVER_ERROR, "daemon_error", detail),
-            Refused::Revisions(_) | Refused::Fleet(_) => {
+            Refused::Revisions(_) | Refused::Fleet(_) | Refused::Unasked(_) => {
                 Self::new(StatusCode::SERVICE_UNAVAILABLE, "daemon_error", detail)
             }
         }

@@ -1,6 +1,7 @@
 //! Kheish's own paths, as its tools call them.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -11,6 +12,7 @@ use crate::servers::{client, shared};
 use crate::sink::Sink;
 
 const HOOKS: &str = "/v1/runtime/hooks";
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Status and body of an answer.
 async fn call(worker: &Worker, method: Method, body: Option<&Value>) -> (u16, Value) {
@@ -61,7 +63,7 @@ async fn settings_are_read_and_replaced() {
     assert_eq!(call(&worker, Method::GET, None).await, (200, first.clone()), "whole for who may operate");
     worker.until_revision("r2").await;
     assert_eq!(stop_reason(&worker).await, "first");
-    sink.until("our own hook, which stays", std::time::Duration::from_secs(30), |calls| calls.len() == 1).await;
+    sink.until("our own hook, which stays", PATIENCE, |calls| calls.len() == 1).await;
 
     let second = json!({ "settings": settings("a", "second"), "expected_revision": 2, "skip_hooks": true });
     let (status, answer) = set(&worker, &second).await;
@@ -85,6 +87,93 @@ async fn settings_are_read_and_replaced() {
     worker.until_revision("r8").await;
     assert_eq!(stop_reason(&worker).await, Value::Null);
     assert_eq!(worker.stop().await, Some(0));
+}
+
+/// The gates on `config_change` are asked before each change, by whichever way it comes; who skips them is in the history.
+#[tokio::test]
+async fn hooks_of_config_change_are_asked() {
+    let (rabbit, redis) = shared().await;
+    let sink = Sink::start().await;
+    let observer = hook(&sink, "seen", "kheish.config_change", "");
+    let site = Site::servers(rabbit, redis).of_redis().with_gateway().hooks(&observer);
+    let site = site.set("HOOKFLEET_HTTP_KHEISH_API", "true").set("HOOKFLEET_COMMANDS_ALLOW", "/bin/sh");
+    let (file, frozen) = (site.hooks_file().to_str().unwrap().to_owned(), site.folder.path().join("frozen"));
+    site.ok(&["hooks", "apply", &file]);
+    let worker = site.worker().await;
+    let gate = json!({ "name": "freeze", "executor": { "type": "command", "shell": "/bin/sh",
+        "command": format!("cat > /dev/null; [ ! -e {} ] || {{ echo not on a friday >&2; exit 2; }}", frozen.display()) } });
+    let settings = |said: &str| {
+        let mut settings = settings("a", said);
+        settings["hooks"]["config_change"] = json!([gate]);
+        settings
+    };
+    let (status, answer) = set(&worker, &settings("first")).await;
+    assert_eq!((status, &answer["config"]["revision"]), (200, &json!(2)), "nobody was to be asked: {answer:#}");
+    worker.until_revision("r2").await;
+    let (status, answer) = set(&worker, &settings("second")).await;
+    assert_eq!((status, &answer["config"]["revision"]), (200, &json!(3)), "{answer:#}");
+    sink.until("who observes changes", PATIENCE, |calls| calls.len() == 1).await;
+    let event: Value = serde_json::from_slice(&sink.calls()[0].body).unwrap();
+    let payload = &event["event"]["data"]["payload"];
+    assert_eq!(
+        (&payload["previous"]["revision"], &payload["current"]["revision"]),
+        (&json!(2), &json!(0)),
+        "{event:#}"
+    );
+    assert_eq!(payload["current"]["hooks"], settings("second")["hooks"]);
+    worker.until_revision("r3").await;
+
+    std::fs::write(&frozen, "").unwrap();
+    let reason = "config change blocked by hook: hooks: hook command blocked execution: not on a friday";
+    let (status, problem) = set(&worker, &settings("third")).await;
+    assert_eq!((status, &problem["code"]), (409, &json!("runtime_change_blocked")), "{problem:#}");
+    assert_eq!(problem["detail"], reason);
+    let ours = json!({ "documents": [{ "name": "h.yaml", "text": "version: 1" }] });
+    let post = |path: &str| client().post(worker.url(path)).header("content-type", "application/json");
+    let refused = post("/v1/catalog").body(ours.to_string()).send().await.unwrap();
+    assert_eq!(refused.status(), 409);
+    assert_eq!(refused.json::<Value>().await.unwrap()["detail"], reason);
+    let tried = site.run(&["hooks", "apply", &file]);
+    assert_eq!((tried.status.code(), tried.stdout.is_empty()), (Some(2), true), "{tried:?}");
+    assert!(String::from_utf8_lossy(&tried.stderr).contains(reason), "{tried:?}");
+    assert_eq!(site.run(&["hooks", "rollback", "2"]).status.code(), Some(2));
+    site.ok(&["hooks", "apply", "--dry-run", &file]); // changes nothing
+    assert_eq!(site.ok(&["hooks", "history"]).lines().count(), 3);
+
+    let forced = json!({ "settings": settings("third"), "skip_hooks": true });
+    let (status, answer) = set(&worker, &forced).await;
+    assert_eq!((status, &answer["config"]["revision"]), (200, &json!(4)), "{answer:#}");
+    worker.until_revision("r4").await;
+    let forced = post("/v1/catalog?skip_hooks=true").body(ours.to_string()).send().await.unwrap();
+    assert_eq!(forced.status(), 200);
+    site.ok(&["hooks", "rollback", "4", "--skip-hooks", "--by", "ada"]); // r5 has no such gate
+    site.ok(&["hooks", "rollback", "1", "--skip-hooks", "--by", "ada"]);
+    let history = site.ok(&["hooks", "history"]);
+    let by = |number: usize| history.lines().nth(7 - number).unwrap();
+    for (number, expected) in [(4, "kheish (hooks skipped)"), (5, "http (hooks skipped)"), (7, "ada (hooks skipped)")] {
+        assert!(by(number).contains(expected), "{history}");
+    }
+    assert!(!by(6).contains("skipped"), "nobody was to be asked: {history}");
+}
+
+/// A gate that nobody can ask for holds up a change until it is skipped.
+#[tokio::test]
+async fn a_change_waits_for_a_worker_that_can_be_asked() {
+    let (rabbit, redis) = shared().await;
+    let gate = "  - { id: g, on: kheish.config_change, mode: gate, run: { command: { shell: \"true\" } } }";
+    let site = Site::servers(rabbit, redis).of_redis().hooks(gate).set("HOOKFLEET_COMMANDS_ALLOW", "sh");
+    let site = site.set("HOOKFLEET_GATES_DEADLINE", "1s");
+    let file = site.hooks_file().to_str().unwrap().to_owned();
+    site.ok(&["hooks", "apply", &file]);
+    std::fs::write(site.hooks_file(), "version: 1").unwrap();
+    let refused = site.run(&["hooks", "apply", &file]);
+    assert_eq!(refused.status.code(), Some(75), "{refused:?}");
+    let said = String::from_utf8_lossy(&refused.stderr);
+    assert!(said.contains("no gate has answered within 1s") && said.contains("--skip-hooks"), "{said}");
+    let worker = site.worker().await;
+    worker.until_revision("r1").await;
+    site.ok(&["hooks", "apply", &file]);
+    worker.until_revision("r2").await;
 }
 
 /// What is wrong is answered with its code, and changes nothing.

@@ -4,20 +4,27 @@ use std::io::Write as _;
 use std::path::Path;
 
 use anyhow::{Context as _, anyhow, bail};
+use async_trait::async_trait;
+use bytes::Bytes;
 use serde_json::json;
 
 use super::Change;
 use crate::catalog::apply::{self, Applied, Done, Refused, Wish, apply};
+use crate::catalog::consent::{Consent, Way};
 use crate::catalog::diff::{self, Changes};
 use crate::catalog::files::Files;
 use crate::catalog::revisions::{About, Revisions, Stored};
 use crate::catalog::{self, Document};
 use crate::cli::output;
 use crate::cli::output::time;
+use crate::cli::publish::Sink;
 use crate::config::{CatalogFrom, Redis, Settings};
+use crate::domain::decision::Decision;
+use crate::domain::dialect::Dialect;
 use crate::domain::revision::Revision;
 use crate::executor;
 use crate::flow::redis::RedisFlow;
+use crate::publish;
 use crate::redis::connection::Link;
 use crate::telemetry::now_ms;
 
@@ -47,10 +54,11 @@ impl<'s> Shared<'s> {
     }
 
     async fn change(&self, documents: Vec<Document>, change: Change, dry_run: bool) -> anyhow::Result<()> {
-        let Change { expect_revision: expected, message, by } = change;
+        let Change { expect_revision: expected, message, by, skip_hooks } = change;
         let hint_max = self.settings.hint_max;
-        let wish = Wish { documents, expected, by: by.name(), message, dry_run, at_ms: now_ms(), hint_max };
-        let applied = apply(&self.revisions, &self.flow, wish).await;
+        let (by, at_ms, way) = (by.name(), now_ms(), Way::CommandLine);
+        let wish = Wish { documents, expected, by, message, dry_run, at_ms, hint_max, way, skip_hooks };
+        let applied = apply(&self.revisions, &self.flow, &Gates(self.settings), wish).await;
         let Applied { done, changes, warnings } = applied.map_err(|refused| match refused {
             Refused::Invalid(problems) => anyhow!(problems), // shown as a compiler would
             other => anyhow!(other),
@@ -122,6 +130,22 @@ impl<'s> Shared<'s> {
             [] => NONE.to_owned(),
             history => history.iter().map(line).collect::<Vec<_>>().join("\n"),
         })
+    }
+}
+
+/// The gates of the fleet, asked over its broker.
+struct Gates<'s>(&'s Settings);
+
+#[async_trait]
+impl Consent for Gates<'_> {
+    async fn decide(&self, invocation: Bytes) -> Result<Decision, String> {
+        let Self(settings) = self;
+        let event = publish::foreign(Dialect::Kheish, &[], &invocation, &publish::random_id(), &settings.events);
+        let event = event.map_err(|rejected| rejected.sentence().to_owned())?;
+        let sink = Sink::open(settings).await.map_err(|error| format!("{error:#}"))?;
+        let decided = sink.publisher.decide(&event, settings.gates.deadline).await;
+        sink.close().await;
+        decided.map_err(|error| error.to_string())
     }
 }
 

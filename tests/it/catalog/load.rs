@@ -4,10 +4,14 @@ use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use async_trait::async_trait;
+use bytes::Bytes;
 use futures_util::future::join_all;
 use hookfleet::catalog::Document;
 use hookfleet::catalog::apply::{Done, Refused, Wish, apply};
+use hookfleet::catalog::consent::{Consent, Way};
 use hookfleet::catalog::revisions::Revisions;
+use hookfleet::domain::decision::Decision;
 use hookfleet::flow::redis::RedisFlow;
 use hookfleet::redis::connection::Link;
 use tokio::time::sleep;
@@ -36,6 +40,16 @@ struct Scene {
     over: AtomicBool,
 }
 
+/// This catalog has no gates.
+struct Unasked;
+
+#[async_trait]
+impl Consent for Unasked {
+    async fn decide(&self, invocation: Bytes) -> Result<Decision, String> {
+        panic!("asked: {invocation:?}")
+    }
+}
+
 impl Scene {
     async fn start() -> Self {
         let (rabbit, redis) = shared().await;
@@ -58,8 +72,18 @@ impl Scene {
     async fn apply(&self, expected: Option<u64>, step: usize, wrong: &str) -> Result<u64, Refused> {
         let documents = vec![Document::native("h.yaml", self.hooks(step, wrong))];
         let hint_max = Duration::from_secs(60);
-        let wish = Wish { documents, expected, by: "me".to_owned(), message: None, dry_run: false, at_ms: 0, hint_max };
-        match apply(&self.revisions, &self.flow, wish).await?.done {
+        let wish = Wish {
+            documents,
+            expected,
+            by: "me".to_owned(),
+            message: None,
+            dry_run: false,
+            at_ms: 0,
+            hint_max,
+            way: Way::CommandLine,
+            skip_hooks: false,
+        };
+        match apply(&self.revisions, &self.flow, &Unasked, wish).await?.done {
             Done::New(about) => Ok(about.number),
             other => panic!("expected a new revision, found {other:?}"),
         }
