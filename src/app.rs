@@ -215,7 +215,7 @@ impl App {
         let parts =
             Parts { settings, backends: &backends, catalog: &process.catalog, revisions, operations: &operations };
         let source = ProbeSource::Process(Arc::clone(&process));
-        let probes = Probes { metrics: metrics.clone(), source };
+        let probes = Probes { metrics: metrics.clone(), source, kheish_api: settings.http.kheish_api };
         let routes = parts.routes(kind, &probes, |intake| gates(settings, &process, intake));
         let (file, flow) = (backends.file.clone(), Arc::clone(&backends.flow));
         serving.take(routes);

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use crate::domain::aggregation::{Aggregation, Order, StopAt};
 use crate::domain::contract::{Exchange, Question, Raw, Reply};
+use crate::domain::dead_letter::ForeignHook;
 use crate::domain::decision::Decision;
 use crate::domain::dialect::Dialect;
 use crate::domain::event::{Event, ForeignEvent, Malformed};
@@ -82,6 +83,15 @@ pub fn aggregation(event: &Event) -> Aggregation {
     match event.dialect {
         Dialect::Native => Aggregation { order: Order::InTurn(StopAt::Denial), passes_input: true },
         Dialect::Kheish => kheish::aggregation(event),
+    }
+}
+
+/// A hook in the words of its own system, for the letter of its failure; `None`: those of letters are its own.
+#[must_use]
+pub fn foreign_hook(hook: &Hook) -> Option<Box<ForeignHook>> {
+    match hook.dialect {
+        Dialect::Native => None,
+        Dialect::Kheish => Some(Box::new(kheish::record::foreign_hook(hook))),
     }
 }
 

@@ -214,15 +214,32 @@ impl Operations {
     /// # Errors
     /// The log cannot be read.
     pub async fn export(&self, filter: &Filter) -> Result<Export, OperationError> {
+        self.export_newest(filter, usize::MAX).await
+    }
+
+    /// The same of the newest ones, at most so many.
+    ///
+    /// # Errors
+    /// The log cannot be read.
+    pub async fn export_newest(&self, filter: &Filter, most: usize) -> Result<Export, OperationError> {
         let entries: HashMap<Offset, Entry> = {
             let fold = self.letters.now().await?;
-            fold.taken(filter).map(|entry| (entry.letter.at, entry)).collect()
+            fold.taken(filter).rev().take(most).map(|entry| (entry.letter.at, entry)).collect()
         };
         let reading = match entries.values().map(|entry| entry.letter.from).min() {
             Some(first) => Some(self.letters.log.open(first).await?),
             None => None,
         };
         Ok(Export { entries, reading })
+    }
+
+    /// The ids of the newest letters that a filter takes, at most so many, newest first.
+    ///
+    /// # Errors
+    /// The log cannot be read.
+    pub async fn newest(&self, filter: &Filter, most: usize) -> Result<Vec<LetterId>, OperationError> {
+        let fold = self.letters.now().await?;
+        Ok(fold.taken(filter).rev().take(most).map(|entry| entry.letter.id).collect())
     }
 
     /// Closes letters that are not closed by now; answers how many. Of two reasons the first stays.

@@ -43,7 +43,8 @@ impl Parts<'_> {
                 Group::Kheish if !self.settings.http.kheish_api => return None,
                 Group::Kheish => {
                     let catalog = self.catalog(gates(self.intake()));
-                    Routes::Kheish(Kheish { catalog, files: Files::of(self.settings) })
+                    let (files, operations) = (Files::of(self.settings), self.operations.clone());
+                    Routes::Kheish(Kheish { catalog, files, operations })
                 }
             })
         };

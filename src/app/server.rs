@@ -74,7 +74,11 @@ impl Server {
             operations: operations.clone(),
             stop: stop.clone(),
         };
-        let probes = Probes { metrics: metrics.clone(), source: ProbeSource::Fleet(Arc::new(fleet)) };
+        let probes = Probes {
+            metrics: metrics.clone(),
+            source: ProbeSource::Fleet(Arc::new(fleet)),
+            kheish_api: settings.http.kheish_api,
+        };
         let parts = Parts { settings, backends: &backends, catalog: &catalog, revisions, operations: &operations };
         let routes = parts.routes(Kind::Server, &probes, |intake| {
             let (broker, paused) = (Arc::clone(&backends.broker), paused.subscribe());

@@ -125,6 +125,9 @@ pub(super) struct Which {
     /// hook_disabled, expired
     #[arg(long)]
     class: Option<String>,
+    /// Of hooks of this dialect, such as kheish
+    #[arg(long)]
+    dialect: Option<String>,
     /// all, unresolved, open, replaying, resolved
     #[arg(long)]
     state: Option<String>,
@@ -150,8 +153,8 @@ pub(super) struct Which {
 
 impl Which {
     fn asked(&self) -> Asked {
-        let Self { hook, kind, event, class, state, since, until, text, session, run, group } = self.clone();
-        Asked { hook, kind, event, class, state, since, until, text, session, run, group }
+        let Self { hook, kind, event, class, dialect, state, since, until, text, session, run, group } = self.clone();
+        Asked { hook, kind, event, class, dialect, state, since, until, text, session, run, group }
     }
 }
 

@@ -35,6 +35,7 @@ mod event_name;
 pub(super) mod import;
 mod invocation;
 mod outcome;
+pub mod record;
 pub mod request;
 pub mod settings;
 

@@ -9,6 +9,7 @@ use memchr::memchr2_iter;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::dialect::Dialect;
 use super::escape::quoted;
 use super::failure::Class;
 use super::fold::{Entry, Fold, Folded, Place, State, Summary};
@@ -67,12 +68,14 @@ pub struct Filter {
     /// Id of the event, or of the one that it was edited from.
     pub event: Option<String>,
     pub class: Option<Class>,
+    /// Of the hook. That of a letter without a hook is ours.
+    pub dialect: Option<Dialect>,
     pub states: States,
     /// Written at this time or later, in milliseconds since 1970.
     pub since_ms: Option<u64>,
     /// Written before this time.
     pub until_ms: Option<u64>,
-    /// Somewhere in error, target, or the event's id, source or subject; in any case.
+    /// Somewhere in error, target, the hook's name in its own system, or the event's id, source or subject; in any case.
     pub text: Option<String>,
     pub session: Option<String>,
     pub run: Option<String>,
@@ -91,6 +94,9 @@ impl Filter {
             |wanted: &Option<String>, text: Option<&str>| wanted.as_deref().is_none_or(|wanted| text == Some(wanted));
         self.states.take(state)
             && self.class.is_none_or(|class| class == letter.class)
+            && self
+                .dialect
+                .is_none_or(|dialect| dialect == letter.foreign.as_ref().map_or_else(Dialect::default, |it| it.dialect))
             && self.since_ms.is_none_or(|since| letter.at_ms >= since)
             && self.until_ms.is_none_or(|until| letter.at_ms < until)
             && equal(&self.fingerprint, Some(&letter.fingerprint))
@@ -118,6 +124,7 @@ fn says(letter: &Summary, text: &str) -> bool {
     let texts = [
         Some(&*letter.error),
         letter.target.as_deref(),
+        letter.foreign.as_ref().map(|hook| &*hook.name),
         event.map(|event| &*event.id),
         event.map(|event| &*event.source),
         event.and_then(|event| event.subject.as_deref()),
@@ -278,7 +285,7 @@ impl Fold {
     }
 
     /// The letters that a filter takes, oldest first.
-    pub fn taken<'a>(&'a self, filter: &'a Filter) -> impl Iterator<Item = Entry> + 'a {
+    pub fn taken<'a>(&'a self, filter: &'a Filter) -> impl DoubleEndedIterator<Item = Entry> + 'a {
         self.folded().map(|(_, folded)| folded).filter(|folded| filter.takes_folded(folded)).filter_map(Folded::entry)
     }
 }

@@ -14,9 +14,11 @@ use super::id::{EditedFrom, EventDigest, InvocationKey, LetterId};
 use super::invocation::{Client, EventMessage, Invocation, ReplayOf};
 use super::trace::TraceContext;
 
+pub use self::foreign::ForeignHook;
 pub use self::origin::Origin;
 pub use self::record::{Item, LOG, Mark, Offset, RECORD, RECORD_VERSION, Record, Subject, WORKER};
 
+mod foreign;
 mod origin;
 mod record;
 
@@ -115,6 +117,9 @@ pub struct Letter {
     /// Where the hook went, safe to show.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target: Option<String>,
+    /// The hook in the words of its own system, if that is another one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub foreign: Option<Box<ForeignHook>>,
     /// Letters of one cause share it.
     pub fingerprint: String,
     /// The queue it was received from.
@@ -169,6 +174,7 @@ pub struct Cause {
     pub unprotected: bool,
     pub deaths: u32,
     pub target: Option<String>,
+    pub foreign: Option<Box<ForeignHook>>,
 }
 
 impl Letter {
@@ -201,6 +207,7 @@ impl Letter {
             unprotected: cause.unprotected,
             revision: invocation.revision.to_string(),
             target: cause.target,
+            foreign: cause.foreign,
             queue: queue.to_owned(),
             client: None,
             traceparent,
@@ -235,6 +242,7 @@ impl Letter {
             unprotected: false,
             revision: String::new(),
             target: None,
+            foreign: None,
             queue: queue.to_owned(),
             traceparent: None,
             tracestate: None,

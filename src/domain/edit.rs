@@ -215,7 +215,8 @@ mod tests {
         let event = Event::decode(&Message { body: body.into(), ..Message::default() }, &Reading::default()).unwrap();
         let mut invocation = Invocation::first(Arc::new(event), HookId::new("h").unwrap(), "r".into());
         invocation.at = Point { generation: 2, attempt: 4 };
-        let cause = Cause { class: Class::Exhausted, report: None, unprotected: false, deaths: 1, target: None };
+        let cause =
+            Cause { class: Class::Exhausted, report: None, unprotected: false, deaths: 1, target: None, foreign: None };
         Letter::of_invocation(&invocation, invocation.at, cause, "lane.default", 1)
     }
 
@@ -326,7 +327,14 @@ mod tests {
             let decoded = Envelope::decode(Queue::Lane(Lane::Replay), message, &Reading::default()).unwrap();
             let Envelope::Invocation(invocation) = decoded else { panic!("{decoded:?}") };
             assert_ne!(invocation.key(), invocation.letter_key());
-            let cause = Cause { class: Class::Rejected, report: None, unprotected: false, deaths: 0, target: None };
+            let cause = Cause {
+                class: Class::Rejected,
+                report: None,
+                unprotected: false,
+                deaths: 0,
+                target: None,
+                foreign: None,
+            };
             Letter::of_invocation(&invocation, invocation.at, cause, "lane.replay", 9)
         };
         let second = failed(&edit(&first, &Edit::Data("2".into()), &operator()).unwrap());

@@ -20,7 +20,7 @@ use super::id::LetterId;
 
 pub use self::outcome::Outcome;
 pub use self::standing::{Last, Standing};
-pub use self::summary::{Entry, EventSummary, Summary};
+pub use self::summary::{Entry, EventSummary, Named, Summary};
 
 mod outcome;
 mod standing;

@@ -441,7 +441,14 @@ mod tests {
             else {
                 panic!("no invocation")
             };
-            let cause = Cause { class: Class::Exhausted, report: None, unprotected: false, deaths: 0, target: None };
+            let cause = Cause {
+                class: Class::Exhausted,
+                report: None,
+                unprotected: false,
+                deaths: 0,
+                target: None,
+                foreign: None,
+            };
             let letter = Letter::of_invocation(&next, Point::first(0), cause, "events", 7).trace();
             for trace in [&next.event.trace, &letter] {
                 let trace = trace.as_ref().unwrap();

@@ -223,7 +223,8 @@ fn letter(message: &Message, made: &BrokerMade<'_>, class: Class, error: String,
         && let Ok(Envelope::Invocation(invocation)) =
             Envelope::decode(Queue::Lane(Lane::Default), message, &Reading::default())
     {
-        let cause = Cause { class, report: None, unprotected: false, deaths: invocation.deaths, target: None };
+        let cause =
+            Cause { class, report: None, unprotected: false, deaths: invocation.deaths, target: None, foreign: None };
         let mut letter = Letter::of_invocation(&invocation, invocation.at, cause, made.place, at_ms);
         letter.error = error;
         return letter;
@@ -256,7 +257,8 @@ mod tests {
     fn of_hook(generation: u32) -> Letter {
         let mut invocation = Invocation::first(event(), HookId::new("h").unwrap(), "r".into());
         invocation.at = Point { generation, attempt: 4 };
-        let cause = Cause { class: Class::Exhausted, report: None, unprotected: false, deaths: 1, target: None };
+        let cause =
+            Cause { class: Class::Exhausted, report: None, unprotected: false, deaths: 1, target: None, foreign: None };
         Letter::of_invocation(&invocation, invocation.at, cause, "lane.default", 1)
     }
 

@@ -26,8 +26,12 @@ use crate::dialect::kheish::request::{NotTaken, SetHooks};
 use crate::dialect::kheish::settings::HookSettings;
 use crate::domain::access::Role;
 use crate::domain::dialect::Dialect;
+use crate::operations::Operations;
 use crate::telemetry::now_ms;
 use crate::yaml::problem::Problem;
+
+mod dead_letters;
+pub(super) mod status;
 
 const CONFLICT: &str = "runtime_revision_conflict";
 /// How often a change that expects no revision is tried while others change the catalog.
@@ -39,11 +43,13 @@ pub struct Kheish {
     pub catalog: Catalog,
     /// The hooks files of this process, where it has no shared catalog.
     pub files: Files,
+    pub operations: Operations,
 }
 
 /// The routes of Kheish's API.
 pub(super) fn router(door: Option<&Arc<Door>>) -> OpenApiRouter<Kheish> {
-    openapi::behind(Role::Operate, OpenApiRouter::default().routes(routes!(hooks, set_hooks)), door)
+    let routes = OpenApiRouter::default().routes(routes!(hooks, set_hooks)).merge(dead_letters::router());
+    openapi::behind(Role::Operate, routes, door)
 }
 
 /// The settings of Kheish's hooks as they were given, with all that is secret in them.

@@ -22,6 +22,8 @@ use crate::telemetry::Registry;
 pub struct Probes {
     pub metrics: Arc<Registry>,
     pub source: Source,
+    /// The status has what Kheish's tools look for: the setting `http.kheish_api`.
+    pub kheish_api: bool,
 }
 
 impl FromRef<Probes> for Arc<Registry> {

@@ -5,10 +5,13 @@ use std::time::Duration;
 use axum::extract::State;
 use axum::response::Json;
 use serde::Serialize;
+use serde_json::{Value, json};
 use tokio::time::timeout;
 use utoipa::ToSchema;
 
 use super::fleet::Fleet;
+use super::kheish::status::{self as kheish, HooksStatus};
+use super::probes::Probes;
 use super::process::Process;
 use super::source::Source;
 use crate::catalog::watch::{Followed, Standing};
@@ -134,7 +137,7 @@ async fn letters(operations: Option<&Operations>) -> Option<Result<letters::Stan
     Some(match reading {
         Ok(Ok(fold)) => Ok(fold.standing()),
         Ok(Err(error)) => Err(error.to_string()),
-        Err(_) => Err(format!("the log was not read within {PATIENCE:?}")),
+        Err(_) => Err(unread()),
     })
 }
 
@@ -198,25 +201,48 @@ impl CatalogStatus {
 }
 
 /// How this process is doing; a server tells how the fleet is, as its workers describe themselves once a second.
+///
+/// With the setting `http.kheish_api` it is also what Kheish's tools look for: `hooks` are the numbers that Kheish has there, what
+/// `hooks` has otherwise is `hooks_run`, and `health.warnings` is there.
 #[utoipa::path(
     get,
     path = "/v1/status",
     operation_id = "status",
     responses((status = 200, description = "How it is doing", body = Status))
 )]
-pub(super) async fn status(State(source): State<Source>) -> Json<Status> {
-    Json(match source {
-        Source::Process(process) => of_process(&process).await,
-        Source::Fleet(fleet) => of_fleet(&fleet).await,
-    })
+pub(super) async fn status(State(probes): State<Probes>) -> Json<Value> {
+    let (status, work, hooks, operations) = match &probes.source {
+        Source::Process(process) => {
+            let (work, hooks) = (process.counts(), process.catalog.hooks.borrow().clone());
+            (of_process(process, work.clone()).await, work, hooks, process.letters.as_ref())
+        }
+        Source::Fleet(fleet) => {
+            let (status, work) = of_fleet(fleet).await;
+            (status, work, fleet.catalog.hooks.borrow().clone(), Some(&fleet.operations))
+        }
+    };
+    let mut status = serde_json::to_value(status).unwrap_or_default();
+    if probes.kheish_api {
+        let letters = timeout(PATIENCE, kheish::letters(operations)).await;
+        let letters = letters.unwrap_or_else(|_| Some(Err(unread())));
+        let of_kheish = HooksStatus::of(&work, &hooks, letters);
+        status["hooks_run"] = status["hooks"].take();
+        status["health"] = json!(of_kheish.health());
+        status["hooks"] = json!(of_kheish);
+    }
+    Json(status)
 }
 
-async fn of_process(process: &Process) -> Status {
+fn unread() -> String {
+    format!("the log was not read within {PATIENCE:?}")
+}
+
+async fn of_process(process: &Process, work: WorkCounts) -> Status {
     let reasons = process.troubles();
     let store = process.cells.iter().find_map(|cell| cell.store_away.borrow().clone());
     let log = letters(process.letters.as_ref()).await;
     let kept = process.kept.borrow().clone();
-    let counts = Counts::of(process.counts(), process.in_flight(), log, kept.as_ref());
+    let counts = Counts::of(work, process.in_flight(), log, kept.as_ref());
     Status {
         version: env!("CARGO_PKG_VERSION"),
         ready: reasons.is_empty(),
@@ -239,7 +265,7 @@ async fn of_process(process: &Process) -> Status {
     }
 }
 
-async fn of_fleet(fleet: &Fleet) -> Status {
+async fn of_fleet(fleet: &Fleet) -> (Status, WorkCounts) {
     let (members, broken, log) = tokio::join!(fleet.flow.crew(), fleet.flow.opened(), letters(Some(&fleet.operations)));
     let (mut members, workers_read_error) = match members {
         Ok(members) => (members, None),
@@ -251,9 +277,9 @@ async fn of_fleet(fleet: &Fleet) -> Status {
         work.add(counts);
     }
     let in_flight = members.iter().map(|member| member.in_flight).sum();
-    let counts = Counts::of(work, in_flight, log, members.iter().find_map(|member| member.keeper.as_ref()));
+    let counts = Counts::of(work.clone(), in_flight, log, members.iter().find_map(|member| member.keeper.as_ref()));
     let away = fleet.redis_away.borrow().clone();
-    Status {
+    let status = Status {
         version: env!("CARGO_PKG_VERSION"),
         ready: fleet.is_ready(),
         reasons: fleet.troubles(),
@@ -266,5 +292,6 @@ async fn of_fleet(fleet: &Fleet) -> Status {
         workers_read_error,
         warnings: counts.warnings(),
         counts,
-    }
+    };
+    (status, work)
 }

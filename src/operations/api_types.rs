@@ -12,6 +12,7 @@ use super::OperationError;
 use super::progress::{Progress, Unsent};
 use super::replay::Sorted;
 use crate::domain::browse::{Filter, Group, States};
+use crate::domain::dialect::Dialect;
 use crate::domain::edit::Edit;
 use crate::domain::escape::quoted;
 use crate::domain::failure::Class;
@@ -51,6 +52,9 @@ pub struct Asked {
     #[schema(inline, value_type = Option<Class>)]
     #[param(inline, value_type = Option<Class>)]
     pub class: Option<String>,
+    /// Dialect of the hook, such as kheish.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dialect: Option<String>,
     /// all, unresolved, open, replaying or resolved.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(pattern = "^(all|unresolved|open|replaying|resolved)$")]
@@ -96,6 +100,7 @@ impl Asked {
                 kind: glob(&self.kind)?,
                 event: self.event.clone(),
                 class: self.class.as_deref().map(Class::named).transpose()?,
+                dialect: self.dialect.as_deref().map(Dialect::named).transpose()?,
                 states: self.state.as_deref().map(States::named).transpose()?.unwrap_or_default(),
                 since_ms: time("since", &self.since)?,
                 until_ms: time("until", &self.until)?,

@@ -12,6 +12,7 @@ use super::claimant::{Claimed, Lease, Lost};
 use super::context::InvocationContext;
 use super::store::Unanswered;
 use crate::config::WhenAway;
+use crate::dialect;
 use crate::domain::claim::{self, Next, Point, Request, Settlement, Token};
 use crate::domain::dead_letter::Cause;
 use crate::domain::dedup_window::{Taken, Window};
@@ -268,9 +269,9 @@ impl<'w> InvocationRun<'w> {
                 Metric::Retries.count(&[("hook", hook.id.to_string())]);
             }
             Follow::Next { at, deaths, next: Next::Bury { class, report }, .. } => {
-                let target = Some(hook.action.target());
+                let (target, foreign) = (Some(hook.action.target()), dialect::foreign_hook(hook));
                 let (report, unprotected) = (report.clone(), self.progress.unprotected);
-                let cause = Cause { class: *class, report, unprotected, deaths: *deaths, target };
+                let cause = Cause { class: *class, report, unprotected, deaths: *deaths, target, foreign };
                 worker.dead_letter(self.context.letter(*at, cause), "its attempts are over").await;
             }
         }

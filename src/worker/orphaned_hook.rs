@@ -36,7 +36,8 @@ impl Worker {
             lease_ms: millis(self.rules.lease),
             floor_ms: keep_ms,
         };
-        let cause = Cause { class, report: None, unprotected: false, deaths: invocation.deaths, target: None };
+        let cause =
+            Cause { class, report: None, unprotected: false, deaths: invocation.deaths, target: None, foreign: None };
         let letter = || Letter::of_invocation(invocation, at, cause, delivery.queue.name(), now_ms());
         match self.claim(&key, &request, None).await {
             Claimed::Known(Answer::Done { .. }) => {

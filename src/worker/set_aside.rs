@@ -1,11 +1,13 @@
 //! Messages that do not go on from here: to lane `suspect`, back to their lane, or to the dead letters.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::Worker;
 use crate::broker::Delivery;
+use crate::dialect;
 use crate::domain::dead_letter::{Cause, Letter};
 use crate::domain::event::Malformed;
 use crate::domain::failure::Class;
@@ -51,7 +53,10 @@ impl Worker {
         match Envelope::decode(delivery.queue, &delivery.message, &self.rules.reading) {
             Ok(Envelope::Invocation(invocation)) => {
                 let deaths = invocation.deaths.max(delivery.deliveries);
-                let cause = Cause { class: malformed.class, report: None, unprotected: false, deaths, target: None };
+                let hook = self.catalog.borrow().get(invocation.hook.as_str()).map(Arc::clone);
+                let target = hook.as_ref().map(|hook| hook.action.target());
+                let foreign = hook.as_ref().and_then(|hook| dialect::foreign_hook(hook));
+                let cause = Cause { class: malformed.class, report: None, unprotected: false, deaths, target, foreign };
                 Some(Letter::of_invocation(&invocation, invocation.at, cause, delivery.queue.name(), now_ms()))
             }
             Ok(Envelope::Event(_) | Envelope::Newer(_)) | Err(_) => None,

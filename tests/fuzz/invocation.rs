@@ -84,7 +84,8 @@ fn decoded(invocation: &Invocation) -> Invocation {
 
 /// Its letter, and the replay of that.
 fn buried(invocation: &Invocation) {
-    let cause = Cause { class: Class::Exhausted, report: None, unprotected: true, deaths: 1, target: None };
+    let cause =
+        Cause { class: Class::Exhausted, report: None, unprotected: true, deaths: 1, target: None, foreign: None };
     let letter = Letter::of_invocation(invocation, invocation.at, cause, "lane.default", 7);
     let record = Record::Letter(Box::new(letter.clone()));
     assert_eq!(Record::decode(&record.encode()), Ok(record));

@@ -1,6 +1,10 @@
 //! Hooks of other systems, and what models are asked.
 
+use serde_json::{Value, json};
+
 use super::*;
+use crate::dialect;
+use crate::dialect::kheish::settings::HookDefinition;
 use crate::domain::dialect::Dialect;
 use crate::domain::hook::{Matcher, ModelAction};
 use crate::domain::retry::InRun;
@@ -120,4 +124,26 @@ fn many_mistakes_are_counted() {
     let problems = of_kheish(&format!(r#"{{ "hooks": {{ "stop": [{hooks}] }} }}"#)).unwrap_err();
     assert_eq!(problems.list().len(), 100);
     assert!(problems.to_string().ends_with("1000 problems, 100 of them shown"));
+}
+
+/// What letters say of a hook of Kheish is what Kheish says of its definition.
+#[test]
+fn letters_have_hooks_of_kheish_in_its_words() {
+    let check = |executor: &Value, policy: &Value, target: &str| {
+        let definition = json!({ "name": "a  b", "executor": executor, "failure_policy": policy });
+        let text = json!({ "hooks": { "pre_tool_use": [definition] } }).to_string();
+        let hooks = of_kheish(&text).unwrap().hooks;
+        let found = dialect::foreign_hook(&hooks.hooks()[0]).unwrap();
+        let definition: HookDefinition = serde_json::from_value(definition).unwrap();
+        assert_eq!(found.definition, definition.digest(), "{text}");
+        assert_eq!((found.name.as_str(), found.target.as_str()), ("a  b", target));
+        assert_eq!(found.fails_closed, policy["mode"] == "closed");
+    };
+    let (open, closed) = (json!({}), json!({ "mode": "closed", "max_retries": 2 }));
+    check(&json!({ "type": "command", "command": "x 'y' $Z" }), &open, "command:a b");
+    let command = json!({ "type": "command", "command": "x", "shell": "/bin/sh", "timeout_ms": 70 });
+    check(&command, &closed, "command:a b");
+    let url = "https://example.com:8443/path?token=1";
+    check(&json!({ "type": "http", "url": url }), &closed, "http:a b:https://example.com:8443");
+    check(&json!({ "type": "callback", "name": "cb", "timeout_ms": 30000 }), &open, "callback:a b:cb");
 }

@@ -86,27 +86,34 @@ impl<'a> HookInvocation<'a> {
     /// # Errors
     /// One sentence: it says that it is one of Kheish's events, and has no such data.
     pub fn of_event(event: &'a Event) -> Result<Self, String> {
-        let Some(name) = EventName::of_type(&event.kind) else {
+        Self::of(&event.kind, &event.body)
+    }
+
+    /// The same, of an event of this type in structured JSON.
+    ///
+    /// # Errors
+    /// As [`HookInvocation::of_event`].
+    pub fn of(kind: &'a str, body: &'a [u8]) -> Result<Self, String> {
+        let Some(name) = EventName::of_type(kind) else {
             const NOTIFICATION: &EventName = &EventName::ALL[25];
-            let payload = String::from_utf8_lossy(&event.body);
+            let payload = String::from_utf8_lossy(body);
             return Ok(Self {
                 event: NOTIFICATION,
-                subject: Some(Cow::Borrowed(&event.kind)),
+                subject: Some(Cow::Borrowed(kind)),
                 session_id: None,
                 agent_id: None,
                 run_id: None,
                 payload: Some(compact(&payload)),
             });
         };
-        let whole: Whole<'a> = serde_json::from_slice(&event.body).map_err(|error| error.to_string())?;
-        let data = whole
-            .data
-            .ok_or_else(|| format!("an event of type {} has its invocation as `data`; found none", event.kind))?;
+        let whole: Whole<'a> = serde_json::from_slice(body).map_err(|error| error.to_string())?;
+        let data =
+            whole.data.ok_or_else(|| format!("an event of type {kind} has its invocation as `data`; found none"))?;
         let invocation = Self::read(data.get().as_bytes())?;
         if invocation.event != name {
             return Err(format!(
-                "an event of type {} is about another event in its data: {}",
-                event.kind, invocation.event.snake
+                "an event of type {kind} is about another event in its data: {}",
+                invocation.event.snake
             ));
         }
         Ok(invocation)

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use super::{Fold, State};
+use crate::domain::dialect::Dialect;
 use crate::domain::failure::Class;
 
 /// The letters in numbers.
@@ -38,6 +39,26 @@ pub struct Last {
 }
 
 impl Fold {
+    /// The letters of another system's hooks in numbers: the newest, at most so many. The hooks have their names there.
+    #[must_use]
+    pub fn standing_of(&self, dialect: Dialect, most: usize) -> Standing {
+        let mut standing = Standing::default();
+        let of_dialect = self.folded().rev().filter_map(|(_, folded)| {
+            let (letter, state) = (folded.letter.as_ref()?, folded.state()?);
+            let hook = letter.foreign.as_ref().filter(|hook| hook.dialect == dialect)?;
+            Some((Last { at_ms: letter.at_ms, hook: Some(Arc::clone(&hook.name)) }, state))
+        });
+        for (last, state) in of_dialect.take(most) {
+            standing.letters += 1;
+            if state != State::Resolved {
+                standing.unresolved += 1;
+                standing.last_unresolved.get_or_insert_with(|| last.clone());
+            }
+            standing.last.get_or_insert(last);
+        }
+        standing
+    }
+
     /// The letters in numbers.
     #[must_use]
     pub fn standing(&self) -> Standing {

@@ -8,6 +8,7 @@ use utoipa::ToSchema;
 use super::words::Words;
 use super::{Place, State, SubjectKey};
 use crate::domain::dead_letter::{Letter, Mark, Offset, Subject};
+use crate::domain::dialect::Dialect;
 use crate::domain::failure::Class;
 use crate::domain::id::{EditedFrom, EventDigest, LetterId};
 
@@ -37,6 +38,9 @@ pub struct Summary {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
     pub target: Option<Arc<str>>,
+    /// Of a hook of another system: which, and what the hook is called there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub foreign: Option<Named>,
     /// Letters of one cause share it.
     #[schema(value_type = String)]
     pub fingerprint: Arc<str>,
@@ -63,6 +67,16 @@ pub struct Summary {
     /// When it was written again.
     #[serde(skip)]
     pub(in crate::domain) carried_ms: Option<u64>,
+}
+
+/// A hook of another system.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[schema(as = ForeignName)]
+pub struct Named {
+    #[schema(value_type = String, example = "kheish")]
+    pub dialect: Dialect,
+    #[schema(value_type = String)]
+    pub name: Arc<str>,
 }
 
 /// The event of a letter.
@@ -100,6 +114,10 @@ impl Summary {
             unprotected: letter.unprotected,
             revision: words.one(&letter.revision),
             target: letter.target.as_deref().map(|target| words.one(target)),
+            foreign: letter
+                .foreign
+                .as_deref()
+                .map(|foreign| Named { dialect: foreign.dialect, name: words.one(&foreign.name) }),
             fingerprint: words.one(&letter.fingerprint),
             queue: words.one(&letter.queue),
             session: letter.session.as_deref().map(Into::into),

@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::*;
 
 /// Every route: its method, its path and the role that opens it.
-const ROUTES: [(&str, &str, Option<Role>); 26] = [
+const ROUTES: [(&str, &str, Option<Role>); 28] = [
     ("get", "/metrics", None),
     ("get", "/healthz", None),
     ("get", "/readyz", None),
@@ -26,6 +26,8 @@ const ROUTES: [(&str, &str, Option<Role>); 26] = [
     ("post", "/v1/hooks/kheish/{token}", None), // the token is in the path
     ("get", "/v1/runtime/hooks", Some(Role::Operate)),
     ("post", "/v1/runtime/hooks", Some(Role::Operate)),
+    ("get", "/v1/runtime/hooks/dead-letter", Some(Role::Operate)),
+    ("post", "/v1/runtime/hooks/dead-letter/{id}/resolve", Some(Role::Operate)),
     ("post", "/v1/dead-letters/replay", Some(Role::Operate)),
     ("post", "/v1/dead-letters/resolve", Some(Role::Operate)),
     ("post", "/v1/dead-letters/jobs/{id}/cancel", Some(Role::Operate)),

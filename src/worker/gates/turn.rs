@@ -140,8 +140,8 @@ impl Turn<'_> {
         let report = reports.pop();
         let mut invocation = self.invocation(hook, hooks);
         invocation.history = reports;
-        let target = Some(hook.action.target());
-        let cause = Cause { class, report, unprotected: false, deaths: 0, target };
+        let (target, foreign) = (Some(hook.action.target()), dialect::foreign_hook(hook));
+        let cause = Cause { class, report, unprotected: false, deaths: 0, target, foreign };
         let letter = Letter::of_invocation(&invocation, Point::first(0), cause, Queue::Gates.name(), now_ms());
         tracing::warn!(hook = %hook.id, event = self.event.id, error, closed, "a gate failed");
         said.letters.push(letter.for_record(&error));
