@@ -86,7 +86,7 @@ fn letter(number: u64) -> Letter {
         error,
     });
     let target = Some("http://127.0.0.1".to_owned());
-    let cause = Cause { class: Class::Exhausted, report, unprotected: false, deaths: 0, target };
+    let cause = Cause { class: Class::Exhausted, report, unprotected: false, deaths: 0, target, foreign: None };
     Letter::of_invocation(&invocation, invocation.at, cause, "default", 1_700_000_000_000 + number)
 }
 

@@ -245,115 +245,120 @@ async fn a_file_is_shown_and_not_written() {
 
 /// A hook that blocks when it fails, and one whose answer nobody waits for, as dead letters: their records, their numbers in the
 /// status, and what becomes of both when an operator closes them.
-async fn check_dead_letters(site: Site) {
+#[tokio::test]
+async fn dead_letters_are_records_of_kheish() {
+    let (rabbit, redis) = shared().await;
+    let site = Site::servers(rabbit, redis).of_redis().with_gateway().hooks("");
     let site = site.set("HOOKFLEET_HTTP_KHEISH_API", "true").set("HOOKFLEET_COMMANDS_ALLOW", "/bin/sh");
     site.ok(&["hooks", "apply", site.hooks_file().to_str().unwrap()]);
     let worker = site.worker().await;
+    assert_eq!(call_at(&worker, Method::GET, LETTERS, None).await, (200, json!([])));
+    fail_twice(&worker).await;
+
+    let records = until_records(&worker, 2).await;
+    let of = |name: &str| records.iter().find(|record| record["hook_name"] == name).unwrap().clone();
+    let (guard, tell) = (of("guard"), of("tell"));
+    check_record(&guard);
+    assert!(!records.iter().any(|record| record.to_string().contains("a secret of the event")), "{records:#?}");
+    assert_eq!((&tell["event"], &tell["failure_mode"]), (&json!("notification"), &json!("open")));
+    assert!(records[0]["at_ms"].as_u64() <= records[1]["at_ms"].as_u64(), "{records:#?}");
+    assert_eq!(site.letters().iter().filter(|it| it["letter"]["foreign"]["name"] == "guard").count(), 1);
+    assert_eq!(items(&site, &["list", "--dialect", "kheish", "--text", "guard"]).len(), 1);
+    assert_eq!(items(&site, &["list", "--dialect", "native"]).len(), 0);
+    let newest = &records[1]["hook_name"];
+    check_status(&worker.until("/v1/status", |it| unresolved(it) == 2).await, newest);
+
+    let resolve = async |record: &Value, body: Value| {
+        let path = format!("{LETTERS}/{}/resolve", record["id"].as_str().unwrap());
+        call_at(&worker, Method::POST, &path, Some(&body)).await
+    };
+    let (status, resolved) = resolve(&guard, json!({ "reason": " fixed with token=abc " })).await;
+    assert_eq!((status, &resolved["resolution_reason"]), (200, &json!("fixed with token=[REDACTED]")), "{resolved:#}");
+    let again = resolve(&guard, json!({ "reason": "another" })).await;
+    assert_eq!(again, (200, resolved.clone()), "the first reason stays");
+    assert_eq!(resolve(&tell, json!({})).await.1["resolution_reason"], "operator resolved");
+    assert!(until_records(&worker, 2).await.contains(&resolved), "resolved ones stay");
+    let status = worker.until("/v1/status", |it| unresolved(it) == 0).await;
+    assert_eq!(status["health"]["warnings"], json!([]), "{status:#}");
+
+    let unknown = json!({ "id": "hook-dlq-17-aaaaaaaa-bbbbbbbb-0123456789abcdef" });
+    for (record, body, expected) in [
+        (&unknown, json!({}), (404, "unknown_hook_dead_letter")),
+        (&json!({ "id": "x" }), json!({}), (404, "unknown_hook_dead_letter")),
+        (&guard, json!([]), (422, "daemon_error")),
+    ] {
+        let (status, problem) = resolve(record, body).await;
+        assert_eq!((status, problem["code"].as_str().unwrap()), expected, "{record:#} {problem:#}");
+    }
+    let (_, problem) = resolve(&unknown, json!({})).await;
+    let detail = "unknown hook dead-letter record hook-dlq-17-aaaaaaaa-bbbbbbbb-0123456789abcdef";
+    assert_eq!(problem["detail"], detail);
+}
+
+/// Two hooks that fail for good, `guard` and `tell`.
+async fn fail_twice(worker: &Worker) {
     let command = json!({ "type": "command", "shell": "/bin/sh",
         "command": "cat > /dev/null; echo broke with api_key=sk-1234567890abcdef >&2; exit 3" });
     let closed = json!({ "name": "guard", "executor": command, "failure_policy": { "mode": "closed" } });
     let open = json!({ "name": "tell", "executor": command });
     let hooks = json!({ "hooks": { "stop": [closed], "notification": [open] } });
-    let (status, answer) = set(&worker, &hooks).await;
+    let (status, answer) = set(worker, &hooks).await;
     assert_eq!(status, 200, "{answer:#}");
     worker.until_revision("r2").await;
-    assert_eq!(call_at(&worker, Method::GET, LETTERS, None).await, (200, json!([])));
-
     let stop = json!({ "event": "stop", "subject": "completed", "session_id": "s1", "run_id": "r1",
         "payload": { "status": "a secret of the event" } });
-    let (_, outcome) = call_at(&worker, Method::POST, "/v1/hooks/kheish", Some(&stop)).await;
+    let (_, outcome) = call_at(worker, Method::POST, "/v1/hooks/kheish", Some(&stop)).await;
     assert_eq!((&outcome["decision"], &outcome["continue_execution"]), (&json!("block"), &json!(false)), "{outcome:#}");
     let notification = json!({ "event": "notification", "subject": "here", "payload": {} });
-    let (status, _) = call_at(&worker, Method::POST, "/v1/hooks/kheish", Some(&notification)).await;
+    let (status, _) = call_at(worker, Method::POST, "/v1/hooks/kheish", Some(&notification)).await;
     assert_eq!(status, 200);
-    let records = until_records(&worker, 2).await;
-    let of = |name: &str| records.iter().find(|record| record["hook_name"] == name).unwrap().clone();
-    let record = of("guard");
-    let names = [
-        "id",
-        "at_ms",
-        "hook_name",
-        "event",
-        "subject",
-        "session_id",
-        "run_id",
-        "target",
-        "attempt_count",
-        "failure_mode",
-        "contract_version",
-        "invocation_digest",
-        "definition_digest",
-        "error",
-    ];
+}
+
+/// The record of `guard`: all fields that Kheish always has, and nothing that is secret.
+fn check_record(record: &Value) {
+    let names = "id at_ms hook_name event subject session_id run_id target attempt_count failure_mode contract_version \
+        invocation_digest definition_digest error";
     let found: BTreeSet<&str> = record.as_object().unwrap().keys().map(String::as_str).collect();
-    assert_eq!(found, BTreeSet::from(names), "{record:#}");
-    assert_eq!((&record["event"], &record["failure_mode"]), (&json!("stop"), &json!("closed")));
-    assert_eq!(
-        (&record["subject"], &record["session_id"], &record["run_id"]),
-        (&json!("completed"), &json!("s1"), &json!("r1"))
-    );
-    assert_eq!((&record["target"], &record["attempt_count"]), (&json!("command:guard"), &json!(1)));
+    assert_eq!(found, names.split_whitespace().collect(), "{record:#}");
+    for (name, expected) in [
+        ("event", json!("stop")),
+        ("failure_mode", json!("closed")),
+        ("subject", json!("completed")),
+        ("session_id", json!("s1")),
+        ("run_id", json!("r1")),
+        ("target", json!("command:guard")),
+        ("attempt_count", json!(1)),
+        ("contract_version", json!(1)),
+    ] {
+        assert_eq!(record[name], expected, "{name} {record:#}");
+    }
     let error = record["error"].as_str().unwrap();
     assert!(error.contains("status 3") && !error.contains("sk-1234567890abcdef"), "{error}");
     let digest = |name: &str| record[name].as_str().unwrap()[..8].to_owned();
     let begins =
         format!("hook-dlq-{}-{}-{}-", record["at_ms"], digest("invocation_digest"), digest("definition_digest"));
     assert!(record["id"].as_str().unwrap().starts_with(&begins), "{record:#}");
-    assert!(!records.iter().any(|record| record.to_string().contains("a secret of the event")), "{records:#?}");
-    assert_eq!((&of("tell")["event"], &of("tell")["failure_mode"]), (&json!("notification"), &json!("open")));
-    let sorted = records.iter().map(|record| record["at_ms"].as_u64().unwrap()).collect::<Vec<_>>();
-    assert!(sorted.is_sorted(), "{sorted:?}");
-    assert_eq!(site.letters().iter().filter(|it| it["letter"]["foreign"]["name"] == "guard").count(), 1);
-    assert_eq!(items(&site, &["list", "--dialect", "kheish", "--text", "guard"]).len(), 1);
-    assert_eq!(items(&site, &["list", "--dialect", "native"]).len(), 0);
+}
 
-    let unresolved = |status: &Value| status["hooks"]["unresolved_dead_lettered_count"].clone();
-    let status = worker.until("/v1/status", |it| unresolved(it) == 2).await;
+fn unresolved(status: &Value) -> Value {
+    status["hooks"]["unresolved_dead_lettered_count"].clone()
+}
+
+/// Two hooks have failed, neither was tried again.
+fn check_status(status: &Value, newest: &Value) {
     let hooks = &status["hooks"];
     assert_eq!((&hooks["configured_count"], &hooks["dead_lettered_count"]), (&json!(2), &json!(2)), "{status:#}");
     assert_eq!((&hooks["execution_count"], &hooks["retry_count"]), (&json!(0), &json!(0)), "{status:#}");
-    assert_eq!(hooks["last_dead_letter_hook"], records[1]["hook_name"], "{status:#}");
+    assert_eq!((&hooks["last_dead_letter_hook"], &hooks["last_unresolved_dead_letter_hook"]), (newest, newest));
     let warning = &status["health"]["warnings"][0];
     assert_eq!(
         (&warning["code"], &warning["message"]),
         (&json!("hook_dead_letters"), &json!("2 unresolved hook dead-letter record(s)"))
     );
     assert!(status["hooks_run"].is_array(), "{status:#}");
-
-    let path = |record: &Value| format!("{LETTERS}/{}/resolve", record["id"].as_str().unwrap());
-    let fixed = json!({ "reason": " fixed with token=abc " });
-    let (status, resolved) = call_at(&worker, Method::POST, &path(&record), Some(&fixed)).await;
-    assert_eq!((status, &resolved["resolution_reason"]), (200, &json!("fixed with token=[REDACTED]")), "{resolved:#}");
-    let again = call_at(&worker, Method::POST, &path(&record), Some(&json!({ "reason": "another" }))).await;
-    assert_eq!(again, (200, resolved.clone()), "the first reason stays");
-    let (_, blank) = call_at(&worker, Method::POST, &path(&of("tell")), Some(&json!({}))).await;
-    assert_eq!(blank["resolution_reason"], "operator resolved");
-    let records = until_records(&worker, 2).await;
-    assert!(records.contains(&resolved), "{records:#?}");
-    let status = worker.until("/v1/status", |it| unresolved(it) == 0).await;
-    assert_eq!(status["health"]["warnings"], json!([]), "{status:#}");
-
-    let unknown = "hook-dlq-17-aaaaaaaa-bbbbbbbb-0123456789abcdef";
-    for (id, body, expected) in [
-        (unknown, json!({}), (404, "unknown_hook_dead_letter")),
-        ("x", json!({}), (404, "unknown_hook_dead_letter")),
-        (record["id"].as_str().unwrap(), json!([]), (422, "daemon_error")),
-    ] {
-        let (status, problem) = call_at(&worker, Method::POST, &format!("{LETTERS}/{id}/resolve"), Some(&body)).await;
-        assert_eq!((status, problem["code"].as_str().unwrap()), expected, "{id} {problem:#}");
-        if id == unknown {
-            assert_eq!(problem["detail"], format!("unknown hook dead-letter record {unknown}"));
-        }
-    }
 }
 
 async fn until_records(worker: &Worker, count: usize) -> Vec<Value> {
     let found = worker.until(LETTERS, |found| found.as_array().is_some_and(|found| found.len() == count)).await;
     found.as_array().unwrap().clone()
-}
-
-#[tokio::test]
-async fn dead_letters_are_records_of_kheish_on_servers() {
-    let (rabbit, redis) = shared().await;
-    check_dead_letters(Site::servers(rabbit, redis).of_redis().with_gateway().hooks("")).await;
 }

@@ -120,7 +120,7 @@ fn definition(hook: &Hook, fails_closed: bool) -> HookDefinition {
             }
             argv => Executor::Command { command: argv.join(" "), shell: None, timeout_ms },
         },
-        Action::Callback(name) => Executor::Callback { name: name.to_string(), timeout_ms },
+        Action::Callback(name) => Executor::Callback { name: name.clone(), timeout_ms },
         // No version runs these two as hooks of Kheish, so that none of them fails.
         Action::Model(_) | Action::Publish(_) => Executor::Callback { name: hook.action.target(), timeout_ms },
     };
