@@ -65,6 +65,9 @@ pub struct Replayed {
     pub id: LetterId,
     /// The generation that was sent out; the same for everyone who replays this letter.
     pub generation: u32,
+    /// Its hook decides, and runs as an observer now: its answer is not used.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub observes: bool,
 }
 
 /// What an edit came to.

@@ -150,7 +150,7 @@ impl Worker {
         let own = hooks.revision();
         let made = &invocation.revision;
         match hooks.get(invocation.hook.as_str()).map(Arc::clone) {
-            Some(hook) if hook.is_run_by_events() => {
+            Some(hook) if hook.is_run_by_events() || invocation.at.generation > 0 && hook.is_run_by_replays() => {
                 return self.drive(delivery, vec![(hook, invocation)], hold_until, async {}).await;
             }
             Some(_) if !own.is_older_than(made) => {

@@ -70,7 +70,7 @@ pub fn edit(letter: &Letter, edit: &Edit, operator: &Operator) -> Result<Edited,
     };
     let outgoing = Outgoing::to_lane(Lane::Replay, Duration::ZERO, message);
     let (mark, follows) = (Record::Replayed(mark), letter.subject());
-    Ok(Edited { event, replay: Replay { generation: next, outgoing, mark, follows } })
+    Ok(Edited { event, replay: Replay { generation: next, outgoing, mark, follows, observes: false } })
 }
 
 fn edited(letter: &Letter, edit: &Edit, operator: &Operator) -> Result<Event, String> {

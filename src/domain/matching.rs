@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
+use super::dialect::Dialect;
 use super::event::Event;
 use super::event_type::EventTypes;
 use super::expression::Facts;
@@ -180,6 +181,12 @@ impl Hook {
     #[must_use]
     pub fn is_run_by_events(&self) -> bool {
         self.enabled && self.mode == Mode::Observe
+    }
+
+    /// Whether a replay runs it. A hook of another system is run although it decides: as one that observes.
+    #[must_use]
+    pub fn is_run_by_replays(&self) -> bool {
+        self.is_run_by_events() || self.enabled && self.dialect != Dialect::Native
     }
 
     /// The first reason for which it does not want an event; `None`: it does.

@@ -29,6 +29,8 @@ pub struct Replay {
     pub mark: Record,
     /// What ends when it ends: the letter's own work, or that of the hook that it was sent to.
     pub follows: Subject,
+    /// Its hook decides otherwise: it runs as one that observes, and its answer is not used.
+    pub observes: bool,
 }
 
 /// Who replays, when, and in view of what.
@@ -54,12 +56,15 @@ pub fn generation(letter: (u32, u32), force: Option<u32>) -> Option<(u32, u32)> 
     }
 }
 
-/// Makes the replay of a letter; `force` as for [`generation`].
+/// Makes the replay of a letter; `force` as for [`generation`]. A hook of another system that was asked and has failed runs
+/// again as one that observes: a hook of ours that was asked does not, since nobody waits for its answer any more.
 ///
 /// # Errors
 /// One sentence: why this letter cannot be replayed as it is.
 pub fn replay(letter: &Letter, force: Option<u32>, operator: &Operator) -> Result<Replay, String> {
-    refuse_record(letter)?;
+    if letter.foreign.is_none() {
+        refuse_record(letter)?;
+    }
     let (generation, forced) = generation((letter.generation, letter.forced), force)
         .ok_or_else(|| format!("letter {} is of the last generation that there is", letter.id))?;
     let message = if let Some(hook) = &letter.hook {
@@ -80,7 +85,7 @@ pub fn replay(letter: &Letter, force: Option<u32>, operator: &Operator) -> Resul
     let follows = subject.clone();
     let mark = Mark { subject, generation, at_ms: operator.now_ms, by, reason: None, until_ms: operator.seen_ms };
     let outgoing = Outgoing::to_lane(Lane::Replay, Duration::ZERO, message);
-    Ok(Replay { generation, outgoing, mark: Record::Replayed(mark), follows })
+    Ok(Replay { generation, outgoing, mark: Record::Replayed(mark), follows, observes: letter.for_record })
 }
 
 /// Makes the replay of a letter of a hook for another hook: that one runs, under a key of its own, as often as it is asked
@@ -110,7 +115,8 @@ pub fn redirect(letter: &Letter, hook: &HookId, operator: &Operator) -> Result<R
     let reason = Some(format!("sent to hook {hook}"));
     let mark = Mark { subject, generation, at_ms: operator.now_ms, by, reason, until_ms };
     let outgoing = Outgoing::to_lane(Lane::Replay, Duration::ZERO, invocation.message());
-    Ok(Replay { generation, outgoing, mark: Record::Resolved(mark), follows: Subject::of(&invocation.key()) })
+    let follows = Subject::of(&invocation.key());
+    Ok(Replay { generation, outgoing, mark: Record::Resolved(mark), follows, observes: false })
 }
 
 /// # Errors

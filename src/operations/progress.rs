@@ -30,6 +30,9 @@ pub struct Progress {
     pub done: usize,
     pub failed: usize,
     pub closed: usize,
+    /// Of those that were sent: their hooks decide, and run as observers now. Their answers are not used.
+    #[serde(default)]
+    pub observing: usize,
     /// The first thousand that were sent, and the first thousand that failed again.
     pub letters: Vec<Sent>,
 }

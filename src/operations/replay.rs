@@ -163,9 +163,9 @@ impl Operations {
         };
         let letter = self.find(&picked.id).await?.letter;
         let replay = made(&letter, picked, manner, self.reading).map_err(OperationError::Refused)?;
-        let generation = replay.generation;
+        let (generation, observes) = (replay.generation, replay.observes);
         self.send(replay).await.map_err(|failed| failed.told("replaying again"))?;
-        Ok(Replayed { id: letter.id, generation })
+        Ok(Replayed { id: letter.id, generation, observes })
     }
 
     pub(super) async fn send(&self, replay: Replay) -> Result<(), Failed> {

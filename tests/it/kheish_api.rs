@@ -362,3 +362,43 @@ async fn until_records(worker: &Worker, count: usize) -> Vec<Value> {
     let found = worker.until(LETTERS, |found| found.as_array().is_some_and(|found| found.len() == count)).await;
     found.as_array().unwrap().clone()
 }
+
+/// A hook that was asked and has failed runs again as one that observes; what it says then changes nothing.
+#[tokio::test]
+async fn what_has_decided_is_replayed_as_an_observer() {
+    let site = Site::embedded();
+    let at = |name: &str| site.folder.path().join(name);
+    let (file, mended, ran) = (at("hooks.json"), at("mended"), at("ran"));
+    let command = format!(
+        "cat > /dev/null; [ -e {} ] || exit 3; echo ran >> {}; echo '{{\"decision\":\"block\"}}'",
+        mended.display(),
+        ran.display()
+    );
+    let hook = json!({ "name": "guard", "executor": { "type": "command", "shell": "/bin/sh", "command": command } });
+    std::fs::write(&file, json!({ "hooks": { "stop": [hook] } }).to_string()).unwrap();
+    let site = site.set("HOOKFLEET_HOOKS", file.to_str().unwrap()).set("HOOKFLEET_CATALOG_DIALECT", "kheish");
+    let site = site.set("HOOKFLEET_COMMANDS_ALLOW", "/bin/sh").set("HOOKFLEET_HTTP_KHEISH_API", "true");
+    let worker = site.worker().await;
+    let stop = json!({ "event": "stop" });
+    let (_, outcome) = call_at(&worker, Method::POST, "/v1/hooks/kheish", Some(&stop)).await;
+    assert_eq!(
+        (&outcome["continue_execution"], &outcome["matched_hooks"]),
+        (&json!(true), &json!([])),
+        "it fails open"
+    );
+    until_records(&worker, 1).await;
+    let letter = items(&site, &["list"]).remove(0);
+    let id = letter["letter"]["id"].as_str().unwrap();
+    assert!(site.ok(&["dead-letters", "show", id]).contains("runs it as an observer, and its answer is not used"));
+
+    let again = site.run(&["dead-letters", "replay", id, "--wait"]);
+    let said = String::from_utf8_lossy(&again.stdout);
+    assert_eq!(again.status.code(), Some(1), "{said}");
+    assert!(said.contains("1 failed again") && said.contains("1 of hooks that decide run as observers"), "{said}");
+    std::fs::write(&mended, "").unwrap();
+    let said = site.ok(&["dead-letters", "replay", id, "--wait"]);
+    assert!(said.contains("as generation 2: done"), "{said}");
+    assert_eq!(std::fs::read_to_string(&ran).unwrap(), "ran\n");
+    let record = until_records(&worker, 1).await.remove(0);
+    assert_eq!(record["resolution_reason"], "a replay of it has succeeded", "{record:#}");
+}

@@ -281,6 +281,12 @@ fn outcomes(progress: &Progress) -> Vec<String> {
     } else if progress.sent > 0 {
         lines.push("  what becomes of them was not waited for: --wait does".to_owned());
     }
+    if progress.observing > 0 {
+        lines.push(format!(
+            "  {} of hooks that decide run as observers: who asked has an answer, and theirs are not used",
+            progress.observing
+        ));
+    }
     let is_told = |sent: &&Sent| progress.sent <= EACH_MAX || sent.outcome == SentOutcome::Failed;
     let told: Vec<&Sent> = progress.letters.iter().filter(is_told).collect();
     lines.extend(told.iter().map(|sent| format!("    {}", line(sent))));

@@ -154,7 +154,7 @@ fn next(Detail { letter, state, .. }: &Detail) -> Vec<String> {
     let (id, command) = (&letter.id, "hookfleet dead-letters");
     let replay = format!("{command} replay {id}");
     match state {
-        State::Resolved if letter.for_record => Vec::new(),
+        State::Resolved if letter.for_record && letter.foreign.is_none() => Vec::new(),
         State::Resolved => vec![format!("nothing; {replay} --force runs it again, under a key of its own")],
         State::Replaying => match letter.event.as_ref().filter(|_| letter.edited_from.is_none()) {
             Some(event) => {
@@ -164,7 +164,10 @@ fn next(Detail { letter, state, .. }: &Detail) -> Vec<String> {
             None => vec!["wait until what was sent has ended".to_owned()],
         },
         State::Open if letter.for_record => {
-            vec![format!("see to the gate; who asked has an answer: {command} resolve {id} --reason ...")]
+            let observed = letter.foreign.is_some();
+            let observed = observed.then(|| format!("{replay} runs it as an observer, and its answer is not used"));
+            let seen_to = format!("see to the gate; who asked has an answer: {command} resolve {id} --reason ...");
+            std::iter::once(seen_to).chain(observed).collect()
         }
         State::Open => advice(letter, &replay),
     }

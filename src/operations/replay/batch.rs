@@ -95,8 +95,8 @@ enum Step {
 
 /// How a letter ended in a pass.
 enum Ended {
-    /// As this generation; with it ends this.
-    Sent(u32, Subject),
+    /// As this generation; with it ends this. The flag is [`Replay::observes`].
+    Sent(u32, Subject, bool),
     Skipped,
     Failed(Failed),
 }
@@ -195,9 +195,10 @@ impl Pass<'_> {
             Step::Skip => Ended::Skipped,
             Step::Fail(error) => Ended::Failed(Failed::Letter(error)),
             Step::Send(replay) => {
-                let (generation, subject) = (replay.generation, replay.follows.clone());
+                let Replay { generation, observes, .. } = *replay;
+                let subject = replay.follows.clone();
                 let sent = self.operations.send(*replay).await;
-                sent.map_or_else(Ended::Failed, |()| Ended::Sent(generation, subject))
+                sent.map_or_else(Ended::Failed, |()| Ended::Sent(generation, subject, observes))
             }
         };
         (picked, ended)
@@ -207,7 +208,8 @@ impl Pass<'_> {
     fn count(&self, picked: &Picked, ended: Ended) -> Option<Followed> {
         let mut followed = None;
         self.progress.send_modify(|progress| match ended {
-            Ended::Sent(generation, subject) => {
+            Ended::Sent(generation, subject, observes) => {
+                progress.observing += usize::from(observes);
                 let place = progress.sent(&picked.id, generation);
                 let id = picked.id.clone();
                 followed = self.manner.wait.then_some(Followed { id, generation, subject, place });
