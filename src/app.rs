@@ -34,7 +34,7 @@ use crate::flow::{Flow, Kept};
 use crate::http::gates::{Decider, Gates};
 use crate::http::probes::Probes;
 use crate::http::process::Process;
-use crate::http::source::Source as ProbeSource;
+use crate::http::source::{KheishApi, Source as ProbeSource};
 use crate::http::{Group, Intake, Serving};
 use crate::idempotency::Idempotency;
 use crate::idempotency::embedded::EmbeddedClaims;
@@ -215,7 +215,7 @@ impl App {
         let parts =
             Parts { settings, backends: &backends, catalog: &process.catalog, revisions, operations: &operations };
         let source = ProbeSource::Process(Arc::clone(&process));
-        let probes = Probes { metrics: metrics.clone(), source, kheish_api: settings.http.kheish_api };
+        let probes = Probes { metrics: metrics.clone(), source, kheish_api: KheishApi(settings.http.kheish_api) };
         let routes = parts.routes(kind, &probes, |intake| gates(settings, &process, intake));
         let (file, flow) = (backends.file.clone(), Arc::clone(&backends.flow));
         serving.take(routes);

@@ -38,6 +38,7 @@ mod sample;
 mod schema;
 mod serve;
 mod signals;
+mod sink;
 mod topology;
 mod trial;
 mod verify;

@@ -26,7 +26,7 @@ use crate::flow::Flow;
 use crate::http::fleet::Fleet;
 use crate::http::gates::{Decider, Gates};
 use crate::http::probes::Probes;
-use crate::http::source::Source as ProbeSource;
+use crate::http::source::{KheishApi, Source as ProbeSource};
 use crate::http::{Kind, Serving};
 use crate::telemetry::Registry;
 use crate::{catalog, telemetry};
@@ -77,7 +77,7 @@ impl Server {
         let probes = Probes {
             metrics: metrics.clone(),
             source: ProbeSource::Fleet(Arc::new(fleet)),
-            kheish_api: settings.http.kheish_api,
+            kheish_api: KheishApi(settings.http.kheish_api),
         };
         let parts = Parts { settings, backends: &backends, catalog: &catalog, revisions, operations: &operations };
         let routes = parts.routes(Kind::Server, &probes, |intake| {

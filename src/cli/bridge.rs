@@ -16,7 +16,7 @@ use tokio::time::timeout;
 
 use super::exit::Exit;
 use super::output;
-use super::publish::Sink;
+use super::sink::Sink;
 use crate::config::Settings;
 use crate::dialect;
 use crate::domain::asking::TIME_MAX;

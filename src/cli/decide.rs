@@ -10,7 +10,8 @@ use tokio::time::{Instant, timeout};
 
 use super::exit::Exit;
 use super::output;
-use super::publish::{About, Sink};
+use super::publish::About;
+use super::sink::Sink;
 use crate::amqp::connection::ConnectError;
 use crate::config::Settings;
 use crate::domain::asking::TIME_MAX;

@@ -12,7 +12,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::access::Door;
-use super::source::Source;
+use super::source::{KheishApi, Source};
 use super::{openapi, status};
 use crate::domain::access::Role;
 use crate::telemetry::Registry;
@@ -22,8 +22,7 @@ use crate::telemetry::Registry;
 pub struct Probes {
     pub metrics: Arc<Registry>,
     pub source: Source,
-    /// The status has what Kheish's tools look for: the setting `http.kheish_api`.
-    pub kheish_api: bool,
+    pub kheish_api: KheishApi,
 }
 
 impl FromRef<Probes> for Arc<Registry> {
@@ -35,6 +34,12 @@ impl FromRef<Probes> for Arc<Registry> {
 impl FromRef<Probes> for Source {
     fn from_ref(probes: &Probes) -> Self {
         probes.source.clone()
+    }
+}
+
+impl FromRef<Probes> for KheishApi {
+    fn from_ref(probes: &Probes) -> Self {
+        probes.kheish_api
     }
 }
 

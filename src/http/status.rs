@@ -11,9 +11,8 @@ use utoipa::ToSchema;
 
 use super::fleet::Fleet;
 use super::kheish::status::{self as kheish, HooksStatus};
-use super::probes::Probes;
 use super::process::Process;
-use super::source::Source;
+use super::source::{KheishApi, Source};
 use crate::catalog::watch::{Followed, Standing};
 use crate::config::WhenAway;
 use crate::domain::fold as letters;
@@ -210,8 +209,8 @@ impl CatalogStatus {
     operation_id = "status",
     responses((status = 200, description = "How it is doing", body = Status))
 )]
-pub(super) async fn status(State(probes): State<Probes>) -> Json<Value> {
-    let (status, work, hooks, operations) = match &probes.source {
+pub(super) async fn status(State(source): State<Source>, State(KheishApi(is_wanted)): State<KheishApi>) -> Json<Value> {
+    let (status, work, hooks, operations) = match &source {
         Source::Process(process) => {
             let (work, hooks) = (process.counts(), process.catalog.hooks.borrow().clone());
             (of_process(process, work.clone()).await, work, hooks, process.letters.as_ref())
@@ -222,7 +221,7 @@ pub(super) async fn status(State(probes): State<Probes>) -> Json<Value> {
         }
     };
     let mut status = serde_json::to_value(status).unwrap_or_default();
-    if probes.kheish_api {
+    if is_wanted {
         let letters = timeout(PATIENCE, kheish::letters(operations)).await;
         let letters = letters.unwrap_or_else(|_| Some(Err(unread())));
         let of_kheish = HooksStatus::of(&work, &hooks, letters);

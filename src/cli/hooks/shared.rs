@@ -17,7 +17,7 @@ use crate::catalog::revisions::{About, Revisions, Stored};
 use crate::catalog::{self, Document};
 use crate::cli::output;
 use crate::cli::output::time;
-use crate::cli::publish::Sink;
+use crate::cli::sink::Sink;
 use crate::config::{CatalogFrom, Redis, Settings};
 use crate::domain::decision::Decision;
 use crate::domain::dialect::Dialect;
