@@ -5,12 +5,11 @@ use std::time::Duration;
 use axum::extract::State;
 use axum::response::Json;
 use serde::Serialize;
-use serde_json::{Value, json};
 use tokio::time::timeout;
 use utoipa::ToSchema;
 
 use super::fleet::Fleet;
-use super::kheish::status::{self as kheish, HooksStatus};
+use super::kheish::status::{self as kheish, Health, HooksStatus};
 use super::process::Process;
 use super::source::{KheishApi, Source};
 use crate::catalog::watch::{Followed, Standing};
@@ -35,8 +34,14 @@ pub(super) struct Status {
     paused: Option<String>,
     /// up, or why it is away and what is done meanwhile
     store_of_claims: String,
-    /// The hooks that have run in this process.
-    hooks: Vec<GateStatus>,
+    /// The hooks that have run in this process; with `http.kheish_api` Kheish's hooks in numbers.
+    hooks: Hooks,
+    /// With `http.kheish_api`: the hooks that have run in this process.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hooks_run: Option<Vec<GateStatus>>,
+    /// With `http.kheish_api`: what Kheish's tools show to operators.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    health: Option<Health>,
     /// The targets whose breakers are open, as this process sees it; of a server, as the fleet does.
     broken_targets: Vec<String>,
     catalog: CatalogStatus,
@@ -50,6 +55,15 @@ pub(super) struct Status {
     /// What somebody should look at: `hook_dead_letters`, `hook_dead_letter_persist_failures`, and `unreadable_by_broker`,
     /// of which `hookfleet doctor` says what to do.
     warnings: Vec<&'static str>,
+}
+
+/// What `hooks` of a status says.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(untagged)]
+#[schema(as = StatusHooks)]
+enum Hooks {
+    Run(Vec<GateStatus>),
+    OfKheish(HooksStatus),
 }
 
 /// A worker, as it described itself within the last seconds.
@@ -201,16 +215,18 @@ impl CatalogStatus {
 
 /// How this process is doing; a server tells how the fleet is, as its workers describe themselves once a second.
 ///
-/// With the setting `http.kheish_api` it is also what Kheish's tools look for: `hooks` are the numbers that Kheish has there, what
-/// `hooks` has otherwise is `hooks_run`, and `health.warnings` is there.
+/// With the setting `http.kheish_api` it is also what Kheish's tools look for.
 #[utoipa::path(
     get,
     path = "/v1/status",
     operation_id = "status",
     responses((status = 200, description = "How it is doing", body = Status))
 )]
-pub(super) async fn status(State(source): State<Source>, State(KheishApi(is_wanted)): State<KheishApi>) -> Json<Value> {
-    let (status, work, hooks, operations) = match &source {
+pub(super) async fn status(
+    State(source): State<Source>,
+    State(KheishApi(is_wanted)): State<KheishApi>,
+) -> Json<Status> {
+    let (mut status, work, hooks, operations) = match &source {
         Source::Process(process) => {
             let (work, hooks) = (process.counts(), process.catalog.hooks.borrow().clone());
             (of_process(process, work.clone()).await, work, hooks, process.letters.as_ref())
@@ -220,14 +236,14 @@ pub(super) async fn status(State(source): State<Source>, State(KheishApi(is_want
             (status, work, fleet.catalog.hooks.borrow().clone(), Some(&fleet.operations))
         }
     };
-    let mut status = serde_json::to_value(status).unwrap_or_default();
     if is_wanted {
         let letters = timeout(PATIENCE, kheish::letters(operations)).await;
         let letters = letters.unwrap_or_else(|_| Some(Err(unread())));
         let of_kheish = HooksStatus::of(&work, &hooks, letters);
-        status["hooks_run"] = status["hooks"].take();
-        status["health"] = json!(of_kheish.health());
-        status["hooks"] = json!(of_kheish);
+        status.health = Some(of_kheish.health());
+        if let Hooks::Run(run) = std::mem::replace(&mut status.hooks, Hooks::OfKheish(of_kheish)) {
+            status.hooks_run = Some(run);
+        }
     }
     Json(status)
 }
@@ -254,7 +270,9 @@ async fn of_process(process: &Process, work: WorkCounts) -> Status {
                 WhenAway::Proceed => format!("away, proceeding without claims: {reason}"),
             },
         ),
-        hooks: process.admission.hooks(),
+        hooks: Hooks::Run(process.admission.hooks()),
+        hooks_run: None,
+        health: None,
         broken_targets: process.admission.broken(),
         catalog: CatalogStatus::of(&process.catalog),
         workers: None,
@@ -284,7 +302,9 @@ async fn of_fleet(fleet: &Fleet) -> (Status, WorkCounts) {
         reasons: fleet.troubles(),
         paused: fleet.paused.borrow().clone(),
         store_of_claims: away.map_or_else(|| "up".to_owned(), |reason| format!("away: {reason}")),
-        hooks: Vec::new(),
+        hooks: Hooks::Run(Vec::new()),
+        hooks_run: None,
+        health: None,
         broken_targets: broken.map(|targets| targets.into_keys().collect()).unwrap_or_default(),
         catalog: CatalogStatus::of(&fleet.catalog),
         workers: workers_read_error.is_none().then(|| members.into_iter().map(WorkerStatus::of).collect()),

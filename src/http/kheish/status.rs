@@ -1,6 +1,7 @@
 //! What Kheish's tools look for in a status: `hooks` in numbers, and `health.warnings`.
 
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::dead_letters::KEPT_MAX;
 use crate::domain::dialect::Dialect;
@@ -10,7 +11,8 @@ use crate::flow::WorkCounts;
 use crate::operations::Operations;
 
 /// How it stands with Kheish's hooks. What was run is counted over all hooks of the fleet.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = KheishHooks)]
 pub(in crate::http) struct HooksStatus {
     configured_count: usize,
     dead_lettered_count: u64,
@@ -33,9 +35,11 @@ pub(in crate::http) struct HooksStatus {
 }
 
 /// Something that an operator should look at.
-#[derive(Debug, PartialEq, Eq, Serialize)]
+#[derive(Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[schema(as = KheishWarning)]
 pub(in crate::http) struct Warning {
     severity: &'static str,
+    /// `hook_dead_letters`, `hook_dead_letter_persist_failures` or `hook_dead_letter_store_unreadable`.
     code: &'static str,
     message: String,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -44,7 +48,8 @@ pub(in crate::http) struct Warning {
 }
 
 /// Its `health`.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = KheishHealth)]
 pub(in crate::http) struct Health {
     warnings: Vec<Warning>,
 }
