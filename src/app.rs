@@ -192,7 +192,7 @@ impl App {
             metrics: Arc::default(),
             listener: Arc::new(listen),
             callbacks,
-            tokens: Arc::default(),
+            commons: executor::Commons::default(),
             stop: stop.clone(),
         };
         // A file has one owner, and its one thread that writes is what bounds it.

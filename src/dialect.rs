@@ -95,6 +95,15 @@ pub fn foreign_hook(hook: &Hook) -> Option<Box<ForeignHook>> {
     }
 }
 
+/// A hook as its own system speaks of it: the event, its name, its matcher, and what runs it. `None`: it is one of ours.
+#[must_use]
+pub fn words(hook: &Hook) -> Option<String> {
+    match hook.dialect {
+        Dialect::Native => None,
+        Dialect::Kheish => Some(kheish::words(hook)),
+    }
+}
+
 /// A decision as who has asked in this dialect reads it. `kept` is the decision as JSON.
 #[must_use]
 pub fn answer(dialect: Dialect, kept: &str) -> String {
@@ -110,6 +119,15 @@ pub fn timeout(dialect: Dialect, action: &Action) -> Option<Duration> {
     match dialect {
         Dialect::Native => None,
         Dialect::Kheish => Some(kheish::timeout(action)),
+    }
+}
+
+/// How many hooks of this dialect that do such a thing run at a time in one process. `None`: as many as may.
+#[must_use]
+pub fn concurrency(dialect: Dialect, action: &Action) -> Option<usize> {
+    match dialect {
+        Dialect::Native => None,
+        Dialect::Kheish => kheish::concurrency(action),
     }
 }
 

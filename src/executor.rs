@@ -20,6 +20,7 @@ use crate::domain::failure::Class;
 use crate::domain::hook::{Action, Hook};
 use crate::domain::invocation::Invocation;
 use crate::domain::outcome::{Again, Failure, Outcome};
+use crate::telemetry::Metric;
 use crate::{config, dialect};
 
 pub mod callback;
@@ -29,6 +30,7 @@ mod compress;
 mod egress;
 pub mod hint;
 mod http;
+mod places;
 mod process;
 pub mod publish;
 mod replies;
@@ -40,6 +42,7 @@ mod unanswered;
 
 use callback::Callbacks;
 use clients::Clients;
+use places::Places;
 use publish::{Home, Publishing};
 use tokens::Tokens;
 
@@ -81,6 +84,14 @@ pub struct Executors {
     commands: command::Commands,
     callbacks: Callbacks,
     publishing: Publishing,
+    places: Arc<Places>,
+}
+
+/// What the executors of one process share: the tokens of its http hooks, and places where a dialect bounds them.
+#[derive(Debug, Clone, Default)]
+pub struct Commons {
+    pub tokens: Arc<Tokens>,
+    places: Arc<Places>,
 }
 
 /// Chooses the cryptography of this process, which every HTTP client needs before it is built.
@@ -115,6 +126,7 @@ impl Executors {
             http: http::Http { clients, tokens: Arc::default() },
             commands: command::Commands::new(commands),
             callbacks,
+            places: Arc::default(),
         }
     }
 
@@ -125,10 +137,11 @@ impl Executors {
         self
     }
 
-    /// With the tokens of other executors of this process.
+    /// Shares this with other executors of this process.
     #[must_use]
-    pub fn sharing(mut self, tokens: Arc<Tokens>) -> Self {
-        self.http.tokens = tokens;
+    pub fn sharing(mut self, commons: Commons) -> Self {
+        self.http.tokens = commons.tokens;
+        self.places = commons.places;
         self
     }
 
@@ -153,6 +166,8 @@ impl Executors {
         question: Option<Question<'_>>,
         deadline: Instant,
     ) -> Result<Reply, Outcome> {
+        let place = self.places.take(hook, deadline).await;
+        let _place = place.map_err(|width| no_place(hook, width))?;
         // The executors keep the deadline themselves, since only they know whether the action has taken place by then.
         let bounded = timeout_at(deadline + BACKSTOP, self.attempt(hook, invocation, question, deadline));
         isolated(bounded.map(|ended| ended.unwrap_or_else(|_| Err(timed_out(hook.timeout, ""))))).await
@@ -178,7 +193,10 @@ impl Executors {
                 Again::Later(hint) => (Class::Exhausted, hook.retry.delay_in_run(tries, hint, fastrand::f64())),
             };
             match wait.and_then(|wait| Instant::now().checked_add(wait)).filter(|at| *at < deadline) {
-                Some(at) => sleep_until(at).await,
+                Some(at) => {
+                    Metric::Retries.count(&[("hook", hook.id.to_string())]);
+                    sleep_until(at).await;
+                }
                 None => return Err(Outcome::Failed(Failure { again: Again::Never(class), tries, ..failure })),
             }
             tries += 1;
@@ -258,6 +276,17 @@ fn isolated<T>(run: impl Future<Output = Result<T, Outcome>>) -> impl Future<Out
     caught.map(|ended| ended.unwrap_or_else(|_| Err(Outcome::later("the executor panicked"))))
 }
 
+/// The outcome of an attempt for which there was no place, so that its target was not called.
+fn no_place(hook: &Hook, width: usize) -> Outcome {
+    let error = format!(
+        "timed out after {:?}: {width} hooks run at a time that are `{}` of the dialect {}, and none of them has ended",
+        hook.timeout,
+        hook.action.kind(),
+        hook.dialect.name()
+    );
+    Outcome::Failed(Failure { of_target: false, ..Failure::new(Again::Later(None), None, error) })
+}
+
 fn timed_out(timeout: Duration, said: &str) -> Outcome {
     Outcome::later(with_excerpt(format!("timed out after {timeout:?}"), said))
 }
@@ -284,8 +313,12 @@ mod fixture {
     }
 
     pub(super) fn invocation(body: &str) -> Invocation {
+        invocation_of("a.b", body)
+    }
+
+    pub(super) fn invocation_of(kind: &str, body: &str) -> Invocation {
         let properties =
-            Properties { kind: Some("a.b".into()), message_id: Some("e\u{0}1".into()), ..Properties::default() };
+            Properties { kind: Some(kind.into()), message_id: Some("e\u{0}1".into()), ..Properties::default() };
         let message = Message { body: body.to_owned().into(), properties, ..Message::default() };
         let message = message.with("traceparent", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01");
         let event = Event::decode(&message, &Reading { body_bytes_max: usize::MAX, ..Reading::default() }).unwrap();

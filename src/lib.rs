@@ -186,5 +186,10 @@ pub use publish::{Event, EventBuilder, InvalidEvent};
 pub use publish::{OnUnavailable, Publisher, PublisherOptions, Undecided, Unpublished};
 pub use yaml::problem::Problems;
 
+/// What functions for hooks of Kheish get.
+pub mod kheish {
+    pub use crate::dialect::kheish::{EventName, HookInvocation};
+}
+
 #[cfg(test)]
 mod simulation;

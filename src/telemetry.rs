@@ -45,7 +45,7 @@ pub enum Metric {
     HttpResent,
     /// Requests for tokens (OAuth 2), by outcome: granted, refused, failed.
     TokenFetches,
-    /// Retries published, by hook.
+    /// Retries, published or made within one run, by hook.
     Retries,
     /// Letters appended, by class and hook.
     Letters,
@@ -176,7 +176,7 @@ impl Metric {
             Self::Attempts => ("hookfleet_attempts_total", "Attempts by hook and outcome"),
             Self::AttemptSeconds => ("hookfleet_attempt_seconds", "Seconds an attempt took"),
             Self::HttpUnanswered | Self::HttpResent | Self::TokenFetches => self.parts_of_http(),
-            Self::Retries => ("hookfleet_retries_total", "Retries published"),
+            Self::Retries => ("hookfleet_retries_total", "Retries, published or made within one run"),
             Self::Letters => ("hookfleet_letters_total", "Letters appended, by class and hook"),
             Self::LettersUnconfirmed => {
                 ("hookfleet_letters_unconfirmed_total", "Appends of letters that were not confirmed and repeated")

@@ -16,10 +16,9 @@ use crate::broker::Wanted;
 use crate::broker::patience::Patience;
 use crate::config::{Backend, Settings};
 use crate::domain::matching::HookSet;
-use crate::executor::Executors;
 use crate::executor::callback::Callbacks;
 use crate::executor::publish::Home;
-use crate::executor::tokens::Tokens;
+use crate::executor::{Commons, Executors};
 use crate::fleet::{Fleet, Halts};
 use crate::http::process::CellView;
 use crate::worker::admission::Admission;
@@ -39,7 +38,7 @@ pub(super) struct Shared {
     pub(super) metrics: Arc<WorkerMetrics>,
     pub(super) listener: Arc<Listener>,
     pub(super) callbacks: Callbacks,
-    pub(super) tokens: Arc<Tokens>,
+    pub(super) commons: Commons,
     /// Ends the consuming of all cells.
     pub(super) stop: CancellationToken,
 }
@@ -69,7 +68,7 @@ impl Shared {
         };
         let executors = Executors::new(&settings.egress, &settings.commands, self.callbacks.clone())?
             .at(home)
-            .sharing(Arc::clone(&self.tokens));
+            .sharing(self.commons.clone());
         let worker = Worker {
             broker: backends.broker,
             store,

@@ -6,6 +6,7 @@ use crate::catalog::files::Files;
 use crate::catalog::watch::Source;
 use crate::catalog::{Terms, variable};
 use crate::config::{Backend, CatalogFrom, Settings};
+use crate::dialect::kheish::HookInvocation;
 use crate::domain::decision::Answer;
 use crate::executor::callback::{Call, Callbacks, Failed};
 use crate::http::Kind;
@@ -74,6 +75,34 @@ impl Fleet {
         F: Future<Output = Result<Answer, Failed>> + Send + 'static,
     {
         self.callbacks.add_gate(name, callback);
+        self
+    }
+
+    /// A function for hooks of Kheish that name it, as its daemon calls one: with the invocation of the hook, and an answer.
+    ///
+    /// ```no_run
+    /// use hookfleet::{Answer, Fleet, Settings};
+    ///
+    /// # fn example(settings: Settings) -> Fleet {
+    /// Fleet::builder(settings).kheish_callback("guard", |invocation| async move {
+    ///     let is_known = invocation.subject.as_deref() == Some("bash");
+    ///     Ok(if is_known { Answer::default() } else { Answer::refusal("only bash here") })
+    /// })
+    /// # }
+    /// ```
+    ///
+    /// An error is tried again as the hook's `retry` says, and [`Failed::never`] is not. A panic is one try that has failed
+    /// for good, as there.
+    #[must_use]
+    pub fn kheish_callback<F>(
+        mut self,
+        name: &str,
+        callback: impl Fn(HookInvocation<'static>) -> F + Send + Sync + 'static,
+    ) -> Self
+    where
+        F: Future<Output = Result<Answer, Failed>> + Send + 'static,
+    {
+        self.callbacks.add_kheish(name, callback);
         self
     }
 

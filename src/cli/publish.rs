@@ -19,12 +19,13 @@ use super::output;
 use super::place::Place;
 use super::sink::Sink;
 use crate::config::Settings;
+use crate::domain::dialect::Dialect;
 use crate::domain::escape;
 use crate::domain::event::Reading;
 use crate::domain::event_type::EventTypes;
 use crate::domain::json::text_without_mark;
 use crate::domain::pattern::oddity;
-use crate::publish::{Event, EventBuilder, Rejected, prepare};
+use crate::publish::{Event, EventBuilder, Rejected, foreign, prepare, random_id};
 
 /// Lines that are read ahead.
 const LINES_AHEAD: usize = 256;
@@ -83,15 +84,28 @@ impl About {
                 event = set(event, value);
             }
         }
-        if let Some(data) = &self.data {
-            let text = match data.strip_prefix('@') {
-                Some(path) => std::fs::read_to_string(path).with_context(|| format!("cannot read --data {path}"))?,
-                None => data.clone(),
-            };
+        if let Some(text) = self.text()? {
             event = event
                 .data(&serde_json::from_str::<&RawValue>(text_without_mark(&text)).context("--data: expected JSON")?);
         }
         Ok(event.build()?)
+    }
+
+    /// An event in the words of another system, which are the data.
+    pub(super) fn foreign(&self, dialect: Dialect, reading: &Reading) -> anyhow::Result<Event> {
+        let body = Bytes::from(self.text()?.unwrap_or_default());
+        let id = self.id.clone().unwrap_or_else(random_id);
+        foreign(dialect, &[], &body, &id, reading).map_err(|rejected| anyhow!("--data: {}", rejected.sentence()))
+    }
+
+    /// The data, out of a file where they are in one.
+    fn text(&self) -> anyhow::Result<Option<String>> {
+        let Some(data) = &self.data else { return Ok(None) };
+        let text = match data.strip_prefix('@') {
+            Some(path) => std::fs::read_to_string(path).with_context(|| format!("cannot read --data {path}"))?,
+            None => data.clone(),
+        };
+        Ok(Some(text))
     }
 }
 

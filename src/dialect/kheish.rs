@@ -9,6 +9,9 @@
 //! | exit 2 | with nothing on stdout it blocks; with something, and any other but 0, it is a failure that may pass |
 //! | HTTP status | 408, 429 and 5xx may pass; other 4xx and redirects are final |
 //! | tries | within one run, after 50, 100, 200 ms and up to 25 ms more, or as `Retry-After` says, up to 30 s; the timeout is over all of them |
+//! | a panic | of a callback is one try that has failed for good |
+//! | at a time | a worker runs up to 64 commands, 64 http calls and 128 callbacks; waiting for a place counts against the timeout |
+//! | a prompt | the template of the hook with the invocation in it |
 //! | answers | of 13 events one after the other up to the first that blocks; of the others all at once. Merged in declaration order |
 //!
 //! Events of other systems reach its hooks as a `notification`: see [`HookInvocation::of_event`].
@@ -22,12 +25,14 @@ pub use invocation::HookInvocation;
 use crate::domain::aggregation::{Aggregation, Order, StopAt};
 use crate::domain::contract::{Body, Exchange, Raw, Reply};
 use crate::domain::decision::Answer;
+use crate::domain::escape::quoted;
 use crate::domain::event::{Event, ForeignEvent};
 use crate::domain::excerpt::{excerpt, with_excerpt};
 use crate::domain::failure::Class;
 use crate::domain::hook::{Action, Hook, ModelAction};
 use crate::domain::invocation::Invocation;
 use crate::domain::outcome::{Again, Failure, Outcome};
+use crate::domain::pattern::Pattern;
 use crate::domain::redaction::Secrets;
 use crate::domain::retry::{InRun, RetryPolicy};
 
@@ -38,6 +43,7 @@ mod outcome;
 pub mod record;
 pub mod request;
 pub mod settings;
+mod template;
 
 pub(super) use outcome::outcome;
 
@@ -62,8 +68,20 @@ pub(super) fn encode<'a>(hook: &'a Hook, invocation: &'a Invocation) -> Result<E
             Exchange { body: body.into(), default_headers: vec![JSON], headers, ..exchange }
         }
         Action::Command(_) | Action::Callback(_) => Exchange { body: called.wire().into(), ..exchange },
-        Action::Publish(_) | Action::Model(_) => exchange,
+        Action::Model(model) => {
+            let text = model.prompt().map(|prompt| template::render(&prompt.template, &called));
+            Exchange { body: text.unwrap_or_default().into(), ..exchange }
+        }
+        Action::Publish(_) => exchange,
     })
+}
+
+/// Such as `PreToolUse "bash guard", matcher bash*, command`.
+pub(super) fn words(hook: &Hook) -> String {
+    let pascal = |kind| EventName::of_type(kind).map_or(kind, |name| name.pascal);
+    let events: Vec<&str> = hook.on.iter().map(Pattern::as_str).map(pascal).collect();
+    let matcher = hook.matcher.as_ref().map(|matcher| format!(", matcher {}", matcher.as_str())).unwrap_or_default();
+    format!("{} {}{matcher}, {}", events.join(" and "), quoted(name(hook)), hook.action.kind())
 }
 
 /// What the hook is called there.
@@ -88,6 +106,7 @@ pub(super) fn read(raw: Raw, secrets: impl FnOnce() -> Vec<String>) -> Result<Re
         },
         Raw::Exit { code, stdout, stderr } => exited(code, &stdout, &stderr, secrets()),
         Raw::Value(answer) => Ok(answer),
+        Raw::Panic => Err(Outcome::never(Class::Exhausted, "hook task panicked")), // one try, whatever `retry` says
     }
 }
 
@@ -130,6 +149,17 @@ pub(super) fn aggregation(event: &Event) -> Aggregation {
         Some(_) | None => Order::InTurn(StopAt::Block),
     };
     Aggregation { order, passes_input: false }
+}
+
+/// How many hooks that do such a thing run at a time in one process. `None`: as many as may.
+pub(super) fn concurrency(action: &Action) -> Option<usize> {
+    match action {
+        Action::Command(_) | Action::Http(_) => Some(64),
+        Action::Callback(_) => Some(128),
+        Action::Model(model) if matches!(**model, ModelAction::Prompt(_)) => Some(16),
+        Action::Model(_) => Some(8),
+        Action::Publish(_) => None, // hooks of Kheish publish nothing
+    }
 }
 
 /// How long a hook may take that does not say so, over all its tries.

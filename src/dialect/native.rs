@@ -119,6 +119,7 @@ pub(super) fn read(hook: &Hook, asks: bool, raw: Raw, secrets: impl FnOnce() -> 
             exited(action, asks, code, &stdout, &stderr, secrets)
         }
         Raw::Value(answer) => Ok(answer),
+        Raw::Panic => Err(Outcome::later("the callback panicked")),
     }
 }
 

@@ -53,6 +53,8 @@ pub enum Raw {
     Exit { code: i32, stdout: Body, stderr: Vec<u8> },
     /// An answer that needs no reading, or none at all.
     Value(Option<Box<Answer>>),
+    /// A function of this program panicked.
+    Panic,
 }
 
 /// What was read of a body.

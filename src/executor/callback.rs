@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::future::ready;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,6 +19,7 @@ use tokio::time::timeout_at;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::Attempt;
+use crate::dialect::kheish::HookInvocation;
 use crate::domain::contract::{Raw, Reply};
 use crate::domain::decision::{Answer, Decided, Decision};
 use crate::domain::event::Event;
@@ -54,6 +56,23 @@ impl Callbacks {
         self.named.insert(name.into(), Arc::new(answers));
     }
 
+    /// As [`Callbacks::add_gate`], with what hooks of Kheish are called with.
+    pub fn add_kheish<F>(
+        &mut self,
+        name: impl Into<String>,
+        callback: impl Fn(HookInvocation<'static>) -> F + Send + Sync + 'static,
+    ) where
+        F: Future<Output = Result<Answer, Failed>> + Send + 'static,
+    {
+        let answers = move |call: Call| -> Running {
+            match HookInvocation::of_event(&call.event).map(HookInvocation::into_owned) {
+                Ok(invocation) => Box::pin(callback(invocation).map_ok(|answer| Some(Box::new(answer)))),
+                Err(error) => Box::pin(ready(Err(Failed::never(error)))),
+            }
+        };
+        self.named.insert(name.into(), Arc::new(answers));
+    }
+
     /// They run on the runtime that this is called on.
     ///
     /// # Panics
@@ -83,7 +102,7 @@ impl Callbacks {
             Err(_) => Err(attempt.timed_out("")),
             Ok(Ok(Ok(answer))) => attempt.read(Raw::Value(answer), Vec::new),
             Ok(Ok(Err(failed))) => Err(failed.outcome()),
-            Ok(Err(error)) if error.is_panic() => Err(Outcome::later("the callback panicked")),
+            Ok(Err(error)) if error.is_panic() => attempt.read(Raw::Panic, Vec::new),
             Ok(Err(_)) => Err(Outcome::Interrupted), // its runtime ends
         }
     }
@@ -249,11 +268,13 @@ mod tests {
     use std::panic::resume_unwind;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
-    use super::super::fixture::{hook, invocation, line};
+    use super::super::fixture::{hook, invocation, invocation_of, line};
     use super::super::{Execute as _, Executors};
     use super::*;
     use crate::config;
-    use crate::domain::hook::Action;
+    use crate::domain::dialect::Dialect;
+    use crate::domain::hook::{Action, Hook};
+    use crate::domain::retry::RetryPolicy;
 
     fn executors(callbacks: Callbacks) -> Executors {
         Executors::new(&config::Egress::default(), &config::Commands::default(), callbacks).unwrap()
@@ -326,6 +347,45 @@ mod tests {
             Ok(())
         });
         assert_eq!(run(&executors(callbacks), "looks").await, "done");
+    }
+
+    /// What hooks of Kheish are called with, and what a hook of ours is called with that names such a function.
+    #[tokio::test]
+    async fn what_hooks_of_kheish_get() {
+        let mut callbacks = Callbacks::default();
+        callbacks.add_kheish("says", |invocation| async move {
+            let payload: BTreeMap<String, u32> = invocation.payload()?;
+            let said = format!(
+                "{} of {:?} in {:?}: {payload:?}",
+                invocation.event.snake, invocation.subject, invocation.session_id
+            );
+            Ok(Answer::refusal(&said))
+        });
+        callbacks.add_kheish("panics", |invocation| async move {
+            assert_eq!(invocation.event.snake, "stop", "secret");
+            Ok(Answer::default())
+        });
+        let executors = executors(callbacks);
+        let ask = async |dialect, name: &str, kind: &str, body: &str| {
+            let retry = RetryPolicy { attempts: 4, ..crate::dialect::retry(Dialect::Kheish).unwrap() };
+            let hook = Hook { dialect, retry, ..hook(Action::Callback(name.to_owned()), 2_000) };
+            let answered = executors.ask(&hook, &invocation_of(kind, body), None).await;
+            answered.map_err(|outcome| (line(&outcome), outcome))
+        };
+        let body = r#"{"event":"pre_tool_use","subject":"bash","session_id":"s","payload":{"n":7}}"#;
+        let said = r#"pre_tool_use of Some("bash") in Some("s"): {"n": 7}"#;
+        for dialect in [Dialect::Kheish, Dialect::Native] {
+            let found = ask(dialect, "says", "kheish.pre_tool_use", body).await;
+            assert_eq!(found.unwrap(), Answer::refusal(said), "{dialect:?}");
+        }
+        let (failed, outcome) = ask(Dialect::Kheish, "panics", "kheish.pre_tool_use", body).await.unwrap_err();
+        assert_eq!(failed, "never Exhausted: hook task panicked");
+        assert!(matches!(outcome, Outcome::Failed(Failure { tries: 1, .. })), "a panic is not tried again");
+        let of_ours = ask(Dialect::Kheish, "says", "order.paid", r#"{"n":7}"#).await.unwrap_err();
+        assert_eq!(
+            of_ours.0, "never Exhausted: invalid type: string \"1.0\", expected u32 at line 1 column 20",
+            "the whole event"
+        );
     }
 
     /// One that panics one time in ten and hangs one time in a hundred: counts are right, and nothing is left running.

@@ -245,7 +245,8 @@ impl Worker {
     }
 
     async fn decide_by(&self, case: &Case<'_>) -> Result<Ruling, Undecided> {
-        let turn = Turn { worker: self, event: case.event, until: case.began + asking::time_of_hooks(case.left()) };
+        let until = case.began + asking::time_of_hooks(case.left());
+        let turn = |deaths| Turn { worker: self, event: case.event, until, deaths };
         loop {
             let claimed = self.claim_request(case).await;
             case.is_others.store(matches!(claimed, Right::Busy(_)), Ordering::Relaxed);
@@ -258,7 +259,7 @@ impl Worker {
                     continue;
                 }
                 Right::Away => {
-                    let (decision, letters) = turn.fail_all(Class::Exhausted, "the store of claims is away");
+                    let (decision, letters) = turn(0).fail_all(Class::Exhausted, "the store of claims is away");
                     let decision = case.made(decision);
                     self.store.ask_later(&case.key, case.decides(&decision, self.rules.window));
                     return Ok(Ruling { decision, letters });
@@ -266,6 +267,7 @@ impl Worker {
             };
             failpoint::Point::GateClaimed.reached(&case.event.id);
             let asked = async {
+                let turn = turn(deaths);
                 if deaths >= DEATHS_MAX {
                     return Ok(turn.fail_all(Class::Poisoned, &format!("{deaths} workers died while they asked")));
                 }

@@ -13,6 +13,7 @@ use crate::cli::output;
 use crate::config::{Backend, Settings};
 use crate::dialect;
 use crate::domain::claim::{Next, Settlement};
+use crate::domain::dialect::Dialect;
 use crate::domain::escape::{name, quoted};
 use crate::domain::event::{Event, Reading};
 use crate::domain::expression::Facts;
@@ -31,16 +32,19 @@ use crate::domain::template::Text;
 use crate::executor::callback::Callbacks;
 use crate::executor::publish::Home;
 use crate::executor::{self, Execute as _, Executors};
-use crate::publish::{Rejected, prepare};
+use crate::publish::{foreign, prepare};
 use crate::telemetry::now_ms;
 use crate::yaml::scalar::show_duration;
 
 /// What an event would do, without doing it: which hooks want it, what they would send, and why the others do not.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct Test {
-    /// One CloudEvent in JSON
+    /// One CloudEvent in JSON, or what another system hands to its hooks
     #[arg(value_name = "EVENT.json")]
     event: PathBuf,
+    /// Whose words the file is in, such as kheish
+    #[arg(long, default_value = "native", value_parser = Dialect::named)]
+    dialect: Dialect,
     /// This hook only
     #[arg(long, value_name = "ID")]
     hook: Option<String>,
@@ -52,7 +56,8 @@ pub(in crate::cli) struct Test {
 
 pub(super) async fn run(test: &Test, settings: &Settings, hooks: &HookSet) -> anyhow::Result<()> {
     let bytes = std::fs::read(&test.event).with_context(|| format!("cannot read {}", test.event.display()))?;
-    let event = read(&Bytes::from(bytes), &settings.events).with_context(|| test.event.display().to_string())?;
+    let event = read(&Bytes::from(bytes), test.dialect, &settings.events);
+    let event = event.with_context(|| test.event.display().to_string())?;
     let only = match &test.hook {
         Some(id) if hooks.get(id).is_none() => bail!("no hook has the id {}: see `hookfleet hooks list`", quoted(id)),
         id => id.as_deref(),
@@ -80,12 +85,12 @@ pub(super) async fn run(test: &Test, settings: &Settings, hooks: &HookSet) -> an
     }
 }
 
-fn read(text: &Bytes, reading: &Reading) -> anyhow::Result<Event> {
-    let prepared = prepare(text, None, None, reading).map_err(|rejected| match rejected {
-        Rejected::ContentType(error) | Rejected::Coding(error) | Rejected::Event(error) | Rejected::TooLarge(error) => {
-            anyhow!(error)
-        }
-    })?;
+fn read(text: &Bytes, dialect: Dialect, reading: &Reading) -> anyhow::Result<Event> {
+    let prepared = match dialect {
+        Dialect::Native => prepare(text, None, None, reading),
+        dialect => foreign(dialect, &[], text, "test", reading),
+    };
+    let prepared = prepared.map_err(|rejected| anyhow!(rejected.sentence().to_owned()))?;
     Event::decode(&prepared.outgoing().message, reading).map_err(|malformed| anyhow!(malformed.error))
 }
 
@@ -133,11 +138,16 @@ fn told(event: &Event, hooks: &HookSet, only: Option<&str>) -> String {
     let facts = Facts::new(event);
     for hook in hooks.hooks().iter().filter(|hook| only.is_none_or(|id| hook.id.as_str() == id)) {
         match hook.unmatched(&facts) {
-            Some(why) => lines.push(format!("- {}: {}", hook.id, why_not(&why, hook, event))),
+            Some(why) => lines.push(format!("- {}: {}", called(hook), why_not(&why, hook, event))),
             None => lines.extend(would_run(hook, &invocation(event, hook, hooks))),
         }
     }
     lines.iter().map(|line| visible(line)).collect::<Vec<_>>().join("\n")
+}
+
+/// By its id, and as its own system speaks of it.
+fn called(hook: &Hook) -> String {
+    dialect::words(hook).map_or_else(|| hook.id.to_string(), |words| format!("{} ({words})", hook.id))
 }
 
 /// What an event says may hold what a terminal takes for a command.
@@ -183,8 +193,9 @@ fn would_run(hook: &Hook, invocation: &Invocation) -> Vec<String> {
     match &hook.action {
         Action::Http(action) => match Shown::new(action, hook, invocation, &key) {
             Ok(Shown { method, url, headers, body }) => {
-                lines.push(format!("+ {}: {method} {url}", hook.id));
-                lines.push(format!("    idempotency-key: {key}"));
+                lines.push(format!("+ {}: {method} {url}", called(hook)));
+                let own = exchange.headers.iter().find(|(name, _)| name == "idempotency-key");
+                lines.push(format!("    idempotency-key: {}", own.map_or(key.as_str(), |(_, own)| own)));
                 lines.extend(headers.iter().map(|(name, value)| format!("    {name}: {value}")));
                 if action.body.is_none() && action.format != Format::Native {
                     let of_event = |name: &str| name == "content-type" || name.starts_with("ce-");
@@ -198,13 +209,16 @@ fn would_run(hook: &Hook, invocation: &Invocation) -> Vec<String> {
         },
         Action::Command(CommandAction { argv, env, cwd, .. }) => {
             let words: Vec<String> = argv.iter().map(|word| word_shown(word)).collect();
-            lines.push(format!("+ {}: {}", hook.id, words.join(" ")));
+            lines.push(format!("+ {}: {}", called(hook), words.join(" ")));
             lines.extend(env.keys().map(|name| format!("    {name}=[hidden]")));
             lines.extend(cwd.iter().map(|folder| format!("    in {}", folder.display())));
             lines.push(format!("    stdin: {}", payload()));
         }
-        Action::Model(model) => lines.push(format!("+ {}: {}, which no version runs yet", hook.id, model.target())),
-        Action::Callback(name) => lines.push(format!("+ {}: the callback {name}", hook.id)),
+        Action::Model(model) => {
+            lines.push(format!("+ {}: {}, which no version runs yet", called(hook), model.target()));
+            lines.extend(model.prompt().map(|_| format!("    prompt: {}", payload())));
+        }
+        Action::Callback(name) => lines.push(format!("+ {}: the callback {name}", called(hook))),
         Action::Publish(action) => match publication::shown(action, hook, invocation, &key) {
             Ok(outgoing) => lines.extend(would_publish(hook, action, &outgoing)),
             Err(error) => lines.push(invalid(hook, &error)),
@@ -220,7 +234,7 @@ fn would_run(hook: &Hook, invocation: &Invocation) -> Vec<String> {
 }
 
 fn invalid(hook: &Hook, error: &str) -> String {
-    format!("+ {}: a letter `{}`: {error}", hook.id, Class::Invalid.name())
+    format!("+ {}: a letter `{}`: {error}", called(hook), Class::Invalid.name())
 }
 
 fn would_publish(hook: &Hook, action: &PublishAction, outgoing: &Outgoing) -> Vec<String> {
@@ -276,7 +290,7 @@ mod tests {
         let env = |name: &str| Some(if name == "URL" { "https://x.example/hunter2" } else { "hunter2" }.to_owned());
         let terms = Terms { hint_max: std::time::Duration::from_secs(1), env: &env, egress: &[], callbacks: None };
         let hooks = parse(HOOKS, "hooks.yaml", &terms).unwrap().hooks;
-        let event = read(&Bytes::copy_from_slice(event.as_bytes()), &Reading::default()).unwrap();
+        let event = read(&Bytes::copy_from_slice(event.as_bytes()), Dialect::Native, &Reading::default()).unwrap();
         let told = told(&event, &hooks, only);
         let lines: Vec<&str> = told.lines().filter(|line| !line.contains("idempotency-key: ")).collect();
         assert_eq!(lines, expected);
@@ -318,6 +332,35 @@ mod tests {
         );
     }
 
+    /// In the words of their own system, with what they would get there.
+    #[test]
+    fn hooks_of_another_system() {
+        let text = "version: 1\nhooks:\n\
+            \x20 - { id: g, name: bash guard, dialect: kheish, on: kheish.pre_tool_use, mode: gate, matcher: 'bash*', \
+            run: { http: { url: 'https://x.example/a' } } }\n\
+            \x20 - { id: p, name: p, dialect: kheish, on: kheish.pre_tool_use, mode: gate, matcher: 'write*', \
+            run: { callback: c } }\n";
+        let terms = Terms { hint_max: std::time::Duration::from_secs(1), env: &|_| None, egress: &[], callbacks: None };
+        let hooks = parse(text, "hooks.yaml", &terms).unwrap().hooks;
+        let invocation = Bytes::from(r#"{"event":"pre_tool_use","subject":"bash"}"#);
+        let event = read(&invocation, Dialect::Kheish, &settings_reading()).unwrap();
+        let told = told(&event, &hooks, None);
+        let lines: Vec<&str> = told.lines().collect();
+        assert_eq!(lines[0], "test (source /kheish/anonymous, type kheish.pre_tool_use)");
+        assert_eq!(lines[1], "+ g (PreToolUse \"bash guard\", matcher bash*, http): POST https://x.example");
+        assert!(lines[2].starts_with("    idempotency-key: hook-execution-"), "{told}");
+        assert!(lines[3].contains(r#"{"event":"pre_tool_use","subject":"bash","contract_version":1"#), "{told}");
+        let unmatched =
+            "- p (PreToolUse \"p\", matcher write*, callback): the subject is \"bash\", `matcher` asks for `write*`";
+        assert_eq!(lines[4..], [unmatched]);
+        let refused = read(&Bytes::from("{}"), Dialect::Kheish, &settings_reading()).unwrap_err().to_string();
+        assert!(refused.contains("expected an invocation of a hook of Kheish"), "{refused}");
+    }
+
+    fn settings_reading() -> Reading {
+        Reading { foreign: crate::domain::event::Foreign(dialect::decode), ..Reading::default() }
+    }
+
     /// Workers know them: of the request is shown what stands in the file.
     #[test]
     fn what_is_not_set_here_is_named() {
@@ -327,7 +370,7 @@ mod tests {
             let terms = Terms { hint_max: std::time::Duration::from_secs(1), env: &env, egress: &[], callbacks: None };
             let hooks = read_partly(&[Document::native("hooks.yaml", text)], &terms).unwrap().hooks;
             let event = Bytes::from(r#"{"id":"1","source":"/s","type":"t","data":{"n":"1/2"}}"#);
-            let told = told(&read(&event, &Reading::default()).unwrap(), &hooks, None);
+            let told = told(&read(&event, Dialect::Native, &Reading::default()).unwrap(), &hooks, None);
             let lines: Vec<&str> = told.lines().skip(1).filter(|line| !line.contains("idempotency-key: ")).collect();
             assert_eq!(lines, expected);
         };
@@ -373,8 +416,11 @@ mod tests {
 
     #[test]
     fn a_command_is_shown_as_a_shell_would_take_it() {
-        let event =
-            read(&Bytes::from(r#"{"id":"1","source":"/s","type":"task.failed","data":{"n":2}}"#), &Reading::default());
+        let event = read(
+            &Bytes::from(r#"{"id":"1","source":"/s","type":"task.failed","data":{"n":2}}"#),
+            Dialect::Native,
+            &Reading::default(),
+        );
         let env = |_: &str| Some("https://x.example/hunter2".to_owned());
         let terms = Terms { hint_max: std::time::Duration::from_secs(1), env: &env, egress: &[], callbacks: None };
         let hooks = parse(HOOKS, "hooks.yaml", &terms).unwrap().hooks;

@@ -99,7 +99,11 @@ fn about(Detail { letter, state, count, newest_ms, mark, .. }: &Detail) -> Vec<S
     lines.extend(origin);
     lines.push(format!("why       {}: {}", letter.class.name(), letter.error));
     if letter.deaths > 0 {
-        lines.push(format!("          {} workers died while they had it", letter.deaths));
+        let died = match letter.deaths {
+            1 => "1 worker died while it had it".to_owned(),
+            deaths => format!("{deaths} workers died while they had it"),
+        };
+        lines.push(format!("          {died}; each run after that had the whole timeout again"));
     }
     if letter.unprotected {
         lines.push("          it ran while the store of claims was away: it may have run twice".to_owned());

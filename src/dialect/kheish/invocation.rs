@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::fmt::Write as _;
 
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 use serde_json::value::RawValue;
 use sha2::{Digest as _, Sha256};
@@ -18,17 +19,34 @@ pub(super) const CONTRACT_VERSION: u64 = 1;
 /// As many characters of a digest stand in a key.
 const KEY_CHARS: usize = 32;
 
-/// One event as a hook gets it. The matcher of the hook is compared with the subject.
+/// One event as a hook of Kheish gets it, on stdin, as a request or as a callback's argument. The matcher of the hook is
+/// compared with the subject.
+///
+/// ```
+/// use hookfleet::kheish::HookInvocation;
+/// use hookfleet::{Answer, Failed};
+///
+/// #[derive(serde::Deserialize)]
+/// struct Tool {
+///     command: String,
+/// }
+///
+/// async fn guard(invocation: HookInvocation<'static>) -> Result<Answer, Failed> {
+///     let tool: Tool = invocation.payload().map_err(Failed::never)?; // it will be the same the next time
+///     Ok(if tool.command.starts_with("rm ") { Answer::refusal("no rm here") } else { Answer::default() })
+/// }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HookInvocation<'a> {
     /// The event, such as `pre_tool_use`.
     pub event: &'static EventName,
+    /// What it is about, such as the name of a tool.
     pub subject: Option<Cow<'a, str>>,
     pub session_id: Option<Cow<'a, str>>,
     pub agent_id: Option<Cow<'a, str>>,
     pub run_id: Option<Cow<'a, str>>,
     /// JSON without blanks between its parts. Each part is as it was written. `None`: the invocation has no payload, or null.
-    pub payload: Option<String>,
+    pub(super) payload: Option<String>,
 }
 
 /// The fields as they come. Others are passed over, as there.
@@ -117,6 +135,29 @@ impl<'a> HookInvocation<'a> {
             ));
         }
         Ok(invocation)
+    }
+
+    /// The payload; where there is none, what `null` is read as.
+    ///
+    /// # Errors
+    /// It is of another type.
+    pub fn payload<T: DeserializeOwned>(&self) -> serde_json::Result<T> {
+        serde_json::from_str(self.payload.as_deref().unwrap_or("null"))
+    }
+
+    /// The same, which does not borrow from the event.
+    #[must_use]
+    pub fn into_owned(self) -> HookInvocation<'static> {
+        let own = |text: Option<Cow<'_, str>>| text.map(|text| Cow::Owned(text.into_owned()));
+        let Self { event, subject, session_id, agent_id, run_id, payload } = self;
+        HookInvocation {
+            event,
+            subject: own(subject),
+            session_id: own(session_id),
+            agent_id: own(agent_id),
+            run_id: own(run_id),
+            payload,
+        }
     }
 
     /// Compact JSON: what stdin, bodies and `{{invocation_json}}` are made of.

@@ -277,3 +277,38 @@ proptest! {
         drop(HookInvocation::read(text.as_bytes()));
     }
 }
+
+#[test]
+fn templates() {
+    let check = |template: &str, invocation: &Value, expected: &str| {
+        let invocation = invocation.to_string();
+        let invocation = HookInvocation::read(invocation.as_bytes()).unwrap();
+        assert_eq!(template::render(template, &invocation), expected);
+    };
+    let tool = json!({
+        "event": "pre_tool_use", "subject": "bash", "session_id": "s", "agent_id": "a", "run_id": "r", "payload": { "n": 1 }
+    });
+    let all = "{{event}} {{subject}} {{session_id}} {{agent_id}} {{run_id}} {{payload}}";
+    check(all, &tool, r#"PreToolUse bash s a r {"n":1}"#);
+    check(all, &json!({ "event": "stop" }), "Stop     null");
+    check("{{subject}}{{subject}} {{ subject }} {{x}} {event}", &tool, "bashbash {{ subject }} {{x}} {event}");
+    // One after the other: what comes later is replaced in a value too, and what comes earlier is not.
+    let odd = json!({ "event": "stop", "subject": "{{run_id}} {{event}}", "run_id": "r" });
+    check("{{subject}}", &odd, "r {{event}}");
+    let wire = HookInvocation::read(br#"{"event":"stop"}"#).unwrap().wire();
+    let pretty = serde_json::to_string_pretty(&serde_json::from_str::<Value>(&wire).unwrap()).unwrap();
+    check("<{{invocation_json}}>", &json!({ "event": "stop" }), &format!("<{pretty}>"));
+    assert!(pretty.contains("\n  \"contract_version\": 1"), "{pretty}");
+}
+
+#[test]
+fn words_of_a_hook() {
+    let hook = |on: &str, matcher: Option<&str>, name: Option<&str>| {
+        let matcher = matcher.map(|matcher| Matcher::Wildcards(matcher.to_owned()));
+        Hook { on: vec![Pattern::new(on).unwrap()], matcher, name: name.map(str::to_owned), ..fixture::hook("h") }
+    };
+    let guard = hook("kheish.pre_tool_use", Some("bash*"), Some("bash guard"));
+    assert_eq!(words(&guard), format!("PreToolUse \"bash guard\", matcher bash*, {}", guard.action.kind()));
+    let any = hook("order.paid", None, None);
+    assert_eq!(words(&any), format!("order.paid \"h\", {}", any.action.kind()));
+}

@@ -56,6 +56,10 @@ impl Merge {
         self.merged.hooks.push(asked);
         if closed {
             let called = hook.called;
+            // There a refusal that stands in for a failed hook is an outcome of that hook.
+            if self.merged.spoken.is_some_and(|spoken| spoken.dialect == Dialect::Kheish) {
+                self.merged.matched_hooks.push(called.to_owned());
+            }
             self.take(Answer::refusal(&format!("hook `{called}` failed after {attempts} attempt(s): {error}")));
         }
     }

@@ -2,6 +2,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::domain::aggregation::StopAt;
+use crate::domain::dialect::Dialect;
 use crate::domain::id::HookId;
 
 fn read(text: &str) -> String {
@@ -118,6 +119,11 @@ fn hooks_that_fail() {
     let asked: Vec<_> =
         decision.hooks.iter().map(|asked| (asked.hook.as_str(), asked.verdict, asked.attempts)).collect();
     assert_eq!(asked, [("h0", Some(Verdict::Allow), 1), ("h1", None, 2), ("h2", None, 3)]);
+
+    let mut merge = Merge::new(Dialect::Kheish);
+    merge.fail(&hook(1), "timed out after 1s", 2, 1_000, false);
+    merge.fail(&hook(2), "500 Internal Server Error", 3, 20, true);
+    assert_eq!(merge.done().matched_hooks, ["h2"], "a refusal in place of a failure is an outcome there");
 }
 
 #[test]

@@ -336,6 +336,18 @@ impl Action {
         matches!(self, Self::Http(http) if !http.text.is_template())
     }
 
+    /// The name that hooks files have for it.
+    #[must_use]
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::Http(_) => "http",
+            Self::Command(_) => "command",
+            Self::Callback(_) => "callback",
+            Self::Publish(_) => "publish",
+            Self::Model(model) => model.kind(),
+        }
+    }
+
     /// Where this hook goes, safe to show: scheme, host and port, or the program's name. Of a server that is not known to
     /// this process, how it is written.
     #[must_use]

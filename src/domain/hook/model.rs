@@ -68,6 +68,15 @@ impl ModelAction {
         }
     }
 
+    /// What the model is asked; a tool is called without.
+    #[must_use]
+    pub const fn prompt(&self) -> Option<&Prompt> {
+        match self {
+            Self::Prompt(prompt) | Self::Agent(Agent { prompt, .. }) => Some(prompt),
+            Self::McpTool(_) => None,
+        }
+    }
+
     /// Who answers, safe to show.
     #[must_use]
     pub fn target(&self) -> String {

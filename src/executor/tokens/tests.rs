@@ -9,7 +9,7 @@ use super::*;
 use crate::domain::hook::{Action, Hook, HttpAction};
 use crate::domain::template::{Form, Piece};
 use crate::executor::fixture::{executors, hook, invocation, line};
-use crate::executor::{Execute as _, Executors};
+use crate::executor::{Commons, Execute as _, Executors};
 
 /// What the server of tokens answers, again and again: status, `Retry-After`, body. `#` in the body is the number of the request.
 type Answer = (u16, Option<&'static str>, &'static str);
@@ -75,7 +75,7 @@ impl Servers {
         let tokens = Tokens { since: Instant::now() - Duration::from_secs(95), ..Tokens::default() };
         let token = Token { secret: Secret::new("old-token".to_owned()), expires_in: Some(expires_in) };
         tokens.entry(&self.credentials(), &Tls::Usual).end(Ok((token, 0, 0))).unwrap();
-        executors().sharing(Arc::new(tokens))
+        executors().sharing(Commons { tokens: Arc::new(tokens), ..Commons::default() })
     }
 
     async fn check(&self, executors: &Executors, expected: &str, shown: &[&str], fetches: usize) {

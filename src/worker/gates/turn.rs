@@ -30,6 +30,8 @@ pub(super) struct Turn<'w> {
     pub(super) event: &'w Arc<Event>,
     /// By when the last of them has to have answered.
     pub(super) until: Instant,
+    /// Workers that died while they asked the same before. This turn is a new one, with the whole time of each hook.
+    pub(super) deaths: u32,
 }
 
 /// Why a gate has not answered.
@@ -141,9 +143,10 @@ impl Turn<'_> {
         let mut invocation = self.invocation(hook, hooks);
         invocation.history = reports;
         let (target, foreign) = (Some(hook.action.target()), dialect::foreign_hook(hook));
-        let cause = Cause { class, report, unprotected: false, deaths: 0, target, foreign };
+        let words = dialect::words(hook);
+        let cause = Cause { class, report, unprotected: false, deaths: self.deaths, target, foreign };
         let letter = Letter::of_invocation(&invocation, Point::first(0), cause, Queue::Gates.name(), now_ms());
-        tracing::warn!(hook = %hook.id, event = self.event.id, error, closed, "a gate failed");
+        tracing::warn!(hook = %hook.id, words, event = self.event.id, error, closed, "a gate failed");
         said.letters.push(letter.for_record(&error));
     }
 

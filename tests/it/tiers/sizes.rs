@@ -50,6 +50,7 @@ sizes! {
     OVER_CAPACITY_SECONDS: 6, 180, "seconds of a flood at ten times the capacity of a hook";
     BROKER_AWAY_SECONDS: 3, 300, "seconds for which a broker is away";
     LADDER_KILLS: 1, 4, "kills of a broker that passes on what has waited";
+    EQUAL_EVENTS: 1_000, 10_000, "events of equal content, each answered";
     REPLAYED: 1_500, 5_000, "letters of a replay that is killed";
     REPLAYED_FILE: 800, 2_000, "letters of a replay in a file that is killed";
 }
