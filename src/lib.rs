@@ -179,17 +179,13 @@ pub use amqp::connection::ConnectError;
 pub use app::embed::{Fleet, FleetError};
 pub use broker::PublishError;
 pub use config::Settings;
+pub use dialect::kheish::{EventName, HookInvocation};
 pub use domain::decision::{Answer, Asked, Decision, Json, PermissionRule, Scope, Verdict};
 pub use domain::message::Header;
 pub use executor::callback::{Call, Failed};
 pub use publish::{Event, EventBuilder, InvalidEvent};
 pub use publish::{OnUnavailable, Publisher, PublisherOptions, Undecided, Unpublished};
 pub use yaml::problem::Problems;
-
-/// What functions for hooks of Kheish get.
-pub mod kheish {
-    pub use crate::dialect::kheish::{EventName, HookInvocation};
-}
 
 #[cfg(test)]
 mod simulation;

@@ -7,9 +7,9 @@ use std::time::{Duration, SystemTime};
 
 use futures_util::{Stream, StreamExt as _, stream};
 use hookfleet::{
-    Answer, Asked, Call, ConnectError, Decision, Event, EventBuilder, Failed, Fleet, FleetError, Header, InvalidEvent,
-    Json, OnUnavailable, PermissionRule, Problems, PublishError, Publisher, PublisherOptions, Scope, Settings,
-    Undecided, Unpublished, Verdict,
+    Answer, Asked, Call, ConnectError, Decision, Event, EventBuilder, EventName, Failed, Fleet, FleetError, Header,
+    HookInvocation, InvalidEvent, Json, OnUnavailable, PermissionRule, Problems, PublishError, Publisher,
+    PublisherOptions, Scope, Settings, Undecided, Unpublished, Verdict,
 };
 
 /// What any thread may have, and may be told of.
@@ -34,6 +34,8 @@ fn types_go_anywhere() {
     shared::<Answer>();
     shared::<Decision>();
     shared::<OnUnavailable>();
+    shared::<HookInvocation<'static>>();
+    shared::<EventName>();
     for check in [
         error::<ConnectError>,
         error::<FleetError>,

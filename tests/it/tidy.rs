@@ -179,11 +179,12 @@ fn nothing_promises_or_panics() {
 }
 
 /// What other programs may rely on: this, and nothing else. Every change of it is one of the library's version.
-const LIBRARY: [&str; 10] = [
+const LIBRARY: [&str; 11] = [
     "amqp::connection::ConnectError",
     "app::embed::{Fleet, FleetError}",
     "broker::PublishError",
     "config::Settings",
+    "dialect::kheish::{EventName, HookInvocation}",
     "domain::decision::{Answer, Asked, Decision, Json, PermissionRule, Scope, Verdict}",
     "domain::message::Header",
     "executor::callback::{Call, Failed}",

@@ -23,8 +23,7 @@ const KEY_CHARS: usize = 32;
 /// compared with the subject.
 ///
 /// ```
-/// use hookfleet::kheish::HookInvocation;
-/// use hookfleet::{Answer, Failed};
+/// use hookfleet::{Answer, Failed, HookInvocation};
 ///
 /// #[derive(serde::Deserialize)]
 /// struct Tool {
