@@ -48,7 +48,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn as_many_as_the_dialect_has() {
         let places = Places::default();
-        let hook = |dialect, action| Hook { dialect, action, ..fixture::hook("h") };
+        let hook = |dialect, action| Hook { action, dialect, ..fixture::hook("h") };
         let soon = || Instant::now() + Duration::from_secs(5);
         let kheish = hook(Dialect::Kheish, Action::Command(CommandAction::plain(&["x"])));
         let mut taken = Vec::new();

@@ -108,31 +108,7 @@ async fn hooks_run_as_they_are(place: Place) {
         [json!("pre_tool_use"), json!("bash"), json!(1)]
     );
 
-    let unmatched = outcome(&worker, &tool("write_file", "x")).await;
-    assert_eq!(unmatched["matched_hooks"], json!(["second opinion"]), "{place:?}");
-
-    let merged = outcome(&worker, &json!({ "event": "notification", "subject": "notify" })).await;
-    let expected = [json!("late"), json!(["late", "soon"]), json!(true)];
-    assert_eq!(
-        told(&merged, &["stop_reason", "matched_hooks", "continue_execution"]),
-        expected,
-        "declared first, not first to answer"
-    );
-
-    let failed = outcome(&worker, &json!({ "event": "stop" })).await;
-    let expected = [
-        json!("block"),
-        json!("hook `strict` failed after 2 attempt(s): hook command exited with status 3"),
-        json!(["strict"]),
-    ];
-    assert_eq!(told(&failed, &["decision", "stop_reason", "matched_hooks"]), expected, "{place:?}");
-
-    let joined = outcome(&worker, &json!({ "event": "setup", "subject": "init" })).await;
-    assert_eq!(
-        told(&joined, &["decision", "stop_reason", "matched_hooks"]),
-        [json!("block"), json!("ours"), json!(["ours"])]
-    );
-
+    merged_and_joined(&worker, place).await;
     sink.until("those who observe", Duration::from_secs(30), |calls| {
         calls.iter().filter(|call| call.hook == "seen").count() == 3
     })
@@ -143,6 +119,34 @@ async fn hooks_run_as_they_are(place: Place) {
     assert_eq!(classes, [[json!("says"), json!("rejected")], [json!("strict"), json!("exhausted")]], "{place:?}");
     refused(&worker).await;
     assert_eq!(worker.stop().await, Some(0));
+}
+
+/// What no hook stops: who matches, who is declared first, who has failed, and who is one of ours.
+async fn merged_and_joined(worker: &Worker, place: Place) {
+    let unmatched = outcome(worker, &tool("write_file", "x")).await;
+    assert_eq!(unmatched["matched_hooks"], json!(["second opinion"]), "{place:?}");
+
+    let merged = outcome(worker, &json!({ "event": "notification", "subject": "notify" })).await;
+    let expected = [json!("late"), json!(["late", "soon"]), json!(true)];
+    assert_eq!(
+        told(&merged, &["stop_reason", "matched_hooks", "continue_execution"]),
+        expected,
+        "declared first, not first to answer"
+    );
+
+    let failed = outcome(worker, &json!({ "event": "stop" })).await;
+    let expected = [
+        json!("block"),
+        json!("hook `strict` failed after 2 attempt(s): hook command exited with status 3"),
+        json!(["strict"]),
+    ];
+    assert_eq!(told(&failed, &["decision", "stop_reason", "matched_hooks"]), expected, "{place:?}");
+
+    let joined = outcome(worker, &json!({ "event": "setup", "subject": "init" })).await;
+    assert_eq!(
+        told(&joined, &["decision", "stop_reason", "matched_hooks"]),
+        [json!("block"), json!("ours"), json!(["ours"])]
+    );
 }
 
 /// What is no event of Kheish.

@@ -86,9 +86,10 @@ pub(super) async fn run(test: &Test, settings: &Settings, hooks: &HookSet) -> an
 }
 
 fn read(text: &Bytes, dialect: Dialect, reading: &Reading) -> anyhow::Result<Event> {
-    let prepared = match dialect {
-        Dialect::Native => prepare(text, None, None, reading),
-        dialect => foreign(dialect, &[], text, "test", reading),
+    let prepared = if dialect.is_native() {
+        prepare(text, None, None, reading)
+    } else {
+        foreign(dialect, &[], text, "test", reading)
     };
     let prepared = prepared.map_err(|rejected| anyhow!(rejected.sentence().to_owned()))?;
     Event::decode(&prepared.outgoing().message, reading).map_err(|malformed| anyhow!(malformed.error))
