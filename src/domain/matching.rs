@@ -192,11 +192,17 @@ impl Hook {
     /// The first reason for which it does not want an event; `None`: it does.
     #[must_use]
     pub fn unmatched(&self, facts: &Facts<'_>) -> Option<Unmatched> {
+        match self.mode {
+            Mode::Gate(_) if self.enabled => Some(Unmatched::Gate),
+            Mode::Gate(_) | Mode::Observe => self.unmatched_when_asked(facts),
+        }
+    }
+
+    /// As [`Hook::unmatched`], where the event is a question, which gates answer and observers hear of.
+    #[must_use]
+    pub fn unmatched_when_asked(&self, facts: &Facts<'_>) -> Option<Unmatched> {
         if !self.enabled {
             return Some(Unmatched::Disabled);
-        }
-        if self.mode != Mode::Observe {
-            return Some(Unmatched::Gate);
         }
         if !self.on.iter().any(|pattern| pattern.matches(&facts.event().kind)) {
             return Some(Unmatched::Type);

@@ -72,8 +72,9 @@ pub(super) async fn run(test: &Test, settings: &Settings, hooks: &HookSet) -> an
     if hooks.types().misfit(&event).is_some_and(|misfit| misfit.strict) {
         bail!("nothing was sent: the fleet refuses this event");
     }
-    let matches = hooks.matching(&event);
-    let wanting: Vec<_> = matches.hooks.iter().filter(|hook| only.is_none_or(|id| hook.id.as_str() == id)).collect();
+    let facts = Facts::new(&event);
+    let candidates = hooks.hooks().iter().filter(|hook| only.is_none_or(|id| hook.id.as_str() == id));
+    let wanting: Vec<_> = candidates.filter(|hook| unmatched(hook, &facts).is_none()).collect();
     match wanting.as_slice() {
         [hook] => {
             let sent = send(settings, hook, &invocation(&event, hook, hooks), hooks.secrets()).await?;
@@ -138,12 +139,17 @@ fn told(event: &Event, hooks: &HookSet, only: Option<&str>) -> String {
     }
     let facts = Facts::new(event);
     for hook in hooks.hooks().iter().filter(|hook| only.is_none_or(|id| hook.id.as_str() == id)) {
-        match hook.unmatched(&facts) {
+        match unmatched(hook, &facts) {
             Some(why) => lines.push(format!("- {}: {}", called(hook), why_not(&why, hook, event))),
             None => lines.extend(would_run(hook, &invocation(event, hook, hooks))),
         }
     }
     lines.iter().map(|line| visible(line)).collect::<Vec<_>>().join("\n")
+}
+
+/// What another system hands to its hooks is a question, which its gates answer.
+fn unmatched(hook: &Hook, facts: &Facts<'_>) -> Option<Unmatched> {
+    if facts.event().dialect.is_native() { hook.unmatched(facts) } else { hook.unmatched_when_asked(facts) }
 }
 
 /// By its id, and as its own system speaks of it.
@@ -348,7 +354,7 @@ mod tests {
         let told = told(&event, &hooks, None);
         let lines: Vec<&str> = told.lines().collect();
         assert_eq!(lines[0], "test (source /kheish/anonymous, type kheish.pre_tool_use)");
-        assert_eq!(lines[1], "+ g (PreToolUse \"bash guard\", matcher bash*, http): POST https://x.example");
+        assert_eq!(lines[1], "+ g (PreToolUse \"bash guard\", matcher bash*, http): POST https://x.example/a");
         assert!(lines[2].starts_with("    idempotency-key: hook-execution-"), "{told}");
         assert!(lines[3].contains(r#"{"event":"pre_tool_use","subject":"bash","contract_version":1"#), "{told}");
         let unmatched =

@@ -186,7 +186,7 @@ fn another_dialect_has_both_words() {
     merge.fail(Named { id: &hook(1), called: "second opinion" }, "503", 2, 1, true);
     let merged = merge.done();
     assert_eq!(merged.reason.as_deref(), Some("hook `second opinion` failed after 2 attempt(s): 503"));
-    assert!(merged.matched_hooks.is_empty());
+    assert_eq!(merged.matched_hooks, ["second opinion"]);
 }
 
 proptest! {
