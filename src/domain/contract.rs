@@ -31,6 +31,8 @@ pub struct Exchange<'a> {
     pub env: Vec<(&'static str, Cow<'a, str>)>,
     /// Arguments behind those of the hook.
     pub args: Vec<Cow<'a, str>>,
+    /// A program has ended when nothing writes to its outputs any more, and not before.
+    pub ends_with_output: bool,
     /// The body of a successful reply is an answer. If it is not, such a reply is good once its head is there.
     pub reads_body: bool,
 }

@@ -1,7 +1,7 @@
 //! A contained process: a program that is started through the [`shim`], and of which nothing is left when its run is over.
 //!
-//! A run is over when the program itself has ended: what it leaves behind is killed, as it is when the deadline has passed,
-//! when the run is dropped, and when this process is gone.
+//! A run is over when the program itself has ended; where a dialect has it so, when all that write to its outputs have. What is
+//! left behind is killed then, and also when the deadline has passed, when the run is dropped, and when this process is gone.
 
 use std::ffi::OsStr;
 use std::io;
@@ -32,6 +32,7 @@ pub(super) struct Program<'a> {
     command: Command,
     arguments: Vec<&'a str>,
     fences: &'a Fences,
+    leaves_rest: bool,
     run: String,
 }
 
@@ -43,7 +44,7 @@ impl<'a> Program<'a> {
         if let Some(folder) = cwd {
             command.current_dir(folder);
         }
-        Self { command, arguments: Vec::new(), fences, run: format!("{:032x}", fastrand::u128(..)) }
+        Self { command, arguments: Vec::new(), fences, leaves_rest: false, run: format!("{:032x}", fastrand::u128(..)) }
     }
 
     /// The program's name, and its arguments.
@@ -64,10 +65,16 @@ impl<'a> Program<'a> {
         self
     }
 
+    /// Its run is over when nothing writes to its outputs any more: what it leaves behind may go on until then.
+    pub(super) fn ends_with_output(&mut self, ends_with_output: bool) {
+        self.leaves_rest = ends_with_output;
+    }
+
     /// Starts it. It gets so many bytes on its stdin, which [`Running::finish`] hands over.
     pub(super) fn start(mut self, stdin_bytes: usize) -> io::Result<Running> {
         let (ours, theirs) = shim::pair()?;
-        let order = Order { payload: stdin_bytes, fences: self.fences.clone() };
+        let leaves_rest = self.leaves_rest;
+        let order = Order { payload: stdin_bytes, fences: self.fences.clone(), leaves_rest };
         self.command
             .arg(serde_json::to_string(&order)?)
             .args(self.arguments)
@@ -76,7 +83,7 @@ impl<'a> Program<'a> {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .process_group(0); // what a terminal sends to this process is not for programs
-        Ok(Running { shim: self.command.spawn()?, control: UnixStream::from_std(ours)?, run: self.run })
+        Ok(Running { shim: self.command.spawn()?, control: UnixStream::from_std(ours)?, leaves_rest, run: self.run })
     }
 }
 
@@ -110,6 +117,8 @@ pub(super) struct Running {
     shim: Child,
     /// The shim takes its end for the word to end the program.
     control: UnixStream,
+    /// The shim waits for that word before it ends what the program has left behind.
+    leaves_rest: bool,
     /// Its name.
     run: String,
 }
@@ -118,7 +127,7 @@ impl Running {
     /// Hands over what the program gets on its stdin, reads its outputs, of which so many bytes are kept each, and stays until
     /// it has ended or the deadline has passed.
     pub(super) async fn finish(self, stdin: &[u8], deadline: Instant, bytes_max: usize) -> Finished {
-        let Self { mut shim, control, run } = self;
+        let Self { mut shim, mut control, leaves_rest, run } = self;
         let hold = Hold::of(&shim);
         let mut out = Vec::new();
         let mut err = Vec::new();
@@ -127,15 +136,20 @@ impl Running {
             let mut heard =
                 pin!(maybe_done(join(hear(stdout, &mut out, bytes_max), hear(stderr, &mut err, bytes_max))));
             let report = {
-                let mut report = pin!(end(control, stdin, &hold));
+                let mut report = pin!(end(&mut control, stdin, &hold));
                 let ended = async {
-                    tokio::select! {
+                    let report = tokio::select! {
                         report = &mut report => report,
                         () = &mut heard => report.await,
+                    };
+                    if leaves_rest {
+                        heard.as_mut().await;
                     }
+                    report
                 };
                 timeout_at(deadline, ended).await
-            }; // here the control socket is closed, which ends what is not over
+            };
+            drop(control); // which ends what is not over
             match join(timeout(END, shim.wait()), timeout(END, heard)).await {
                 (Ok(Ok(status)), _) if status.success() => hold.release(), // nothing is left of the program
                 _ => hold.end_by_force(&run).await,
@@ -155,7 +169,7 @@ impl Running {
 }
 
 /// Hands over the payload and waits for the report of the end.
-async fn end(mut control: UnixStream, payload: &[u8], hold: &Hold) -> Option<Report> {
+async fn end(control: &mut UnixStream, payload: &[u8], hold: &Hold) -> Option<Report> {
     let (reports, mut payloads) = control.split();
     let _ = payloads.write_all(payload).await; // a shim that does not take it has no more to say
     let mut reports = BufReader::new(reports).lines();

@@ -11,18 +11,20 @@
 //! through a third process, which puts them up around itself and becomes the program.
 
 use std::ffi::OsString;
+use std::fs::OpenOptions;
 use std::io::{self, Read as _, Write as _};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{self, Receiver};
+use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, kill_process, kill_process_group, wait};
+use rustix::stdio::{dup2_stderr, dup2_stdout};
 use serde::{Deserialize, Serialize};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
@@ -55,6 +57,9 @@ pub(super) struct Order {
     /// Length of the payload.
     pub(super) payload: usize,
     pub(super) fences: Fences,
+    /// What the program leaves behind goes on until the worker says so. The shim holds no end of its outputs then.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) leaves_rest: bool,
 }
 
 /// What a shim says.
@@ -125,7 +130,8 @@ fn supervise(mut arguments: impl Iterator<Item = OsString>) -> io::Result<()> {
     let life = Arc::new(Life::default());
     let (started, program) = mpsc::channel();
     let (asked, watched) = (worker.try_clone()?, Arc::clone(&life));
-    thread::Builder::new().spawn(move || end_when_asked(asked, &program, &watched))?;
+    let (asking, is_asked) = mpsc::channel();
+    thread::Builder::new().spawn(move || end_when_asked(asked, asking, &program, &watched))?;
     let mut child = match start(arguments, &order.fences) {
         Ok(child) => child,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return tell(&worker, &Report::Missing),
@@ -136,10 +142,18 @@ fn supervise(mut arguments: impl Iterator<Item = OsString>) -> io::Result<()> {
     let _ = started.send(program);
     let _ = tell(&worker, &Report::Started(program.as_raw_pid())); // who is gone is noticed by the other thread
     feed(&mut child, payload);
+    if order.leaves_rest {
+        let nowhere = OpenOptions::new().write(true).open("/dev/null")?;
+        dup2_stdout(&nowhere)?;
+        dup2_stderr(&nowhere)?;
+    }
     let ended = outlive(program);
     life.is_over.store(true, Ordering::SeqCst);
     let asked_at = life.asked_at.get().copied();
     let _ = tell(&worker, &ended);
+    if order.leaves_rest {
+        let _ = is_asked.recv(); // an error: the other thread is over, and so is the worker's wait
+    }
     end_rest(program, asked_at);
     Ok(())
 }
@@ -200,7 +214,7 @@ fn tell(mut worker: &UnixStream, report: &Report) -> io::Result<()> {
 }
 
 /// Waits for the worker to say so, or to be gone.
-fn end_when_asked(mut worker: UnixStream, program: &Receiver<Pid>, life: &Life) {
+fn end_when_asked(mut worker: UnixStream, asking: Sender<()>, program: &Receiver<Pid>, life: &Life) {
     let mut said = [0; 64];
     loop {
         match worker.read(&mut said) {
@@ -209,6 +223,7 @@ fn end_when_asked(mut worker: UnixStream, program: &Receiver<Pid>, life: &Life) 
             Ok(0) | Err(_) => break,
         }
     }
+    drop(asking);
     let Ok(program) = program.recv() else { return };
     for what in [Signal::TERM, Signal::KILL] {
         if life.is_over.load(Ordering::SeqCst) {
