@@ -6,6 +6,7 @@
 //! | a program gets | the invocation with `contract_version` and `invocation_key` as compact JSON on stdin, without a line break behind it |
 //! | an http target gets | the same as body, and `Idempotency-Key`, made from the invocation and the name of the hook |
 //! | both answer | nothing, or an outcome in JSON, in a code fence or other text or not; text alone is a failure, also of a hook that only observes |
+//! | the end | of a program is when nothing writes to its outputs any more; what it has left behind counts |
 //! | exit 2 | with nothing on stdout it blocks; with something, and any other but 0, it is a failure that may pass |
 //! | HTTP status | 408, 429 and 5xx may pass; other 4xx and redirects are final |
 //! | tries | within one run, after 50, 100, 200 ms and up to 25 ms more, or as `Retry-After` says, up to 30 s; the timeout is over all of them |
@@ -67,7 +68,8 @@ pub(super) fn encode<'a>(hook: &'a Hook, invocation: &'a Invocation) -> Result<E
             let headers = vec![(Cow::Borrowed("idempotency-key"), Cow::Owned(key))];
             Exchange { body: body.into(), default_headers: vec![JSON], headers, ..exchange }
         }
-        Action::Command(_) | Action::Callback(_) => Exchange { body: called.wire().into(), ..exchange },
+        Action::Command(_) => Exchange { body: called.wire().into(), ends_with_output: true, ..exchange },
+        Action::Callback(_) => Exchange { body: called.wire().into(), ..exchange },
         Action::Model(model) => {
             let text = model.prompt().map(|prompt| template::render(&prompt.template, &called));
             Exchange { body: text.unwrap_or_default().into(), ..exchange }
@@ -92,7 +94,13 @@ fn name(hook: &Hook) -> &str {
 pub(super) fn read(raw: Raw, secrets: impl FnOnce() -> Vec<String>) -> Result<Reply, Outcome> {
     match raw {
         Raw::Http { status, reason, retry_after, body, .. } => match status {
-            200..=299 => answer(&body, secrets()),
+            200..=299 => match &body {
+                // It may be text the next time, as there.
+                Body::Whole(said) if std::str::from_utf8(said).is_err() => {
+                    Err(Outcome::later("expected a hook outcome in UTF-8"))
+                }
+                _ => answer(&body, secrets()),
+            },
             300..=399 => Err(Outcome::never(Class::Rejected, "hook HTTP redirects are not allowed")),
             status => {
                 let again = match status {
@@ -134,9 +142,8 @@ fn answer(said: &Body, secrets: Vec<String>) -> Result<Reply, Outcome> {
             return Err(Outcome::later(format!("the answer has more than {bytes_max} bytes")));
         }
     };
-    let read =
-        std::str::from_utf8(said).map_err(|_| "expected a hook outcome in UTF-8".to_owned()).and_then(outcome::read);
-    match read {
+    // What a program wrote is read with replacement characters in place of what is no text.
+    match outcome::read(&String::from_utf8_lossy(said)) {
         Ok(answer) => Ok(Some(Box::new(answer.redacted(&Secrets::new(secrets))))),
         Err(error) => Err(Outcome::never(Class::Rejected, excerpt(error.as_bytes(), secrets))),
     }

@@ -11,7 +11,7 @@ use serde_json::value::RawValue;
 
 use super::dialect::Dialect;
 use super::json::text_without_mark;
-use super::redaction::{Secrets, redact};
+use super::redaction::{Secrets, redact_up_to};
 pub use merge::{Merge, Named};
 
 mod merge;
@@ -195,7 +195,8 @@ impl Answer {
         let rules = self.updated_permissions.iter_mut().map(|rule| &mut rule.reason);
         for reason in rules.chain([&mut self.stop_reason]).flatten() {
             // As a whole first: a secret of many lines has short ones.
-            let lines: Vec<String> = secrets.replaced(reason).lines().map(|line| redact(line, secrets)).collect();
+            let lines: Vec<String> =
+                secrets.replaced(reason).lines().map(|line| redact_up_to(line, secrets, REASON_CHARS_MAX)).collect();
             *reason = lines.join("\n");
         }
         self

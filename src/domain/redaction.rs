@@ -142,12 +142,18 @@ fn forms(secret: &str) -> Vec<String> {
 /// A text fit for an error: without secrets, on one line, at most [`ERROR_CHARS_MAX`] characters.
 #[must_use]
 pub fn redact(text: &str, secrets: &Secrets) -> String {
+    redact_up_to(text, secrets, ERROR_CHARS_MAX)
+}
+
+/// The same, of a text that may have so many characters.
+#[must_use]
+pub fn redact_up_to(text: &str, secrets: &Secrets, chars_max: usize) -> String {
     // Line by line, as headers are; then again, since a secret may have been written with something invisible in it.
     let lines: Vec<String> = secrets.replaced(text).lines().map(shapes).collect();
     // Of a long text only the beginning is shown, and what is left out behind it need not be read again and again.
-    let line: String = words_of(&lines.join("\n")).join(" ").chars().take(4 * ERROR_CHARS_MAX).collect();
+    let line: String = words_of(&lines.join("\n")).join(" ").chars().take(4 * chars_max).collect();
     let line = secrets.replaced(&shapes(&secrets.replaced(&line)));
-    line.chars().take(ERROR_CHARS_MAX).collect()
+    line.chars().take(chars_max).collect()
 }
 
 /// A text without what looks like a secret, where none is known.

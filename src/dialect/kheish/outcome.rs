@@ -1,11 +1,13 @@
 //! The outcome of a hook of Kheish: how it is read from what a hook wrote, and written for who has asked.
 
 use serde::Serialize;
+use serde_json::Value;
 
 use super::invocation::CONTRACT_VERSION;
 use crate::domain::decision::{Answer, Approval, Decision, Json, PermissionRule, Verdict};
 
-/// Reads what a hook wrote: nothing at all, JSON, or the first balanced object or list within other text or a code fence.
+/// Reads what a hook wrote: nothing at all, JSON, or the first balanced object within other text or a code fence; the first
+/// balanced list where there is no object. Of a key that comes twice the last value counts.
 ///
 /// # Errors
 /// One sentence: it is none, of another version, or has a field of another type. May show a part of the text.
@@ -14,18 +16,29 @@ pub(super) fn read(text: &str) -> Result<Answer, String> {
     if text.is_empty() {
         return Ok(Answer::default());
     }
-    if serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok() {
-        return Answer::of_object(text);
+    if let Ok(whole) = serde_json::from_str(text) {
+        return of_value(&whole);
     }
-    match balanced(text) {
-        Some(json) => Answer::of_object(json),
+    match balanced(text, '{').or_else(|| balanced(text, '[')) {
+        Some(json) => {
+            let wrong = |error| format!("expected an answer such as {{\"decision\": \"block\"}}: {error}");
+            of_value(&serde_json::from_str(json).map_err(wrong)?)
+        }
         None => Err("expected a hook outcome in JSON, or nothing; found other text".to_owned()),
     }
 }
 
-/// The part of a text from its first bracket to the one that closes it.
-fn balanced(text: &str) -> Option<&str> {
-    let begin = text.find(['{', '['])?;
+/// A version that is null is one that there is not, and no missing one.
+fn of_value(value: &Value) -> Result<Answer, String> {
+    match value.get("contract_version") {
+        Some(version) if version.is_null() => Err("malformed hook outcome contract_version".to_owned()),
+        _ => Answer::of_object(&value.to_string()),
+    }
+}
+
+/// The part of a text from the first of this bracket to the one that closes it.
+fn balanced(text: &str, bracket: char) -> Option<&str> {
+    let begin = text.find(bracket)?;
     let (mut depth, mut is_text, mut is_escaped) = (0_usize, false, false);
     for (at, c) in text[begin..].char_indices() {
         match c {

@@ -180,10 +180,12 @@ fn without_secrets(text: &str) -> String {
     let mut safe = String::with_capacity(text.len());
     for piece in pieces {
         let word = piece.trim_end();
-        match word.split_once(['=', ':']).filter(|(key, value)| !value.is_empty() && is_secret(key)) {
-            Some((key, _)) => {
+        let parts = word.find(['=', ':']).map(|at| (&word[..at], &word[at..=at], &word[at + 1..]));
+        match parts.filter(|(key, _, value)| !value.is_empty() && is_secret(key)) {
+            Some((key, separator, _)) => {
                 safe += key;
-                safe += "=[REDACTED]";
+                safe += separator;
+                safe += "[REDACTED]";
                 safe += &piece[word.len()..];
             }
             None => safe += piece,
@@ -193,7 +195,8 @@ fn without_secrets(text: &str) -> String {
 }
 
 fn is_secret(key: &str) -> bool {
-    let key = key.to_ascii_lowercase();
+    let is_around = |c: char| !c.is_ascii_alphanumeric() && c != '_' && c != '-';
+    let key = key.trim_matches(is_around).to_ascii_lowercase();
     key == "auth" || SECRET_KEYS.iter().any(|part| key.contains(part))
 }
 
@@ -205,9 +208,10 @@ mod tests {
     fn values_of_secrets_are_covered() {
         for (text, expected) in [
             ("refused api_key=sk-1 there", "refused api_key=[REDACTED] there"),
-            ("X-Token:abc\tpassword=p auth=b", "X-Token=[REDACTED]\tpassword=[REDACTED] auth=[REDACTED]"),
+            ("X-Token:abc\tpassword=p auth=b", "X-Token:[REDACTED]\tpassword=[REDACTED] auth=[REDACTED]"),
             ("Authorization: Bearer x", "Authorization: Bearer x"), // the value is another word
             ("author=me https://h/x", "author=me https://h/x"),
+            ("\"auth\":x (auth=y) auth=", "\"auth\":[REDACTED] (auth=[REDACTED] auth="),
             ("", ""),
         ] {
             assert_eq!(without_secrets(text), expected);

@@ -146,8 +146,16 @@ fn readings() {
 fn too_large_an_answer_may_be_smaller_the_next_time() {
     let raw = Raw::Exit { code: 0, stdout: Body::TooLarge { beginning: vec![], bytes_max: 9 }, stderr: vec![] };
     assert_eq!(read(raw, Vec::new), Err(Outcome::later("the answer has more than 9 bytes")));
-    let raw = Raw::Exit { code: 0, stdout: Body::Whole(b"{\"\xff".to_vec()), stderr: vec![] };
-    assert_eq!(read(raw, Vec::new), Err(Outcome::never(Class::Rejected, "expected a hook outcome in UTF-8")));
+}
+
+#[test]
+fn what_is_no_text() {
+    let body = || Body::Whole(b"{\"stop_reason\": \"\xff\"}".to_vec());
+    let http = Raw::Http { status: 200, reason: None, retry_after: None, body: body(), sent: 0 };
+    assert_eq!(read(http, Vec::new), Err(Outcome::later("expected a hook outcome in UTF-8")));
+    let exit = Raw::Exit { code: 0, stdout: body(), stderr: vec![] };
+    let said = Answer::of_object("{\"stop_reason\": \"\u{fffd}\"}").unwrap();
+    assert_eq!(read(exit, Vec::new), Ok(Some(Box::new(said))));
 }
 
 fn event(body: &str, kind: Option<&str>) -> Event {
@@ -205,7 +213,10 @@ fn what_targets_get() {
     let wire = r#"{"event":"notification","subject":"notify","session_id":"session-http","run_id":"run-http","payload":{"message":"hello"},"contract_version":1,"invocation_key":"hook-invocation-60827ba872893f28d73f6ca21478b624"}"#;
     let command = Hook { dialect: Dialect::Kheish, ..fixture::hook("h") };
     let exchange = encode(&command, &invocation).unwrap();
-    assert_eq!(exchange, Exchange { body: wire.into(), reads_body: true, ..Exchange::default() });
+    assert_eq!(
+        exchange,
+        Exchange { body: wire.into(), ends_with_output: true, reads_body: true, ..Exchange::default() }
+    );
 
     let url = "https://example.org/".parse().unwrap();
     let called = Some("second opinion".to_owned());
