@@ -50,6 +50,7 @@ mod imports;
 mod input;
 mod kheish;
 mod kheish_api;
+mod kheish_daemon;
 mod kheish_promises;
 mod language;
 mod letters;

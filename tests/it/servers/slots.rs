@@ -46,6 +46,7 @@ pub(crate) const PLAN: &[(&str, usize)] = &[
     ("chaos::broker::", 4),
     ("chaos::overload::", 4),
     ("chaos::workers::", 4),
+    ("kheish_daemon::", 4),
     ("gates::kills::the_node_that_has_the_requests_is_killed", 4),
     ("brokers::a_leader_that_is_killed_loses_nothing", 4),
     ("faults::memory_does_not_grow_with_events", 4),
