@@ -9,6 +9,9 @@
 
 use std::time::Duration;
 
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
 use crate::domain::aggregation::{Aggregation, Order, StopAt};
 use crate::domain::contract::{Exchange, Question, Raw, Reply};
 use crate::domain::dead_letter::ForeignHook;
@@ -18,10 +21,13 @@ use crate::domain::event::{Event, ForeignEvent, Malformed};
 use crate::domain::failure::Class;
 use crate::domain::hook::{Action, Hook, Matcher};
 use crate::domain::invocation::Invocation;
+use crate::domain::message::Message;
 use crate::domain::outcome::Outcome;
 use crate::domain::retry::RetryPolicy;
 use import::{Imported, Refused, Source, Wish};
 
+mod aether;
+mod ids;
 pub mod import;
 pub mod json_text;
 pub mod kheish;
@@ -35,6 +41,7 @@ mod yaml_text;
 pub fn import(from: Source, wish: &Wish<'_>) -> Result<Imported, Refused> {
     match from {
         Source::Kheish => kheish::import::import(wish),
+        Source::Aether => aether::import::import(wish),
     }
 }
 
@@ -47,6 +54,7 @@ pub fn decode(dialect: Dialect, body: &[u8]) -> Result<ForeignEvent, Malformed> 
     match dialect {
         Dialect::Native => Err(invalid("an event of this project's own is CloudEvents".to_owned())),
         Dialect::Kheish => kheish::decode(body).map_err(invalid),
+        Dialect::Aether => aether::decode(body).map_err(invalid),
     }
 }
 
@@ -63,6 +71,7 @@ pub fn encode<'a>(
     match hook.dialect {
         Dialect::Native => native::encode(hook, invocation, key, question),
         Dialect::Kheish => kheish::encode(hook, invocation),
+        Dialect::Aether => aether::encode(hook, invocation, key, question),
     }
 }
 
@@ -72,7 +81,7 @@ pub fn encode<'a>(
 /// The attempt has failed, as the dialect has it. Never `Done`.
 pub fn read(hook: &Hook, asks: bool, raw: Raw, secrets: impl FnOnce() -> Vec<String>) -> Result<Reply, Outcome> {
     match hook.dialect {
-        Dialect::Native => native::read(hook, asks, raw, secrets),
+        Dialect::Native | Dialect::Aether => native::read(hook, asks, raw, secrets),
         Dialect::Kheish => kheish::read(raw, secrets),
     }
 }
@@ -81,7 +90,7 @@ pub fn read(hook: &Hook, asks: bool, raw: Raw, secrets: impl FnOnce() -> Vec<Str
 #[must_use]
 pub fn aggregation(event: &Event) -> Aggregation {
     match event.dialect {
-        Dialect::Native => Aggregation { order: Order::InTurn(StopAt::Denial), passes_input: true },
+        Dialect::Native | Dialect::Aether => Aggregation { order: Order::InTurn(StopAt::Denial), passes_input: true },
         Dialect::Kheish => kheish::aggregation(event),
     }
 }
@@ -90,7 +99,7 @@ pub fn aggregation(event: &Event) -> Aggregation {
 #[must_use]
 pub fn foreign_hook(hook: &Hook) -> Option<Box<ForeignHook>> {
     match hook.dialect {
-        Dialect::Native => None,
+        Dialect::Native | Dialect::Aether => None,
         Dialect::Kheish => Some(Box::new(kheish::record::foreign_hook(hook))),
     }
 }
@@ -101,6 +110,7 @@ pub fn words(hook: &Hook) -> Option<String> {
     match hook.dialect {
         Dialect::Native => None,
         Dialect::Kheish => Some(kheish::words(hook)),
+        Dialect::Aether => Some(aether::words(hook)),
     }
 }
 
@@ -108,7 +118,7 @@ pub fn words(hook: &Hook) -> Option<String> {
 #[must_use]
 pub fn answer(dialect: Dialect, kept: &str) -> String {
     match dialect {
-        Dialect::Native => kept.to_owned(),
+        Dialect::Native | Dialect::Aether => kept.to_owned(),
         Dialect::Kheish => kheish::outcome(&serde_json::from_str::<Decision>(kept).unwrap_or_default()),
     }
 }
@@ -117,7 +127,7 @@ pub fn answer(dialect: Dialect, kept: &str) -> String {
 #[must_use]
 pub fn timeout(dialect: Dialect, action: &Action) -> Option<Duration> {
     match dialect {
-        Dialect::Native => None,
+        Dialect::Native | Dialect::Aether => None,
         Dialect::Kheish => Some(kheish::timeout(action)),
     }
 }
@@ -126,7 +136,7 @@ pub fn timeout(dialect: Dialect, action: &Action) -> Option<Duration> {
 #[must_use]
 pub fn concurrency(dialect: Dialect, action: &Action) -> Option<usize> {
     match dialect {
-        Dialect::Native => None,
+        Dialect::Native | Dialect::Aether => None,
         Dialect::Kheish => kheish::concurrency(action),
     }
 }
@@ -137,6 +147,7 @@ pub fn retry(dialect: Dialect) -> Option<RetryPolicy> {
     match dialect {
         Dialect::Native => None,
         Dialect::Kheish => Some(kheish::retry()),
+        Dialect::Aether => Some(aether::retry()),
     }
 }
 
@@ -146,7 +157,28 @@ pub fn retry(dialect: Dialect) -> Option<RetryPolicy> {
 /// One sentence: the dialect has none, or not such a one.
 pub fn matcher(dialect: Dialect, text: &str) -> Result<Option<Matcher>, String> {
     match dialect {
-        Dialect::Native => Err("expected `matcher` with another dialect than native, which has `subject`".to_owned()),
+        Dialect::Native | Dialect::Aether => {
+            Err(format!("expected `matcher` with another dialect than {}, which has `subject`", dialect.name()))
+        }
         Dialect::Kheish => Ok((!text.is_empty()).then(|| Matcher::Wildcards(text.to_owned()))),
     }
+}
+
+/// The event by which the system of a hook hears that it has failed for good; `None`: it hears of it from letters alone.
+#[must_use]
+pub fn warning(hook: &Hook, invocation: &Invocation, error: &str) -> Option<Message> {
+    match hook.dialect {
+        Dialect::Native | Dialect::Kheish => None,
+        Dialect::Aether => aether::warning(hook, invocation, error),
+    }
+}
+
+/// The data of an event in structured JSON, as they were written; `None`: it has none, or cannot be read.
+fn data(body: &[u8]) -> Option<&RawValue> {
+    #[derive(Deserialize)]
+    struct Whole<'a> {
+        #[serde(borrow, default)]
+        data: Option<&'a RawValue>,
+    }
+    serde_json::from_slice::<Whole<'_>>(body).ok()?.data
 }

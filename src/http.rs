@@ -25,6 +25,7 @@ mod extract;
 pub mod fleet;
 pub mod gates;
 pub mod gateway;
+mod hook_events;
 mod intake;
 pub mod invocations;
 pub mod kheish;
@@ -110,7 +111,7 @@ impl Group {
             Self::Catalog => catalog::router(None).into_openapi(),
             Self::Invocations => invocations::router(None).into_openapi(),
             Self::Letters => letters::router(None).into_openapi(),
-            Self::Gateway => gateway::router(None).into_openapi(),
+            Self::Gateway => gateway::router(None).merge(hook_events::router(None)).into_openapi(),
             Self::Gates => gates::router(None).merge(dialects::router(None)).into_openapi(),
             Self::Kheish => kheish::router(None).into_openapi(),
         };
@@ -161,7 +162,7 @@ impl Routes {
             Self::Catalog(state) => catalog::router(door).with_state(state),
             Self::Invocations(state) => invocations::router(door).with_state(state),
             Self::Letters(state) => letters::router(door).with_state(state),
-            Self::Gateway(state) => gateway::router(door).with_state(state),
+            Self::Gateway(state) => gateway::router(door).merge(hook_events::router(door)).with_state(state),
             Self::Gates(state) => gates::router(door).merge(dialects::router(door)).with_state(state),
             Self::Kheish(state) => kheish::router(door).with_state(state),
         }

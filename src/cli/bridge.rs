@@ -116,7 +116,7 @@ async fn stdin(bytes_max: usize) -> anyhow::Result<Bytes> {
 
 /// By the broker or the file that the settings name. Returns what to answer.
 async fn directly(settings: &Settings, flags: &Flags, body: Bytes) -> anyhow::Result<Option<String>> {
-    let event = publish::foreign(Dialect::Kheish, &[], &body, &publish::random_id(), &settings.events);
+    let event = publish::foreign(Dialect::Kheish, &[], &body, None, &settings.events);
     let event: Event = event.map_err(|rejected| anyhow::anyhow!("{}", rejected.sentence()))?;
     let sink = Sink::open(settings).await?;
     let outcome = if flags.gate {

@@ -25,7 +25,7 @@ use crate::domain::event::Reading;
 use crate::domain::event_type::EventTypes;
 use crate::domain::json::text_without_mark;
 use crate::domain::pattern::oddity;
-use crate::publish::{Event, EventBuilder, Rejected, foreign, prepare, random_id};
+use crate::publish::{Event, EventBuilder, Rejected, foreign, prepare};
 
 /// Lines that are read ahead.
 const LINES_AHEAD: usize = 256;
@@ -94,8 +94,8 @@ impl About {
     /// An event in the words of another system, which are the data.
     pub(super) fn foreign(&self, dialect: Dialect, reading: &Reading) -> anyhow::Result<Event> {
         let body = Bytes::from(self.text()?.unwrap_or_default());
-        let id = self.id.clone().unwrap_or_else(random_id);
-        foreign(dialect, &[], &body, &id, reading).map_err(|rejected| anyhow!("--data: {}", rejected.sentence()))
+        foreign(dialect, &[], &body, self.id.as_deref(), reading)
+            .map_err(|rejected| anyhow!("--data: {}", rejected.sentence()))
     }
 
     /// The data, out of a file where they are in one.

@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use std::fmt;
 
 use serde::Serialize;
+use serde_json::{Map, Value};
 
 use super::json_text::Spot;
 use crate::domain::dialect::Dialect;
@@ -14,6 +15,7 @@ use crate::domain::dialect::Dialect;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Source {
     Kheish,
+    Aether,
 }
 
 /// The dialects by the names that `--from` takes, and the importer of each, if it has one by now.
@@ -22,7 +24,7 @@ const SOURCES: [(&str, Option<Source>); 5] = [
     ("claude-code", None),
     ("claude", None), // a short form
     ("bernstein", None),
-    ("aether", None),
+    ("aether", Some(Source::Aether)),
 ];
 
 impl Source {
@@ -46,6 +48,7 @@ impl Source {
         match dialect {
             Dialect::Native => None,
             Dialect::Kheish => Some(Self::Kheish),
+            Dialect::Aether => Some(Self::Aether),
         }
     }
 
@@ -54,6 +57,7 @@ impl Source {
     pub const fn system(self) -> &'static str {
         match self {
             Self::Kheish => "Kheish",
+            Self::Aether => "Aether",
         }
     }
 
@@ -62,6 +66,7 @@ impl Source {
     pub const fn prefix(self) -> &'static str {
         match self {
             Self::Kheish => "kheish",
+            Self::Aether => "aether",
         }
     }
 
@@ -70,6 +75,7 @@ impl Source {
     pub const fn file(self) -> &'static str {
         match self {
             Self::Kheish => "hooks.json",
+            Self::Aether => "workflow.json",
         }
     }
 }
@@ -85,6 +91,8 @@ pub struct Wish<'a> {
     pub prefix: &'a str,
     /// What cannot be taken over is left out, and told.
     pub is_lenient: bool,
+    /// What runs in place of what the other system only names, by that name: the value of `run` in a hooks file.
+    pub runs: Option<&'a Map<String, Value>>,
 }
 
 /// Hooks of ours, and everything that is to be known about them.
@@ -207,10 +215,13 @@ mod tests {
     #[test]
     fn sources_have_names() {
         assert_eq!(Source::named("kheish"), Ok(Source::Kheish));
-        let later = "hooks of bernstein cannot be imported yet; those of kheish can";
+        let later = "hooks of bernstein cannot be imported yet; those of kheish, aether can";
         assert_eq!(Source::named("bernstein"), Err(later.to_owned()));
         assert!(Source::named("claude").unwrap_err().contains("claude cannot be imported yet"));
-        assert_eq!(Source::named("Kheish"), Err("expected a system whose hooks can be imported (kheish)".to_owned()));
+        assert_eq!(
+            Source::named("Kheish"),
+            Err("expected a system whose hooks can be imported (kheish, aether)".to_owned())
+        );
     }
 
     #[test]

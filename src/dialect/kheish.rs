@@ -55,7 +55,7 @@ const BLOCKS: i32 = 2;
 pub(super) fn decode(json: &[u8]) -> Result<ForeignEvent, String> {
     let invocation = HookInvocation::read(json)?;
     let kind = format!("{TYPE_PREFIX}{}", invocation.event.snake);
-    Ok(ForeignEvent { kind, subject: invocation.subject.map(Cow::into_owned), id: None })
+    Ok(ForeignEvent { kind, subject: invocation.subject.map(Cow::into_owned), ..ForeignEvent::default() })
 }
 
 pub(super) fn encode<'a>(hook: &'a Hook, invocation: &'a Invocation) -> Result<Exchange<'a>, String> {

@@ -83,7 +83,7 @@ fn payload(hook: &Hook, invocation: &Invocation, key: &str, input: Option<&Json>
     whole.into()
 }
 
-fn headers<'a>(invocation: &'a Invocation, key: &'a str) -> Vec<(Cow<'static, str>, Cow<'a, str>)> {
+pub(super) fn headers<'a>(invocation: &'a Invocation, key: &'a str) -> Vec<(Cow<'static, str>, Cow<'a, str>)> {
     let mut headers = Vec::with_capacity(4);
     headers.push((Cow::Borrowed("idempotency-key"), Cow::Borrowed(key)));
     headers.push((Cow::Borrowed("hookfleet-attempt"), Cow::Owned(invocation.at.attempt.to_string())));
@@ -92,7 +92,11 @@ fn headers<'a>(invocation: &'a Invocation, key: &'a str) -> Vec<(Cow<'static, st
     headers
 }
 
-fn variables<'a>(hook: &'a Hook, invocation: &'a Invocation, key: &'a str) -> Vec<(&'static str, Cow<'a, str>)> {
+pub(super) fn variables<'a>(
+    hook: &'a Hook,
+    invocation: &'a Invocation,
+    key: &'a str,
+) -> Vec<(&'static str, Cow<'a, str>)> {
     vec![
         ("HOOKFLEET_EVENT_TYPE", variable(&invocation.event.kind)),
         ("HOOKFLEET_EVENT_ID", variable(&invocation.event.id)),

@@ -19,11 +19,14 @@ pub enum Dialect {
     Native,
     /// The contract of Kheish, an agent daemon.
     Kheish,
+    /// The contract of Aether, a workflow engine.
+    Aether,
 }
 
 impl Dialect {
     /// Every dialect, by the name that headers, settings and routes have for it.
-    pub const ALL: [(&'static str, Self); 2] = [("native", Self::Native), ("kheish", Self::Kheish)];
+    pub const ALL: [(&'static str, Self); 3] =
+        [("native", Self::Native), ("kheish", Self::Kheish), ("aether", Self::Aether)];
 
     /// The name, as headers, settings and routes have it.
     #[must_use]
@@ -104,7 +107,7 @@ mod tests {
         check(Some("kheish"), Some("Application/Vnd.HookFleet.Kheish+JSON"), kheish);
         check(Some("kheish"), Some("application/json"), kheish);
         check(Some("native"), None, Ok(Some(Dialect::Native)));
-        let names = "expected a dialect (native, kheish), found";
+        let names = "expected a dialect (native, kheish, aether), found";
         check(Some("Kheish"), None, Err(&format!("header `hook-dialect`: {names} \"Kheish\"")));
         check(None, Some("application/vnd.hookfleet.x+json"), Err(&format!("content type: {names} \"x\"")));
         let both = "expected one dialect, found native in the header `hook-dialect` and kheish in the content type";

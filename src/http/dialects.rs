@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::extract::{Path, Request, State};
-use axum::http::{HeaderName, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, StatusCode, header};
 use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse as _, Response};
 use tokio::time::Instant;
@@ -22,7 +22,7 @@ use crate::domain::dialect::Dialect;
 use crate::publish;
 
 /// The id of the event: a client's own, and the one that it was given.
-const EVENT_ID: HeaderName = HeaderName::from_static("hook-event-id");
+pub(super) const EVENT_ID: HeaderName = HeaderName::from_static("hook-event-id");
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 /// As long as an id may be that is a property of a message.
 const ID_BYTES_MAX: usize = 255;
@@ -112,28 +112,37 @@ async fn hook_of_kheish(
     answered(&gates, Dialect::Kheish, &asked, request).await
 }
 
-async fn answered(gates: &Gates, dialect: Dialect, asked: &Asked, mut request: Request) -> Result<Response, Problem> {
-    let deadline = gates.begin(asked)?;
-    let until = Instant::now() + deadline;
-    let headers = std::mem::take(request.headers_mut());
-    let text = |name: &HeaderName| headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
-    let (own, key) = (text(&EVENT_ID), text(&IDEMPOTENCY_KEY));
+fn text(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
+    headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned)
+}
+
+/// The id that a client gives its event.
+pub(super) fn own_id(headers: &HeaderMap) -> Result<Option<String>, Problem> {
+    let own = text(headers, &EVENT_ID);
     if let Some(own) = own.as_ref().filter(|own| own.is_empty() || own.len() > ID_BYTES_MAX) {
         let detail = format!("Hook-Event-Id: expected 1 to {ID_BYTES_MAX} bytes, found {}", own.len());
         return Err(Problem::new(StatusCode::BAD_REQUEST, detail));
     }
+    Ok(own)
+}
+
+async fn answered(gates: &Gates, dialect: Dialect, asked: &Asked, mut request: Request) -> Result<Response, Problem> {
+    let deadline = gates.begin(asked)?;
+    let until = Instant::now() + deadline;
+    let headers = std::mem::take(request.headers_mut());
+    let (own, key) = (own_id(&headers)?, text(&headers, &IDEMPOTENCY_KEY));
     let reading = &gates.intake.reading;
     let body = whole(request, reading.body_bytes_max, ", the limit (events.body_bytes_max)").await?;
     let key = key.filter(|_| own.is_none());
     let id = match (own, &key) {
-        (Some(own), _) => own,
-        (None, Some(key)) => gates.repeats.id(key, publish::random_id(), Instant::now()),
-        (None, None) => publish::random_id(),
+        (Some(own), _) => Some(own),
+        (None, Some(key)) => Some(gates.repeats.id(key, publish::random_id(), Instant::now())),
+        (None, None) => None,
     };
-    let event = publish::foreign(dialect, &pairs(&headers), &body, &id, reading)?;
+    let event = publish::foreign(dialect, &pairs(&headers), &body, id.as_deref(), reading)?;
     let decision = gates.decision(&event, until, deadline).await?;
     if let Some(key) = &key {
-        gates.repeats.answered(key, &id);
+        gates.repeats.answered(key, event.id());
     }
     let headers = [(header::CONTENT_TYPE, "application/json"), (EVENT_ID, event.id())];
     Ok((headers, dialect::answer(dialect, &decision)).into_response())

@@ -155,7 +155,7 @@ impl Gates {
 #[async_trait]
 impl Consent for Gates {
     async fn decide(&self, invocation: Bytes) -> Result<Decision, String> {
-        let event = publish::foreign(Dialect::Kheish, &[], &invocation, &publish::random_id(), &self.intake.reading);
+        let event = publish::foreign(Dialect::Kheish, &[], &invocation, None, &self.intake.reading);
         let event = event.map_err(|rejected| rejected.sentence().to_owned())?;
         let decided = async {
             let deadline = self.begin(&Asked { deadline: None })?;

@@ -120,7 +120,7 @@ pub(super) async fn publish(
     }
 }
 
-async fn one(publisher: &Publisher, event: &Event) -> Result<Response, Problem> {
+pub(super) async fn one(publisher: &Publisher, event: &Event) -> Result<Response, Problem> {
     match publisher.publish(event).await {
         Ok(()) => Ok((StatusCode::ACCEPTED, Json(Published::One(Taken::of(event)))).into_response()),
         Err(unpublished) => {

@@ -94,7 +94,7 @@ pub fn read(headers: &[(&str, &[u8])], body: &Bytes, reading: &Reading) -> Resul
     }
     let essence = essence(content_type);
     if let Some(dialect) = dialect::of_media_type(&essence).map_err(Rejected::ContentType)? {
-        return foreign(dialect, headers, body, &random_id(), reading).map(Request::One);
+        return foreign(dialect, headers, body, None, reading).map(Request::One);
     }
     let body = &decoded(headers, body, max)?;
     if essence == BATCH {
@@ -107,7 +107,8 @@ pub fn read(headers: &[(&str, &[u8])], body: &Bytes, reading: &Reading) -> Resul
     prepare(body, content_type.or(Some("no content type")), trace.as_ref(), reading).map(Request::One)
 }
 
-/// Reads an HTTP request in the words of another hook system: one event, whose id is that of the payload, or else this one.
+/// Reads an HTTP request in the words of another hook system: one event. Its id is this one, else what the payload has of that
+/// kind, else a new one.
 ///
 /// # Errors
 /// [`Rejected`], with a sentence for the publisher.
@@ -115,12 +116,18 @@ pub fn foreign(
     dialect: Dialect,
     headers: &[(&str, &[u8])],
     body: &Bytes,
-    id: &str,
+    id: Option<&str>,
     reading: &Reading,
 ) -> Result<Event, Rejected> {
     too_large(body.len(), reading)?;
-    let properties = Properties { message_id: Some(id.to_owned()), ..Properties::default() };
-    let message = Message { body: decoded(headers, body, reading.body_bytes_max)?, properties, ..Message::default() };
+    let body = decoded(headers, body, reading.body_bytes_max)?;
+    let own = || (reading.foreign.0)(dialect, &body).ok()?.id;
+    let id = id.map(str::to_owned).or_else(own).unwrap_or_else(random_id);
+    let message = Message {
+        body,
+        properties: Properties { message_id: Some(id), ..Properties::default() },
+        ..Message::default()
+    };
     let message = TraceContext::onto(trace_of(headers).as_ref(), message.with(dialect::HEADER, dialect.name()));
     decode(&message, reading)
 }

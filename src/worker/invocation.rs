@@ -17,7 +17,7 @@ use crate::domain::claim::{self, Next, Point, Request, Settlement, Token};
 use crate::domain::dead_letter::Cause;
 use crate::domain::dedup_window::{Taken, Window};
 use crate::domain::invocation::Invocation;
-use crate::domain::message::{Lane, Outgoing};
+use crate::domain::message::{Destination, Lane, Outgoing};
 use crate::domain::outcome::Outcome;
 use crate::domain::settle::{self, Answer, Follow, Progress, Stage, Tried};
 use crate::failpoint;
@@ -271,6 +271,9 @@ impl<'w> InvocationRun<'w> {
             Follow::Next { at, deaths, next: Next::Bury { class, report }, .. } => {
                 let (target, foreign) = (Some(hook.action.target()), dialect::foreign_hook(hook));
                 let (report, unprotected) = (report.clone(), self.progress.unprotected);
+                if let Some(message) = report.as_ref().and_then(|it| dialect::warning(hook, invocation, &it.error)) {
+                    worker.send(Outgoing { to: Destination::Events, delay: Duration::ZERO, message }).await;
+                }
                 let cause = Cause { class: *class, report, unprotected, deaths: *deaths, target, foreign };
                 worker.dead_letter(self.context.letter(*at, cause), "its attempts are over").await;
             }

@@ -11,8 +11,10 @@ use clap::error::ErrorKind;
 use hookfleet::catalog::{self, Terms};
 use hookfleet::cli::Cli;
 use hookfleet::config::{Environment, Overrides, Settings};
+use hookfleet::dialect::decode;
 use hookfleet::dialect::kheish::HookInvocation;
 use hookfleet::dialect::kheish::request::SetHooks;
+use hookfleet::domain::dialect::Dialect;
 use hookfleet::domain::event::Reading;
 use hookfleet::publish::prepare;
 use hookfleet::{Event, Failed, Fleet, Publisher};
@@ -184,6 +186,8 @@ fn events_for_curl_are_events() {
             let is_to = |path: &str| line.iter().any(|word| word.contains(path));
             if is_to("/v1/hooks/kheish") {
                 HookInvocation::read(body.as_bytes()).unwrap();
+            } else if is_to("/v1/hooks/aether") {
+                decode(Dialect::Aether, body.as_bytes()).unwrap();
             } else if is_to("/v1/runtime/hooks") {
                 SetHooks::read(body.as_bytes()).unwrap();
             } else {

@@ -98,8 +98,11 @@ fn imports_that_are_refused() {
     assert!(code == Some(1) && err.contains("cannot read missing.json"), "{err}");
 
     for (arguments, expected) in [
-        (&["--from", "claude-code", "x"][..], "hooks of claude-code cannot be imported yet; those of kheish can"),
-        (&["--from", "nonsense", "x"], "expected a system whose hooks can be imported (kheish)"),
+        (
+            &["--from", "claude-code", "x"][..],
+            "hooks of claude-code cannot be imported yet; those of kheish, aether can",
+        ),
+        (&["--from", "nonsense", "x"], "expected a system whose hooks can be imported (kheish, aether)"),
         (&["--from", "kheish"], "<PATH>"),
         (&["x"], "--from <DIALECT>"),
         (&["--from", "kheish", "x", "--id-prefix", "a/b"], "letters, digits"),

@@ -21,6 +21,7 @@
 )]
 
 mod access;
+mod aether;
 mod backups;
 mod bench;
 mod brokers;

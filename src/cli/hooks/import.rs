@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, bail};
 use clap::Args;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::catalog::{self, Document};
 use crate::cli::exit::{Exit, usage};
@@ -15,8 +15,9 @@ use crate::cli::output;
 use crate::dialect;
 use crate::dialect::import::{Imported, Misfit, Refused, Remark, Source, Wish};
 use crate::domain::id::HookId;
-use crate::yaml::BYTES_MAX;
 use crate::yaml::problem::Problem;
+use crate::yaml::report::Report;
+use crate::yaml::{self, BYTES_MAX};
 
 /// Longest prefix of ids, so that a name has room behind it.
 const PREFIX_CHARS_MAX: usize = 48;
@@ -25,19 +26,23 @@ Examples:
   hookfleet hooks import --from kheish ~/.kheish --check
   hookfleet hooks import --from kheish hooks.json --output hooks/kheish.yaml
   hookfleet hooks import --from kheish hooks.json > hooks.yaml
+  hookfleet hooks import --from aether workflow.json --runs runs.yaml
   hookfleet hooks check hooks.yaml";
 
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(in crate::cli) struct Import {
-    /// The system that they are from: kheish
+    /// The system that they are from: kheish, aether
     #[arg(long, value_name = "DIALECT", value_parser = Source::named)]
     from: Source,
-    /// Its file, or the folder that has it: hooks.json of Kheish's state folder
+    /// Its file, or the folder that has it: hooks.json of Kheish's state folder, a workflow.json of Aether
     path: PathBuf,
     /// What the ids of the hooks begin with [default: the dialect]
     #[arg(long, value_name = "PREFIX", value_parser = prefix)]
     id_prefix: Option<String>,
+    /// What runs for the templates that hooks of Aether name: a YAML file with the value of `run` by the name of each
+    #[arg(long, value_name = "FILE")]
+    runs: Option<PathBuf>,
     /// Write the hooks file there, over none that is there
     #[arg(long, value_name = "FILE", conflicts_with = "check")]
     output: Option<PathBuf>,
@@ -73,7 +78,8 @@ pub(super) fn run(import: &Import, hint_max: Duration) -> anyhow::Result<ExitCod
     let bytes = read(&path)?;
     let prefix = import.id_prefix.as_deref().unwrap_or(import.from.prefix());
     let file = path.display().to_string();
-    let wish = Wish { bytes: &bytes, file: &file, prefix, is_lenient: import.lenient };
+    let runs = import.runs.as_deref().map(|path| runs(import.from, path)).transpose()?;
+    let wish = Wish { bytes: &bytes, file: &file, prefix, is_lenient: import.lenient, runs: runs.as_ref() };
     let imported = match dialect::import(import.from, &wish) {
         Ok(imported) => imported,
         Err(refused) => return refuse(refused),
@@ -101,6 +107,23 @@ fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
         bail!("{} has {size} bytes, and a hooks file has at most {BYTES_MAX}", path.display());
     }
     std::fs::read(path).with_context(unreadable)
+}
+
+/// What is to run, by names of templates.
+fn runs(from: Source, path: &Path) -> anyhow::Result<Map<String, Value>> {
+    if from != Source::Aether {
+        return Err(usage("--runs is for hooks of Aether, which name templates: others say what they run".to_owned()));
+    }
+    let (file, text) = (path.display().to_string(), String::from_utf8(read(path)?)?);
+    let report = Report::new(&file, &text);
+    let node = yaml::parse(&report);
+    let json = node.as_ref().and_then(|node| yaml::value::Value::root(&report, node).json());
+    match report.into_result(json).map_err(|problems| anyhow!(problems.for_owner()))? {
+        Value::Object(runs) => Ok(runs),
+        _ => bail!(
+            "{file}: expected names of templates, with what runs for each, such as `notify: {{ http: {{ url: … }} }}`"
+        ),
+    }
 }
 
 fn refuse(refused: Refused) -> anyhow::Result<ExitCode> {

@@ -140,7 +140,7 @@ struct Gates<'s>(&'s Settings);
 impl Consent for Gates<'_> {
     async fn decide(&self, invocation: Bytes) -> Result<Decision, String> {
         let Self(settings) = self;
-        let event = publish::foreign(Dialect::Kheish, &[], &invocation, &publish::random_id(), &settings.events);
+        let event = publish::foreign(Dialect::Kheish, &[], &invocation, None, &settings.events);
         let event = event.map_err(|rejected| rejected.sentence().to_owned())?;
         let sink = Sink::open(settings).await.map_err(|error| format!("{error:#}"))?;
         let decided = sink.publisher.decide(&event, settings.gates.deadline).await;

@@ -90,7 +90,7 @@ fn read(text: &Bytes, dialect: Dialect, reading: &Reading) -> anyhow::Result<Eve
     let prepared = if dialect.is_native() {
         prepare(text, None, None, reading)
     } else {
-        foreign(dialect, &[], text, "test", reading)
+        foreign(dialect, &[], text, Some("test"), reading)
     };
     let prepared = prepared.map_err(|rejected| anyhow!(rejected.sentence().to_owned()))?;
     Event::decode(&prepared.outgoing().message, reading).map_err(|malformed| anyhow!(malformed.error))

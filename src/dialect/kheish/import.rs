@@ -14,13 +14,12 @@
 
 use super::event_name::EventName;
 use super::settings::{Fault, FaultKind, HookDefinition, HookSettings, Origin};
+use crate::dialect::ids::Ids;
 use crate::dialect::import::{Imported, ImportedHook, Misfit, Refused, Remark, Wish, gathered, place};
 use crate::dialect::json_text::{JsonText, SPOTS_MAX, Way};
 use crate::dialect::yaml_text::{comment, quoted};
 use crate::yaml::BYTES_MAX;
-use ids::Ids;
 
-mod ids;
 mod load;
 mod machine;
 mod rules;

@@ -10,6 +10,7 @@ use serde_json::value::RawValue;
 use sha2::{Digest as _, Sha256};
 
 use super::event_name::EventName;
+use crate::dialect::data;
 use crate::domain::escape::quoted;
 use crate::domain::event::Event;
 use crate::domain::json::compact;
@@ -67,13 +68,6 @@ struct Fields<'a> {
     contract_version: Option<Value>,
 }
 
-/// Of a whole event, its data.
-#[derive(Deserialize)]
-struct Whole<'a> {
-    #[serde(borrow, default)]
-    data: Option<&'a RawValue>,
-}
-
 impl<'a> HookInvocation<'a> {
     /// Reads one, with `contract_version` and `invocation_key` or without. The key is not believed: it is made anew.
     ///
@@ -123,9 +117,8 @@ impl<'a> HookInvocation<'a> {
                 payload: Some(compact(&payload)),
             });
         };
-        let whole: Whole<'a> = serde_json::from_slice(body).map_err(|error| error.to_string())?;
         let data =
-            whole.data.ok_or_else(|| format!("an event of type {kind} has its invocation as `data`; found none"))?;
+            data(body).ok_or_else(|| format!("an event of type {kind} has its invocation as `data`; found none"))?;
         let invocation = Self::read(data.get().as_bytes())?;
         if invocation.event != name {
             return Err(format!(

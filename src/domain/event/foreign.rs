@@ -1,5 +1,6 @@
 //! Messages in the words of another hook system. What they say is read by their dialect; this makes events of them.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use bytes::Bytes;
@@ -20,6 +21,8 @@ pub struct ForeignEvent {
     pub subject: Option<String>,
     /// What the payload itself tells repeats by; `None`: it has nothing of that kind.
     pub id: Option<String>,
+    /// Further attributes of the event, for conditions and templates. Lower-case letters and digits (CloudEvents 1.0.2, 3.1).
+    pub attributes: BTreeMap<&'static str, String>,
 }
 
 /// Reads messages of other dialects.
@@ -69,10 +72,12 @@ pub(super) fn structured(dialect: Dialect, message: &Message, reading: &Reading)
         time: Option<String>,
         datacontenttype: &'a str,
         hookdialect: Dialect,
+        #[serde(flatten)]
+        attributes: BTreeMap<&'static str, String>,
         data: &'a RawValue,
     }
     let data: &RawValue = serde_json::from_slice(&message.body).map_err(|error| unreadable(&error))?;
-    let ForeignEvent { kind, subject, id } = (reading.foreign.0)(dialect, &message.body)?;
+    let ForeignEvent { kind, subject, id, attributes } = (reading.foreign.0)(dialect, &message.body)?;
     let properties = &message.properties;
     let id = given(properties.message_id.as_deref()).or_else(|| given(message.text(AMQP_1_0_ID))).or(id);
     let id = match id {
@@ -95,6 +100,7 @@ pub(super) fn structured(dialect: Dialect, message: &Message, reading: &Reading)
         time,
         datacontenttype: "application/json",
         hookdialect: dialect,
+        attributes,
         data,
     };
     // Strings and checked JSON always serialize.
