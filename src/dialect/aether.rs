@@ -14,13 +14,13 @@
 
 use std::borrow::Cow;
 
-use bytes::Bytes;
 use serde::Serialize;
+use serde_json::value::to_raw_value;
 
 use super::{data, native};
 use crate::domain::contract::{Exchange, Question};
 use crate::domain::escape::quoted;
-use crate::domain::event::{CLOUDEVENTS_JSON, ForeignEvent, HOPS};
+use crate::domain::event::{CLOUDEVENTS_JSON, ForeignEvent, HOPS, Written};
 use crate::domain::hook::{Action, Format, Hook};
 use crate::domain::invocation::Invocation;
 use crate::domain::message::{Message, Properties};
@@ -64,7 +64,7 @@ pub(super) fn encode<'a>(
 ) -> Result<Exchange<'a>, String> {
     let event = &invocation.event;
     let payload = || match data(&event.body).filter(|_| is_of_aether(&event.kind)) {
-        Some(data) => Bytes::copy_from_slice(data.get().as_bytes()),
+        Some(data) => event.body.slice_ref(data.get().as_bytes()),
         None => event.body.clone(),
     };
     let exchange = Exchange { reads_body: question.is_some(), ..Exchange::default() };
@@ -100,7 +100,6 @@ pub(super) fn retry() -> RetryPolicy {
 /// What the engine's error sink would be given: which run, in which operation, and why.
 pub(super) fn warning(hook: &Hook, invocation: &Invocation, error: &str) -> Option<Message> {
     #[derive(Serialize)]
-    #[serde(rename_all = "camelCase")]
     struct Data<'a> {
         #[serde(rename = "workflowRunID")]
         workflow_run_id: &'a str,
@@ -109,38 +108,20 @@ pub(super) fn warning(hook: &Hook, invocation: &Invocation, error: &str) -> Opti
         operation: &'a str,
         error: &'a str,
     }
-    #[derive(Serialize)]
-    struct Whole<'a> {
-        specversion: &'a str,
-        id: &'a str,
-        source: &'a str,
-        #[serde(rename = "type")]
-        kind: &'a str,
-        subject: &'a str,
-        datacontenttype: &'a str,
-        data: Data<'a>,
-    }
     let event = &invocation.event;
     if !is_of_aether(&event.kind) || event.hops >= HOPS_MAX {
         return None;
     }
     let about = HookEvent::read(data(&event.body)?.get().as_bytes()).ok()?;
     let id = format!("{}.{}", invocation.idempotency_key(), invocation.at.generation);
-    let whole = Whole {
-        specversion: "1.0",
-        id: &id,
-        source: &format!("/hookfleet/hooks/{}", hook.id),
-        kind: WARNING,
-        subject: about.name(),
-        datacontenttype: "application/json",
-        data: Data {
-            workflow_run_id: &about.workflow_run_id,
-            task_run_id: &about.task_run_id,
-            operation: &format!("hook.{}", about.hook_type.name()),
-            error,
-        },
+    let data = Data {
+        workflow_run_id: &about.workflow_run_id,
+        task_run_id: &about.task_run_id,
+        operation: &format!("hook.{}", about.hook_type.name()),
+        error,
     };
-    let body = Bytes::from(serde_json::to_vec(&whole).ok()?);
+    let (source, data) = (format!("/hookfleet/hooks/{}", hook.id), to_raw_value(&data).ok()?);
+    let body = Written { subject: Some(about.name()), ..Written::new(&id, &source, WARNING, &data) }.json();
     let properties = Properties {
         content_type: Some(CLOUDEVENTS_JSON.to_owned()),
         message_id: Some(id),

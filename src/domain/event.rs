@@ -5,7 +5,6 @@ use std::borrow::Cow;
 use bytes::Bytes;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
-use serde_json::value::RawValue;
 
 use super::dialect::{self, Dialect};
 use super::escape::{self, quoted};
@@ -20,9 +19,11 @@ mod foreign;
 mod opened;
 mod plain;
 mod section;
+mod written;
 
 pub use foreign::{Foreign, ForeignEvent};
 pub use plain::{TypeSource, TypeSources};
+pub use written::Written;
 
 use opened::{opened, unmarked};
 use plain::Plain;
@@ -203,7 +204,7 @@ impl Event {
         for (name, value) in [("id", &id), ("source", &source), ("type", &kind)] {
             short(name, value)?; // or it would not be read in its own form
         }
-        let body = structured_json(&id, &source, &kind, data);
+        let body = Written::new(&id, &source, &kind, data).json();
         Ok(Self::assemble(id, source, kind, None, body, message))
     }
 
@@ -291,22 +292,6 @@ fn short(name: &str, value: &str) -> Result<(), Malformed> {
     }
     let error = format!("the attribute `{name}` has {} bytes, the limit is {NAME_BYTES_MAX}", value.len());
     Err(malformed(Class::Invalid, error))
-}
-
-fn structured_json(id: &str, source: &str, kind: &str, data: &RawValue) -> Bytes {
-    #[derive(serde::Serialize)]
-    struct Whole<'a> {
-        specversion: &'a str,
-        id: &'a str,
-        source: &'a str,
-        #[serde(rename = "type")]
-        kind: &'a str,
-        datacontenttype: &'a str,
-        data: &'a RawValue,
-    }
-    let whole = Whole { specversion: "1.0", id, source, kind, datacontenttype: "application/json", data };
-    // Strings and checked JSON always serialize.
-    Bytes::from(serde_json::to_vec(&whole).unwrap_or_default())
 }
 
 fn unreadable(error: &serde_json::Error) -> Malformed {

@@ -271,7 +271,8 @@ impl<'w> InvocationRun<'w> {
             Follow::Next { at, deaths, next: Next::Bury { class, report }, .. } => {
                 let (target, foreign) = (Some(hook.action.target()), dialect::foreign_hook(hook));
                 let (report, unprotected) = (report.clone(), self.progress.unprotected);
-                if let Some(message) = report.as_ref().and_then(|it| dialect::warning(hook, invocation, &it.error)) {
+                let error = report.as_ref().map_or_else(|| class.name(), |report| report.error.clone());
+                if let Some(message) = dialect::warning(hook, invocation, &error) {
                     worker.send(Outgoing { to: Destination::Events, delay: Duration::ZERO, message }).await;
                 }
                 let cause = Cause { class: *class, report, unprotected, deaths: *deaths, target, foreign };

@@ -4,11 +4,10 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use bytes::Bytes;
-use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::plain::{AMQP_1_0_ID, digest_id, given, sender};
-use super::{Malformed, Reading, malformed, short, unreadable};
+use super::{Malformed, Reading, Written, malformed, short, unreadable};
 use crate::domain::dialect::Dialect;
 use crate::domain::failure::Class;
 use crate::domain::message::Message;
@@ -59,23 +58,6 @@ impl Eq for Foreign {}
 /// The id is the message's `message_id`, or what the payload has in its place: a worker makes none up, since the same message
 /// would get another one the next time. The time is the message's `timestamp`.
 pub(super) fn structured(dialect: Dialect, message: &Message, reading: &Reading) -> Result<Bytes, Malformed> {
-    #[derive(Serialize)]
-    struct Whole<'a> {
-        specversion: &'a str,
-        id: &'a str,
-        source: &'a str,
-        #[serde(rename = "type")]
-        kind: &'a str,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        subject: Option<&'a str>,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        time: Option<String>,
-        datacontenttype: &'a str,
-        hookdialect: Dialect,
-        #[serde(flatten)]
-        attributes: BTreeMap<&'static str, String>,
-        data: &'a RawValue,
-    }
     let data: &RawValue = serde_json::from_slice(&message.body).map_err(|error| unreadable(&error))?;
     let ForeignEvent { kind, subject, id, attributes } = (reading.foreign.0)(dialect, &message.body)?;
     let properties = &message.properties;
@@ -91,18 +73,7 @@ pub(super) fn structured(dialect: Dialect, message: &Message, reading: &Reading)
     }
     let seconds = properties.timestamp.and_then(|seconds| i64::try_from(seconds).ok());
     let time = seconds.and_then(|seconds| jiff::Timestamp::from_second(seconds).ok()).map(|time| time.to_string());
-    let whole = Whole {
-        specversion: "1.0",
-        id: &id,
-        source: &source,
-        kind: &kind,
-        subject: subject.as_deref(),
-        time,
-        datacontenttype: "application/json",
-        hookdialect: dialect,
-        attributes,
-        data,
-    };
-    // Strings and checked JSON always serialize.
-    Ok(Bytes::from(serde_json::to_vec(&whole).unwrap_or_default()))
+    let written = Written::new(&id, &source, &kind, data);
+    let hookdialect = Some(dialect);
+    Ok(Written { subject: subject.as_deref(), time, hookdialect, attributes, ..written }.json())
 }
