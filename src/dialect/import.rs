@@ -9,6 +9,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::json_text::Spot;
+use super::yaml_text::{comment, quoted};
 use crate::domain::dialect::Dialect;
 
 /// A system whose hooks can be taken over.
@@ -182,6 +183,22 @@ pub fn place(file: &str, spot: Option<Spot>, way: &str) -> String {
     let spot = spot.map(|spot| format!(":{}:{}", spot.line, spot.column)).unwrap_or_default();
     let way = if way.is_empty() { String::new() } else { format!(" ({way})") };
     format!("{file}{spot}{way}")
+}
+
+/// The hooks file of an import: what is to be known first, in comments, then the hooks, each an item of `hooks:` in YAML.
+pub(super) fn hooks_file<'h>(head: &str, about: &Imported, hooks: impl IntoIterator<Item = &'h str>) -> String {
+    let Imported { remarks, left_out, programs, load, .. } = about;
+    let allowed = programs.iter().map(|program| quoted(program)).collect::<Vec<_>>().join(", ");
+    let allowed = (!programs.is_empty()).then(|| format!("Workers need commands.allow: [{allowed}]"));
+    let general = remarks.iter().filter(|remark| remark.is_general).map(Remark::sentences);
+    let left_out = left_out.iter().map(|Misfit { place, reason }| format!("Left out: {place}: {reason}."));
+    let sentences =
+        [head.to_owned()].into_iter().chain(allowed).chain(load.iter().cloned()).chain(general).chain(left_out);
+    let mut yaml: String = sentences.map(|sentence| comment(0, &sentence)).collect();
+    yaml += "version: 1\n";
+    let hooks: String = hooks.into_iter().collect();
+    yaml += if hooks.is_empty() { "hooks: []\n" } else { "hooks:\n" };
+    yaml + &hooks
 }
 
 /// Remarks of many hooks: those that say the same become one, at the place of the first.

@@ -114,7 +114,8 @@ fn runs(from: Source, path: &Path) -> anyhow::Result<Map<String, Value>> {
     if from != Source::Aether {
         return Err(usage("--runs is for hooks of Aether, which name templates: others say what they run".to_owned()));
     }
-    let (file, text) = (path.display().to_string(), String::from_utf8(read(path)?)?);
+    let file = path.display().to_string();
+    let text = String::from_utf8(read(path)?).with_context(|| format!("{file} is not UTF-8"))?;
     let report = Report::new(&file, &text);
     let node = yaml::parse(&report);
     let json = node.as_ref().and_then(|node| yaml::value::Value::root(&report, node).json());

@@ -14,7 +14,7 @@ use serde_json::{Map, Value};
 
 use super::event::{HookType, Scope};
 use crate::dialect::ids::Ids;
-use crate::dialect::import::{Imported, ImportedHook, Misfit, Refused, Remark, Wish, gathered, place};
+use crate::dialect::import::{Imported, ImportedHook, Misfit, Refused, Remark, Wish, gathered, hooks_file, place};
 use crate::dialect::json_text::{JsonText, SPOTS_MAX, Way};
 use crate::dialect::yaml_text::{comment, flow, quoted, scalar};
 use document::{Binding, Document, Fault, Kind, Template, field, text};
@@ -94,7 +94,7 @@ fn take<'d>(
     }
     let wished = wish.runs.and_then(|runs| runs.get(template));
     if wished.is_none() {
-        reads_nothing(found)?;
+        check_executor(found).and_then(|()| reads_nothing(found))?;
     }
     let run = wished.cloned().unwrap_or_else(|| assignment(found));
     let runs = run.as_object().and_then(|run| EXECUTORS.into_iter().find(|kind| run.contains_key(*kind)));
@@ -113,6 +113,20 @@ fn take<'d>(
         enabled: true,
     };
     Ok(Taken { binding, hook, run, is_assigned: wished.is_none() })
+}
+
+/// The executor's type becomes a routing key, and a text of a hooks file, in which some characters mean more.
+fn check_executor(template: &Template<'_>) -> Result<(), Fault> {
+    let (name, executor) = (template.name, executor(template));
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.' | ':' | '/');
+    if !executor.is_empty() && executor.chars().all(is_plain) {
+        return Ok(());
+    }
+    let reason = format!(
+        "template {name:?} has the executor {executor:?}: a task is assigned by a type of letters, digits and `_-.:/`; say \
+         with --runs what runs it"
+    );
+    Err((template.way.field("executor").field("type"), reason))
 }
 
 /// A hook gets neither inputs nor outputs of the run, so that a template which reads them cannot be one.
@@ -182,21 +196,12 @@ fn finish(
     programs.sort();
     programs.dedup();
     let load = load(document, taken);
-    let mut yaml = comment(0, &format!("Hooks of Aether's workflow {}, imported from {}.", document.name, wish.file));
-    for sentence in &load {
-        yaml += &comment(0, sentence);
-    }
-    for remark in remarks.iter().filter(|remark| remark.is_general) {
-        yaml += &comment(0, &remark.sentences());
-    }
-    for Misfit { place, reason } in &left_out {
-        yaml += &comment(0, &format!("Left out: {place}: {reason}."));
-    }
-    yaml += "version: 1\n";
-    yaml += if taken.is_empty() { "hooks: []\n" } else { "hooks:\n" };
-    yaml.extend(taken.iter().map(|taken| written(taken, &remarks)));
     let hooks = taken.iter().map(|taken| taken.hook.clone()).collect();
-    Imported { yaml, hooks, remarks, left_out, programs, load }
+    let imported = Imported { yaml: String::new(), hooks, remarks, left_out, programs, load };
+    let head = format!("Hooks of Aether's workflow {}, imported from {}.", document.name, wish.file);
+    let items: Vec<String> = taken.iter().map(|taken| written(taken, &imported.remarks)).collect();
+    let yaml = hooks_file(&head, &imported, items.iter().map(String::as_str));
+    Imported { yaml, ..imported }
 }
 
 /// The hook as an item of `hooks:`, with its remarks above it.

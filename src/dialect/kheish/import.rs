@@ -15,9 +15,8 @@
 use super::event_name::EventName;
 use super::settings::{Fault, FaultKind, HookDefinition, HookSettings, Origin};
 use crate::dialect::ids::Ids;
-use crate::dialect::import::{Imported, ImportedHook, Misfit, Refused, Remark, Wish, gathered, place};
+use crate::dialect::import::{Imported, ImportedHook, Misfit, Refused, Remark, Wish, gathered, hooks_file, place};
 use crate::dialect::json_text::{JsonText, SPOTS_MAX, Way};
-use crate::dialect::yaml_text::{comment, quoted};
 use crate::yaml::BYTES_MAX;
 
 mod load;
@@ -110,29 +109,11 @@ fn finish(wish: &Wish<'_>, taken: &[Taken], remarks: Vec<Remark>, left_out: Vec<
     programs.sort();
     programs.dedup();
     let load = load::of(taken);
-    let mut yaml = comment(0, &format!("Hooks of Kheish, imported from {}.", wish.file));
-    if !programs.is_empty() {
-        yaml += &comment(0, &format!("Workers need commands.allow: {}", list(&programs)));
-    }
-    for sentence in &load {
-        yaml += &comment(0, sentence);
-    }
-    for remark in remarks.iter().filter(|remark| remark.is_general) {
-        yaml += &comment(0, &remark.sentences());
-    }
-    for Misfit { place, reason } in &left_out {
-        yaml += &comment(0, &format!("Left out: {place}: {reason}."));
-    }
-    yaml += "version: 1\n";
-    yaml += if taken.is_empty() { "hooks: []\n" } else { "hooks:\n" };
-    yaml.extend(taken.iter().map(|taken| taken.yaml.as_str()));
     let hooks = taken.iter().map(|taken| taken.hook.clone()).collect();
-    Imported { yaml, hooks, remarks, left_out, programs, load }
-}
-
-/// A list of programs, as settings have it.
-fn list(programs: &[String]) -> String {
-    format!("[{}]", programs.iter().map(|program| quoted(program)).collect::<Vec<_>>().join(", "))
+    let imported = Imported { yaml: String::new(), hooks, remarks, left_out, programs, load };
+    let head = format!("Hooks of Kheish, imported from {}.", wish.file);
+    let yaml = hooks_file(&head, &imported, taken.iter().map(|taken| taken.yaml.as_str()));
+    Imported { yaml, ..imported }
 }
 
 /// Hooks that cannot be taken over, with their places.

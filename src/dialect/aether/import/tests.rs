@@ -39,6 +39,8 @@ fn workflow(hooks: &Value, of_task: &Value) -> Value {
                             "executor": { "type": "echo" } } },
                 { "task": { "name": "prints", "executor": { "type": "shell", "config": {
                     "line": "echo {{ inputs.parameters.id }}" } } } },
+                { "task": { "name": "bare" } },
+                { "task": { "name": "odd", "executor": { "type": "${env:HOME} {{ key }}" } } },
                 { "loop": { "name": "again", "body": "work", "items": [1] } }
             ]
         }
@@ -113,6 +115,8 @@ fn templates_that_read_the_run() {
     check("asks", "(spec.templates[4].task.inputs.parameters[0]): template \"asks\" wants the input \"id\"");
     check("reads", "valueFrom.parameter): template \"reads\" reads \"tasks.step.outputs.parameters.id\"");
     check("prints", "config.line): template \"prints\" reads \"echo {{ inputs.parameters.id }}\"");
+    check("bare", "(spec.templates[7].task.executor.type): template \"bare\" has the executor \"\"");
+    check("odd", "template \"odd\" has the executor \"${env:HOME} {{ key }}\"");
     // What is wished for in their place reads nothing of it.
     let (runs, text) = (json!({ "asks": { "callback": "c" } }), {
         workflow(&json!({ "onExit": { "template": "asks" } }), &json!({})).to_string()
