@@ -121,7 +121,7 @@ async fn hooks_run_as_they_are(place: Place) {
     assert_eq!(worker.stop().await, Some(0));
 }
 
-/// What no hook stops: who matches, who is declared first, who has failed, and who is one of ours.
+/// Events that no hook blocks. The outcome names the hooks that match, in the order of the catalog, failed ones and ours too.
 async fn merged_and_joined(worker: &Worker, place: Place) {
     let unmatched = outcome(worker, &tool("write_file", "x")).await;
     assert_eq!(unmatched["matched_hooks"], json!(["second opinion"]), "{place:?}");

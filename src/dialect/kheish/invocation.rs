@@ -129,7 +129,7 @@ impl<'a> HookInvocation<'a> {
         Ok(invocation)
     }
 
-    /// The payload; where there is none, what `null` is read as.
+    /// The payload. An invocation without one is read as `null`.
     ///
     /// # Errors
     /// It is of another type.

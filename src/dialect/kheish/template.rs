@@ -9,7 +9,7 @@ use super::invocation::HookInvocation;
 /// |---|---|
 /// | `{{event}}` | the event's name as `PreToolUse` |
 /// | `{{subject}}`, `{{session_id}}`, `{{agent_id}}`, `{{run_id}}` | the field; nothing where it is absent |
-/// | `{{payload}}` | the payload as compact JSON; `null` where there is none |
+/// | `{{payload}}` | the payload as compact JSON, or `null` if the invocation has no payload |
 /// | `{{invocation_json}}` | what a program gets on stdin, over several lines |
 pub(super) fn render(template: &str, invocation: &HookInvocation<'_>) -> String {
     let HookInvocation { event, subject, session_id, agent_id, run_id, payload } = invocation;
