@@ -13,13 +13,13 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use crate::domain::aggregation::{Aggregation, Order, StopAt};
-use crate::domain::contract::{Exchange, Question, Raw, Reply};
+use crate::domain::contract::{About, Exchange, Question, Raw, Reply};
 use crate::domain::dead_letter::ForeignHook;
 use crate::domain::decision::Decision;
 use crate::domain::dialect::Dialect;
 use crate::domain::event::{Event, ForeignEvent, Malformed};
 use crate::domain::failure::Class;
-use crate::domain::hook::{Action, Hook, Matcher};
+use crate::domain::hook::{Action, Hook, Matcher, ToolFilter};
 use crate::domain::invocation::Invocation;
 use crate::domain::message::Message;
 use crate::domain::outcome::Outcome;
@@ -27,6 +27,7 @@ use crate::domain::retry::RetryPolicy;
 use import::{Imported, Refused, Source, Wish};
 
 mod aether;
+mod bernstein;
 mod ids;
 pub mod import;
 pub mod json_text;
@@ -45,16 +46,17 @@ pub fn import(from: Source, wish: &Wish<'_>) -> Result<Imported, Refused> {
     }
 }
 
-/// What a message of this dialect says of its event.
+/// What a message of this dialect says of its event. `named`: what the message calls it beside its body.
 ///
 /// # Errors
 /// [`Malformed`]: what was expected and what was found.
-pub fn decode(dialect: Dialect, body: &[u8]) -> Result<ForeignEvent, Malformed> {
+pub fn decode(dialect: Dialect, named: Option<&str>, body: &[u8]) -> Result<ForeignEvent, Malformed> {
     let invalid = |error| Malformed::new(Class::Invalid, error);
     match dialect {
         Dialect::Native => Err(invalid("an event of this project's own is CloudEvents".to_owned())),
         Dialect::Kheish => kheish::decode(body).map_err(invalid),
         Dialect::Aether => aether::decode(body).map_err(invalid),
+        Dialect::Bernstein => bernstein::decode(body, named).map_err(invalid),
     }
 }
 
@@ -72,16 +74,18 @@ pub fn encode<'a>(
         Dialect::Native => native::encode(hook, invocation, key, question),
         Dialect::Kheish => kheish::encode(hook, invocation),
         Dialect::Aether => aether::encode(hook, invocation, key, question),
+        Dialect::Bernstein => bernstein::encode(hook, invocation, key, question),
     }
 }
 
-/// Reads what the target of a hook gave back. `asks`: the attempt was a question. `secrets` are what no error text may show.
+/// Reads what the target of a hook gave back. `secrets` are what no error text may show.
 ///
 /// # Errors
 /// The attempt has failed, as the dialect has it. Never `Done`.
-pub fn read(hook: &Hook, asks: bool, raw: Raw, secrets: impl FnOnce() -> Vec<String>) -> Result<Reply, Outcome> {
+pub fn read(hook: &Hook, about: &About<'_>, raw: Raw, secrets: impl FnOnce() -> Vec<String>) -> Result<Reply, Outcome> {
     match hook.dialect {
-        Dialect::Native | Dialect::Aether => native::read(hook, asks, raw, secrets),
+        Dialect::Native | Dialect::Aether => native::read(hook, about, raw, secrets),
+        Dialect::Bernstein => bernstein::read(hook, about, raw, secrets),
         Dialect::Kheish => kheish::read(raw, secrets),
     }
 }
@@ -92,6 +96,7 @@ pub fn aggregation(event: &Event) -> Aggregation {
     match event.dialect {
         Dialect::Native | Dialect::Aether => Aggregation { order: Order::InTurn(StopAt::Denial), passes_input: true },
         Dialect::Kheish => kheish::aggregation(event),
+        Dialect::Bernstein => bernstein::aggregation(),
     }
 }
 
@@ -99,7 +104,7 @@ pub fn aggregation(event: &Event) -> Aggregation {
 #[must_use]
 pub fn foreign_hook(hook: &Hook) -> Option<Box<ForeignHook>> {
     match hook.dialect {
-        Dialect::Native | Dialect::Aether => None,
+        Dialect::Native | Dialect::Aether | Dialect::Bernstein => None,
         Dialect::Kheish => Some(Box::new(kheish::record::foreign_hook(hook))),
     }
 }
@@ -111,6 +116,7 @@ pub fn words(hook: &Hook) -> Option<String> {
         Dialect::Native => None,
         Dialect::Kheish => Some(kheish::words(hook)),
         Dialect::Aether => Some(aether::words(hook)),
+        Dialect::Bernstein => Some(bernstein::words(hook)),
     }
 }
 
@@ -118,7 +124,7 @@ pub fn words(hook: &Hook) -> Option<String> {
 #[must_use]
 pub fn answer(dialect: Dialect, kept: &str) -> String {
     match dialect {
-        Dialect::Native | Dialect::Aether => kept.to_owned(),
+        Dialect::Native | Dialect::Aether | Dialect::Bernstein => kept.to_owned(),
         Dialect::Kheish => kheish::outcome(&serde_json::from_str::<Decision>(kept).unwrap_or_default()),
     }
 }
@@ -127,7 +133,7 @@ pub fn answer(dialect: Dialect, kept: &str) -> String {
 #[must_use]
 pub fn timeout(dialect: Dialect, action: &Action) -> Option<Duration> {
     match dialect {
-        Dialect::Native | Dialect::Aether => None,
+        Dialect::Native | Dialect::Aether | Dialect::Bernstein => None,
         Dialect::Kheish => Some(kheish::timeout(action)),
     }
 }
@@ -136,7 +142,7 @@ pub fn timeout(dialect: Dialect, action: &Action) -> Option<Duration> {
 #[must_use]
 pub fn concurrency(dialect: Dialect, action: &Action) -> Option<usize> {
     match dialect {
-        Dialect::Native | Dialect::Aether => None,
+        Dialect::Native | Dialect::Aether | Dialect::Bernstein => None,
         Dialect::Kheish => kheish::concurrency(action),
     }
 }
@@ -148,15 +154,17 @@ pub fn retry(dialect: Dialect) -> Option<RetryPolicy> {
         Dialect::Native => None,
         Dialect::Kheish => Some(kheish::retry()),
         Dialect::Aether => Some(aether::retry()),
+        Dialect::Bernstein => Some(bernstein::retry()),
     }
 }
 
-/// The matcher that a hook of this dialect writes so; `None`: every subject matches.
+/// The matcher that a hook of this dialect writes so; `None`: every event matches.
 ///
 /// # Errors
 /// One sentence: the dialect has none, or not such a one.
 pub fn matcher(dialect: Dialect, text: &str) -> Result<Option<Matcher>, String> {
     match dialect {
+        Dialect::Bernstein => ToolFilter::read(text).map(|filter| Some(Matcher::Tool(filter))),
         Dialect::Native | Dialect::Aether => {
             Err(format!("expected `matcher` with another dialect than {}, which has `subject`", dialect.name()))
         }
@@ -168,7 +176,7 @@ pub fn matcher(dialect: Dialect, text: &str) -> Result<Option<Matcher>, String> 
 #[must_use]
 pub fn warning(hook: &Hook, invocation: &Invocation, error: &str) -> Option<Message> {
     match hook.dialect {
-        Dialect::Native | Dialect::Kheish => None,
+        Dialect::Native | Dialect::Kheish | Dialect::Bernstein => None,
         Dialect::Aether => aether::warning(hook, invocation, error),
     }
 }

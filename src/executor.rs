@@ -13,7 +13,7 @@ use async_trait::async_trait;
 use futures_util::FutureExt as _;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
-use crate::domain::contract::{Exchange, Question, Raw, Reply};
+use crate::domain::contract::{About, Exchange, Question, Raw, Reply};
 use crate::domain::decision::{Answer, Json};
 use crate::domain::excerpt::with_excerpt;
 use crate::domain::failure::Class;
@@ -213,7 +213,7 @@ impl Executors {
         let key = &invocation.idempotency_key();
         let exchange = dialect::encode(hook, invocation, key, question.as_ref())
             .map_err(|error| Outcome::never(Class::Invalid, error))?; // it would be the same next time
-        let attempt = Attempt { hook, invocation, key, exchange, deadline, asks: question.is_some() };
+        let attempt = Attempt { hook, invocation, key, exchange, deadline, question };
         match &hook.action {
             Action::Http(action) => self.http.run(action, &attempt).await,
             // Next to starting a process a box is nothing, and every run has room for the largest.
@@ -253,14 +253,15 @@ struct Attempt<'a> {
     /// What the hook's dialect has the target get.
     exchange: Exchange<'a>,
     deadline: Instant,
-    /// It is a question: a caller waits for the answer.
-    asks: bool,
+    /// A caller waits for the answer.
+    question: Option<Question<'a>>,
 }
 
 impl Attempt<'_> {
     /// Reads what the target gave back, as the hook's dialect does.
     fn read(&self, raw: Raw, secrets: impl FnOnce() -> Vec<String>) -> Result<Reply, Outcome> {
-        dialect::read(self.hook, self.asks, raw, secrets)
+        let about = About { event: &self.invocation.event, question: self.question.as_ref() };
+        dialect::read(self.hook, &about, raw, secrets)
     }
 
     /// The outcome of an attempt that has not ended by its deadline; `said` is what the target said before.

@@ -78,7 +78,7 @@ pub enum RunView {
         oauth2: Option<String>,
         /// Names of the headers that are made for each attempt.
         signed: Vec<String>,
-        /// What is sent where the hook has no body of its own: `native`, `cloudevents` or `cloudevents-binary`.
+        /// What is sent where the hook has no body of its own: `native`, `cloudevents`, `cloudevents-binary` or `envelope`.
         format: &'static str,
         /// Whether bodies are compressed where that makes them smaller.
         compressed: bool,

@@ -10,7 +10,7 @@ use super::{Outside, action, event, retry};
 use crate::dialect;
 use crate::domain::dialect::Dialect;
 use crate::domain::flow::Rate;
-use crate::domain::hook::{Action, Hook, HookLane, Matcher, Mode, OnFailure};
+use crate::domain::hook::{Action, Format, Hook, HookLane, Matcher, Mode, OnFailure};
 use crate::domain::id::HookId;
 use crate::domain::retry::RetryPolicy;
 use crate::yaml::problem::Mismatch;
@@ -159,11 +159,12 @@ fn read_hook(value: &Value<'_>, reading: &mut Reading<'_>, shared: &Shared<'_>) 
         value.wrong(mismatch.help("a later version asks models; until then the hook can be kept, and is not run"));
     }
     if matches!(mode, Some(Mode::Gate(_))) {
-        let publishes = run.filter(|_| matches!(action, Some(Action::Publish(_))));
+        let publishes = run.clone().filter(|_| matches!(action, Some(Action::Publish(_))));
         check_gate(once_per.as_ref(), publishes.as_ref());
     }
     let once_per = once_per.and_then(|value| event::once_per(&value));
     let foreign = read_foreign(&mut fields);
+    check_format(run.as_ref(), action.as_ref(), foreign.as_ref());
     let own = foreign.as_ref().and_then(|foreign| foreign.defaults(shared.defaults).with(&mut fields));
     let concurrency_fleet = fields.get("concurrency_fleet").and_then(|value| value.read(count(FLEET_CONCURRENCIES)));
     let rate = fields.get("rate").and_then(|value| value.read(rate));
@@ -229,6 +230,17 @@ fn read_foreign(fields: &mut Fields<'_>) -> Option<Foreign> {
     // Each is given up as a whole where one of its parts is wrong.
     let name = name.map_or(Some(None), |name| name.map(Some));
     Some(Foreign { dialect, name: name?, matcher: matcher.map_or(Some(None), |matcher| matcher)? })
+}
+
+/// The envelope is Bernstein's.
+fn check_format(run: Option<&Value<'_>>, action: Option<&Action>, foreign: Option<&Foreign>) {
+    if let (Some(value), Some(Action::Http(http)), Some(foreign)) = (run, action, foreign)
+        && http.format == Format::Envelope
+        && foreign.dialect != Dialect::Bernstein
+    {
+        let mismatch = Mismatch::new("`format: envelope` with `dialect: bernstein` only");
+        value.wrong(mismatch.found(format!("it with `dialect: {}`", foreign.dialect.name())));
+    }
 }
 
 fn foreign_name(name: &str) -> Result<String, Mismatch> {

@@ -47,7 +47,7 @@ impl Source {
     #[must_use]
     pub const fn of(dialect: Dialect) -> Option<Self> {
         match dialect {
-            Dialect::Native => None,
+            Dialect::Native | Dialect::Bernstein => None,
             Dialect::Kheish => Some(Self::Kheish),
             Dialect::Aether => Some(Self::Aether),
         }

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::domain::contract::{Body, Exchange, Question, Raw, Reply};
+use crate::domain::contract::{About, Body, Exchange, Question, Raw, Reply};
 use crate::domain::decision::{Answer, Json};
 use crate::domain::excerpt::{excerpt, with_excerpt};
 use crate::domain::failure::Class;
@@ -34,6 +34,9 @@ const JSON: (&str, Cow<'_, str>) = ("content-type", Cow::Borrowed("application/j
 /// The exit code of a program that refuses.
 const REFUSES: i32 = 2;
 
+/// Names and values of environment variables.
+type Variables<'a> = Vec<(Cow<'static, str>, Cow<'a, str>)>;
+
 pub(super) fn encode<'a>(
     hook: &'a Hook,
     invocation: &'a Invocation,
@@ -48,7 +51,9 @@ pub(super) fn encode<'a>(
             let exchange = Exchange { headers: headers(invocation, key), ..exchange };
             match (&action.body, action.format) {
                 (Some(_), _) => Exchange { default_headers: vec![JSON], ..exchange },
-                (None, Format::Native) => Exchange { body: payload(), default_headers: vec![JSON], ..exchange },
+                (None, Format::Native | Format::Envelope) => {
+                    Exchange { body: payload(), default_headers: vec![JSON], ..exchange }
+                }
                 (None, Format::CloudEvents) => cloudevents::structured(exchange, &invocation.event.body, input)?,
                 (None, Format::CloudEventsBinary) => cloudevents::binary(exchange, &invocation.event.body, input)?,
             }
@@ -92,26 +97,29 @@ pub(super) fn headers<'a>(invocation: &'a Invocation, key: &'a str) -> Vec<(Cow<
     headers
 }
 
-pub(super) fn variables<'a>(
-    hook: &'a Hook,
-    invocation: &'a Invocation,
-    key: &'a str,
-) -> Vec<(&'static str, Cow<'a, str>)> {
-    vec![
+pub(super) fn variables<'a>(hook: &'a Hook, invocation: &'a Invocation, key: &'a str) -> Variables<'a> {
+    let variables = [
         ("HOOKFLEET_EVENT_TYPE", variable(&invocation.event.kind)),
         ("HOOKFLEET_EVENT_ID", variable(&invocation.event.id)),
         ("HOOKFLEET_HOOK", Cow::Borrowed(hook.id.as_str())),
         ("HOOKFLEET_ATTEMPT", Cow::Owned(invocation.at.attempt.to_string())),
         ("HOOKFLEET_INVOCATION_KEY", Cow::Borrowed(key)),
-    ]
+    ];
+    variables.into_iter().map(|(name, value)| (Cow::Borrowed(name), value)).collect()
 }
 
 /// A variable ends at a NUL, which an event's JSON may well hold.
-fn variable(text: &str) -> Cow<'_, str> {
+pub(super) fn variable(text: &str) -> Cow<'_, str> {
     if text.contains('\0') { Cow::Owned(text.replace('\0', "")) } else { Cow::Borrowed(text) }
 }
 
-pub(super) fn read(hook: &Hook, asks: bool, raw: Raw, secrets: impl FnOnce() -> Vec<String>) -> Result<Reply, Outcome> {
+pub(super) fn read(
+    hook: &Hook,
+    about: &About<'_>,
+    raw: Raw,
+    secrets: impl FnOnce() -> Vec<String>,
+) -> Result<Reply, Outcome> {
+    let asks = about.question.is_some();
     match raw {
         Raw::Http { status, reason, retry_after, body, sent } => match again(status, retry_after) {
             None if asks => answer(&body, secrets),
@@ -137,7 +145,7 @@ const fn again(status: u16, retry_after: Option<Duration>) -> Option<Again> {
     }
 }
 
-fn refused(
+pub(super) fn refused(
     (status, reason): (u16, Option<&str>),
     again: Again,
     sent: usize,

@@ -21,7 +21,7 @@ pub enum Order {
 /// The answer after which no further gate is asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StopAt {
-    /// The first that denies, in whatever words.
+    /// The first that denies, in whatever words, or wants no gate behind it to be asked.
     Denial,
     /// The first that blocks, or wants nothing to go on. That a permission is denied does not end it.
     Block,

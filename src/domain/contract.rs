@@ -9,12 +9,20 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::decision::{Answer, Json};
+use super::event::Event;
 
 /// A question to a gate. An observing hook is run without one.
 #[derive(Debug, Clone, Copy)]
 pub struct Question<'a> {
     /// What the gates before it have put in place of the event's data, if they have.
     pub input: Option<&'a Json>,
+}
+
+/// What an attempt was about, for who reads its reply.
+#[derive(Debug, Clone, Copy)]
+pub struct About<'a> {
+    pub event: &'a Event,
+    pub question: Option<&'a Question<'a>>,
 }
 
 /// What a target gets for one attempt, beside what its hook itself defines (URL, program, own headers and variables). A
@@ -28,7 +36,7 @@ pub struct Exchange<'a> {
     /// Headers that replace those of the hook. Lower-case names.
     pub headers: Vec<(Cow<'static, str>, Cow<'a, str>)>,
     /// Environment variables of a program, over those of the hook.
-    pub env: Vec<(&'static str, Cow<'a, str>)>,
+    pub env: Vec<(Cow<'static, str>, Cow<'a, str>)>,
     /// Arguments behind those of the hook.
     pub args: Vec<Cow<'a, str>>,
     /// A program has ended when nothing writes to its outputs any more, and not before.

@@ -84,6 +84,12 @@ impl PartialEq for Json {
 }
 
 impl Json {
+    /// `None`: the text is no JSON.
+    #[must_use]
+    pub fn read(text: &str) -> Option<Self> {
+        RawValue::from_string(text.to_owned()).ok().map(Self)
+    }
+
     #[must_use]
     pub fn as_str(&self) -> &str {
         self.0.get()
@@ -105,6 +111,9 @@ pub struct Answer {
     initial_user_message: Option<String>,
     watch_paths: Vec<String>,
     retry: bool,
+    /// No gate is asked behind it, although nothing is against what was asked.
+    #[serde(skip)]
+    ends: bool,
 }
 
 impl Default for Answer {
@@ -122,11 +131,24 @@ impl Default for Answer {
             initial_user_message: None,
             watch_paths: Vec::new(),
             retry: false,
+            ends: false,
         }
     }
 }
 
 impl Answer {
+    /// Nothing against it, and this JSON in place of what the event is about. What is no JSON replaces nothing.
+    #[must_use]
+    pub fn replacing(json: &str) -> Self {
+        Self { updated_input: Json::read(json), ..Self::default() }
+    }
+
+    /// The same, behind which no gate is asked.
+    #[must_use]
+    pub fn ending(self) -> Self {
+        Self { ends: true, ..self }
+    }
+
     /// Reads what a hook printed or answered: nothing at all, JSON, or the first JSON object within other text, such as a
     /// code fence.
     ///

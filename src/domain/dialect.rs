@@ -7,6 +7,8 @@ use super::message::Message;
 
 /// Header by which a message names the dialect of its body. Believed of clients, and copied onto nothing that we publish.
 pub const HEADER: &str = "hook-dialect";
+/// Header with the name of the event in the words of the dialect, where its body does not say it.
+pub const EVENT_HEADER: &str = "hook-event";
 /// Content type that names it as well, between these.
 const MEDIA_TYPE: (&str, &str) = ("application/vnd.hookfleet.", "+json");
 
@@ -21,12 +23,14 @@ pub enum Dialect {
     Kheish,
     /// The contract of Aether, a workflow engine.
     Aether,
+    /// The contracts of Bernstein, an orchestrator of agents.
+    Bernstein,
 }
 
 impl Dialect {
     /// Every dialect, by the name that headers, settings and routes have for it.
-    pub const ALL: [(&'static str, Self); 3] =
-        [("native", Self::Native), ("kheish", Self::Kheish), ("aether", Self::Aether)];
+    pub const ALL: [(&'static str, Self); 4] =
+        [("native", Self::Native), ("kheish", Self::Kheish), ("aether", Self::Aether), ("bernstein", Self::Bernstein)];
 
     /// The name, as headers, settings and routes have it.
     #[must_use]
@@ -107,7 +111,7 @@ mod tests {
         check(Some("kheish"), Some("Application/Vnd.HookFleet.Kheish+JSON"), kheish);
         check(Some("kheish"), Some("application/json"), kheish);
         check(Some("native"), None, Ok(Some(Dialect::Native)));
-        let names = "expected a dialect (native, kheish, aether), found";
+        let names = "expected a dialect (native, kheish, aether, bernstein), found";
         check(Some("Kheish"), None, Err(&format!("header `hook-dialect`: {names} \"Kheish\"")));
         check(None, Some("application/vnd.hookfleet.x+json"), Err(&format!("content type: {names} \"x\"")));
         let both = "expected one dialect, found native in the header `hook-dialect` and kheish in the content type";

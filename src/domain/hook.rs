@@ -15,10 +15,13 @@ pub use action::{
     PublishAction, Server,
 };
 
+pub use tool_filter::ToolFilter;
+
 pub use model::{Agent, McpTool, Model, ModelAction, Prompt, ToolSurface};
 
 mod action;
 mod model;
+mod tool_filter;
 
 /// What to run when.
 #[derive(Debug, Clone, PartialEq)]
@@ -64,18 +67,21 @@ pub struct Hook {
     pub lane: HookLane,
 }
 
-/// What a hook of another dialect wants of an event's subject, by that dialect's own rules.
+/// What a hook of another dialect wants of an event besides, by that dialect's own rules.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Matcher {
     /// `*` is any run of characters and `?` any one, over the whole subject; an event without one has the subject "".
     Wildcards(String),
+    /// What the event says of a tool.
+    Tool(ToolFilter),
 }
 
 impl Matcher {
-    /// Whether an event with this subject is one for the hook.
+    /// Whether an event with this subject, and this structured JSON, is one for the hook.
     #[must_use]
-    pub fn matches(&self, subject: Option<&str>) -> bool {
+    pub fn matches(&self, subject: Option<&str>, event: &[u8]) -> bool {
         match self {
+            Self::Tool(filter) => filter.matches(event),
             Self::Wildcards(pattern) => wildcards(pattern, subject.unwrap_or_default()),
         }
     }
@@ -85,6 +91,7 @@ impl Matcher {
     pub fn as_str(&self) -> &str {
         match self {
             Self::Wildcards(pattern) => pattern,
+            Self::Tool(filter) => filter.as_str(),
         }
     }
 }
@@ -239,7 +246,7 @@ mod tests {
     fn wildcards_match_whole_subjects() {
         let check = |pattern: &str, subject: Option<&str>, expected| {
             let matcher = Matcher::Wildcards(pattern.to_owned());
-            assert_eq!(matcher.matches(subject), expected, "{pattern} {subject:?}");
+            assert_eq!(matcher.matches(subject, b"{}"), expected, "{pattern} {subject:?}");
         };
         for (pattern, subject, expected) in [
             ("bash*", "bash", true),

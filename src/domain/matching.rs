@@ -169,7 +169,7 @@ impl fmt::Display for Unmatched {
             Self::Type => f.write_str("no pattern of `on` matches the type"),
             Self::Source => f.write_str("`source` does not match"),
             Self::Subject => f.write_str("`subject` does not match"),
-            Self::Matcher => f.write_str("`matcher` does not match the subject"),
+            Self::Matcher => f.write_str("`matcher` does not match"),
             Self::When => f.write_str("`when` is false"),
             Self::WhenFailed(error) => write!(f, "`when` fails: {error}"),
         }
@@ -222,7 +222,7 @@ impl Hook {
                 return Some(Unmatched::Subject);
             }
         }
-        if self.matcher.as_ref().is_some_and(|matcher| !matcher.matches(event.subject.as_deref())) {
+        if self.matcher.as_ref().is_some_and(|matcher| !matcher.matches(event.subject.as_deref(), &event.body)) {
             return Some(Unmatched::Matcher);
         }
         match self.when.as_ref()?.holds(facts) {

@@ -95,7 +95,7 @@ impl Commands {
         program
             .envs(self.inherited.iter().map(|(name, value)| (name, value.expose())))
             .envs(action.env.iter().map(|(name, value)| (name, value.expose())))
-            .envs(exchange.env.iter().map(|(name, value)| (name, value.as_ref())));
+            .envs(exchange.env.iter().map(|(name, value)| (name.as_ref(), value.as_ref())));
         program.ends_with_output(exchange.ends_with_output);
         program.start(exchange.body.len())
     }

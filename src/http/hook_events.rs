@@ -21,7 +21,11 @@ use crate::publish::{self, Publisher};
 
 /// The routes, one a system.
 pub(super) fn router(door: Option<&Arc<Door>>) -> OpenApiRouter<Gateway> {
-    openapi::behind(Role::Publish, OpenApiRouter::default().routes(routes!(of_aether)), door)
+    openapi::behind(
+        Role::Publish,
+        OpenApiRouter::default().routes(routes!(of_aether)).routes(routes!(of_bernstein)),
+        door,
+    )
 }
 
 /// Publishes a hook event of Aether, answered once the broker has confirmed.
@@ -51,6 +55,39 @@ async fn of_aether(
     request: Request,
 ) -> Result<Response, Problem> {
     published(Dialect::Aether, &intake, &publisher, request).await
+}
+
+/// Publishes what Bernstein sends: the body of a webhook, of a notification sink, or of a script, answered once the broker has
+/// confirmed.
+///
+/// `Hook-Event` names the hook of a plugin, whose arguments do not say it. `Hook-Event-Id` is the event's id: of the request, else
+/// the `event_id` of a notification, else a new one. It is in the answer.
+#[utoipa::path(
+    post,
+    path = "/v1/hooks/bernstein",
+    operation_id = "hook_of_bernstein",
+    params(
+        ("hook-event" = Option<String>, Header, description = "The hook of a plugin, such as `on_task_created`"),
+        ("hook-event-id" = Option<String>, Header, description = "The event's id, of 1 to 255 bytes")
+    ),
+    request_body(description = "A payload of Bernstein", content((Object = "application/json"))),
+    responses(
+        (status = 202, description = "The broker has confirmed the event", body = Published),
+        (status = 400, description = "The event's id is none", body = Details, content_type = "application/problem+json"),
+        (status = 413, description = "The event is too large", body = Details, content_type = "application/problem+json"),
+        (status = 415, description = "The body has a content coding that is not known", body = Details,
+         content_type = "application/problem+json"),
+        (status = 422, description = "It is no payload of Bernstein", body = Details, content_type = "application/problem+json"),
+        (status = 503, description = "Not confirmed within 10 s. Send it again with the same id", body = Details,
+         content_type = "application/problem+json"),
+    )
+)]
+async fn of_bernstein(
+    State(intake): State<Intake>,
+    State(publisher): State<Arc<Publisher>>,
+    request: Request,
+) -> Result<Response, Problem> {
+    published(Dialect::Bernstein, &intake, &publisher, request).await
 }
 
 async fn published(

@@ -121,7 +121,9 @@ pub fn foreign(
 ) -> Result<Event, Rejected> {
     too_large(body.len(), reading)?;
     let body = decoded(headers, body, reading.body_bytes_max)?;
-    let own = || (reading.foreign.0)(dialect, &body).ok()?.id;
+    let named = headers.iter().find(|(name, _)| *name == dialect::EVENT_HEADER);
+    let named = named.and_then(|(_, value)| std::str::from_utf8(value).ok());
+    let own = || (reading.foreign.0)(dialect, named, &body).ok()?.id;
     let id = id.map(str::to_owned).or_else(own).unwrap_or_else(random_id);
     let message = Message {
         body,
@@ -129,6 +131,10 @@ pub fn foreign(
         ..Message::default()
     };
     let message = TraceContext::onto(trace_of(headers).as_ref(), message.with(dialect::HEADER, dialect.name()));
+    let message = match named {
+        Some(named) => message.with(dialect::EVENT_HEADER, named),
+        None => message,
+    };
     decode(&message, reading)
 }
 

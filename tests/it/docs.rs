@@ -187,7 +187,7 @@ fn events_for_curl_are_events() {
             if is_to("/v1/hooks/kheish") {
                 HookInvocation::read(body.as_bytes()).unwrap();
             } else if is_to("/v1/hooks/aether") {
-                decode(Dialect::Aether, body.as_bytes()).unwrap();
+                decode(Dialect::Aether, None, body.as_bytes()).unwrap();
             } else if is_to("/v1/runtime/hooks") {
                 SetHooks::read(body.as_bytes()).unwrap();
             } else {

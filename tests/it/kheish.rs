@@ -154,7 +154,12 @@ async fn refused(worker: &Worker) {
     for (path, invocation, status, why) in [
         ("kheish", json!({ "event": "PreToolUse" }), 422, "expected one of the events of Kheish"),
         ("kheish", json!([]), 422, "expected an invocation of a hook of Kheish"),
-        ("khesh", json!({ "event": "stop" }), 404, "expected a dialect (native, kheish, aether), found \"khesh\""),
+        (
+            "khesh",
+            json!({ "event": "stop" }),
+            404,
+            "expected a dialect (native, kheish, aether, bernstein), found \"khesh\"",
+        ),
         ("native", json!({ "event": "stop" }), 404, "/v1/gates"),
         ("kheish?deadline=soon", json!({ "event": "stop" }), 400, "deadline: expected"),
     ] {

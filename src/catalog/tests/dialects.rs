@@ -35,7 +35,10 @@ fn a_dialect_has_its_own_defaults() {
 
 #[test]
 fn wrong_dialects() {
-    check("dialect: khesh", &["6:14 hooks[0].dialect: expected `native` or `kheish` or `aether`, found \"khesh\""]);
+    check(
+        "dialect: khesh",
+        &["6:14 hooks[0].dialect: expected `native` or `kheish` or `aether` or `bernstein`, found \"khesh\""],
+    );
     check(
         "name: x",
         &["6:11 hooks[0].name: expected `name` with another dialect than native only, found it without one"],

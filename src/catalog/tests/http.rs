@@ -245,7 +245,7 @@ hooks:
     check_http(
         "{ url: 'http://a', format: cloudevent }",
         &[
-            "5:45 hooks[0].run.http.format: expected `native` or `cloudevents` or `cloudevents-binary`, found \"cloudevent\"",
+            "5:45 hooks[0].run.http.format: expected `native` or `cloudevents` or `cloudevents-binary` or `envelope`, found \"cloudevent\"",
         ],
     );
 }

@@ -181,6 +181,9 @@ fn why_not(why: &Unmatched, hook: &Hook, event: &Event) -> String {
         }
         Unmatched::Matcher => {
             let matcher = hook.matcher.as_ref().map_or("", Matcher::as_str);
+            if let Some(Matcher::Tool(_)) = hook.matcher {
+                return format!("the tool, or what it is used on, is not what `matcher` asks for: `{matcher}`");
+            }
             let found = event.subject.as_deref().map_or_else(|| "none".to_owned(), quoted);
             format!("the subject is {found}, `matcher` asks for `{matcher}`")
         }

@@ -106,7 +106,9 @@ fn statuses() {
 
 /// A reply on one line: what it says, or how the attempt failed.
 fn said(hook: &Hook, asks: bool, raw: Raw) -> String {
-    match read(hook, asks, raw, || vec!["s3cret".to_owned()]) {
+    let (invocation, question) = (invocation("{}"), Question { input: None });
+    let about = About { event: &invocation.event, question: asks.then_some(&question) };
+    match read(hook, &about, raw, || vec!["s3cret".to_owned()]) {
         Ok(None) => "done".to_owned(),
         Ok(Some(answer)) => {
             let mut merge = Merge::default();

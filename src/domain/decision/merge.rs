@@ -14,6 +14,8 @@ pub struct Merge {
     merged: Decision,
     /// One has blocked, or wants nothing to go on.
     is_blocked: bool,
+    /// One wants no gate behind it to be asked.
+    has_ended: bool,
 }
 
 /// A hook, and what the dialect of the event calls it.
@@ -34,8 +36,9 @@ impl Merge {
     /// For an event of this dialect.
     #[must_use]
     pub fn new(dialect: Dialect) -> Self {
-        let spoken = (dialect != Dialect::Native).then_some(Spoken { dialect, decision: None, permission: None });
-        Self { merged: Decision { spoken, ..Decision::default() }, is_blocked: false }
+        // Others have no words of their own for a decision.
+        let spoken = (dialect == Dialect::Kheish).then_some(Spoken { dialect, decision: None, permission: None });
+        Self { merged: Decision { spoken, ..Decision::default() }, is_blocked: false, has_ended: false }
     }
 
     /// The next hook's answer.
@@ -57,7 +60,7 @@ impl Merge {
         if closed {
             let called = hook.called;
             // There a refusal that stands in for a failed hook is an outcome of that hook.
-            if self.merged.spoken.is_some_and(|spoken| spoken.dialect == Dialect::Kheish) {
+            if self.merged.spoken.is_some() {
                 self.merged.matched_hooks.push(called.to_owned());
             }
             self.take(Answer::refusal(&format!("hook `{called}` failed after {attempts} attempt(s): {error}")));
@@ -65,6 +68,7 @@ impl Merge {
     }
 
     fn take(&mut self, answer: Answer) {
+        self.has_ended |= answer.ends;
         self.is_blocked |= !answer.continue_execution || answer.decision == Some(Approval::Block);
         let merged = &mut self.merged;
         if let Some(spoken) = &mut merged.spoken {
@@ -92,7 +96,7 @@ impl Merge {
     #[must_use]
     pub fn ends_at(&self, stop: StopAt) -> bool {
         match stop {
-            StopAt::Denial => self.merged.verdict == Verdict::Deny,
+            StopAt::Denial => self.merged.verdict == Verdict::Deny || self.has_ended,
             StopAt::Block => self.is_blocked,
             StopAt::Never => false,
         }

@@ -8,7 +8,7 @@ use serde_json::value::RawValue;
 
 use super::plain::{AMQP_1_0_ID, digest_id, given, sender};
 use super::{Malformed, Reading, Written, malformed, short, unreadable};
-use crate::domain::dialect::Dialect;
+use crate::domain::dialect::{Dialect, EVENT_HEADER};
 use crate::domain::failure::Class;
 use crate::domain::message::Message;
 
@@ -24,14 +24,17 @@ pub struct ForeignEvent {
     pub attributes: BTreeMap<&'static str, String>,
 }
 
-/// Reads messages of other dialects.
+/// Reads messages of other dialects: of this one, named so by the message if it names them, with this body.
 #[derive(Clone, Copy)]
-pub struct Foreign(pub fn(Dialect, &[u8]) -> Result<ForeignEvent, Malformed>);
+pub struct Foreign(pub Read);
+
+/// Reads one such message.
+type Read = fn(Dialect, Option<&str>, &[u8]) -> Result<ForeignEvent, Malformed>;
 
 impl Default for Foreign {
     /// Knows no other dialect.
     fn default() -> Self {
-        Self(|dialect, _| {
+        Self(|dialect, _, _| {
             let error = format!("expected an event, found one of dialect {}, which is not read here", dialect.name());
             Err(malformed(Class::Invalid, error))
         })
@@ -59,7 +62,8 @@ impl Eq for Foreign {}
 /// would get another one the next time. The time is the message's `timestamp`.
 pub(super) fn structured(dialect: Dialect, message: &Message, reading: &Reading) -> Result<Bytes, Malformed> {
     let data: &RawValue = serde_json::from_slice(&message.body).map_err(|error| unreadable(&error))?;
-    let ForeignEvent { kind, subject, id, attributes } = (reading.foreign.0)(dialect, &message.body)?;
+    let ForeignEvent { kind, subject, id, attributes } =
+        (reading.foreign.0)(dialect, message.text(EVENT_HEADER), &message.body)?;
     let properties = &message.properties;
     let id = given(properties.message_id.as_deref()).or_else(|| given(message.text(AMQP_1_0_ID))).or(id);
     let id = match id {

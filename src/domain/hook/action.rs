@@ -84,11 +84,17 @@ pub enum Format {
     CloudEvents,
     /// The event, as CloudEvents in binary mode: its data, with the attributes in headers (3.1).
     CloudEventsBinary,
+    /// `{event, timestamp, data}`, as Bernstein's documentation has it; of its dialect only.
+    Envelope,
 }
 
 impl Format {
-    pub const ALL: [(&'static str, Self); 3] =
-        [("native", Self::Native), ("cloudevents", Self::CloudEvents), ("cloudevents-binary", Self::CloudEventsBinary)];
+    pub const ALL: [(&'static str, Self); 4] = [
+        ("native", Self::Native),
+        ("cloudevents", Self::CloudEvents),
+        ("cloudevents-binary", Self::CloudEventsBinary),
+        ("envelope", Self::Envelope),
+    ];
 
     #[must_use]
     pub fn name(self) -> &'static str {

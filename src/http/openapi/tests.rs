@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::*;
 
 /// Every route: its method, its path and the role that opens it.
-const ROUTES: [(&str, &str, Option<Role>); 29] = [
+const ROUTES: [(&str, &str, Option<Role>); 30] = [
     ("get", "/metrics", None),
     ("get", "/healthz", None),
     ("get", "/readyz", None),
@@ -24,6 +24,7 @@ const ROUTES: [(&str, &str, Option<Role>); 29] = [
     ("post", "/v1/gates", Some(Role::Decide)),
     ("post", "/v1/hooks/{dialect}", Some(Role::Decide)),
     ("post", "/v1/hooks/aether", Some(Role::Publish)),
+    ("post", "/v1/hooks/bernstein", Some(Role::Publish)),
     ("post", "/v1/hooks/kheish/{token}", None), // the token is in the path
     ("get", "/v1/runtime/hooks", Some(Role::Operate)),
     ("post", "/v1/runtime/hooks", Some(Role::Operate)),

@@ -185,7 +185,7 @@ fn of_matcher(event: &EventName, matcher: &str) -> Option<Said> {
     }
     if let Some((_, subjects)) = SUBJECTS.iter().find(|(known, _)| *known == event.snake) {
         let pattern = Matcher::Wildcards(matcher.to_owned());
-        if subjects.iter().any(|subject| pattern.matches(Some(subject))) {
+        if subjects.iter().any(|subject| pattern.matches(Some(subject), b"{}")) {
             return None;
         }
         let (matcher, all) = (quoted(matcher), subjects.join(" or "));
