@@ -322,7 +322,7 @@ fn rules(settings: &Settings) -> Rules {
         retention: settings.dead_letter_retention,
         when_away: settings.claims.when_away,
         gate_deadline: settings.gates.deadline,
-        log_payloads: settings.log.payloads,
+        payloads: settings.log.payloads.then(|| settings.redact.as_slice().into()),
         protocol: Protocol::default(),
     }
 }

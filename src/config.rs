@@ -31,7 +31,7 @@ mod shown;
 mod table;
 
 pub use egress::{Egress, Proxy};
-pub use http::{Http, ServerCertificate};
+pub use http::{BernsteinSecrets, Http, ServerCertificate};
 
 /// The settings file that is read if none is named.
 pub const DEFAULT_FILE: &str = "config/hookfleet.yaml";

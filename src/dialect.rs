@@ -15,7 +15,7 @@ use serde_json::value::RawValue;
 use crate::domain::aggregation::{Aggregation, Order, StopAt};
 use crate::domain::contract::{About, Exchange, Question, Raw, Reply};
 use crate::domain::dead_letter::ForeignHook;
-use crate::domain::decision::Decision;
+use crate::domain::decision::{Answer, Decision, Json};
 use crate::domain::dialect::Dialect;
 use crate::domain::event::{Event, ForeignEvent, Malformed};
 use crate::domain::failure::Class;
@@ -23,11 +23,12 @@ use crate::domain::hook::{Action, Hook, Matcher, ToolFilter};
 use crate::domain::invocation::Invocation;
 use crate::domain::message::Message;
 use crate::domain::outcome::Outcome;
+use crate::domain::pattern::Pattern;
 use crate::domain::retry::RetryPolicy;
 use import::{Imported, Refused, Source, Wish};
 
 mod aether;
-mod bernstein;
+pub mod bernstein;
 mod ids;
 pub mod import;
 pub mod json_text;
@@ -43,6 +44,7 @@ pub fn import(from: Source, wish: &Wish<'_>) -> Result<Imported, Refused> {
     match from {
         Source::Kheish => kheish::import::import(wish),
         Source::Aether => aether::import::import(wish),
+        Source::Bernstein => bernstein::import::import(wish),
     }
 }
 
@@ -75,6 +77,15 @@ pub fn encode<'a>(
         Dialect::Kheish => kheish::encode(hook, invocation),
         Dialect::Aether => aether::encode(hook, invocation, key, question),
         Dialect::Bernstein => bernstein::encode(hook, invocation, key, question),
+    }
+}
+
+/// What a gate says without its target being asked. `None`: the target is asked.
+#[must_use]
+pub fn prejudged(hook: &Hook, event: &Event, input: Option<&Json>) -> Option<Answer> {
+    match hook.dialect {
+        Dialect::Native | Dialect::Kheish | Dialect::Aether => None,
+        Dialect::Bernstein => bernstein::prejudged(hook, event, input),
     }
 }
 
@@ -147,14 +158,14 @@ pub fn concurrency(dialect: Dialect, action: &Action) -> Option<usize> {
     }
 }
 
-/// How a hook of this dialect is tried again that does not say so. `None`: as hooks of ours.
+/// How a hook of this dialect for such events is tried again that does not say so. `None`: as hooks of ours.
 #[must_use]
-pub fn retry(dialect: Dialect) -> Option<RetryPolicy> {
+pub fn retry(dialect: Dialect, on: &[Pattern]) -> Option<RetryPolicy> {
     match dialect {
         Dialect::Native => None,
         Dialect::Kheish => Some(kheish::retry()),
         Dialect::Aether => Some(aether::retry()),
-        Dialect::Bernstein => Some(bernstein::retry()),
+        Dialect::Bernstein => Some(bernstein::retry(on)),
     }
 }
 

@@ -239,6 +239,9 @@ impl Execute for Executors {
     }
 
     async fn ask(&self, hook: &Hook, invocation: &Invocation, input: Option<&Json>) -> Result<Answer, Outcome> {
+        if let Some(answer) = dialect::prejudged(hook, &invocation.event, input) {
+            return Ok(answer);
+        }
         let said = self.bounded(hook, invocation, Some(Question { input })).await?;
         Ok(said.map_or_else(Answer::default, |answer| *answer))
     }

@@ -13,10 +13,11 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use utoipa_axum::router::OpenApiRouter;
 
-use crate::config::Http;
+use crate::config::{BernsteinSecrets, Http};
 use crate::telemetry::Registry;
 
 mod access;
+mod bernstein;
 mod browser;
 pub mod catalog;
 mod connections;
@@ -85,11 +86,21 @@ pub enum Group {
     Gates,
     /// Kheish's own paths, where `http.kheish_api` is set.
     Kheish,
+    /// Bernstein's own paths, where a secret of theirs is set.
+    Bernstein,
 }
 
 impl Group {
-    const ALL: [Self; 7] =
-        [Self::Probes, Self::Catalog, Self::Invocations, Self::Letters, Self::Gateway, Self::Gates, Self::Kheish];
+    const ALL: [Self; 8] = [
+        Self::Probes,
+        Self::Catalog,
+        Self::Invocations,
+        Self::Letters,
+        Self::Gateway,
+        Self::Gates,
+        Self::Kheish,
+        Self::Bernstein,
+    ];
 
     /// What it is, in a word or two.
     const fn what(self) -> &'static str {
@@ -101,6 +112,9 @@ impl Group {
             Self::Gateway => "events",
             Self::Gates => "decisions of gates",
             Self::Kheish => "paths of Kheish (with `http.kheish_api`)",
+            Self::Bernstein => {
+                "paths of Bernstein (with `http.bernstein_hook_secret` or `http.bernstein_webhook_secret`)"
+            }
         }
     }
 
@@ -111,9 +125,13 @@ impl Group {
             Self::Catalog => catalog::router(None).into_openapi(),
             Self::Invocations => invocations::router(None).into_openapi(),
             Self::Letters => letters::router(None).into_openapi(),
-            Self::Gateway => gateway::router(None).merge(hook_events::router(None)).into_openapi(),
+            Self::Gateway => {
+                let bernstein = bernstein::payloads(None, &BernsteinSecrets::default());
+                gateway::router(None).merge(hook_events::router(None)).merge(bernstein).into_openapi()
+            }
             Self::Gates => gates::router(None).merge(dialects::router(None)).into_openapi(),
             Self::Kheish => kheish::router(None).into_openapi(),
+            Self::Bernstein => bernstein::router().into_openapi(),
         };
         OpenApiRouter::with_openapi(document)
     }
@@ -152,6 +170,7 @@ pub enum Routes {
     Gateway(Gateway),
     Gates(Gates),
     Kheish(Kheish),
+    Bernstein(Gateway),
 }
 
 impl Routes {
@@ -162,9 +181,13 @@ impl Routes {
             Self::Catalog(state) => catalog::router(door).with_state(state),
             Self::Invocations(state) => invocations::router(door).with_state(state),
             Self::Letters(state) => letters::router(door).with_state(state),
-            Self::Gateway(state) => gateway::router(door).merge(hook_events::router(door)).with_state(state),
+            Self::Gateway(state) => {
+                let bernstein = bernstein::payloads(door, &state.bernstein);
+                gateway::router(door).merge(hook_events::router(door)).merge(bernstein).with_state(state)
+            }
             Self::Gates(state) => gates::router(door).merge(dialects::router(door)).with_state(state),
             Self::Kheish(state) => kheish::router(door).with_state(state),
+            Self::Bernstein(state) => bernstein::router().with_state(state),
         }
     }
 }

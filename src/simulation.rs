@@ -128,7 +128,7 @@ impl World {
                 window: Duration::from_hours(24),
                 retention: Duration::from_hours(24),
                 when_away: WhenAway::Hold,
-                log_payloads: false,
+                payloads: None,
                 protocol: protocol(self.mutation),
             },
             interrupt: CancellationToken::new(),

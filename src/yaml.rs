@@ -4,8 +4,9 @@
 //! functions of [`scalar`] read single values (of the environment and of flags too), and at the end the report gives
 //! either what was read or every [`problem::Problem`].
 //!
-//! Why no `Deserialize`: serde ends at the first error. Anchors, aliases, tags and merge keys are refused: an alias can
-//! make a small text large, and what is meant by a hook should stand at the hook.
+//! Why no `Deserialize`: serde ends at the first error. Tags are refused. So are anchors, aliases and merge keys: an alias can
+//! make a small text large, and what is meant by a hook should stand at the hook. Files of other systems may have them, within
+//! bounds ([`parse_foreign`]).
 
 use std::collections::HashMap;
 use std::io::Read as _;
@@ -14,10 +15,12 @@ use std::path::{Path, PathBuf};
 
 use granit_parser::{ErrorKind, Event, Parser, ScalarStyle, ScanError};
 
+use self::anchors::Anchors;
 use self::problem::{At, Mismatch};
 use self::report::Report;
 use crate::domain::escape;
 
+mod anchors;
 pub mod json;
 pub mod problem;
 pub mod report;
@@ -110,6 +113,17 @@ pub fn read_file(path: &Path, bytes_max: u64) -> Result<String, Mismatch> {
 /// The tree of the report's text. `None` if it is no YAML, which is reported; an empty text is [`Kind::Nothing`].
 #[must_use]
 pub fn parse(report: &Report<'_>) -> Option<Node> {
+    build(report, None)
+}
+
+/// As [`parse`], of a file that another system reads too: aliases stand for what their anchors name, and merge keys (`<<`) for
+/// the entries of the maps behind them, as YAML 1.1 has them.
+#[must_use]
+pub fn parse_foreign(report: &Report<'_>) -> Option<Node> {
+    build(report, Some(Anchors::default()))
+}
+
+fn build(report: &Report<'_>, anchors: Option<Anchors>) -> Option<Node> {
     let text = report.text();
     if text.len() as u64 > BYTES_MAX {
         let found = Mismatch::new(format!("at most {BYTES_MAX} bytes")).found("more");
@@ -122,7 +136,7 @@ pub fn parse(report: &Report<'_>) -> Option<Node> {
         flow_nesting_limit: DEPTH_MAX,
         block_nesting_limit: DEPTH_MAX,
     };
-    let mut builder = Builder { report, documents: 0, open: Vec::new(), root: None };
+    let mut builder = Builder { report, documents: 0, open: Vec::new(), root: None, anchors };
     for event in Parser::new_from_str_with_options(text, options) {
         let flow = match event {
             Ok((event, span)) => builder.take(event, &span),
@@ -154,12 +168,16 @@ struct Builder<'r> {
     documents: usize,
     open: Vec<Open>,
     root: Option<Node>,
+    /// `None`: there may be none.
+    anchors: Option<Anchors>,
 }
 
 /// A list or map whose end is still to come.
 struct Open {
     start: usize,
     inside: Inside,
+    /// Its number; 0: it has none.
+    anchor: usize,
 }
 
 enum Inside {
@@ -183,22 +201,20 @@ impl Builder<'_> {
                 let plain = style == ScalarStyle::Plain;
                 let nothing = plain && matches!(&*text, "" | "~" | "null" | "Null" | "NULL");
                 let kind = if nothing && !self.wants_key() { Kind::Nothing } else { Kind::Text(text.into_owned()) };
-                self.add(Node { span, kind, plain })
+                self.keep_and_add(anchor, Node { span, kind, plain })
             }
             Event::SequenceStart(_, anchor, tag) => {
                 self.refuse_extras(anchor, tag.is_some(), &span);
-                self.start(span, Inside::List(Vec::new()))
+                self.start(Open { start: span.start, inside: Inside::List(Vec::new()), anchor }, span)
             }
             Event::MappingStart(_, anchor, tag) => {
                 self.refuse_extras(anchor, tag.is_some(), &span);
-                self.start(span, Inside::Map { entries: Vec::new(), seen: HashMap::new(), key: None })
+                let inside = Inside::Map { entries: Vec::new(), seen: HashMap::new(), key: None };
+                self.start(Open { start: span.start, inside, anchor }, span)
             }
             Event::SequenceEnd | Event::MappingEnd => self.end(span.end),
-            Event::Alias(_) | Event::UnresolvedAlias(_) => {
-                let mismatch = Mismatch::new("a value written out").found("an alias");
-                self.wrong(span.clone(), mismatch.help("quote it if a text beginning with `*` is meant"));
-                self.add(Node { span, kind: Kind::Refused, plain: false })
-            }
+            Event::Alias(anchor) => self.add_again(anchor, span),
+            Event::UnresolvedAlias(_) => self.add_again(0, span),
             _ => ControlFlow::Continue(()),
         }
     }
@@ -212,22 +228,46 @@ impl Builder<'_> {
         ControlFlow::Continue(())
     }
 
-    fn start(&mut self, span: Range<usize>, inside: Inside) -> ControlFlow<()> {
+    fn start(&mut self, open: Open, span: Range<usize>) -> ControlFlow<()> {
         if self.wants_key() {
             self.wrong(span, Mismatch::new("a text as the key").found("a list or map"));
             return ControlFlow::Break(());
         }
-        self.open.push(Open { start: span.start, inside });
+        self.open.push(open);
         ControlFlow::Continue(())
     }
 
     fn end(&mut self, end: usize) -> ControlFlow<()> {
-        let Some(Open { start, inside }) = self.open.pop() else { return ControlFlow::Break(()) };
+        let Some(Open { start, inside, anchor }) = self.open.pop() else { return ControlFlow::Break(()) };
         let kind = match inside {
             Inside::List(items) => Kind::List(items),
+            Inside::Map { entries, .. } if self.anchors.is_some() => Kind::Map(anchors::merged(entries)),
             Inside::Map { entries, .. } => Kind::Map(entries),
         };
-        self.add(Node { span: start..end, kind, plain: false })
+        self.keep_and_add(anchor, Node { span: start..end, kind, plain: false })
+    }
+
+    fn keep_and_add(&mut self, anchor: usize, node: Node) -> ControlFlow<()> {
+        if let Some(anchors) = &mut self.anchors {
+            anchors.keep(anchor, &node);
+        }
+        self.add(node)
+    }
+
+    /// Puts what an alias stands for where the alias is.
+    fn add_again(&mut self, anchor: usize, span: Range<usize>) -> ControlFlow<()> {
+        let room = DEPTH_MAX.saturating_sub(self.open.len());
+        let found = match &mut self.anchors {
+            Some(anchors) => anchors.again(anchor, room),
+            None => Err(Mismatch::new("a value written out")
+                .found("an alias")
+                .help("quote it if a text beginning with `*` is meant")),
+        };
+        let node = found.unwrap_or_else(|mismatch| {
+            self.wrong(span.clone(), mismatch);
+            Node { span, kind: Kind::Refused, plain: false }
+        });
+        self.add(node)
     }
 
     fn wants_key(&self) -> bool {
@@ -265,7 +305,7 @@ impl Builder<'_> {
     }
 
     fn refuse_extras(&self, anchor: usize, tagged: bool, span: &Range<usize>) {
-        if anchor != 0 {
+        if anchor != 0 && self.anchors.is_none() {
             self.wrong(span.clone(), Mismatch::new("a value without an anchor").found("`&` before it"));
         }
         if tagged {

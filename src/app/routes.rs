@@ -41,6 +41,8 @@ impl Parts<'_> {
                 Group::Gateway => Routes::Gateway(self.gateway()),
                 Group::Gates => Routes::Gates(gates(self.intake())),
                 Group::Kheish if !self.settings.http.kheish_api => return None,
+                Group::Bernstein if !self.settings.http.bernstein.serves_paths() => return None,
+                Group::Bernstein => Routes::Bernstein(self.gateway()),
                 Group::Kheish => {
                     let catalog = self.catalog(gates(self.intake()));
                     let (files, operations) = (Files::of(self.settings), self.operations.clone());
@@ -57,7 +59,8 @@ impl Parts<'_> {
 
     fn gateway(&self) -> Gateway {
         let publisher = gateway::publisher(Arc::clone(&self.backends.broker), &self.settings.events);
-        Gateway { intake: self.intake(), publisher }
+        let bernstein = Arc::new(self.settings.http.bernstein.clone());
+        Gateway { intake: self.intake(), publisher, bernstein }
     }
 
     /// Changes of the catalog are asked about at these gates.

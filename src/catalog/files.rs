@@ -1,7 +1,9 @@
 //! Hooks files on a disk: ours, and the one of another system, which stays as it is.
 
 use std::convert::Infallible;
-use std::path::PathBuf;
+use std::fs::DirEntry;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
 
 use super::{Catalog, Document, Terms, read};
 use crate::config::Settings;
@@ -38,18 +40,39 @@ impl Files {
         Self { path: path.into(), dialect: settings.catalog.dialect }
     }
 
-    /// Each file and its dialect: the file itself, or of a folder the file of the other system, and behind it all `*.yaml`
+    /// Each file and its dialect: the file itself, or of a folder those of the other system, and behind them all other `*.yaml`
     /// and `*.yml`, by name.
     ///
     /// # Errors
     /// The folder cannot be read, or has none.
     fn each(&self) -> Result<Vec<(PathBuf, Dialect)>, Mismatch> {
-        let foreign = Source::of(self.dialect).filter(|_| self.path.is_dir());
-        let Some(foreign) = foreign.map(|source| self.path.join(source.file())).filter(|path| path.exists()) else {
+        let source = Source::of(self.dialect).filter(|_| self.path.is_dir());
+        let names =
+            source.into_iter().flat_map(|source| [Some(source.file()), source.found().map(|found| found.listing)]);
+        let theirs = names.flatten().map(|name| self.path.join(name));
+        let theirs: Vec<PathBuf> = theirs.filter(|path| path.exists()).collect();
+        if theirs.is_empty() && self.scripts().is_empty() {
             return self.without_foreign();
-        };
-        let ours = yaml::files(&self.path).unwrap_or_default().into_iter().map(|path| (path, Dialect::Native));
-        Ok(std::iter::once((foreign, self.dialect)).chain(ours).collect())
+        }
+        let ours = yaml::files(&self.path).unwrap_or_default();
+        let ours = ours.into_iter().filter(|path| !theirs.contains(path)).map(|path| (path, Dialect::Native));
+        let ours: Vec<_> = ours.collect();
+        Ok(theirs.into_iter().map(|path| (path, self.dialect)).chain(ours).collect())
+    }
+
+    /// Scripts that the other system would find in the folder, unless a file lists them.
+    fn scripts(&self) -> Vec<String> {
+        let found = Source::of(self.dialect).and_then(Source::found).filter(|_| self.path.is_dir());
+        let found = found.filter(|found| !self.path.join(found.listing).exists());
+        found.map_or_else(Vec::new, |found| scripts(&self.path.join(found.folder)))
+    }
+
+    /// The listing of these scripts.
+    fn listing(&self) -> Option<Document> {
+        let found = Source::of(self.dialect)?.found()?;
+        let scripts = Some(self.scripts()).filter(|scripts| !scripts.is_empty())?;
+        let name = self.path.join(found.listing).display().to_string();
+        Some(Document { name, text: found.list(&scripts), dialect: self.dialect })
     }
 
     /// The file itself, or those of ours in the folder.
@@ -68,7 +91,12 @@ impl Files {
     /// All files, or the path itself where they cannot be listed.
     pub(super) fn paths(&self) -> Vec<PathBuf> {
         let files = self.each().map(|each| each.into_iter().map(|(path, _)| path).collect());
-        files.unwrap_or_else(|_| vec![self.path.clone()])
+        let mut files: Vec<PathBuf> = files.unwrap_or_else(|_| vec![self.path.clone()]);
+        if let Some(found) = Source::of(self.dialect).and_then(Source::found) {
+            let folder = self.path.join(found.folder);
+            files.extend(self.scripts().iter().map(|script| folder.join(script)));
+        }
+        files
     }
 
     /// Their texts.
@@ -85,6 +113,7 @@ impl Files {
                 Err(mismatch) => return Err(problem(&name, mismatch)),
             }
         }
+        documents.extend(self.listing());
         Ok(documents)
     }
 
@@ -95,6 +124,29 @@ impl Files {
     pub fn load(&self, terms: &Terms<'_>) -> Result<Catalog, Problems> {
         read(&self.open()?, terms)
     }
+}
+
+/// Files in this folder, and executable ones in folders in it, by name. One that cannot be read has none.
+pub fn scripts(folder: &Path) -> Vec<String> {
+    let entries = |folder: &Path| std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let name = |entry: &DirEntry| entry.file_name().into_string().ok();
+    let mut scripts: Vec<String> = Vec::new();
+    for entry in entries(folder) {
+        let path = entry.path();
+        if path.is_file() {
+            scripts.extend(name(&entry));
+            continue;
+        }
+        let inside = entries(&path).filter(|file| is_executable(&file.path()));
+        let inside = inside.filter_map(|file| Some(format!("{}/{}", name(&entry)?, name(&file)?)));
+        scripts.extend(inside);
+    }
+    scripts.sort();
+    scripts
+}
+
+fn is_executable(path: &Path) -> bool {
+    path.metadata().is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0)
 }
 
 /// What is wrong with a file as a whole.

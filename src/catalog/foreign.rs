@@ -39,7 +39,14 @@ pub(super) fn native(document: &Document) -> Result<Native<'_>, Problems> {
     let Some(source) = Source::of(*dialect) else {
         return Ok(Native { name: name.into(), text: text.into(), warnings: Vec::new() });
     };
-    let wish = Wish { bytes: text.as_bytes(), file: name, prefix: source.prefix(), is_lenient: false, runs: None };
+    let wish = Wish {
+        bytes: text.as_bytes(),
+        file: name,
+        prefix: source.prefix(),
+        is_lenient: false,
+        runs: None,
+        scripts: &[],
+    };
     let Imported { yaml, remarks, .. } = dialect::import(source, &wish).map_err(|refused| problems(source, refused))?;
     let own = remarks.iter().filter(|remark| !remark.is_general && remark.advice != Remark::NOTHING);
     let warnings = own.map(|remark| warning(name, source, remark)).collect();

@@ -12,6 +12,7 @@ use crate::domain::dialect::Dialect;
 use crate::domain::flow::Rate;
 use crate::domain::hook::{Action, Format, Hook, HookLane, Matcher, Mode, OnFailure};
 use crate::domain::id::HookId;
+use crate::domain::pattern::Pattern;
 use crate::domain::retry::RetryPolicy;
 use crate::yaml::problem::Mismatch;
 use crate::yaml::scalar::{count, duration, flag, one_of};
@@ -165,7 +166,9 @@ fn read_hook(value: &Value<'_>, reading: &mut Reading<'_>, shared: &Shared<'_>) 
     let once_per = once_per.and_then(|value| event::once_per(&value));
     let foreign = read_foreign(&mut fields);
     check_format(run.as_ref(), action.as_ref(), foreign.as_ref());
-    let own = foreign.as_ref().and_then(|foreign| foreign.defaults(shared.defaults).with(&mut fields));
+    let own = foreign
+        .as_ref()
+        .and_then(|foreign| foreign.defaults(shared.defaults, on.as_deref().unwrap_or_default()).with(&mut fields));
     let concurrency_fleet = fields.get("concurrency_fleet").and_then(|value| value.read(count(FLEET_CONCURRENCIES)));
     let rate = fields.get("rate").and_then(|value| value.read(rate));
     fields.end();
@@ -207,8 +210,8 @@ struct Foreign {
 
 impl Foreign {
     /// What its hooks say unless they say otherwise: what the document says is about hooks of ours.
-    fn defaults(&self, of_document: &Defaults) -> Defaults {
-        match dialect::retry(self.dialect) {
+    fn defaults(&self, of_document: &Defaults, on: &[Pattern]) -> Defaults {
+        match dialect::retry(self.dialect, on) {
             None => of_document.clone(),
             Some(retry) => Defaults { timeout: None, retry, ..of_document.clone() },
         }

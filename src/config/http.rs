@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use super::parse;
 use super::raw::Raw;
 use crate::domain::access::Token;
+use crate::domain::secret::Secret;
 use crate::yaml;
 use crate::yaml::problem::Mismatch;
 use crate::yaml::scalar::flag;
@@ -25,8 +26,29 @@ pub struct Http {
     pub tokens_file: Option<PathBuf>,
     /// Kheish's own paths are served too.
     pub kheish_api: bool,
+    /// What Bernstein signs its requests with.
+    pub bernstein: BernsteinSecrets,
     /// Connections are encrypted with it, if it is there.
     pub certificate: Option<ServerCertificate>,
+}
+
+/// What Bernstein signs with, by surface. `None`: nothing is taken by its signature there.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct BernsteinSecrets {
+    /// Payloads: `POST /v1/hooks/bernstein`.
+    pub payloads: Option<Secret<String>>,
+    /// Hooks of agents: `POST /hooks/{session_id}`.
+    pub hooks: Option<Secret<String>>,
+    /// Tasks: `POST /webhook`.
+    pub webhook: Option<Secret<String>>,
+}
+
+impl BernsteinSecrets {
+    /// Whether there are paths that are served for their signature alone.
+    #[must_use]
+    pub const fn serves_paths(&self) -> bool {
+        self.hooks.is_some() || self.webhook.is_some()
+    }
 }
 
 /// Files (PEM) by which a process shows its clients who it is. What they hold may change at any time.
@@ -45,6 +67,10 @@ pub(super) fn http(raw: &Raw<'_>) -> Option<Http> {
     });
     let expose = raw.read("http.expose", flag);
     let kheish_api = raw.read("http.kheish_api", flag);
+    let secret = |path| raw.read(path, secret);
+    let payloads = secret("http.bernstein_secret");
+    let (hooks, webhook) = (secret("http.bernstein_hook_secret"), secret("http.bernstein_webhook_secret"));
+    let bernstein = BernsteinSecrets { payloads: payloads?, hooks: hooks?, webhook: webhook? };
     let tokens = raw.read_list("http.tokens", |text| Token::parse(text).map_err(Mismatch::from));
     let tokens_file = raw.read("http.tokens_file", parse::path);
     let chain = raw.read("http.tls_cert", parse::path);
@@ -56,7 +82,8 @@ pub(super) fn http(raw: &Raw<'_>) -> Option<Http> {
         (None, Some(_)) => return alone(raw, "http.tls_key", "http.tls_cert"),
     };
     let expose = expose?;
-    let http = Http { bind: bind?, tokens: tokens?, tokens_file: tokens_file?, kheish_api: kheish_api?, certificate };
+    let (tokens, tokens_file) = (tokens?, tokens_file?);
+    let http = Http { bind: bind?, tokens, tokens_file, kheish_api: kheish_api?, bernstein, certificate };
     if !http.bind.ip().is_loopback() && !http.has_tokens() && !expose {
         let mismatch = Mismatch::new("a loopback address such as 127.0.0.1:8733");
         raw.wrong(
@@ -68,6 +95,14 @@ pub(super) fn http(raw: &Raw<'_>) -> Option<Http> {
         );
     }
     Some(http)
+}
+
+/// Nothing, or a text on one line.
+fn secret(text: &str) -> Result<Option<Secret<String>>, Mismatch> {
+    if text.contains(char::is_control) {
+        return Err(Mismatch::new("a secret without control characters"));
+    }
+    Ok(Some(text).filter(|text| !text.is_empty()).map(|text| Secret::new(text.to_owned())))
 }
 
 fn alone<T>(raw: &Raw<'_>, set: &str, missing: &str) -> Option<T> {

@@ -31,6 +31,7 @@ pub(super) fn effective(raw: &Raw<'_>) -> Vec<Effective> {
     let effective = SETTINGS.iter().map(|setting| {
         let value = match setting.kind {
             Kind::One => raw.read(setting.path, as_is).map(|text| scalar(&text)),
+            Kind::Secret => raw.read(setting.path, as_is).map(|text| scalar(if text.is_empty() { "" } else { HIDDEN })),
             Kind::SecretUrl => raw.read(setting.path, as_is).map(|text| scalar(&without_password(&text))),
             Kind::OneOrMoreSecretUrls => raw.read_some(setting.path, as_is).map(|urls| {
                 let urls: Vec<String> = urls.iter().map(|url| without_password(url)).collect();

@@ -17,6 +17,8 @@ pub(super) struct Setting {
 pub(super) enum Kind {
     /// A single value.
     One,
+    /// A text that nobody may see.
+    Secret,
     /// A URL whose password nobody may see.
     SecretUrl,
     /// One such URL, or a list of them.
@@ -32,7 +34,7 @@ pub(super) enum Kind {
 impl Kind {
     /// Whether values may hold passwords or tokens.
     pub(super) const fn is_secret(self) -> bool {
-        matches!(self, Self::SecretUrl | Self::OneOrMoreSecretUrls | Self::SecretUrls | Self::Tokens)
+        matches!(self, Self::Secret | Self::SecretUrl | Self::OneOrMoreSecretUrls | Self::SecretUrls | Self::Tokens)
     }
 
     /// Whether there are many values.
@@ -58,6 +60,10 @@ const fn list(path: &'static str, default: &'static str, doc: &'static str) -> S
     Setting { path, kind: Kind::List, default: Fallback::Is(default), doc }
 }
 
+const fn secret(path: &'static str, doc: &'static str) -> Setting {
+    Setting { path, kind: Kind::Secret, default: Fallback::Is(""), doc }
+}
+
 const fn secret_url(path: &'static str, example: &'static str, doc: &'static str) -> Setting {
     Setting { path, kind: Kind::SecretUrl, default: Fallback::Unset { example }, doc }
 }
@@ -67,7 +73,7 @@ const fn secret_urls(path: &'static str, doc: &'static str) -> Setting {
 }
 
 /// All settings; those of a section stand together.
-pub(super) static SETTINGS: [Setting; 62] = [
+pub(super) static SETTINGS: [Setting; 65] = [
     one(
         "namespace",
         "hookfleet",
@@ -179,6 +185,21 @@ pub(super) static SETTINGS: [Setting; 62] = [
         "http.kheish_api",
         "false",
         "In `up` and `server`: serve Kheish's own paths (/v1/runtime/hooks) in its shapes, for its tools.",
+    ),
+    secret(
+        "http.bernstein_secret",
+        "In `up` and `server`: the secret of Bernstein's webhooks. POST /v1/hooks/bernstein takes what is signed with it\n\
+         (X-Bernstein-Signature) without a token. Not set: it takes a token.",
+    ),
+    secret(
+        "http.bernstein_hook_secret",
+        "The same for POST /hooks/{session_id}, where Bernstein's agents report hooks of Claude Code: what they have as\n\
+         BERNSTEIN_HOOK_SECRET. Not set: the path is not served.",
+    ),
+    secret(
+        "http.bernstein_webhook_secret",
+        "The same for POST /webhook, by which Bernstein is given tasks: what callers have as BERNSTEIN_WEBHOOK_SECRET. Not\n\
+         set: the path is not served.",
     ),
     Setting {
         path: "http.tokens",

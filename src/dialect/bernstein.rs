@@ -20,7 +20,7 @@ use crate::domain::aggregation::{Aggregation, Order, StopAt};
 use crate::domain::contract::{About, Body, Exchange, Question, Raw, Reply};
 use crate::domain::decision::{Answer, Json};
 use crate::domain::escape::quoted;
-use crate::domain::event::ForeignEvent;
+use crate::domain::event::{Event, ForeignEvent};
 use crate::domain::excerpt::{excerpt, with_excerpt};
 use crate::domain::failure::Class;
 use crate::domain::hook::{Action, Format, Hook};
@@ -31,12 +31,14 @@ use crate::domain::redaction::Secrets;
 use crate::domain::retry::RetryPolicy;
 use names::{Surface, TYPE_PREFIX};
 use payload::Payload;
-use python::{Members, Style, dumps, json_text, object, sorted};
+use python::{Members, Style, dumps, json_text, object, sorted, stripped};
 
+pub(super) mod import;
 mod names;
 mod payload;
 mod python;
 mod replies;
+pub mod signed;
 
 const JSON_TYPE: (&str, Cow<'_, str>) = ("content-type", Cow::Borrowed("application/json"));
 /// The exit code by which a file refuses for a hook of plugins.
@@ -48,6 +50,24 @@ pub(super) fn decode(json: &[u8], named: Option<&str>) -> Result<ForeignEvent, S
     let id = payload.members.text("event_id").filter(|_| payload.surface == Surface::Notification);
     let subject = payload.subject();
     Ok(ForeignEvent { kind: payload.surface.kind(&payload.name), subject, id, ..ForeignEvent::default() })
+}
+
+/// What is said without asking: arguments that a hook of plugins may not be given are refused before any file runs.
+pub(super) fn prejudged(hook: &Hook, event: &Event, input: Option<&Json>) -> Option<Answer> {
+    let (name, wrong) = misfit(hook, event, input)?;
+    Some(replies::invalid(name, &wrong))
+}
+
+/// Of arguments that a hook of plugins may not be given: its name, and what is wrong with them.
+fn misfit<'e>(hook: &Hook, event: &'e Event, input: Option<&Json>) -> Option<(&'e str, String)> {
+    let (Some((Surface::Plugin, name)), Action::Command(_)) = (Surface::of(&event.kind), &hook.action) else {
+        return None;
+    };
+    let arguments = match input {
+        Some(input) => input.as_str().to_owned(),
+        None => Payload::of(event)?.passed_on(),
+    };
+    Some((name, replies::check(name, &arguments).err()?))
 }
 
 /// What one attempt carries, before it is put where its executor takes it.
@@ -64,6 +84,9 @@ pub(super) fn encode<'a>(
     question: Option<&Question<'_>>,
 ) -> Result<Exchange<'a>, String> {
     let exchange = Exchange { reads_body: question.is_some(), ..Exchange::default() };
+    if let (None, Some((name, wrong))) = (question, misfit(hook, &invocation.event, None)) {
+        return Err(format!("expected arguments of {name}: {wrong}"));
+    }
     let is_http = match &hook.action {
         Action::Http(action) => {
             if action.body.is_some() || !matches!(action.format, Format::Native | Format::Envelope) {
@@ -90,7 +113,7 @@ pub(super) fn encode<'a>(
                     .into_iter()
                     .map(|(name, value)| (name, Cow::Owned(value.into_owned()))),
             );
-            Exchange { body, env, ..exchange }
+            Exchange { body, env, ends_with_output: true, ..exchange }
         }
         Action::Callback(_) | Action::Publish(_) | Action::Model(_) => Exchange { body, ..exchange },
     })
@@ -150,7 +173,8 @@ fn script_env(hook: &Hook, payload: &Payload<'_>) -> Env {
     let named =
         [("BERNSTEIN_TASK_ID", "task"), ("BERNSTEIN_SESSION_ID", "session_id"), ("BERNSTEIN_WORKDIR", "workdir")];
     let mut env = vec![variable("BERNSTEIN_EVENT", &payload.name)];
-    env.extend(named.into_iter().filter_map(|(name, of)| Some(variable(name, &payload.members.text(of)?))));
+    let text = |of: &str| serde_json::from_str::<String>(payload.members.get(of)?).ok();
+    env.extend(named.into_iter().filter_map(|(name, of)| Some(variable(name, &text(of)?))));
     let own = payload.members.get("env").and_then(Members::read).unwrap_or_default();
     let is_named = |name: &str| matches!(&hook.action, Action::Command(action) if action.env.contains_key(name));
     let may_be = |name: &str| is_variable(name) && (name.starts_with("BERNSTEIN_") || is_named(name));
@@ -244,7 +268,7 @@ impl Said<'_> {
             return Answer::default();
         }
         let (stdout, stderr) = (self.stdout(), String::from_utf8_lossy(self.stderr));
-        let said = [stderr.trim(), stdout.trim()].into_iter().find(|text| !text.is_empty()).map(str::to_owned);
+        let said = [stripped(&stderr), stripped(&stdout)].into_iter().find(|text| !text.is_empty()).map(str::to_owned);
         let reason = said.unwrap_or_else(|| format!("exit {}", self.code));
         Answer::refusal(&reason).redacted(&Secrets::new(secrets))
     }
@@ -271,9 +295,12 @@ pub(super) const fn aggregation() -> Aggregation {
     Aggregation { order: Order::InTurn(StopAt::Denial), passes_input: true }
 }
 
-/// Three tries, after 1 and 2 s, as its webhooks have it. Its scripts have one: the import says so.
-pub(super) fn retry() -> RetryPolicy {
-    RetryPolicy { attempts: 3, initial: Duration::from_secs(1), jitter: 0.0, ..RetryPolicy::default() }
+/// Three tries, after 1 and 2 s, as its webhooks have it. Scripts and files of plugins are run once.
+pub(super) fn retry(on: &[Pattern]) -> RetryPolicy {
+    let is_script =
+        |kind: &Pattern| matches!(Surface::of(kind.as_str()), Some((Surface::Lifecycle | Surface::Plugin, _)));
+    let attempts = if !on.is_empty() && on.iter().all(is_script) { 1 } else { 3 };
+    RetryPolicy { attempts, initial: Duration::from_secs(1), jitter: 0.0, ..RetryPolicy::default() }
 }
 
 /// Such as `lifecycle.preToolUse "scripts/no-push.sh", command`.

@@ -17,6 +17,7 @@ use crate::domain::dialect::Dialect;
 pub enum Source {
     Kheish,
     Aether,
+    Bernstein,
 }
 
 /// The dialects by the names that `--from` takes, and the importer of each, if it has one by now.
@@ -24,7 +25,7 @@ const SOURCES: [(&str, Option<Source>); 5] = [
     ("kheish", Some(Source::Kheish)),
     ("claude-code", None),
     ("claude", None), // a short form
-    ("bernstein", None),
+    ("bernstein", Some(Source::Bernstein)),
     ("aether", Some(Source::Aether)),
 ];
 
@@ -47,9 +48,10 @@ impl Source {
     #[must_use]
     pub const fn of(dialect: Dialect) -> Option<Self> {
         match dialect {
-            Dialect::Native | Dialect::Bernstein => None,
+            Dialect::Native => None,
             Dialect::Kheish => Some(Self::Kheish),
             Dialect::Aether => Some(Self::Aether),
+            Dialect::Bernstein => Some(Self::Bernstein),
         }
     }
 
@@ -59,6 +61,7 @@ impl Source {
         match self {
             Self::Kheish => "Kheish",
             Self::Aether => "Aether",
+            Self::Bernstein => "Bernstein",
         }
     }
 
@@ -68,6 +71,7 @@ impl Source {
         match self {
             Self::Kheish => "kheish",
             Self::Aether => "aether",
+            Self::Bernstein => "bernstein",
         }
     }
 
@@ -77,7 +81,39 @@ impl Source {
         match self {
             Self::Kheish => "hooks.json",
             Self::Aether => "workflow.json",
+            Self::Bernstein => "bernstein.yaml",
         }
+    }
+
+    /// Where its system finds scripts by their names; `None`: it finds none.
+    #[must_use]
+    pub const fn found(self) -> Option<Found> {
+        match self {
+            Self::Kheish | Self::Aether => None,
+            Self::Bernstein => Some(Found::OF_BERNSTEIN),
+        }
+    }
+}
+
+/// Scripts that a system finds by where they are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Found {
+    /// The folder that they are in, beside the file of hooks.
+    pub folder: &'static str,
+    /// The file that lists them where the folder is not.
+    pub listing: &'static str,
+}
+
+impl Found {
+    /// What Bernstein finds.
+    pub(super) const OF_BERNSTEIN: Self = Self { folder: ".bernstein/hooks", listing: "bernstein-scripts.yaml" };
+
+    /// The text of such a file, of paths in the folder: a section with the name of the folder.
+    #[must_use]
+    pub fn list(self, scripts: &[String]) -> String {
+        let folder = self.folder;
+        let scripts: Vec<String> = scripts.iter().map(|script| format!("  - {}\n", quoted(script))).collect();
+        format!("# Scripts that were found in {folder}.\n{folder}:\n{}", scripts.concat())
     }
 }
 
@@ -94,6 +130,8 @@ pub struct Wish<'a> {
     pub is_lenient: bool,
     /// What runs in place of what the other system only names, by that name: the value of `run` in a hooks file.
     pub runs: Option<&'a Map<String, Value>>,
+    /// Scripts that the other system finds by where they are: paths in the folder of [`Source::found`].
+    pub scripts: &'a [String],
 }
 
 /// Hooks of ours, and everything that is to be known about them.
@@ -232,12 +270,12 @@ mod tests {
     #[test]
     fn sources_have_names() {
         assert_eq!(Source::named("kheish"), Ok(Source::Kheish));
-        let later = "hooks of bernstein cannot be imported yet; those of kheish, aether can";
-        assert_eq!(Source::named("bernstein"), Err(later.to_owned()));
+        let later = "hooks of claude-code cannot be imported yet; those of kheish, bernstein, aether can";
+        assert_eq!(Source::named("claude-code"), Err(later.to_owned()));
         assert!(Source::named("claude").unwrap_err().contains("claude cannot be imported yet"));
         assert_eq!(
             Source::named("Kheish"),
-            Err("expected a system whose hooks can be imported (kheish, aether)".to_owned())
+            Err("expected a system whose hooks can be imported (kheish, bernstein, aether)".to_owned())
         );
     }
 

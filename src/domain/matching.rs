@@ -4,11 +4,12 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
+use super::decision::Json;
 use super::dialect::Dialect;
 use super::event::Event;
 use super::event_type::EventTypes;
 use super::expression::Facts;
-use super::hook::{Hook, Mode};
+use super::hook::{Hook, Matcher, Mode};
 use super::id::HookId;
 use super::pattern::Index;
 use super::redaction::Secrets;
@@ -123,10 +124,28 @@ impl HookSet {
     /// evaluated, so that nobody knows whether it should be.
     #[must_use]
     pub fn gates(&self, event: &Event) -> Vec<(&Arc<Hook>, Option<String>)> {
+        self.gates_with(event, Hook::unmatched_beside_type)
+    }
+
+    /// The same for gates that are asked in turn, each about what those before it have made of the data. What wants a tool is
+    /// among them whatever the tool is: [`Hook::wants_tool_of`] says so when its turn comes.
+    #[must_use]
+    pub fn gates_in_turn(&self, event: &Event) -> Vec<(&Arc<Hook>, Option<String>)> {
+        self.gates_with(event, |hook, facts| match hook.matcher {
+            Some(Matcher::Tool(_)) => hook.unmatched_beside_matcher(facts),
+            Some(Matcher::Wildcards(_)) | None => hook.unmatched_beside_type(facts),
+        })
+    }
+
+    fn gates_with(
+        &self,
+        event: &Event,
+        unmatched: impl Fn(&Hook, &Facts<'_>) -> Option<Unmatched>,
+    ) -> Vec<(&Arc<Hook>, Option<String>)> {
         let facts = Facts::new(event);
         let asked = self.gates.find(&event.kind).into_iter().map(|index| &self.hooks[index]);
         asked
-            .filter_map(|hook| match hook.unmatched_beside_type(&facts) {
+            .filter_map(|hook| match unmatched(hook, &facts) {
                 None => Some((hook, None)),
                 Some(Unmatched::WhenFailed(error)) => Some((hook, Some(error))),
                 Some(_) => None,
@@ -213,18 +232,40 @@ impl Hook {
     /// As [`Hook::unmatched`], for an event whose type it wants.
     fn unmatched_beside_type(&self, facts: &Facts<'_>) -> Option<Unmatched> {
         let event = facts.event();
-        if !self.source.is_empty() && !self.source.iter().any(|glob| glob.matches(&event.source)) {
-            return Some(Unmatched::Source);
-        }
-        if !self.subject.is_empty() {
-            let wanted = |subject: &String| self.subject.iter().any(|glob| glob.matches(subject));
-            if !event.subject.as_ref().is_some_and(wanted) {
-                return Some(Unmatched::Subject);
-            }
+        if let Some(unmatched) = self.unmatched_by_origin(event) {
+            return Some(unmatched);
         }
         if self.matcher.as_ref().is_some_and(|matcher| !matcher.matches(event.subject.as_deref(), &event.body)) {
             return Some(Unmatched::Matcher);
         }
+        self.unmatched_by_condition(facts)
+    }
+
+    fn unmatched_by_origin(&self, event: &Event) -> Option<Unmatched> {
+        if !self.source.is_empty() && !self.source.iter().any(|glob| glob.matches(&event.source)) {
+            return Some(Unmatched::Source);
+        }
+        let wanted = |subject: &String| self.subject.iter().any(|glob| glob.matches(subject));
+        let is_wanted = self.subject.is_empty() || event.subject.as_ref().is_some_and(wanted);
+        (!is_wanted).then_some(Unmatched::Subject)
+    }
+
+    /// As [`Hook::unmatched`], for an event whose type it wants, whatever its matcher says.
+    fn unmatched_beside_matcher(&self, facts: &Facts<'_>) -> Option<Unmatched> {
+        self.unmatched_by_origin(facts.event()).or_else(|| self.unmatched_by_condition(facts))
+    }
+
+    /// Whether it wants an event whose data were put in this place by others, as far as its filter on tools goes.
+    #[must_use]
+    pub fn wants_tool_of(&self, event: &Event, input: Option<&Json>) -> bool {
+        match (&self.matcher, input) {
+            (Some(Matcher::Tool(filter)), Some(input)) => filter.matches_data(input.as_str()),
+            (Some(Matcher::Tool(filter)), None) => filter.matches(&event.body),
+            (Some(Matcher::Wildcards(_)) | None, _) => true,
+        }
+    }
+
+    fn unmatched_by_condition(&self, facts: &Facts<'_>) -> Option<Unmatched> {
         match self.when.as_ref()?.holds(facts) {
             Ok(true) => None,
             Ok(false) => Some(Unmatched::When),

@@ -367,7 +367,7 @@ mod tests {
         });
         let executors = executors(callbacks);
         let ask = async |dialect, name: &str, kind: &str, body: &str| {
-            let retry = RetryPolicy { attempts: 4, ..crate::dialect::retry(Dialect::Kheish).unwrap() };
+            let retry = RetryPolicy { attempts: 4, ..crate::dialect::retry(Dialect::Kheish, &[]).unwrap() };
             let hook = Hook { dialect, retry, ..hook(Action::Callback(name.to_owned()), 2_000) };
             let answered = executors.ask(&hook, &invocation_of(kind, body), None).await;
             answered.map_err(|outcome| (line(&outcome), outcome))

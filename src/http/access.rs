@@ -146,6 +146,24 @@ pub(super) async fn guard(State((door, needed)): State<(Arc<Door>, Role)>, reque
     }
 }
 
+/// The same, where a request may be signed in place of showing a token. `header` signs, and the handler looks whether it does;
+/// `None`: nothing is taken so. Where others could publish without either, a signature is needed.
+pub(super) async fn guard_or_signature(
+    State((door, needed, header)): State<(Arc<Door>, Role, Option<&'static str>)>,
+    request: Request,
+    next: Next,
+) -> Response {
+    match header {
+        Some(header) if request.headers().contains_key(header) => return next.run(request).await,
+        Some(header) if matches!(door.kind, Kind::Open) => {
+            return Problem::new(StatusCode::UNAUTHORIZED, format!("expected the header {header}, found none"))
+                .into_response();
+        }
+        _ => {}
+    }
+    guard(State((door, needed)), request, next).await
+}
+
 /// The same, where the last part of the path is the token.
 pub(super) async fn guard_by_path(
     State((door, needed)): State<(Arc<Door>, Role)>,
@@ -163,12 +181,14 @@ pub(super) async fn guard_by_path(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::BernsteinSecrets;
 
     const TOKEN: &str = "read:0123456789abcdef";
 
     fn http(tokens: &[&str]) -> Http {
         let tokens = tokens.iter().map(|token| Token::parse(token).unwrap()).collect();
-        Http { bind: "127.0.0.1:0".parse().unwrap(), tokens, tokens_file: None, kheish_api: false, certificate: None }
+        let (bind, bernstein) = ("127.0.0.1:0".parse().unwrap(), BernsteinSecrets::default());
+        Http { bind, tokens, tokens_file: None, kheish_api: false, bernstein, certificate: None }
     }
 
     async fn answer(door: &Door, authorization: Option<&str>, needed: Role) -> (u16, Option<String>) {

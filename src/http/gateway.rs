@@ -18,6 +18,7 @@ use super::intake::{CloudEvent, Intake, Taken};
 use super::openapi;
 use super::problem::{Details, Problem};
 use crate::broker::Broker;
+use crate::config::BernsteinSecrets;
 use crate::domain::access::Role;
 use crate::domain::event::Reading;
 use crate::publish::{self, Event, Publisher, PublisherOptions, Unpublished};
@@ -31,6 +32,8 @@ pub struct Gateway {
     pub intake: Intake,
     /// See [`publisher`].
     pub publisher: Arc<Publisher>,
+    /// What Bernstein signs its requests with.
+    pub bernstein: Arc<BernsteinSecrets>,
 }
 
 impl FromRef<Gateway> for Intake {

@@ -65,6 +65,12 @@ fn not_found(known: &[Known], kind: Kind, method: &Method, path: &str) -> Proble
         let detail = format!("{path} is a path of Kheish, which is served with `http.kheish_api: true`");
         return Problem::new(StatusCode::NOT_FOUND, detail);
     }
+    if found.group == Group::Bernstein && serve(&kind) {
+        let detail = format!(
+            "{path} is a path of Bernstein, which is served with `http.bernstein_hook_secret` or `http.bernstein_webhook_secret`"
+        );
+        return Problem::new(StatusCode::NOT_FOUND, detail);
+    }
     let commands: Vec<_> =
         Kind::ALL.iter().filter(|kind| serve(kind)).map(|kind| format!("`{}`", kind.command())).collect();
     let detail = format!(

@@ -152,9 +152,8 @@ impl<'w> InvocationRun<'w> {
         let InvocationContext { worker, hook, invocation, key, .. } = &self.context;
         let at_ms = now_ms();
         let began = Instant::now();
-        if worker.rules.log_payloads {
-            let payload = String::from_utf8_lossy(&invocation.event.body);
-            self.context.within(|| tracing::debug!(%payload, "running"));
+        if let Some(payload) = worker.rules.shown(&invocation.event.body, worker.catalog.borrow().secrets()) {
+            self.context.within(|| tracing::debug!(payload, "running"));
         }
         let run = async {
             // Most hooks take all events: their runs need not have room for it.

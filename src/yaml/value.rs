@@ -129,6 +129,15 @@ impl<'a> Value<'a> {
         }
     }
 
+    /// The text of a scalar, and whether it stands there without quotes.
+    #[must_use]
+    pub fn scalar(&self) -> Option<(&'a str, bool)> {
+        match &self.node.kind {
+            Kind::Text(text) => Some((text, self.node.plain)),
+            Kind::Nothing | Kind::List(_) | Kind::Map(_) | Kind::Refused => None,
+        }
+    }
+
     /// Whether nothing is written here.
     #[must_use]
     pub fn is_nothing(&self) -> bool {

@@ -188,6 +188,8 @@ fn events_for_curl_are_events() {
                 HookInvocation::read(body.as_bytes()).unwrap();
             } else if is_to("/v1/hooks/aether") {
                 decode(Dialect::Aether, None, body.as_bytes()).unwrap();
+            } else if is_to("bernstein") {
+                decode(Dialect::Bernstein, None, body.as_bytes()).unwrap();
             } else if is_to("/v1/runtime/hooks") {
                 SetHooks::read(body.as_bytes()).unwrap();
             } else {

@@ -100,9 +100,9 @@ fn imports_that_are_refused() {
     for (arguments, expected) in [
         (
             &["--from", "claude-code", "x"][..],
-            "hooks of claude-code cannot be imported yet; those of kheish, aether can",
+            "hooks of claude-code cannot be imported yet; those of kheish, bernstein, aether can",
         ),
-        (&["--from", "nonsense", "x"], "expected a system whose hooks can be imported (kheish, aether)"),
+        (&["--from", "nonsense", "x"], "expected a system whose hooks can be imported (kheish, bernstein, aether)"),
         (&["--from", "kheish"], "<PATH>"),
         (&["x"], "--from <DIALECT>"),
         (&["--from", "kheish", "x", "--id-prefix", "a/b"], "letters, digits"),

@@ -24,6 +24,7 @@ mod access;
 mod aether;
 mod backups;
 mod bench;
+mod bernstein;
 mod brokers;
 mod cancel;
 mod catalog;

@@ -22,10 +22,10 @@ use crate::sink::Sink;
 const NAME: &str = "mq.test";
 
 /// An authority that signs certificates into a folder.
-struct Authority(Issuer<'static, KeyPair>);
+pub(crate) struct Authority(Issuer<'static, KeyPair>);
 
 impl Authority {
-    fn new(folder: &Path, name: &str) -> Self {
+    pub(crate) fn new(folder: &Path, name: &str) -> Self {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
@@ -35,7 +35,7 @@ impl Authority {
         Self(Issuer::new(params, key))
     }
 
-    fn sign(&self, folder: &Path, file: &str, names: &[&str], expired: bool) {
+    pub(crate) fn sign(&self, folder: &Path, file: &str, names: &[&str], expired: bool) {
         let mut params =
             CertificateParams::new(names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>()).unwrap();
         params.distinguished_name.push(rcgen::DnType::CommonName, file);

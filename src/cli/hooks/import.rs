@@ -26,16 +26,17 @@ Examples:
   hookfleet hooks import --from kheish ~/.kheish --check
   hookfleet hooks import --from kheish hooks.json --output hooks/kheish.yaml
   hookfleet hooks import --from kheish hooks.json > hooks.yaml
+  hookfleet hooks import --from bernstein . --output hooks/bernstein.yaml
   hookfleet hooks import --from aether workflow.json --runs runs.yaml
   hookfleet hooks check hooks.yaml";
 
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(in crate::cli) struct Import {
-    /// The system that they are from: kheish, aether
+    /// The system that they are from: kheish, bernstein, aether
     #[arg(long, value_name = "DIALECT", value_parser = Source::named)]
     from: Source,
-    /// Its file, or the folder that has it: hooks.json of Kheish's state folder, a workflow.json of Aether
+    /// Its file, or the folder that has it: hooks.json of Kheish, bernstein.yaml (and .bernstein/hooks), workflow.json of Aether
     path: PathBuf,
     /// What the ids of the hooks begin with [default: the dialect]
     #[arg(long, value_name = "PREFIX", value_parser = prefix)]
@@ -75,11 +76,13 @@ pub(super) fn run(import: &Import, hint_max: Duration) -> anyhow::Result<ExitCod
     if let Some(there) = import.output.as_deref().filter(|output| output.symlink_metadata().is_ok()) {
         return Err(usage(format!("{} is there already: name another file", there.display())));
     }
-    let bytes = read(&path)?;
+    let scripts = scripts(import);
+    let bytes = if !scripts.is_empty() && !path.exists() { Vec::new() } else { read(&path)? };
     let prefix = import.id_prefix.as_deref().unwrap_or(import.from.prefix());
     let file = path.display().to_string();
     let runs = import.runs.as_deref().map(|path| runs(import.from, path)).transpose()?;
-    let wish = Wish { bytes: &bytes, file: &file, prefix, is_lenient: import.lenient, runs: runs.as_ref() };
+    let (runs, is_lenient) = (runs.as_ref(), import.lenient);
+    let wish = Wish { bytes: &bytes, file: &file, prefix, is_lenient, runs, scripts: &scripts };
     let imported = match dialect::import(import.from, &wish) {
         Ok(imported) => imported,
         Err(refused) => return refuse(refused),
@@ -88,6 +91,12 @@ pub(super) fn run(import: &Import, hint_max: Duration) -> anyhow::Result<ExitCod
         Some(refused) => refuse(refused),
         None => tell(import, &file, &imported),
     }
+}
+
+/// Scripts that the other system finds in the folder that is named.
+fn scripts(import: &Import) -> Vec<String> {
+    let found = import.from.found().filter(|_| import.path.is_dir());
+    found.map_or_else(Vec::new, |found| catalog::files::scripts(&import.path.join(found.folder)))
 }
 
 /// What the catalog says against the file that was made, such as that it has more hooks than a catalog takes.

@@ -131,6 +131,6 @@ fn a_failure_is_what_the_error_sink_would_get() {
 
 #[test]
 fn one_try_unless_a_hook_says_more() {
-    assert_eq!(dialect::retry(Dialect::Aether).map(|retry| retry.attempts), Some(1));
+    assert_eq!(dialect::retry(Dialect::Aether, &[]).map(|retry| retry.attempts), Some(1));
     assert_eq!(words(&Hook { name: Some("notify".to_owned()), ..fixture::hook("h") }), "a.b \"notify\", command");
 }

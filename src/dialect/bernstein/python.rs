@@ -1,5 +1,6 @@
 //! JSON as Python's `json` module writes it, from JSON of anybody: keys stay in their order, and numbers as they were written.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 
 use serde::Deserialize;
@@ -205,33 +206,129 @@ pub(super) fn sorted(json: &str) -> String {
     }
 }
 
-/// `str(value)` of what a text, a number or anything else was read as.
-pub(super) fn str_of(value: &serde_json::Value) -> String {
-    match value {
-        serde_json::Value::String(text) => text.clone(),
-        value => repr(value),
+/// What Python's module reads as JSON, as strict JSON: `NaN` and infinities become texts, and half of a pair of surrogates the
+/// character that stands for what is none.
+pub(super) fn strict(json: &str) -> Cow<'_, str> {
+    if !["NaN", "Infinity", "\\u"].iter().any(|part| json.contains(part)) {
+        return Cow::Borrowed(json);
+    }
+    let mut written = String::with_capacity(json.len());
+    let mut rest = json;
+    while let Some(c) = rest.chars().next() {
+        if c == '"' {
+            rest = strict_text(&rest[1..], &mut written);
+            continue;
+        }
+        let word = NO_NUMBERS.iter().find(|(word, _)| rest.starts_with(word));
+        let (taken, put) = word.map_or((&rest[..c.len_utf8()], None), |(word, text)| (*word, Some(*text)));
+        written.push_str(put.unwrap_or(taken));
+        rest = &rest[taken.len()..];
+    }
+    Cow::Owned(written)
+}
+
+/// Words that stand for numbers there, and what `str` makes of them.
+const NO_NUMBERS: [(&str, &str); 3] = [("NaN", "\"nan\""), ("-Infinity", "\"-inf\""), ("Infinity", "\"inf\"")];
+
+/// One text, from behind its opening quote to behind the closing one; what is left.
+fn strict_text<'j>(json: &'j str, written: &mut String) -> &'j str {
+    written.push('"');
+    let mut rest = json;
+    while let Some(c) = rest.chars().next() {
+        let taken = match (c, rest.get(1..2)) {
+            ('"', _) => {
+                written.push('"');
+                return &rest[1..];
+            }
+            ('\\', Some("u")) => match surrogate(rest) {
+                Some(0xd800..=0xdbff) if rest.get(6..).and_then(surrogate).is_some_and(|low| low >= 0xdc00) => 12,
+                Some(_) => {
+                    written.push_str("\\ufffd");
+                    rest = rest.get(6..).unwrap_or_default();
+                    continue;
+                }
+                None => 2,
+            },
+            ('\\', Some(_)) => 2,
+            (c, _) => c.len_utf8(),
+        };
+        written.push_str(rest.get(..taken).unwrap_or(rest));
+        rest = rest.get(taken..).unwrap_or_default();
+    }
+    rest
+}
+
+/// The surrogate that an escape at the beginning stands for.
+fn surrogate(json: &str) -> Option<u32> {
+    let unit = u32::from_str_radix(json.strip_prefix("\\u")?.get(..4)?, 16).ok()?;
+    (0xd800..0xe000).contains(&unit).then_some(unit)
+}
+
+/// Without what Python's `strip` takes away.
+pub(super) fn stripped(text: &str) -> &str {
+    text.trim_matches(|c: char| c.is_whitespace() || ('\u{1c}'..='\u{1f}').contains(&c))
+}
+
+/// `str(value)` of what strict JSON is read as.
+pub(super) fn str_of(json: &str) -> String {
+    serde_json::from_str::<String>(json).unwrap_or_else(|_| repr(json))
+}
+
+/// `repr(value)` of what strict JSON is read as.
+pub(super) fn repr(json: &str) -> String {
+    let json = json.trim();
+    match json {
+        "null" => return "None".to_owned(),
+        "true" => return "True".to_owned(),
+        "false" => return "False".to_owned(),
+        _ => {}
+    }
+    if let Ok(text) = serde_json::from_str::<String>(json) {
+        return repr_text(&text);
+    }
+    if let Some(members) = Members::read(json) {
+        let members = members.iter().map(|(name, value)| format!("{}: {}", repr_text(name), repr(value)));
+        return format!("{{{}}}", members.collect::<Vec<_>>().join(", "));
+    }
+    match serde_json::from_str::<Vec<&RawValue>>(json) {
+        Ok(items) => format!("[{}]", items.iter().map(|item| repr(item.get())).collect::<Vec<_>>().join(", ")),
+        Err(_) => number(json),
     }
 }
 
-/// `repr(value)`.
-pub(super) fn repr(value: &serde_json::Value) -> String {
-    use serde_json::Value;
-    match value {
-        Value::Null => "None".to_owned(),
-        Value::Bool(true) => "True".to_owned(),
-        Value::Bool(false) => "False".to_owned(),
-        Value::Number(number) => number.to_string(),
-        Value::String(text) if text.contains('\'') && !text.contains('"') => {
-            format!("\"{}\"", text.replace('\\', "\\\\"))
-        }
-        Value::String(text) => format!("'{}'", text.replace('\\', "\\\\").replace('\'', "\\'").replace('\n', "\\n")),
-        Value::Array(items) => format!("[{}]", items.iter().map(repr).collect::<Vec<_>>().join(", ")),
-        Value::Object(members) => {
-            let members =
-                members.iter().map(|(name, value)| format!("{}: {}", repr(&Value::from(name.as_str())), repr(value)));
-            format!("{{{}}}", members.collect::<Vec<_>>().join(", "))
+fn number(json: &str) -> String {
+    if json.bytes().all(|byte| byte.is_ascii_digit() || byte == b'-') {
+        return if json == "-0" { "0".to_owned() } else { json.to_owned() };
+    }
+    let shown = json.parse::<f64>().map_or_else(|_| json.to_owned(), |number| format!("{number:?}"));
+    // Python writes at least two digits of an exponent, and its sign.
+    match shown.split_once('e') {
+        Some((mantissa, exponent)) => match exponent.strip_prefix('-') {
+            Some(digits) => format!("{mantissa}e-{digits:0>2}"),
+            None => format!("{mantissa}e+{exponent:0>2}"),
+        },
+        None => shown,
+    }
+}
+
+fn repr_text(text: &str) -> String {
+    let quote = if text.contains('\'') && !text.contains('"') { '"' } else { '\'' };
+    let mut shown = String::from(quote);
+    for c in text.chars() {
+        match c {
+            '\\' => shown.push_str("\\\\"),
+            '\n' => shown.push_str("\\n"),
+            '\r' => shown.push_str("\\r"),
+            '\t' => shown.push_str("\\t"),
+            c if c == quote => shown.extend(['\\', c]),
+            c if c.is_control() => {
+                let _ = write!(shown, "\\x{:02x}", u32::from(c)); // writing to memory does not fail
+            }
+            c => shown.push(c),
         }
     }
+    shown.push(quote);
+    shown
 }
 
 #[cfg(test)]
@@ -275,8 +372,29 @@ mod tests {
             ("true", "True"),
             (r#"["a","b"]"#, "['a', 'b']"),
             (r#"{"a":"it's"}"#, r#"{'a': "it's"}"#),
+            (r#"{"b":1,"a":[2.50,-0]}"#, "{'b': 1, 'a': [2.5, 0]}"),
+            ("1e-05", "1e-05"),
+            ("1e999", "inf"),
+            ("1e16", "1e+16"),
+            ("12345678901234567890123", "12345678901234567890123"),
+            (r#"["a\tb\u0001'\""]"#, r#"['a\tb\x01\'"']"#),
         ] {
-            assert_eq!(str_of(&serde_json::from_str(json).unwrap()), expected, "{json}");
+            assert_eq!(str_of(json), expected, "{json}");
         }
+    }
+
+    #[test]
+    fn what_python_reads_becomes_strict() {
+        for (json, expected) in [
+            (r#"{"a":NaN,"b":[-Infinity,Infinity]}"#, r#"{"a":"nan","b":["-inf","inf"]}"#),
+            (r#"{"a":"NaN \" Infinity","\ud800":1}"#, r#"{"a":"NaN \" Infinity","\ufffd":1}"#),
+            (r#""\ud83d\ude00 \ude00 \ud83dx \\ud800 \u0041""#, r#""\ud83d\ude00 \ufffd \ufffdx \\ud800 \u0041""#),
+            (r#"["\ud800"#, r#"["\ufffd"#),
+            (r#""\u12"#, r#""\u12"#),
+            ("\"é\\", "\"é\\"),
+        ] {
+            assert_eq!(strict(json), expected, "{json}");
+        }
+        assert_eq!(stripped("\u{1c} \u{a0}{}\n\u{1f}"), "{}");
     }
 }

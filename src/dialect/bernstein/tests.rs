@@ -35,7 +35,7 @@ fn invocation(body: &str, named: Option<&str>) -> Invocation {
 
 fn command() -> Hook {
     let action = Action::Command(CommandAction::plain(&["x"]));
-    let retry = RetryPolicy { attempts: 1, ..retry() };
+    let retry = RetryPolicy { attempts: 1, ..retry(&[]) };
     Hook { action, dialect: Dialect::Bernstein, name: Some("tell.sh".to_owned()), retry, ..fixture::hook("h") }
 }
 
@@ -295,4 +295,57 @@ fn blocking_scripts() {
     check(1, "", "ERROR: Task goal too short\n", (Verdict::Deny, Some("ERROR: Task goal too short")));
     check(2, "out", "", (Verdict::Deny, Some("out")));
     check(77, "", "", (Verdict::Deny, Some("exit 77")));
+}
+
+/// Scripts are tried once, unless a hook is for other events besides.
+#[test]
+fn tries_by_surface() {
+    for (on, attempts) in [
+        (&["bernstein.lifecycle.pre_task"][..], 1),
+        (&["bernstein.plugin.*", "bernstein.lifecycle.*"], 1),
+        (&["bernstein.task.failed"], 3),
+        (&["bernstein.notification.*"], 3),
+        (&["bernstein.lifecycle.idle", "order.paid"], 3),
+        (&[], 3),
+    ] {
+        let on: Vec<Pattern> = on.iter().map(|kind| Pattern::new(kind).unwrap()).collect();
+        assert_eq!(retry(&on).attempts, attempts, "{on:?}");
+    }
+}
+
+/// What Python reads as JSON counts: a denial is not lost for a number that JSON does not have.
+#[test]
+fn denials_in_the_json_of_python() {
+    let asks = invocation(r#"{"event": "preToolUse", "workdir": "/w", "data": {}}"#, None);
+    let question = Question { input: None };
+    for (stdout, reason) in [
+        (r#"{"decision":"deny","reason":"no","x":-Infinity}"#, "no"),
+        (r#"{"decision":"deny","reason":NaN}"#, "nan"),
+        (r#"{"decision":"deny","reason":"no","\ud800":1}"#, "no"),
+        ("\u{1c}{\"decision\":\"deny\",\"reason\":\"no\"}\u{1f}", "no"),
+        (
+            r#"{"decision":"deny","reason":{"b":1e-05,"a":12345678901234567890123}}"#,
+            "{'b': 1e-05, 'a': 12345678901234567890123}",
+        ),
+    ] {
+        let raw = exit(&json!({ "code": 0, "stdout": stdout, "stderr": "" }));
+        let read = read(&command(), &asked(&asks, &question), raw, Vec::new);
+        let (verdict, found, ..) = came_to(*read.unwrap().unwrap());
+        assert_eq!((verdict, found.as_deref()), (Verdict::Deny, Some(reason)), "{stdout}");
+    }
+}
+
+/// No file runs with arguments that its hook may not be given.
+#[test]
+fn arguments_are_looked_at_first() {
+    let wrong = invocation(r#"{"task_id": "t1", "role": "qa", "title": 42}"#, Some("on_task_created"));
+    let refusal = dialect::prejudged(&command(), &wrong.event, None).unwrap();
+    let (verdict, reason, ..) = came_to(refusal);
+    assert_eq!(verdict, Verdict::Deny);
+    assert_eq!(reason.as_deref(), Some("Invalid payload for 'on_task_created': 42 is not of type 'string'"));
+    let error = encode(&command(), &wrong, "k", None).unwrap_err();
+    assert_eq!(error, "expected arguments of on_task_created: 42 is not of type 'string'");
+    let good = invocation(r#"{"task_id": "t1", "role": "qa", "title": "x"}"#, Some("on_task_created"));
+    assert!(dialect::prejudged(&command(), &good.event, None).is_none());
+    assert!(dialect::prejudged(&http(Format::Native), &wrong.event, None).is_none());
 }

@@ -93,6 +93,12 @@ impl ToolFilter {
         serde_json::from_slice::<Whole>(event).is_ok_and(|whole| self.is_of(&whole.data.data))
     }
 
+    /// Whether these data, in JSON, are about such a tool.
+    #[must_use]
+    pub fn matches_data(&self, data: &str) -> bool {
+        serde_json::from_str::<Value>(data).is_ok_and(|data| self.is_of(&data))
+    }
+
     fn is_of(&self, data: &Value) -> bool {
         let text = |value: &Value| value.as_str().filter(|text| !text.is_empty()).map(str::to_owned);
         let Some(tool) = text(&data["tool"]) else { return false };

@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::*;
 
 /// Every route: its method, its path and the role that opens it.
-const ROUTES: [(&str, &str, Option<Role>); 30] = [
+const ROUTES: [(&str, &str, Option<Role>); 32] = [
     ("get", "/metrics", None),
     ("get", "/healthz", None),
     ("get", "/readyz", None),
@@ -26,6 +26,8 @@ const ROUTES: [(&str, &str, Option<Role>); 30] = [
     ("post", "/v1/hooks/aether", Some(Role::Publish)),
     ("post", "/v1/hooks/bernstein", Some(Role::Publish)),
     ("post", "/v1/hooks/kheish/{token}", None), // the token is in the path
+    ("post", "/hooks/{session_id}", None),      // it is signed
+    ("post", "/webhook", None),                 // it is signed
     ("get", "/v1/runtime/hooks", Some(Role::Operate)),
     ("post", "/v1/runtime/hooks", Some(Role::Operate)),
     ("get", "/v1/runtime/hooks/dead-letter", Some(Role::Operate)),

@@ -74,19 +74,22 @@ impl Turn<'_> {
         let hooks = self.worker.catalog.borrow().clone();
         let Aggregation { order, passes_input } = dialect::aggregation(self.event);
         let mut said = Said::new(self.event);
-        let gates = hooks.gates(self.event);
         match order {
             Order::InTurn(stop) => {
-                for gate in &gates {
+                for gate in &hooks.gates_in_turn(self.event) {
                     if said.merge.ends_at(stop) {
                         break;
                     }
                     let input = said.merge.input().filter(|_| passes_input);
+                    if !gate.0.wants_tool_of(self.event, input) {
+                        continue;
+                    }
                     let ended = self.ask_one(gate, &hooks, input).await?;
                     self.take(&mut said, gate, &hooks, ended);
                 }
             }
             Order::AtOnce => {
+                let gates = hooks.gates(self.event);
                 let asked = gates.iter().map(|gate| self.ask_one(gate, &hooks, None));
                 for (gate, ended) in gates.iter().zip(join_all(asked).await) {
                     self.take(&mut said, gate, &hooks, ended?);
@@ -223,6 +226,12 @@ impl Turn<'_> {
         permit: &Permit,
     ) -> Result<Answer, Outcome> {
         let (worker, began) = (self.worker, Instant::now());
+        let log = |line: &str, shown: Option<String>| {
+            let event = &self.event.id;
+            let Some(shown) = shown else { return };
+            tracing::debug!(hook = %hook.id, event, attempt = invocation.at.attempt, payload = shown, "{line}");
+        };
+        log("asking a gate", worker.rules.shown(&self.event.body, hooks.secrets()));
         let asked = worker.executors.ask(hook, invocation, input);
         let Ok(asked) = timeout_at(self.until, asked).await else {
             // Somebody was in a hurry: that says nothing of the target.
@@ -233,6 +242,14 @@ impl Turn<'_> {
         let outcome = asked.as_ref().err().cloned().unwrap_or(Outcome::Done);
         worker.admission.ended(permit, &outcome);
         permit.gate().metrics.attempted(&outcome, began.elapsed().as_secs_f64());
-        asked.map(|answer| answer.redacted(hooks.secrets()))
+        let asked = asked.map(|answer| answer.redacted(hooks.secrets()));
+        if worker.rules.payloads.is_some() {
+            let (line, said) = match &asked {
+                Ok(answer) => ("a gate has answered", format!("{answer:?}")),
+                Err(outcome) => ("a gate has not answered", format!("{outcome:?}")),
+            };
+            log(line, worker.rules.shown(said.as_bytes(), hooks.secrets()));
+        }
+        asked
     }
 }

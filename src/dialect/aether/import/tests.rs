@@ -8,7 +8,14 @@ const FILE: &str = include_str!("../../../../tests/imports/aether/workflow.json"
 const YAML: &str = include_str!("../../../../tests/imports/aether/hooks.yaml");
 
 fn wish(text: &str) -> Wish<'_> {
-    Wish { bytes: text.as_bytes(), file: "workflow.json", prefix: "aether", is_lenient: false, runs: None }
+    Wish {
+        bytes: text.as_bytes(),
+        file: "workflow.json",
+        prefix: "aether",
+        is_lenient: false,
+        runs: None,
+        scripts: &[],
+    }
 }
 
 fn imported(wish: &Wish<'_>) -> Result<Imported, Refused> {

@@ -8,7 +8,7 @@ const FILE: &str = include_str!("../../../../tests/imports/kheish/hooks.json");
 const YAML: &str = include_str!("../../../../tests/imports/kheish/hooks.yaml");
 
 fn wish(text: &str) -> Wish<'_> {
-    Wish { bytes: text.as_bytes(), file: "hooks.json", prefix: "kheish", is_lenient: false, runs: None }
+    Wish { bytes: text.as_bytes(), file: "hooks.json", prefix: "kheish", is_lenient: false, runs: None, scripts: &[] }
 }
 
 fn imported(wish: &Wish<'_>) -> Result<Imported, Refused> {
