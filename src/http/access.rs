@@ -146,8 +146,9 @@ pub(super) async fn guard(State((door, needed)): State<(Arc<Door>, Role)>, reque
     }
 }
 
-/// The same, where a request may be signed in place of showing a token. `header` signs, and the handler looks whether it does;
-/// `None`: nothing is taken so. Where others could publish without either, a signature is needed.
+/// The same, where a request may be signed in place of showing a token. The signature is in `header`; `None`: there is no secret
+/// to sign with. A request that has the header is let through, and the handler checks the signature. Where there are no tokens,
+/// a request without the header is refused.
 pub(super) async fn guard_or_signature(
     State((door, needed, header)): State<(Arc<Door>, Role, Option<&'static str>)>,
     request: Request,

@@ -147,7 +147,7 @@ async fn a_project_is_followed() {
     assert_eq!(worker.stop().await, Some(0));
 }
 
-/// A server that is Slack for whoever goes through it: a proxy that ends TLS itself. What it was sent comes out at the end.
+/// Starts a proxy that answers for hooks.slack.com itself, over TLS. Gives its port, and the request that it was sent.
 fn slack(folder: &Path) -> (u16, mpsc::Receiver<String>) {
     let authority = Authority::new(folder, "ca");
     authority.sign(folder, "slack", &["hooks.slack.com"], false);
@@ -257,6 +257,8 @@ async fn payloads_are_taken_by_their_signature() {
         for wrong in [&good[..70], &signature("other", &[&body]), ""] {
             assert_eq!(posted(&worker, path, &[("x-bernstein-signature", wrong)], &body).await.0, 401, "{wrong}");
         }
+        let no_text = client().post(worker.url(path)).header("x-bernstein-signature", &b"\xff"[..]).body(body.clone());
+        assert_eq!(no_text.send().await.unwrap().status(), 401, "a header that is no text lets nobody in");
         assert_eq!(posted(&worker, path, &[], &body).await.0, unsigned);
         let token = posted(&worker, path, &[("authorization", "Bearer publish-publish-publish")], &body).await.0;
         assert_eq!(token, if tokens.is_empty() { 401 } else { 202 });

@@ -70,7 +70,7 @@ fn general(is_gate: bool) -> Vec<Said> {
     if !is_gate {
         general.push(said(
             "Nobody waits for such a file here, so that exit 2 stops nothing, and none gets what another has said",
-            "`mode: gate` makes a gate of it, for who asks",
+            "`mode: gate` makes a gate of it, which runs when it is asked",
         ));
     }
     general
